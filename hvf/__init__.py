@@ -1,0 +1,54 @@
+"""Decode what a person saw from EEG or MEG: retrieve the image, and draw it.
+
+Public names are loaded on first use, so that `import hvf` (and `hvf --help`) does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hvf import presets
+    from hvf.config import Config, HvfError
+    from hvf.data.stimuli import ImageSet, open_images
+    from hvf.data.trials import Trials, read_trials
+    from hvf.decoder import Decoder
+    from hvf.models.prior import FusionPrior
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "Decoder",
+    "FusionPrior",
+    "HvfError",
+    "ImageSet",
+    "Trials",
+    "open_images",
+    "presets",
+    "read_trials",
+]
+
+_ROOM = {
+    "Config": "hvf.config",
+    "Decoder": "hvf.decoder",
+    "FusionPrior": "hvf.models.prior",
+    "HvfError": "hvf.config",
+    "ImageSet": "hvf.data.stimuli",
+    "Trials": "hvf.data.trials",
+    "open_images": "hvf.data.stimuli",
+    "presets": "hvf.presets",
+    "read_trials": "hvf.data.trials",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM:
+        raise AttributeError(f"module 'hvf' has no attribute {name!r}")
+    module = import_module(_ROOM[name])
+    return module if name == "presets" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,328 @@
+"""The command line: each command resolves a configuration, opens a run folder and calls one stage of the decoder.
+
+What the stages need is imported inside the commands, so that `hvf --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from hvf import presets
+from hvf.config import EXECUTION_ONLY, Config, HvfError, did_you_mean, flatten, with_settings
+from hvf.runs import Run, cache_dir, check_writable
+
+# The settings that each flag sets.
+FLAGS: dict[str, tuple[str, ...]] = {
+    "subject": ("data.subject",),
+    "study": ("data.study",),
+    "trials": ("data.trials",),
+    "images": ("data.images",),
+    "targets": ("targets.specs",),
+    "mode": ("align.mode",),
+    "epochs": ("align.epochs",),
+    "steps": ("sampling.steps",),
+    "guidance": ("sampling.guidance",),
+    "seed": ("align.seed", "sampling.seed"),
+}
+
+# A flag that was not given is None: the preset decides.
+Int = Annotated[int | None, arg(metavar="N", constructor=int, help_behavior_hint="")]
+Float = Annotated[float | None, arg(metavar="X", constructor=float, help_behavior_hint="")]
+Word = Annotated[str | None, arg(metavar="NAME", constructor=str, help_behavior_hint="")]
+Folder = Annotated[Path | None, arg(metavar="PATH", constructor=Path, help_behavior_hint="")]
+Specs = Annotated[tuple[str, ...] | None, arg(metavar="SPEC [SPEC ...]", help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What every stage of a run can be told."""
+
+    preset: Annotated[str, arg(metavar="NAME")] = "mini"  # a whole configuration: mini, things-eeg, things-meg
+    study: Word = None  # simulated-eeg (the default), simulated-meg, or files
+    subject: Int = None  # whose responses, for a simulated study (default: 8)
+    trials: Folder = None  # your own responses: .npy (N, C) or (N, C, T), or -epo.fif
+    images: Folder = None  # the images they answer, in the same order: folder or zip
+    targets: Specs = None  # visual encoders to decode towards, e.g. openclip:mini-vit vae:mini
+    epochs: Int = None  # passes of brain training over the images
+    seed: Int = None  # of training and sampling
+    out: Folder = None  # the run folder (default: a readable name in runs/)
+
+    def config(self) -> Config:
+        """The preset with the flags that were given."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in FLAGS}
+        for name in ("trials", "images"):
+            if given[name] is not None:  # absolute, because a run is opened again from elsewhere
+                given[name] = str(given[name].absolute())
+                given["study"] = given["study"] or "files"
+                if given["study"] != "files":
+                    raise HvfError("--trials and --images need --study files, not a simulated one")
+        settings = {s: value for name, value in given.items() if value is not None for s in FLAGS[name]}
+        return with_settings(presets.get(self.preset), settings)
+
+    def run_folder(self) -> Run:
+        """The run that the flags describe, made or entered again."""
+        config = self.config()
+        return Run.create(self.out or Path("runs") / run_name(config), config)
+
+
+@dataclass(frozen=True)
+class Train(_Stage):
+    """Train the brain encoder to meet the images' embeddings."""
+
+    mode: Word = None  # retrieval (the default: the fusion trains too) or reconstruction (against the prior's own)
+
+    def __call__(self) -> int:
+        run = self.run_folder()
+        with _unless_refused(run):
+            from hvf import decoder
+
+            decoder.train_run(run)
+        return _done(run)
+
+
+@dataclass(frozen=True)
+class Retrieve(_Stage):
+    """Find the seen images among the gallery, from the brain."""
+
+    def __call__(self) -> int:
+        run = self.run_folder()
+        with _unless_refused(run):
+            from hvf import decoder, report
+
+            decoder.retrieve_run(run)
+            report.write_report([run.path], run.path / "report.html")
+        return _done(run)
+
+
+@dataclass(frozen=True)
+class Reconstruct(_Stage):
+    """Draw the seen images, from the brain."""
+
+    steps: Int = None  # denoising steps
+    guidance: Float = None  # strength of classifier-free guidance; 1 or less switches it off
+
+    def config(self) -> Config:
+        # Only an encoder trained against the prior's frozen fusion speaks the language that the prior draws from.
+        return with_settings(super().config(), {"align.mode": "reconstruction"})
+
+    def __call__(self) -> int:
+        run = self.run_folder()
+        with _unless_refused(run):
+            from hvf import decoder, report
+
+            decoder.reconstruct_run(run)
+            report.write_report([run.path], run.path / "report.html")
+        return _done(run)
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Compute the visual features of images, into the cache."""
+
+    images: Folder = None  # folder or zip (default: the simulated study's images)
+    targets: Specs = None  # visual encoders (default: the preset's)
+    preset: Annotated[str, arg(metavar="NAME")] = "mini"  # where the encoders come from if not named
+
+    def __call__(self) -> int:
+        config = presets.get(self.preset)
+        if self.images is not None and not self.images.exists():
+            raise HvfError(f"--images: no such file or folder: {self.images}")
+        if self.images is None and config.data.study == "files":
+            raise HvfError(f"the preset {self.preset} has no images of its own: give --images FOLDER-OR-ZIP")
+        check_writable(cache_dir())
+        from hvf.vision.cache import embed
+
+        if self.images is not None:
+            from hvf.data.stimuli import open_images
+
+            sets = [open_images(self.images)]
+        else:
+            from hvf.data.simulated import simulated_stimuli
+
+            sets = list(simulated_stimuli(config.data))
+        for spec in self.targets if self.targets is not None else config.targets.specs:
+            for images in sets:
+                features_ND = embed(images, spec)
+                print(f"{spec}: {features_ND.shape[0]} images, {features_ND.shape[1]} features each")
+        print(f"wrote {cache_dir()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run again from the files it left. Exit code 1 if something is wrong with it."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN", help_behavior_hint="")]  # a run folder
+
+    def __call__(self) -> int:
+        run = Run.open(self.run)
+        check_writable(run.path)
+        from hvf import decoder
+
+        findings = decoder.evaluate_run(run) or []
+        _done(run)
+        for finding in findings:
+            print(f"hvf: {finding}", file=sys.stderr)
+        return 1 if findings else 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Put one or several runs on a page."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]  # run folders
+    out: Folder = None  # the page (default: report.html in the only run, or in the current folder)
+
+    def __call__(self) -> int:
+        if not self.runs:
+            raise HvfError("name at least one run folder: hvf report RUN [RUN ...]")
+        paths = [Run.open(path).path for path in self.runs]
+        out = self.out or (paths[0] / "report.html" if len(paths) == 1 else Path("report.html"))
+        check_writable(out)
+        from hvf import report
+
+        report.write_report(paths, out)
+        print(f"wrote {out}")
+        return 0
+
+
+COMMANDS = {
+    "reconstruct": Reconstruct,
+    "retrieve": Retrieve,
+    "train": Train,
+    "embed": Embed,
+    "evaluate": Evaluate,
+    "report": Report,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0: done; 1: done, and something is wrong with what was looked at; 2: refused."""
+    try:
+        return _parse(list(sys.argv[1:] if argv is None else argv))()
+    except HvfError as error:
+        print(f"hvf: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hvf: interrupted; the same command continues from what is finished", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, e.g. `| head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run_name(config: Config) -> str:
+    """A readable folder name: whose data, then every setting that differs from the preset, e.g. "sub-08-eeg-seed-1"."""
+    data = config.data
+    if data.study == "files":
+        words = [Path(data.trials or "files").stem]
+    else:
+        words = [f"sub-{data.subject:02d}", data.study.removeprefix("simulated-")]
+    if config.name != "mini":
+        words.insert(0, config.name)
+    said = {"data.study", "data.subject", "data.trials", "data.images"} | EXECUTION_ONLY
+    usual = dict(flatten(presets.get(config.name)))
+    for name, value in flatten(config):
+        if name in said or value == usual[name]:
+            continue
+        leaf = name.rpartition(".")[2]
+        label = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        word = label if leaf in ("mode", "specs") else f"{leaf}-{label}"
+        if word not in words:  # one --seed sets two
+            words.append(word)
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(words)).strip("-.")[:120]
+
+
+def _parse(argv: list[str]) -> Callable[[], int]:
+    """The command that `argv` asks for; misspelt commands and options are answered with the nearest one."""
+    if not argv:
+        argv = ["--help"]
+    name = argv[0]
+    if not name.startswith("-") and name not in COMMANDS:
+        raise HvfError(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
+    if name in COMMANDS:
+        known = [f"--{f.name}" for f in fields(COMMANDS[name])] + ["--help"]
+        for word in argv[1:]:
+            option = word.split("=")[0]
+            if option.startswith("--") and option not in known:
+                raise HvfError(f"hvf {name} has no option {option!r}{did_you_mean(option, known)}")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="hvf", description="Decode what a person saw from EEG or MEG.", args=argv
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise HvfError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """What tyro says inside its box, before its advice."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    said = []
+    for line in lines:
+        if not line or line.startswith("─"):
+            break
+        said.append(line)
+    return " ".join(said)
+
+
+@contextlib.contextmanager
+def _unless_refused(run: Run) -> Iterator[None]:
+    """If the inputs are refused before any work is done, no run folder stays behind."""
+    try:
+        yield
+    except BaseException:
+        run.discard_if_unused()
+        raise
+
+
+def _done(run: Run) -> int:
+    """Say where the results are, and show the figures."""
+    metrics = run.metrics()
+    if metrics:
+        from rich.console import Console
+        from rich.table import Table
+
+        simulated = run.config.data.study.startswith("simulated")
+        table = Table(title=run.path.name + (" (simulated)" if simulated else ""), title_justify="left")
+        table.add_column("figure")
+        for column in ("value", "95% interval", "chance", "n"):
+            table.add_column(column, justify="right")
+        for name, m in metrics.items():
+            if name.startswith("chance/"):
+                continue
+            low, high = m["ci95"] or (float("nan"), float("nan"))
+            chance = metrics.get(chance_name(name))
+            table.add_row(
+                name,
+                f"{m['value']:.3f}",
+                f"{low:.3f} to {high:.3f}" if m["ci95"] else "",
+                f"{chance['value']:.3f}" if chance else "",
+                str(m["n"]),
+            )
+        Console().print(table)
+    print(f"wrote {run.path}")
+    for name in ("metrics.json", "grid.png", "report.html"):
+        if run.has(name):
+            print(f"  {run.path / name}")
+    return 0
+
+
+def chance_name(name: str) -> str:
+    """Where the chance level of a figure stands: "retrieval/brain/top1" -> "chance/retrieval/top1"."""
+    section, *_, figure = name.split("/")
+    return f"chance/{section}/{figure}"

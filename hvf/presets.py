@@ -1,0 +1,96 @@
+"""Whole configurations as functions: `mini()` is the embedded default, the others the real thing on the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hvf.config import (
+    AlignConfig,
+    BrainConfig,
+    Config,
+    DataConfig,
+    FusionConfig,
+    HvfError,
+    PriorConfig,
+    SamplingConfig,
+    TargetConfig,
+    did_you_mean,
+)
+
+# Occipital and parietal channels that the peers decode from (REFERENCE §3).
+POSTERIOR_17 = (
+    *("P7", "P5", "P3", "P1", "Pz", "P2", "P4", "P6", "P8"),
+    *("PO7", "PO3", "POz", "PO4", "PO8", "O1", "Oz", "O2"),
+)
+
+# The three encoders of the published reconstruction prior (REFERENCE §1).
+H14_B32_VAE = (
+    "openclip:ViT-H-14/laion2b_s32b_b79k",
+    "openclip:ViT-B-32/laion2b_s34b_b79k",
+    "vae:sdxl",
+)
+
+
+def mini() -> Config:
+    """The embedded world at a size a laptop runs: simulated EEG of 10 people, mini encoders, prior and pipeline.
+
+    Paper    the method of arXiv 2602.07495, REFERENCE §1, small; every figure is *simulated*
+    Command  hvf reconstruct --subject 8
+    Needs    2 CPU cores, 4 GB, at most 3 minutes cold
+    Expect   ceiling PixCorr >= 0.5 and two-way >= 0.95; brain two-way >= 0.75, above the floor (docs/LOG.md)
+    """
+    return Config(name="mini")
+
+
+def things_eeg() -> Config:
+    """THINGS-EEG2 with the published prior: 17 posterior channels, 250 Hz, 0 to 1 s after onset.
+
+    Paper    arXiv 2602.07495 (ICLR 2026), average over 10 subjects
+    Command  hvf reconstruct --preset things-eeg --trials sub-08-epo.fif --images IMAGES
+    Needs    one GPU; encoder, prior and SDXL-Turbo weights from the Hub (about 12 GB) or local folders
+    Expect   published, not reproduced here: retrieval top-1/top-5 75.7/94.6 % (with RN50 in place of H/14);
+             PixCorr 0.195 on average, 0.227 for subject 8
+    """
+    return Config(
+        name="things-eeg",
+        data=DataConfig(study="files", ch_names=POSTERIOR_17, sfreq=250.0, tmin=0.0, tmax=1.0),
+        targets=TargetConfig(specs=H14_B32_VAE),
+        brain=BrainConfig(width=1024, intermediate=1024),
+        fusion=FusionConfig(width=1024, intermediate=4096),
+        align=AlignConfig(),
+        prior=PriorConfig(path="fakekungfu/Fusion-Prior-H14_B32_VAE", pipeline="stabilityai/sdxl-turbo"),
+        # SDXL-Turbo was distilled for few steps without guidance, on its own scheduler.
+        sampling=SamplingConfig(steps=4, guidance=0.0, rounds=10, batch_size=4, scheduler="pipeline"),
+    )
+
+
+def things_meg() -> Config:
+    """THINGS-MEG with the published prior: all 271 magnetometers, 200 Hz, 0 to 1 s after onset.
+
+    Paper    arXiv 2602.07495 (ICLR 2026), average over 4 subjects
+    Command  hvf reconstruct --preset things-meg --trials sub-01-epo.fif --images IMAGES
+    Needs    as `things_eeg`
+    Expect   published, not reproduced here: retrieval top-1/top-5 33.7/60.5 % (with RN50 in place of H/14)
+    """
+    eeg = things_eeg()
+    return Config(
+        name="things-meg",
+        data=DataConfig(study="files", sfreq=200.0, tmin=0.0, tmax=1.0),
+        targets=eeg.targets,
+        brain=eeg.brain,
+        fusion=eeg.fusion,
+        align=eeg.align,
+        prior=eeg.prior,
+        sampling=eeg.sampling,
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"mini": mini, "things-eeg": things_eeg, "things-meg": things_meg}
+
+
+def get(name: str) -> Config:
+    """The preset of that name (hyphen or underscore); HvfError naming the nearest if there is none."""
+    key = name.replace("_", "-")
+    if key not in PRESETS:
+        raise HvfError(f"unknown preset {name!r}{did_you_mean(key, PRESETS)}")
+    return PRESETS[key]()

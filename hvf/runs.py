@@ -1,0 +1,245 @@
+"""The run folder and the disk: what is written is whole, or not there at all.
+
+Also what every stage shares: where features are cached, which code ran, and progress bars (`track`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hvf import __version__
+from hvf.config import Config, HvfError, check, first_difference, from_dict, to_dict
+from hvf.progress import track
+
+__all__ = ["Run", "cache_dir", "check_writable", "code_version", "track", "write_atomic"]
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EEXIST: "a part of this path is a file, not a folder",
+    errno.EISDIR: "a folder of this name is in the way",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+class Run:
+    """A run folder: its settings, and what each stage left there.
+
+    Attributes
+    ----------
+    path : Path
+        The folder. It exists.
+    config : Config
+        The settings that its results belong to.
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+        self._made: list[Path] = []
+
+    @classmethod
+    def create(cls, path: str | Path, config: Config) -> Run:
+        """Make the folder, or enter it again when it holds a run with the same settings.
+
+        Raises
+        ------
+        HvfError
+            The settings cannot work, the folder cannot be written to, holds something else than a run, or holds a run
+            whose settings give other results (naming the first that differs). Nothing is written then.
+        """
+        path = Path(path)
+        check(config)
+        check_writable(path)
+        if (path / "config.json").exists():
+            difference = first_difference(cls.open(path).config, config)
+            if difference:
+                name, there, here = difference
+                raise HvfError(f"{path} holds a run with {name} {there!r}, not {here!r}: choose another --out")
+            return cls(path, config)
+        if path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())):
+            raise HvfError(f"{path} exists and is not a run folder: choose another --out")
+        run = cls(path, config)
+        run._made = _make_folders(path)
+        run.write_json("config.json", to_dict(config))
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run folder; HvfError if it is none."""
+        path = Path(path)
+        if not (path / "config.json").is_file():
+            raise HvfError(f"{path} is not a run folder: it has no config.json")
+        return cls(path, from_dict(Config, _read_json(path / "config.json")))
+
+    def has(self, name: str) -> bool:
+        """Whether the file or folder `name` was left here."""
+        return (self.path / name).exists()
+
+    def write_json(self, name: str, obj: Any) -> None:
+        """Write `obj` (numpy scalars and arrays included) to the file `name`, atomically."""
+        text = json.dumps(obj, indent=2, default=_plain, ensure_ascii=False) + "\n"
+        write_atomic(self.path / name, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote; HvfError if it is missing or broken."""
+        return _read_json(self.path / name)
+
+    def write_metrics(self, metrics: Mapping[str, Mapping[str, Any]], merge: bool = True) -> None:
+        """Put `{"retrieval/brain/top1": {"value", "ci95", "n"}, ...}` into metrics.json; `merge` keeps what is there.
+
+        Raises
+        ------
+        HvfError
+            An entry lacks one of the three, or its value is not a finite number.
+        """
+        for name, entry in metrics.items():
+            if set(entry) != {"value", "ci95", "n"}:
+                raise HvfError(f"metric {name!r} must have value, ci95 and n, not {', '.join(entry) or 'nothing'}")
+            if not math.isfinite(entry["value"]):
+                raise HvfError(f"metric {name!r} is {entry['value']}, not a finite number")
+        self.write_json("metrics.json", {**(self.metrics() if merge else {}), **metrics})
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The figures of metrics.json; empty before any was written."""
+        return self.read_json("metrics.json") if self.has("metrics.json") else {}
+
+    def discard_if_unused(self) -> None:
+        """Take back a folder that this object made and that holds nothing but its settings."""
+        if self._made and [p.name for p in self.path.iterdir()] == ["config.json"]:
+            (self.path / "config.json").unlink()
+            _remove_folders(self._made)
+
+
+def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `path` (same suffix), then put it in place whole.
+
+    Whatever goes wrong, `path` is untouched and the temporary file is gone.
+
+    Raises
+    ------
+    HvfError
+        The disk is full, the folder read-only or the path impossible. Anything else that `write` raises passes through.
+    """
+    path = Path(path)
+    tmp = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    made: list[Path] = []
+    try:
+        made = _make_folders(path.parent)
+        write(tmp)
+        with open(tmp, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(tmp, path)
+    except BaseException as error:
+        reason = _reason(error, tmp.parent)
+        with contextlib.suppress(OSError):  # it could not be made either
+            tmp.unlink(missing_ok=True)
+        _remove_folders(made)
+        if reason:
+            raise HvfError(f"cannot write {path}: {reason}") from error
+        raise
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse early a file or folder that could not be written: HvfError; leaves nothing behind."""
+    path = Path(path).absolute()
+    try:
+        folder = path if path.is_dir() else path.parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        # Permission bits do not tell (root, read-only mounts, full disks): only writing does.
+        probe = folder / f".hvf-{secrets.token_hex(4)}"
+        try:
+            with open(probe, "wb") as file:
+                file.write(bytes(65536))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise HvfError(f"cannot write {path}: {_reason(error, folder) or error}") from error
+
+
+def cache_dir() -> Path:
+    """Where features are kept between runs: $HVF_CACHE, else hvf/ in $XDG_CACHE_HOME or ~/.cache; not made here."""
+    if os.environ.get("HVF_CACHE"):
+        return Path(os.environ["HVF_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvf"
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The package's version, and the commit when it runs from its repository: "0.1.0+g1a2b3c4" (".dirty" if edited)."""
+    root = Path(__file__).resolve().parent.parent
+    if not ((root / ".git").exists() and (root / "prior_training").is_dir()):
+        return __version__
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+g{commit}"
+
+
+def _reason(error: BaseException, folder: Path) -> str | None:
+    """Why the disk refused, in plain words; None when `error` is about something else."""
+    if isinstance(error, OSError) and error.errno in _REASONS:
+        return _REASONS[error.errno]
+    if isinstance(error, OSError) and error.errno is None:  # numpy's short write carries no errno
+        try:
+            return _REASONS[errno.ENOSPC] if shutil.disk_usage(folder).free < 2**20 else str(error)
+        except OSError:
+            return str(error)
+    if isinstance(error, Exception) and not isinstance(error, HvfError):  # safetensors and torch only quote the system
+        return next((reason for code, reason in _REASONS.items() if os.strerror(code) in str(error)), None)
+    return None
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """`mkdir -p`; the folders that were made, deepest last."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
+def _remove_folders(made: list[Path]) -> None:
+    for folder in reversed(made):
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # somebody put something there
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HvfError(f"{path} is missing: run the stage that writes it") from None
+    except (OSError, ValueError) as error:
+        raise HvfError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def _plain(obj: Any) -> Any:
+    """numpy scalars and arrays, paths, tuples inside them: as JSON knows them."""
+    if hasattr(obj, "tolist"):
+        return obj.tolist()
+    if isinstance(obj, Path):
+        return str(obj)
+    raise TypeError(f"{type(obj).__name__} cannot be written as JSON")

@@ -1,0 +1,268 @@
+"""The command line as a user types it: what it resolves, what it refuses and how, and where it writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hvf
+from hvf import presets
+from hvf.cli import COMMANDS, FLAGS, main, run_name
+from hvf.config import Config, HvfError, flatten, with_settings
+from hvf.runs import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def stages(monkeypatch, tmp_path):
+    """Stand-ins for the decoder and the report that note their calls; the working folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    calls: list[tuple[str, object]] = []
+    decoder, report = types.ModuleType("hvf.decoder"), types.ModuleType("hvf.report")
+
+    def stage(name):
+        def call(run):
+            calls.append((name, run))
+            run.write_metrics(
+                {
+                    "retrieval/brain/top1": {"value": 0.5, "ci95": [0.43, 0.57], "n": 200},
+                    "chance/retrieval/top1": {"value": 0.005, "ci95": None, "n": 200},
+                }
+            )
+
+        return call
+
+    for name in ("train_run", "retrieve_run", "reconstruct_run", "evaluate_run"):
+        setattr(decoder, name, stage(name))
+    report.write_report = lambda paths, out: (calls.append(("write_report", (paths, out))), Path(out).write_text("x"))
+    for module in (decoder, report):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(hvf, module.__name__.removeprefix("hvf."), module, raising=False)
+    return types.SimpleNamespace(calls=calls, decoder=decoder, report=report)
+
+
+def last_run(stages) -> Run:
+    return next(what for name, what in reversed(stages.calls) if name.endswith("_run"))
+
+
+@pytest.mark.parametrize(
+    ("command", "stage", "folder", "mode"),
+    [
+        ("reconstruct", "reconstruct_run", "sub-08-eeg-reconstruction", "reconstruction"),
+        ("retrieve", "retrieve_run", "sub-08-eeg", "retrieval"),
+        ("train", "train_run", "sub-08-eeg", "retrieval"),
+    ],
+)
+def test_bare_commands_run_the_embedded_default(stages, capsys, command, stage, folder, mode):
+    assert main([command]) == 0
+    run = last_run(stages)
+    assert stages.calls[0] == (stage, run)
+    assert run.path == Path("runs") / folder
+    assert run.config == with_settings(presets.mini(), {"align.mode": mode})
+    out = capsys.readouterr().out
+    assert f"wrote runs/{folder}" in out
+    assert "(simulated)" in out
+    assert "retrieval/brain/top1 │ 0.500 │ 0.430 to 0.570 │  0.005 │ 200" in out
+    assert run.has("report.html") == (command != "train")
+
+
+def test_flags_reach_their_settings(stages, tmp_path):
+    np.save("mine.npy", np.zeros((2, 3)))
+    (tmp_path / "photos").mkdir()
+    flags = "--trials mine.npy --images photos --targets vae:mini openclip:mini-vit --epochs 3 --seed 7"
+    assert main(["reconstruct", *flags.split(), "--steps", "4", "--guidance", "2", "--out", "here"]) == 0
+    assert last_run(stages).path == Path("here")
+    given = {name: value for name, value in flatten(last_run(stages).config) if value != dict(flatten(Config()))[name]}
+    assert given == {
+        "data.study": "files",
+        "data.trials": str(tmp_path / "mine.npy"),
+        "data.images": str(tmp_path / "photos"),
+        "targets.specs": ("vae:mini", "openclip:mini-vit"),
+        "align.mode": "reconstruction",
+        "align.epochs": 3,
+        "align.seed": 7,
+        "sampling.seed": 7,
+        "sampling.steps": 4,
+        "sampling.guidance": 2.0,
+    }
+
+
+def test_every_flag_names_real_settings():
+    settings = dict(flatten(Config()))
+    assert all(name in settings for names in FLAGS.values() for name in names)
+
+
+def test_run_names_are_readable_and_differ():
+    mini = presets.mini()
+    names = [
+        run_name(with_settings(mini, settings))
+        for settings in (
+            {},
+            {"data.study": "simulated-meg", "data.subject": 2},
+            {"align.seed": 1, "sampling.seed": 1},
+            {"align.mode": "reconstruction", "sampling.steps": 4},
+            {"targets.specs": ("vae:mini",)},
+            {"data.study": "files", "data.trials": "/a/responses_avg_201025.npy", "data.images": "/a/x.zip"},
+        )
+    ]
+    assert names == [
+        "sub-08-eeg",
+        "sub-02-meg",
+        "sub-08-eeg-seed-1",
+        "sub-08-eeg-reconstruction-steps-4",
+        "sub-08-eeg-vae-mini",
+        "responses_avg_201025",
+    ]
+    things = with_settings(presets.things_eeg(), {"data.trials": "/a/sub-08-epo.fif"})
+    assert run_name(things) == "things-eeg-sub-08-epo"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("recnstruct", "unknown command 'recnstruct'; did you mean 'reconstruct'?"),
+        ("dream", "unknown command 'dream'; there is reconstruct, retrieve, train"),
+        ("reconstruct --subjet 3", "hvf reconstruct has no option '--subjet'; did you mean '--subject'?"),
+        ("retrieve --steps=3", "hvf retrieve has no option '--steps'"),
+        ("reconstruct --preset minni", "unknown preset 'minni'; did you mean 'mini'?"),
+        ("reconstruct --study simulated-ee", "did you mean 'simulated-eeg'?"),
+        ("train --mode retreival", "did you mean 'retrieval'?"),
+        ("reconstruct --subject 11", "subject 11 does not exist: simulated-eeg has subjects 1 to 10"),
+        ("reconstruct --subject eight", "--subject"),
+        ("reconstruct --subject", "--subject"),
+        ("reconstruct 8", "8"),
+        ("reconstruct --targets", "targets.specs is empty"),
+        ("retrieve --trials no.npy --images no", "data.trials: no such file or folder: "),
+        ("retrieve --preset things-eeg", "data.trials is missing: give --trials FILE and --images FOLDER-OR-ZIP"),
+        ("retrieve --trials no.npy --study simulated-eeg", "--trials and --images need --study files"),
+        ("embed --images no", "--images: no such file or folder: no"),
+        ("embed --preset things-eeg", "give --images FOLDER-OR-ZIP"),
+        ("evaluate", "RUN"),
+        ("evaluate no", "no is not a run folder"),
+        ("report", "name at least one run folder"),
+        ("report no", "no is not a run folder"),
+    ],
+)
+def test_refusals_are_one_line_and_write_nothing(stages, tmp_path, capsys, argv, said):
+    assert main(argv.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("hvf: ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert list(tmp_path.iterdir()) == []
+    assert stages.calls == []
+
+
+def test_a_stage_that_refuses_its_input_leaves_no_folder(stages, tmp_path, capsys):
+    def refuse(run):
+        raise HvfError("mine.npy has 3 trials, photos has 4 images")
+
+    stages.decoder.retrieve_run = refuse
+    assert main(["retrieve"]) == 2
+    assert capsys.readouterr().err == "hvf: mine.npy has 3 trials, photos has 4 images\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_other_settings_is_not_overwritten(stages, capsys):
+    assert main(["retrieve", "--out", "run"]) == 0
+    before = (Path("run") / "config.json").read_text()
+    assert main(["retrieve", "--out", "run", "--epochs", "2"]) == 2
+    assert "run holds a run with align.epochs 25, not 2: choose another --out" in capsys.readouterr().err
+    assert (Path("run") / "config.json").read_text() == before
+    assert main(["retrieve", "--out", "run"]) == 0
+
+
+def test_out_that_cannot_be_written(stages, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["retrieve", "--out", "file/run"]) == 2
+    assert "a part of this path is a file" in capsys.readouterr().err
+    assert stages.calls == []
+
+
+def test_evaluate_says_what_is_wrong(stages, capsys):
+    main(["retrieve", "--out", "run"])
+    assert main(["evaluate", "run"]) == 0
+    stages.decoder.evaluate_run = lambda run: ["top1 was 0.5, is 0.4"]
+    assert main(["evaluate", "run"]) == 1
+    assert capsys.readouterr().err == "hvf: top1 was 0.5, is 0.4\n"
+
+
+def test_report(stages, capsys):
+    main(["retrieve", "--out", "a"])
+    main(["train", "--out", "b"])
+    assert main(["report", "a"]) == 0
+    assert stages.calls[-1] == ("write_report", ([Path("a")], Path("a/report.html")))
+    assert main(["report", "a", "b", "--out", "page.html"]) == 0
+    assert stages.calls[-1] == ("write_report", ([Path("a"), Path("b")], Path("page.html")))
+    assert "wrote page.html" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys):
+    for argv in ([], ["--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert not stop.value.code
+        out = capsys.readouterr().out
+        assert all(f"• {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(capsys, name):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    out = capsys.readouterr().out
+    lines = [line.strip("│ ") for line in out.splitlines()]
+    assert "{None}" not in out
+    for f in fields(COMMANDS[name]):
+        if name in ("evaluate", "report") and f.name != "out":  # named by their place
+            continue
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"--{f.name} "))
+        words = " ".join(lines[at : at + 2]).split()[2:]
+        assert len(words) >= 3, lines[at]
+
+
+def test_ctrl_c_is_one_line_and_130(stages, capsys):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    stages.decoder.train_run = interrupted
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ctrl_c_for_real(tmp_path):
+    """A real SIGINT while a stage works."""
+    code = (
+        "import sys, time, types; from hvf import cli; import hvf\n"
+        "d = types.ModuleType('hvf.decoder'); sys.modules['hvf.decoder'] = hvf.decoder = d\n"
+        "d.train_run = lambda run: (run.write_json('begun.json', 1), time.sleep(30))\n"
+        "sys.exit(cli.main(['train', '--out', sys.argv[1]]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "run" / "begun.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.decode() == "hvf: interrupted; the same command continues from what is finished\n"
+    assert sorted(os.listdir(tmp_path / "run")) == ["begun.json", "config.json"]
+
+
+def test_python_m_hvf(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "hvf", "evaluate", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"hvf: {tmp_path} is not a run folder: it has no config.json\n"
