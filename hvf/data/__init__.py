@@ -1,0 +1,1 @@
+"""Signals and stimuli: image sets, trials, and the studies that pair them."""

@@ -1,0 +1,51 @@
+"""The embedded world's ImageNet: many pictures with captions, of every concept but the 200 that tests use.
+
+Mini encoders, diffusion model and Fusion Prior learn from these. Exemplar numbers start where those of the simulated study
+end, so that no picture of the study, in training or in test, is ever seen here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from hvf.data import objects, rendering
+from hvf.data.stimuli import ImageSet
+from hvf.runs import cache_dir, track, write_atomic
+
+TEST_CONCEPTS = 200  # the first of `rendering.concepts()`, kept for tests
+FIRST_EXEMPLAR = 1000
+
+
+def pretraining_images(exemplars: int = 6, size: int = 64, workers: int = 2) -> ImageSet:
+    """Pictures (N, size, size, 3) of the concepts that no test uses, ``exemplars`` of each, with captions.
+
+    They are drawn once by ``workers`` processes and kept in the cache, keyed by the code that draws them.
+    """
+    shown = rendering.concepts()[TEST_CONCEPTS:]
+    drawn_by = b"".join(Path(module.__file__).read_bytes() for module in (objects, rendering))
+    names = [concept.name for concept in shown for _ in range(exemplars)]
+    key = hashlib.sha256(drawn_by + f"{names} {size} {FIRST_EXEMPLAR}".encode()).hexdigest()[:16]
+    folder = cache_dir() / "pretraining"
+    stack, words = folder / f"{key}.npy", folder / f"{key}.txt"
+    if not (stack.exists() and words.exists()):
+        jobs = [(concept, exemplars, size) for concept in shown]
+        drawn = []
+        with ProcessPoolExecutor(workers) as pool, track(len(jobs), "drawing pictures") as bar:
+            for pictures in pool.map(_draw, jobs, chunksize=50):
+                drawn.append(pictures)
+                bar.advance()
+        captions = "\n".join(caption for _, lines in drawn for caption in lines)
+        write_atomic(stack, lambda path: np.save(path, np.concatenate([images for images, _ in drawn])))
+        write_atomic(words, lambda path: path.write_text(captions))
+    ids = [f"{name}_{i % exemplars:02d}" for i, name in enumerate(names)]
+    return ImageSet.from_arrays(np.load(stack, mmap_mode="r"), ids, names, words.read_text().split("\n"))
+
+
+def _draw(job: tuple[rendering.Concept, int, int]) -> tuple[np.ndarray, list[str]]:
+    concept, exemplars, size = job
+    pictures = [rendering.render(concept, FIRST_EXEMPLAR + i, size) for i in range(exemplars)]
+    return np.stack([picture.image for picture in pictures]), [picture.caption for picture in pictures]
