@@ -1,0 +1,157 @@
+"""The Fusion Prior: from fused features to image tokens inside a frozen SDXL UNet.
+
+z_f = HVF(features);  z_c = z_f + φ_c(z_f);  tokens = ImageProjection(z_c);  image attention in every cross-attention.
+Shape suffixes: N items, D embedding, K encoders. Source: arXiv 2602.07495 (HVF), section 3, and IP-Adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from diffusers.models.embeddings import ImageProjection
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from hvf.models import ip_adapter
+from hvf.models.fusion import HVF, ResidualMLP
+
+
+class FusionPrior(ModelMixin, ConfigMixin):
+    """HVF, projector φ_c, image projection (4 tokens) and the adapter's to_k_ip/to_v_ip: all that the prior learns.
+
+    ``save_pretrained``/``from_pretrained`` carry the whole of it; the UNet stays outside. The config names the
+    encoders (``specs``, ``dims``), the widths, and the UNet's layers that the adapter belongs to. Make a new one with
+    ``FusionPrior.for_unet``.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        specs: Sequence[str],
+        dims: Sequence[int],
+        adapter_names: Sequence[str],
+        adapter_widths: Sequence[int],
+        width: int = 1024,
+        intermediate: int = 4096,
+        projector_intermediate: int = 4096,
+        dropout: float = 0.1,
+        cross_attention_dim: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.hvf = HVF(dims, width, intermediate, dropout, specs=specs)
+        self.projector = ResidualMLP(width, projector_intermediate, dropout)
+        self.image_projection = ImageProjection(width, cross_attention_dim, ip_adapter.TOKENS)
+        self.adapter = nn.ModuleList(
+            IPAdapterAttnProcessor2_0(adapter_width, cross_attention_dim, num_tokens=(ip_adapter.TOKENS,))
+            for adapter_width in adapter_widths
+        )
+
+    @classmethod
+    def for_unet(
+        cls,
+        unet: UNet2DConditionModel,
+        dims: Mapping[str, int],
+        width: int = 1024,
+        intermediate: int = 4096,
+        projector_intermediate: int = 4096,
+        dropout: float = 0.1,
+    ) -> FusionPrior:
+        """A new prior that fits ``unet``; ``dims`` maps each encoder's FeatureSpec to its width, in order.
+
+        The adapter starts from each layer's own to_k and to_v (float32 copies), the rest from torch's global generator.
+        """
+        layers = ip_adapter.adapter_layers(unet)
+        prior = cls(
+            specs=list(dims),
+            dims=[int(dim) for dim in dims.values()],
+            adapter_names=[layer.name for layer in layers],
+            adapter_widths=[layer.width for layer in layers],
+            width=width,
+            intermediate=intermediate,
+            projector_intermediate=projector_intermediate,
+            dropout=dropout,
+            cross_attention_dim=unet.config["cross_attention_dim"],
+        )
+        with torch.no_grad():
+            processor: Any
+            for layer, processor in zip(layers, prior.adapter, strict=True):
+                attention: Any = unet.get_submodule(layer.name.removesuffix(".processor"))
+                processor.to_k_ip[0].weight.copy_(attention.to_k.weight)
+                processor.to_v_ip[0].weight.copy_(attention.to_v.weight)
+        return prior
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The encoders' FeatureSpecs, in order."""
+        return self.hvf.specs
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """FeatureSpec -> width d_k."""
+        return self.hvf.dims
+
+    def encode(self, features: Mapping[str, Tensor]) -> Tensor:
+        """{spec: (N, d_k)} -> z_f (N, D), the space that brain embeddings are aligned to."""
+        return self.hvf(features)
+
+    def project(self, z_ND: Tensor) -> Tensor:
+        """z_f or z_b (N, D) -> z_c (N, D) = z + φ_c(z). Training and sampling both take this step."""
+        return self.projector(z_ND)
+
+    def image_tokens(self, z_c_ND: Tensor) -> Tensor:
+        """z_c (N, D) -> image tokens (N, 4, cross_attention_dim)."""
+        return self.image_projection(z_c_ND)
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """Put this prior's adapter into ``unet``, sharing parameters; see ``ip_adapter.attach``."""
+        ip_adapter.attach(unet, self)
+
+    def noise_prediction(
+        self,
+        unet: UNet2DConditionModel,
+        x_t_NCHW: Tensor,
+        t_N: Tensor,
+        prompt_embeds: Tensor,
+        pooled: Tensor,
+        time_ids: Tensor,
+        z_c_ND: Tensor,
+    ) -> Tensor:
+        """δ(x_t, t, z_c): what ``unet``, to which this prior is attached, predicts for noisy latents. (N, C, H, W).
+
+        ``prompt_embeds`` (1 or N, L, Dc), ``pooled`` (1 or N, P) and ``time_ids`` (1 or N, 6: original height, width,
+        crop top, left, target height, width) are expanded over the batch.
+        """
+        n = len(x_t_NCHW)
+        conditions = {
+            "text_embeds": pooled.expand(n, -1),
+            "time_ids": time_ids.expand(n, -1),
+            "image_embeds": [z_c_ND[:, None]],
+        }
+        return unet(x_t_NCHW, t_N, prompt_embeds.expand(n, -1, -1), added_cond_kwargs=conditions).sample
+
+    def forward(
+        self,
+        unet: UNet2DConditionModel,
+        x_t_NCHW: Tensor,
+        t_N: Tensor,
+        prompt_embeds: Tensor,
+        pooled: Tensor,
+        time_ids: Tensor,
+        features: Mapping[str, Tensor],
+        dropped_N: Tensor | None = None,
+    ) -> Tensor:
+        """One training forward: features to noise prediction, z_c zeroed where ``dropped_N`` (for guidance)."""
+        z_c_ND = self.project(self.encode(features))
+        if dropped_N is not None:
+            z_c_ND = z_c_ND.masked_fill(dropped_N[:, None], 0.0)
+        return self.noise_prediction(unet, x_t_NCHW, t_N, prompt_embeds, pooled, time_ids, z_c_ND)
+
+    def export_ip_adapter(self, path: str | Path) -> Path:
+        """Write the adapter for stock ``pipe.load_ip_adapter``; it is to be fed z_c. See ``ip_adapter``."""
+        return ip_adapter.export_ip_adapter(self, path)

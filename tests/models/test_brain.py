@@ -1,0 +1,51 @@
+"""Brain encoders: shapes, the registry, and a file that carries its settings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hvf.config import BrainConfig, HvfError
+from hvf.models.brain import BRAIN_ENCODERS, MBP, BrainEncoder, build_brain
+
+
+def test_mbp_is_the_papers_formula():
+    torch.manual_seed(0)
+    mbp = MBP(7, 9, width=10, intermediate=12).eval()
+    x = torch.randn(4, 7, 9)
+    h = F.linear(x.reshape(4, 63), mbp.project.weight, mbp.project.bias)
+    residual = F.gelu(h @ mbp.block.up.weight.T) @ mbp.block.down.weight.T
+    expected = F.layer_norm(h + residual, (10,), mbp.norm.weight, mbp.norm.bias, eps=1e-6)
+    torch.testing.assert_close(mbp(x), expected)
+
+
+@pytest.mark.parametrize("name", sorted(BRAIN_ENCODERS))
+def test_every_encoder_maps_trials_to_embeddings_and_trains(name):
+    brain = build_brain(BrainConfig(encoder=name, width=12, intermediate=8), n_chans=5, n_times=6)
+    z = brain(torch.randn(3, 5, 6))
+    assert z.shape == (3, 12)
+    z.square().sum().backward()
+    assert all(p.grad is not None for p in brain.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(BRAIN_ENCODERS))
+def test_saved_and_loaded_is_the_same(name, tmp_path):
+    brain = build_brain(BrainConfig(encoder=name, width=12, intermediate=8), n_chans=5, n_times=6).eval()
+    brain.save(tmp_path / "brain.safetensors")
+    again = BrainEncoder.load(tmp_path / "brain.safetensors")
+    x = torch.randn(3, 5, 6)
+    assert type(again) is type(brain)
+    assert torch.equal(again(x), brain(x))
+
+
+def test_errors_name_what_is_wrong(tmp_path):
+    with pytest.raises(HvfError, match="no brain encoder mpb. Did you mean mbp"):
+        build_brain(BrainConfig(encoder="mpb"), 5, 6)
+    with pytest.raises(HvfError, match="5 channels x 6 samples.*4 x 6"):
+        build_brain(BrainConfig(width=8), 5, 6)(torch.zeros(1, 4, 6))
+    (tmp_path / "torn.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    with pytest.raises(HvfError, match="torn.safetensors is not a readable brain encoder"):
+        BrainEncoder.load(tmp_path / "torn.safetensors")
+    with pytest.raises(HvfError, match="absent.safetensors"):
+        BrainEncoder.load(tmp_path / "absent.safetensors")

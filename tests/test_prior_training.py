@@ -1,0 +1,203 @@
+"""prior_training/train.py as users run it: launched, killed and resumed, and refusing what cannot work."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from hvf.models import FusionPrior
+from hvf.models.denoising import Objective
+from hvf.reconstruction import load_pipeline
+from tests.tiny_sdxl import tiny_pipeline
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "prior_training" / "train.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script as a module; it is not importable by name, on purpose."""
+    spec = importlib.util.spec_from_file_location("prior_training_train", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder with a tiny random SDXL pipeline and 24 images of 6 concepts."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_pipeline().save_pretrained(folder / "sdxl")
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        concept = folder / "images" / f"concept-{i // 4}"
+        concept.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(concept / f"{i:02d}.png")
+    return folder
+
+
+def arguments(world: Path, out: Path, **settings) -> list[str]:
+    defaults = {
+        "pipeline": world / "sdxl", "latents": f"vae:{world / 'sdxl'}@16", "images": world / "images", "width": 10,
+        "intermediate": 12, "projector_intermediate": 14, "batch_size": 4, "max_steps": 6, "warmup_steps": 2,
+        "ema_decay": 0.8, "validation_fraction": 0.3, "validate_every": 2, "checkpoint_every": 2, "out": out,
+    }  # fmt: skip
+    given = {f"--{name.replace('_', '-')}": str(value) for name, value in (defaults | settings).items()}
+    targets = [f"vae:{world / 'sdxl'}@16", f"vae:{world / 'sdxl'}@8:grid2"]
+    return [*chain.from_iterable(given.items()), "--targets", *targets]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "prior" / "diffusion_pytorch_model.safetensors")
+
+
+def history(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(script, world, tmp_path_factory) -> Path:
+    """The output of an uninterrupted training of six steps."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert script.main(arguments(world, out, shipped="float32")) == 0
+    return out
+
+
+def test_leaves_a_prior_that_works_its_card_and_its_figures(finished, world):
+    prior = FusionPrior.from_pretrained(finished / "prior")
+    assert list(prior.dims.values()) == [256, 16]
+    unet = load_pipeline(str(world / "sdxl")).unet
+    prior.attach(unet)
+    fresh = FusionPrior.for_unet(load_pipeline(str(world / "sdxl")).unet, prior.dims, 10, 12, 14)
+    assert not torch.equal(prior.adapter[0].to_k_ip[0].weight, fresh.adapter[0].to_k_ip[0].weight)
+    entries = history(finished)
+    assert [entry["step"] for entry in entries] == [2, 4, 6]
+    assert all(np.isfinite(value) for entry in entries for value in entry.values())
+    figures = json.loads((finished / "metrics.json").read_text())
+    assert figures["prior/validation_loss"]["value"] == entries[-1]["validation_loss"]
+    assert figures["prior/validation_loss"]["n"] == 8
+    card = (finished / "prior" / "README.md").read_text()
+    assert "16 images, 8 of other concepts held out" in card
+    assert "accelerate launch prior_training/train.py --preset mini --pipeline" in card
+    assert sorted(path.name for path in finished.glob("*checkpoint*")) == ["checkpoint-0000004", "checkpoint-0000006"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_a_resumed_training_equals_an_uninterrupted_one(script, world, finished, tmp_path, monkeypatch, stop_at):
+    whole = Objective.training_loss
+
+    def dies(self, prior, step, *rest):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return whole(self, prior, step, *rest)
+
+    monkeypatch.setattr(Objective, "training_loss", dies)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        script.main(arguments(world, out, shipped="float32"))
+    monkeypatch.setattr(Objective, "training_loss", whole)
+    (out / ".checkpoint-0000006").mkdir()  # what a kill in the middle of saving leaves
+    torch.manual_seed(99)
+    assert script.main([*arguments(world, out, shipped="float32"), "--resume"]) == 0
+    expected, found = weights(finished), weights(out)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    speed = {"images_per_second": 0}
+    assert [entry | speed for entry in history(out)] == [entry | speed for entry in history(finished)]
+    assert not list(out.glob(".checkpoint-*"))
+
+
+def test_a_failed_save_leaves_the_last_whole_checkpoint(script, world, tmp_path, monkeypatch, capsys):
+    save = script.Accelerator.save_state
+
+    def full_disk(self, folder, **settings):
+        save(self, folder, **settings)
+        if "0000004" in folder:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(script.Accelerator, "save_state", full_disk)
+    out = tmp_path / "run"
+    assert script.main(arguments(world, out)) == 2
+    assert "No space left on device. Make room and go on with --resume" in capsys.readouterr().err
+    assert [path.name for path in out.glob("*checkpoint*")] == ["checkpoint-0000002"]
+
+
+def test_shipped_weights_are_half_precision_unless_told(script, world, finished, tmp_path):
+    assert script.main(arguments(world, tmp_path / "run")) == 0
+    half, single = weights(tmp_path / "run"), weights(finished)
+    assert {value.dtype for value in half.values()} == {torch.float16}
+    assert all(torch.equal(half[key], single[key].half()) for key in single)
+
+
+def test_refuses_in_one_line_and_writes_nothing(script, world, finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    cases = {
+        "holds a training already: add --resume": arguments(world, finished),
+        "trained with batch_size = 4, not 8": [*arguments(world, finished, batch_size=8), "--resume"],
+        "16 training images, fewer than --batch-size 64": arguments(world, out, batch_size=64),
+        "--max-steps is 0": arguments(world, out, max_steps=0),
+        "no such folder": arguments(world, out, pipeline=tmp_path / "absent"),
+        "no folder or zip of images": arguments(world, out, images=tmp_path / "absent"),
+    }
+    for message, given in cases.items():
+        assert script.main(given) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("hvf: ")
+        assert message in lines[-1]
+    assert not out.exists()
+
+
+def test_the_real_size_without_its_weights_names_hub_id_and_command(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert script.main(["--preset", "sdxl", "--out", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "hf download stabilityai/stable-diffusion-xl-base-1.0" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_fill_what_is_not_given(script):
+    tiny, real = script.parse([]), script.parse(["--preset", "sdxl", "--max-steps", "7"])
+    assert (tiny.preset, tiny.pipeline, tiny.width) == ("mini", "mini", 256)
+    assert (real.preset, real.latents, real.width, real.max_steps) == ("sdxl", "vae:sdxl@512", 1024, 7)
+    assert all(parsed.targets for parsed in (tiny, real))
+
+
+def test_clipping_clips(script, world, tmp_path):
+    loose, tight = tmp_path / "loose", tmp_path / "tight"
+    for out, norm in ((loose, 1e9), (tight, 1e-12)):
+        # AdamW's steps hardly depend on the gradient's size, except where it falls below its epsilon of 1e-8
+        assert script.main(arguments(world, out, clip_norm=norm, weight_decay=0, shipped="float32")) == 0
+    unet = load_pipeline(str(world / "sdxl")).unet
+    key = "adapter.0.to_k_ip.0.weight"
+    start = unet.get_submodule("down_blocks.1.attentions.0.transformer_blocks.0.attn2").to_k.weight
+    assert (weights(tight)[key] - start).abs().max() < 1e-6 < (weights(loose)[key] - start).abs().max()
+
+
+@pytest.mark.slow
+def test_accelerate_launch(world, finished, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", str(SCRIPT)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HVF_QUIET": "1"}
+    done = subprocess.run(
+        [*command, *arguments(world, out, shipped="float32")],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"prior written to {out / 'prior'}" in done.stdout
+    expected, found = weights(finished), weights(out)
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], atol=1e-5, rtol=1e-4)
