@@ -7,8 +7,8 @@ end, so that no picture of the study, in training or in test, is ever seen here.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def pretraining_images(exemplars: int = 6, size: int = 64, workers: int = 2) -> 
     They are drawn once by ``workers`` processes and kept in the cache, keyed by the code that draws them.
     """
     shown = rendering.concepts()[TEST_CONCEPTS:]
-    drawn_by = b"".join(Path(module.__file__).read_bytes() for module in (objects, rendering))
+    drawn_by = "".join(inspect.getsource(module) for module in (objects, rendering)).encode()
     names = [concept.name for concept in shown for _ in range(exemplars)]
     key = hashlib.sha256(drawn_by + f"{names} {size} {FIRST_EXEMPLAR}".encode()).hexdigest()[:16]
     folder = cache_dir() / "pretraining"

@@ -1,0 +1,245 @@
+"""Image sets: what was shown, in a fixed order, from arrays, a folder or a zip."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from hvf.config import HvfError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+
+class _Source(Protocol):
+    def load(self, index: int) -> Image.Image: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _ArraySource:
+    x_NHWC: np.ndarray
+
+    def load(self, index: int) -> Image.Image:
+        return Image.fromarray(self.x_NHWC[index])
+
+
+@dataclass(frozen=True, eq=False)
+class _FolderSource:
+    root: Path
+    names: tuple[str, ...]
+
+    def load(self, index: int) -> Image.Image:
+        path = self.root / self.names[index]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise HvfError(f"cannot read the image {path}: {error.strerror or error}") from error
+        return _decode(data, str(path))
+
+
+@dataclass(frozen=True, eq=False)
+class _ZipSource:
+    path: Path
+    names: tuple[str, ...]
+
+    def load(self, index: int) -> Image.Image:
+        name = self.names[index]
+        try:
+            data = _archive(self.path, self.path.stat().st_mtime_ns, os.getpid()).read(name)
+        except (
+            OSError,
+            KeyError,
+            zipfile.BadZipFile,
+            RuntimeError,
+            NotImplementedError,
+            EOFError,
+            zlib.error,
+        ) as error:
+            raise HvfError(f"cannot read the image {name} in {self.path}: {error}") from error
+        return _decode(data, f"{name} in {self.path}")
+
+
+@lru_cache(maxsize=2)
+def _archive(path: Path, mtime_ns: int, pid: int) -> zipfile.ZipFile:
+    """The open archive: listing it anew for each image is slow. One per process, which would else share a position."""
+    return zipfile.ZipFile(path)
+
+
+class ImageSet(Sequence[Image.Image]):
+    """Images in a fixed order, decoded when asked for.
+
+    Attributes
+    ----------
+    ids, concepts : tuple of str
+        One identifier (unique) and one concept per image.
+    captions : tuple of str or None
+    """
+
+    def __init__(
+        self,
+        source: _Source,
+        ids: Iterable[str],
+        concepts: Iterable[str],
+        captions: Iterable[str] | None = None,
+        indices: Iterable[int] | None = None,
+    ):
+        self.ids = tuple(str(i) for i in ids)
+        self.concepts = tuple(str(c) for c in concepts)
+        self.captions = None if captions is None else tuple(str(c) for c in captions)
+        self._source = source
+        self._indices = tuple(range(len(self.ids))) if indices is None else tuple(int(i) for i in indices)
+        n = len(self._indices)
+        for name, labels in (("ids", self.ids), ("concepts", self.concepts), ("captions", self.captions)):
+            if labels is not None and len(labels) != n:
+                raise HvfError(f"an image set of {n} images was given {len(labels)} {name}; give one per image")
+        if len(set(self.ids)) != n:
+            repeated = next(i for i in self.ids if self.ids.count(i) > 1)
+            raise HvfError(f"the image id {repeated!r} stands for more than one image; ids must be unique")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x_NHWC: np.ndarray,
+        ids: Iterable[str],
+        concepts: Iterable[str],
+        captions: Iterable[str] | None = None,
+    ) -> ImageSet:
+        """Build a set from uint8 RGB images (N, H, W, 3). Raises HvfError on another shape or dtype."""
+        x_NHWC = np.asarray(x_NHWC)
+        if x_NHWC.ndim != 4 or x_NHWC.shape[3] != 3 or x_NHWC.dtype != np.uint8:
+            raise HvfError(f"images must be uint8 (N, H, W, 3), not {x_NHWC.dtype} {x_NHWC.shape}")
+        ids = tuple(ids)
+        if len(ids) != len(x_NHWC):
+            raise HvfError(f"an image set of {len(x_NHWC)} images was given {len(ids)} ids; give one per image")
+        return cls(_ArraySource(x_NHWC), ids, concepts, captions)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """Return image `index` as PIL RGB. Raises HvfError, naming the file, if it cannot be decoded."""
+        if isinstance(index, slice):
+            raise TypeError("use subset(indices) to take several images")
+        return self._source.load(self._indices[index])
+
+    def __repr__(self) -> str:
+        return f"<ImageSet: {len(self)} images of {len(set(self.concepts))} concepts>"
+
+    def subset(self, indices: Iterable[int]) -> ImageSet:
+        """Return the images `indices` (ints, in that order) as a set of their own; nothing is decoded."""
+        indices = [int(i) for i in indices]
+        part = ImageSet(
+            self._source,
+            [self.ids[i] for i in indices],
+            [self.concepts[i] for i in indices],
+            None if self.captions is None else [self.captions[i] for i in indices],
+            [self._indices[i] for i in indices],
+        )
+        if "_hashes" in self.__dict__:  # already decoded once
+            part._hashes = tuple(self._hashes[i] for i in indices)
+        return part
+
+    def array(self, indices: Iterable[int] | None = None, size: int | None = None) -> np.ndarray:
+        """Return images as uint8 (N, H, W, 3).
+
+        With `size`, each is resized to a size × size square (bicubic, without cropping). Without it they must share
+        one size, or HvfError names two that do not.
+        """
+        indices = range(len(self)) if indices is None else [int(i) for i in indices]
+        images = []
+        for i in indices:
+            image = self[i]
+            if size is not None and image.size != (size, size):
+                image = image.resize((size, size), Image.Resampling.BICUBIC)
+            images.append(np.asarray(image))
+            if images[-1].shape != images[0].shape:
+                first = self.ids[indices[0]]
+                raise HvfError(
+                    f"the images differ in size: {first} is {_pixels(images[0])} and {self.ids[i]} is "
+                    f"{_pixels(images[-1])}; give a size to resize them to"
+                )
+        if not images:
+            return np.zeros((0, size or 0, size or 0, 3), np.uint8)
+        return np.stack(images)
+
+    def check(self) -> None:
+        """Decode every image once. Raises HvfError naming the first file that is truncated or no image."""
+        self.content_hashes()
+
+    def content_hashes(self) -> tuple[str, ...]:
+        """Return the sha256 of each image's size and RGB bytes: the same picture from a folder, a zip or an array."""
+        return self._hashes
+
+    @cached_property
+    def _hashes(self) -> tuple[str, ...]:
+        hashes = []
+        for i in range(len(self)):
+            image = self[i]
+            hashes.append(hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
+        return tuple(hashes)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over ids and contents, in order."""
+        lines = (f"{name}\t{content}\n" for name, content in zip(self.ids, self._hashes, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def open_images(path: str | Path) -> ImageSet:
+    """Open a folder or a zip of images, in the sorted order of their names (plain string order, subfolders included).
+
+    The concept is the name of the folder an image lies in, or, where all images lie side by side, the file's stem.
+    Images are decoded when used; `ImageSet.check` decodes them all. Raises HvfError if there is nothing to open.
+    """
+    path = Path(path)
+    if path.is_dir():
+        names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and _is_image(p.name))
+        names = [n for n in names if not _is_hidden(n)]
+    elif path.is_file():
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = sorted(n for n in archive.namelist() if _is_image(n) and not _is_hidden(n))
+        except (zipfile.BadZipFile, OSError) as error:
+            raise HvfError(f"{path} is neither a folder nor a readable zip of images: {error}") from error
+    else:
+        raise HvfError(f"there is no folder or zip of images at {path}")
+    if not names:
+        raise HvfError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    source = _FolderSource(path, tuple(names)) if path.is_dir() else _ZipSource(path, tuple(names))
+    parts = [PurePosixPath(n) for n in names]
+    side_by_side = len({p.parent for p in parts}) == 1
+    ids = [p.stem if side_by_side else str(p.with_suffix("")) for p in parts]
+    if len(set(ids)) < len(ids):  # a.png beside a.jpg
+        ids = names
+    concepts = [p.stem if side_by_side or p.parent == PurePosixPath(".") else p.parent.name for p in parts]
+    return ImageSet(source, ids, concepts)
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise HvfError(f"the image {name} is truncated or not an image: {error}; replace it") from error
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _pixels(image_HWC: np.ndarray) -> str:
+    return f"{image_HWC.shape[1]}x{image_HWC.shape[0]}"
