@@ -1,0 +1,241 @@
+"""Embeddings to pictures: a Fusion Prior steering a stock diffusers SDXL pipeline.
+
+z (the image's own z_f, or a brain's z_b) -> prior.project -> z_c -> IP-Adapter -> SDXL with the empty prompt -> pixels.
+Shapes: N items, D embedding, R rounds, H and W pixels, h and w latent pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from hvf import runs
+from hvf.config import HvfError, SamplingConfig, did_you_mean
+from hvf.models.prior import FusionPrior
+
+logger = logging.getLogger(__name__)
+
+MINI = Path(__file__).parent / "weights" / "mini"  # package data; remade by prior_training/
+SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpm": DPMSolverMultistepScheduler}
+
+Model = TypeVar("Model", StableDiffusionXLPipeline, FusionPrior)
+
+
+class PairedPipeline(StableDiffusionXLPipeline):
+    """The stock pipeline, taking one image embedding per picture of a batch.
+
+    Stock code takes `ip_adapter_image_embeds` for those of one picture and repeats them for each of the batch. Given N
+    of them it makes N² and, without complaint, lets every picture attend to all N. Everything else is inherited.
+    """
+
+    def prepare_ip_adapter_image_embeds(self, image, embeds, device, n_per_prompt, do_classifier_free_guidance):
+        """`embeds` as they came: [(N, 1, D)], or [(2N, 1, D)] under guidance, the unconditional half first."""
+        return [x.to(device) for x in embeds]
+
+
+class Reconstructor:
+    """Draws pictures from embeddings. The prior's adapter is put into the pipeline's UNet and stays there.
+
+    `pipeline` is any StableDiffusionXLPipeline: the prior joins it as an IP-Adapter, through diffusers' own classes,
+    and its models are used as they are. All are moved to `device` (None: where the pipeline is). Raises HvfError,
+    from `attach`, when the prior was made for another UNet.
+    """
+
+    def __init__(self, pipeline: StableDiffusionXLPipeline, prior: FusionPrior, device: str | None = None) -> None:
+        dtype = pipeline.unet.dtype
+        prior.attach(pipeline.unet)
+        for part in (prior.adapter, prior.image_projection):  # now the UNet's too: they live where and as it does
+            part.to(pipeline.device, dtype)
+        self.pipeline = PairedPipeline(**pipeline.components, add_watermarker=False)
+        if device:
+            self.pipeline.to(device)
+        self.pipeline.set_progress_bar_config(disable=True)  # one bar for the whole job, not one per batch
+        self.prior = prior.eval()
+        self.prior.projector.to(self.pipeline.device)  # the one part of the prior used here that the UNet does not hold
+        self._scheduler = pipeline.scheduler
+        with torch.no_grad():
+            self._prompt, _, self._pooled, _ = self.pipeline.encode_prompt("", do_classifier_free_guidance=False)
+
+    @property
+    def size(self) -> int:
+        """Height and width of a picture, in pixels: what the UNet was trained on."""
+        return self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+
+    def draw(
+        self, z_ND, sampling: SamplingConfig, round_index: int = 0, indices: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """One picture per embedding, uint8 (N, H, W, 3).
+
+        The noise of a picture comes from (sampling.seed, round_index, its index) alone: other batch sizes, a subset
+        redrawn with its `indices`, or another device start from the same noise (arithmetic may still differ by one grey
+        level). `indices` are 0..N-1 unless given. Raises HvfError for embeddings of another width, or not finite.
+        """
+        pictures = self._sample(z_ND, sampling, round_index, indices, "np")
+        return np.rint(pictures * 255).astype(np.uint8)
+
+    def latents(
+        self, z_ND, sampling: SamplingConfig, round_index: int = 0, indices: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """As `draw`, but before the VAE decodes: float32 (N, 4, h, w), scaled as the UNet sees them."""
+        return self._sample(z_ND, sampling, round_index, indices, "latent")
+
+    def draw_rounds(self, z_ND, sampling: SamplingConfig) -> np.ndarray:
+        """`sampling.rounds` pictures per embedding, uint8 (R, N, H, W, 3); round r is `draw` with `round_index=r`."""
+        return np.stack([self.draw(z_ND, sampling, round_index) for round_index in range(sampling.rounds)])
+
+    @torch.no_grad()
+    def _sample(self, z_ND, sampling, round_index, indices, output_type) -> np.ndarray:
+        z_ND = self._checked(z_ND)
+        indices = range(len(z_ND)) if indices is None else indices
+        if len(indices) != len(z_ND):
+            raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
+        self.pipeline.scheduler = self._make_scheduler(sampling.scheduler)
+        z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
+        starts = range(0, len(z_ND), sampling.batch_size)
+        drawn = []
+        with runs.track(len(starts) * sampling.steps, f"drawing {len(z_ND)} pictures") as bar:
+            for start in starts:
+                batch = slice(start, start + sampling.batch_size)
+                noise = [_generator(sampling.seed, round_index, int(index)) for index in indices[batch]]
+                drawn.append(self._one_batch(z_c_ND[batch], noise, sampling, output_type, bar))
+        return np.concatenate(drawn)
+
+    def _one_batch(self, z_c_ND: Tensor, noise: list[torch.Generator], sampling, output_type: str, bar) -> np.ndarray:
+        n = len(z_c_ND)
+        embeds_N1D = z_c_ND[:, None].to(self.pipeline.unet.dtype)
+        negative = {}
+        if sampling.guidance > 1:  # diffusers' own threshold. Guided away from no image, never from the empty prompt:
+            embeds_N1D = torch.cat([torch.zeros_like(embeds_N1D), embeds_N1D])  # zeros, as dropout had it in training
+            negative = {
+                "negative_prompt_embeds": self._prompt.expand(n, -1, -1),
+                "negative_pooled_prompt_embeds": self._pooled.expand(n, -1),
+            }
+
+        def advance(pipeline, step, time, tensors):
+            bar.advance()
+            return tensors
+
+        call: Any = self.pipeline  # its annotations allow neither this callback nor arrays as pictures
+        unet = self.pipeline.unet
+        # Drawn here, in float32, because half precision would draw other noise from the same generator.
+        shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        start_NCHW = torch.stack([torch.randn(shape, generator=generator) for generator in noise])
+        pictures = call(
+            latents=start_NCHW.to(unet.device, unet.dtype),
+            prompt_embeds=self._prompt.expand(n, -1, -1),
+            pooled_prompt_embeds=self._pooled.expand(n, -1),
+            **negative,
+            ip_adapter_image_embeds=[embeds_N1D],
+            guidance_scale=sampling.guidance,
+            num_inference_steps=sampling.steps,
+            generator=noise,
+            height=self.size,
+            width=self.size,
+            output_type=output_type,
+            callback_on_step_end=advance,
+        ).images
+        return pictures.float().cpu().numpy() if output_type == "latent" else pictures
+
+    def _checked(self, z_ND) -> Tensor:
+        z_ND = torch.as_tensor(np.asarray(z_ND) if not isinstance(z_ND, Tensor) else z_ND).float()
+        width = self.prior.config["width"]
+        if z_ND.ndim != 2 or z_ND.shape[1] != width or not len(z_ND):
+            raise HvfError(f"this prior draws from embeddings (N, {width}), not {tuple(z_ND.shape)}")
+        if not torch.isfinite(z_ND).all():
+            bad = (~torch.isfinite(z_ND).all(dim=1)).nonzero().flatten().tolist()
+            raise HvfError(f"{len(bad)} of {len(z_ND)} embeddings hold NaN or infinity, the first at index {bad[0]}")
+        return z_ND
+
+    def _make_scheduler(self, name: str):
+        """A fresh scheduler on the pipeline's own noise schedule."""
+        if name != "pipeline" and name not in SCHEDULERS:
+            raise HvfError(f"sampling.scheduler is {name!r}{did_you_mean(name, [*SCHEDULERS, 'pipeline'])}")
+        # A config remembers which values were defaults, and forgets it on disk; another sampler would replace those by
+        # its own (timestep_spacing, say), so that the same pipeline drew otherwise once saved and read back.
+        schedule = {key: value for key, value in self._scheduler.config.items() if key != "_use_default_values"}
+        if name == "ddim":
+            schedule["clip_sample"] = False  # its default clips to -1..1, which latents exceed
+        return SCHEDULERS.get(name, type(self._scheduler)).from_config(schedule)
+
+
+def load_pipeline(name: str, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusionXLPipeline:
+    """The SDXL pipeline called "mini" (package data), in a local folder, or on the Hub, moved to `device`.
+
+    `dtype` is float32 on a CPU, float16 elsewhere (the pipeline itself decodes in float32 where the VAE needs that).
+    Raises HvfError naming the missing file, the Hub id and the command that fetches it.
+    """
+    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
+    source = _source(name, "sdxl", "model_index.json", "SDXL pipeline", "prior_training/train_mini.py")
+    pipeline = _read(StableDiffusionXLPipeline, source, "SDXL pipeline", dtype=dtype, add_watermarker=False)
+    return pipeline.to(device)
+
+
+def load_prior(name: str, device: str = "cpu") -> FusionPrior:
+    """The Fusion Prior called "mini" (package data), in a local folder, or on the Hub; float32, in evaluation mode.
+
+    Raises HvfError as `load_pipeline` does.
+    """
+    source = _source(name, "prior", "config.json", "Fusion Prior", "prior_training/train.py --preset mini")
+    prior = _read(FusionPrior, source, "Fusion Prior", dtype=torch.float32)
+    prior.to(device=device)  # pyright: ignore[reportCallIssue]  (diffusers wraps it without a type)
+    return prior.eval()
+
+
+def _source(name: str, mini_folder: str, marker: str, what: str, remade_by: str) -> str:
+    """A local folder that holds `marker`, or a Hub id; HvfError when it can be neither."""
+    folder = MINI / mini_folder if name == "mini" else Path(name).expanduser()
+    if (folder / marker).is_file():
+        return str(folder)
+    if name == "mini":
+        raise HvfError(f"the mini {what} is not in this installation: no {folder / marker}; remake it with {remade_by}")
+    if folder.is_dir():
+        raise HvfError(f"no {what} in {folder}: it has no {marker}")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        raise HvfError(f"no {what} at {name}: no such folder, and not the name of one on the Hub (owner/name)")
+    return name
+
+
+def _read(cls: type[Model], source: str, what: str, **settings) -> Model:
+    """`cls.from_pretrained`, with whatever goes wrong told in one line."""
+    try:
+        with _without_progress_bars():
+            return cls.from_pretrained(source, **settings)
+    except Exception as error:  # diffusers, safetensors and the Hub client share no base class narrower than this
+        logger.debug("loading %s failed", source, exc_info=True)
+        reason = " ".join(str(error).split())[:200]
+        if Path(source).is_dir():
+            raise HvfError(f"the {what} in {source} cannot be read: {reason}") from error
+        raise HvfError(
+            f"{what} {source} is not on this machine and the Hub did not give it; "
+            f"fetch it with `hf download {source}` (the Hub said: {reason})"
+        ) from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Reading local files shows no bars of diffusers and transformers; whoever switched theirs off finds them off."""
+    shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
+
+
+def _generator(*seed: int) -> torch.Generator:
+    """A CPU generator, so that every device starts from the same noise."""
+    (state,) = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    return torch.Generator("cpu").manual_seed(int(state))
