@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ from tyro.conf import Positional, arg
 
 from hvf import presets
 from hvf.config import EXECUTION_ONLY, Config, HvfError, did_you_mean, flatten, with_settings
-from hvf.runs import Run, cache_dir, check_writable
+from hvf.runs import Run, cache_dir, check_writable, write_json
 
 # The settings that each flag sets.
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -93,9 +93,16 @@ class Train(_Stage):
 
 @dataclass(frozen=True)
 class Retrieve(_Stage):
-    """Find the seen images among the gallery, from the brain."""
+    """Find the seen images among the gallery, from the brain; or rank embeddings that somebody else computed."""
+
+    embeddings: Word = None  # instead of a study: embeddings from the brain, row i of the image in row i of the gallery
+    gallery: Word = (
+        None  # embeddings of the images; both .npy, .safetensors or .pt, FILE#KEY where a file holds several
+    )
 
     def __call__(self) -> int:
+        if self.embeddings is not None or self.gallery is not None:
+            return self._rank_embeddings()
         run = self.run_folder()
         with _unless_refused(run):
             from hvf import decoder, report
@@ -103,6 +110,25 @@ class Retrieve(_Stage):
             decoder.retrieve_run(run)
             report.write_report([run.path], run.path / "report.html")
         return _done(run)
+
+    def _rank_embeddings(self) -> int:
+        if self.embeddings is None or self.gallery is None:
+            raise HvfError("--embeddings and --gallery belong together: the brain's and the images'")
+        if self.out is not None:
+            check_writable(self.out / "metrics.json")
+        from hvf import retrieval
+
+        z_ND, gallery_MD = (retrieval.load_embeddings(name) for name in (self.embeddings, self.gallery))
+        if len(z_ND) != len(gallery_MD):
+            raise HvfError(
+                f"{len(z_ND)} embeddings from the brain but {len(gallery_MD)} images: row i must answer row i"
+            )
+        figures = retrieval.figures(z_ND, gallery_MD)
+        _show(figures, f"{Path(self.embeddings).name} among {len(gallery_MD)} images")
+        if self.out is not None:
+            write_json(self.out / "metrics.json", figures)
+            print(f"wrote {self.out / 'metrics.json'}")
+        return 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +148,7 @@ class Reconstruct(_Stage):
             from hvf import decoder, report
 
             decoder.reconstruct_run(run)
+            report.write_grid(run.path)
             report.write_report([run.path], run.path / "report.html")
         return _done(run)
 
@@ -292,34 +319,33 @@ def _unless_refused(run: Run) -> Iterator[None]:
 
 def _done(run: Run) -> int:
     """Say where the results are, and show the figures."""
-    metrics = run.metrics()
-    if metrics:
-        from rich.console import Console
-        from rich.table import Table
-
-        simulated = run.config.data.study.startswith("simulated")
-        table = Table(title=run.path.name + (" (simulated)" if simulated else ""), title_justify="left")
-        table.add_column("figure")
-        for column in ("value", "95% interval", "chance", "n"):
-            table.add_column(column, justify="right")
-        for name, m in metrics.items():
-            if name.startswith("chance/"):
-                continue
-            low, high = m["ci95"] or (float("nan"), float("nan"))
-            chance = metrics.get(chance_name(name))
-            table.add_row(
-                name,
-                f"{m['value']:.3f}",
-                f"{low:.3f} to {high:.3f}" if m["ci95"] else "",
-                f"{chance['value']:.3f}" if chance else "",
-                str(m["n"]),
-            )
-        Console().print(table)
+    simulated = run.config.data.study.startswith("simulated")
+    _show(run.metrics(), run.path.name + (" (simulated)" if simulated else ""))
     print(f"wrote {run.path}")
     for name in ("metrics.json", "grid.png", "report.html"):
         if run.has(name):
             print(f"  {run.path / name}")
     return 0
+
+
+def _show(metrics: Mapping[str, Mapping], title: str) -> None:
+    """Figures as a table: value, interval, chance, n."""
+    if not metrics:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure")
+    for column in ("value", "95% interval", "chance", "n"):
+        table.add_column(column, justify="right")
+    for name, m in metrics.items():
+        if name.startswith("chance/"):
+            continue
+        chance = metrics.get(chance_name(name))
+        interval = "{:.3f} to {:.3f}".format(*m["ci95"]) if m["ci95"] else ""
+        table.add_row(name, f"{m['value']:.3f}", interval, f"{chance['value']:.3f}" if chance else "", str(m["n"]))
+    Console().print(table)
 
 
 def chance_name(name: str) -> str:

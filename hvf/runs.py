@@ -22,7 +22,7 @@ from hvf import __version__
 from hvf.config import Config, HvfError, check, first_difference, from_dict, to_dict
 from hvf.progress import track
 
-__all__ = ["Run", "cache_dir", "check_writable", "code_version", "track", "write_atomic"]
+__all__ = ["Run", "cache_dir", "check_writable", "code_version", "track", "write_atomic", "write_json"]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -93,8 +93,7 @@ class Run:
 
     def write_json(self, name: str, obj: Any) -> None:
         """Write `obj` (numpy scalars and arrays included) to the file `name`, atomically."""
-        text = json.dumps(obj, indent=2, default=_plain, ensure_ascii=False) + "\n"
-        write_atomic(self.path / name, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+        write_json(self.path / name, obj)
 
     def read_json(self, name: str) -> Any:
         """What `write_json` wrote; HvfError if it is missing or broken."""
@@ -124,6 +123,12 @@ class Run:
         if self._made and [p.name for p in self.path.iterdir()] == ["config.json"]:
             (self.path / "config.json").unlink()
             _remove_folders(self._made)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write `obj` (numpy scalars and arrays included) as JSON, atomically."""
+    text = json.dumps(obj, indent=2, default=_plain, ensure_ascii=False) + "\n"
+    write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:

@@ -58,7 +58,7 @@ class Training:
     dropout: float = 0.1  # inside both blocks
     embedding_dropout: float = 0.1  # share of embeddings zeroed, for classifier-free guidance
     batch_size: int = 64  # images per step, over all processes
-    max_steps: int = 8000  # length of the training
+    max_steps: int = 2600  # length of the training
     learning_rate: float = 1e-3  # AdamW's peak
     schedule: Literal["cosine", "constant_with_warmup"] = "cosine"  # of the learning rate, after the warm-up
     warmup_steps: int = 200  # linear warm-up
@@ -75,7 +75,7 @@ class Training:
 
 
 def mini() -> Training:
-    """The embedded prior: rendered pictures, 8 x 8 latents; under an hour on 2 CPU cores."""
+    """The embedded prior: rendered pictures, 8 x 8 latents; about half an hour on one CPU core."""
     config = presets.mini()
     return Training(targets=config.targets.specs, width=config.fusion.width, intermediate=config.fusion.intermediate)
 

@@ -53,7 +53,7 @@ def _line(role: str, width: float, *xy: float) -> list[Part]:
     """Thick line through the points: a quad for each piece and a disc at each joint."""
     p = np.asarray(xy, dtype=float).reshape(-1, 2)
     parts = []
-    for (x0, y0), (x1, y1) in zip(p[:-1], p[1:]):
+    for (x0, y0), (x1, y1) in zip(p[:-1], p[1:], strict=False):
         normal = np.array([y0 - y1, x1 - x0]) / np.hypot(x1 - x0, y1 - y0) * width / 2
         parts.append(Part(role, np.array([[x0, y0] + normal, [x1, y1] + normal, [x1, y1] - normal, [x0, y0] - normal])))
     return parts + [_oval(role, x, y, width / 2) for x, y in p]

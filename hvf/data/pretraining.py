@@ -1,7 +1,7 @@
 """The embedded world's ImageNet: many pictures with captions, of every concept but the 200 that tests use.
 
-Mini encoders, diffusion model and Fusion Prior learn from these. Exemplar numbers start where those of the simulated study
-end, so that no picture of the study, in training or in test, is ever seen here.
+Mini encoders, diffusion model and Fusion Prior learn from these. Exemplar numbers start where those of the simulated
+study end, so that no picture of the study, in training or in test, is ever seen here.
 """
 
 from __future__ import annotations

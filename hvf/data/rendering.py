@@ -1,6 +1,6 @@
 """Pictures of the embedded world: a concept (kind x texture x palette) in a scene, drawn by code.
 
-A concept such as "striped red car" fixes the object; scene, pose, size, place and light differ from exemplar to exemplar.
+A concept such as "striped red car" fixes the object; scene, pose, size, place and light differ between exemplars.
 Everything follows from (concept, exemplar): the same pair gives the same picture on every machine.
 """
 
@@ -19,8 +19,9 @@ SUPERSAMPLING = 3  # drawn at three times the size, then averaged: smooth outlin
 EXTENT = 0.33  # half an object of scale 1, as a share of the picture's width
 
 ROLE_COLOURS: dict[str, tuple[int, int, int]] = {
-    "dark": (52, 48, 56), "light": (246, 243, 234), "glass": (168, 214, 240), "wood": (132, 88, 54), "leaf": (72, 142, 62),
-    "metal": (160, 166, 176), "fire": (250, 178, 44), "orange": (240, 140, 40), "pink": (240, 150, 160),
+    "dark": (52, 48, 56), "light": (246, 243, 234), "glass": (168, 214, 240), "wood": (132, 88, 54),
+    "leaf": (72, 142, 62), "metal": (160, 166, 176),
+    "fire": (250, 178, 44), "orange": (240, 140, 40), "pink": (240, 150, 160),
 }  # fmt: skip
 PALETTES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "red": ((212, 44, 46), (250, 226, 190)), "orange": ((242, 132, 32), (112, 62, 44)),
@@ -66,7 +67,7 @@ def concepts(seed: int = 0) -> list[Concept]:
     return [everything[i] for i in order]
 
 
-# --- textures: coordinates in the object's own frame -> share of the second colour, 0..1 -------------------------------
+# --- textures: coordinates in the object's own frame -> share of the second colour, 0..1 ------------------------------
 
 
 def _plain(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -98,11 +99,12 @@ def _edge(level: np.ndarray, width: float = 0.25) -> np.ndarray:
 
 
 TEXTURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "plain": _plain, "striped": _striped, "banded": _banded, "dotted": _dotted, "checked": _checked, "diagonal": _diagonal,
+    "plain": _plain, "striped": _striped, "banded": _banded, "dotted": _dotted, "checked": _checked,
+    "diagonal": _diagonal,
 }  # fmt: skip
 
 
-# --- scenes: each paints a background and says where the ground is -----------------------------------------------------
+# --- scenes: each paints a background and says where the ground is ----------------------------------------------------
 
 
 class _Canvas:
@@ -199,7 +201,10 @@ def _city(c: _Canvas) -> float:
     x = -0.05
     while x < 1:
         width, height, grey = c.rng.uniform(0.12, 0.22), c.rng.uniform(0.25, 0.6), int(c.rng.integers(110, 170))
-        c.shape(np.array([[x, horizon], [x, horizon - height], [x + width, horizon - height], [x + width, horizon]]), (grey, grey, grey + 14))  # fmt: skip
+        c.shape(
+            np.array([[x, horizon], [x, horizon - height], [x + width, horizon - height], [x + width, horizon]]),
+            (grey, grey, grey + 14),
+        )
         x += width + 0.01
     c.gradient(horizon, 1, (112, 114, 122), (76, 78, 88))
     return horizon
@@ -210,7 +215,9 @@ def _forest(c: _Canvas) -> float:
     c.gradient(0, horizon, (136, 180, 150), (190, 216, 170))
     for x in np.linspace(-0.02, 1.02, 7) + c.rng.uniform(-0.05, 0.05, 7):
         height, green = c.rng.uniform(0.4, 0.62), int(c.rng.integers(70, 110))
-        c.shape(np.array([[x - 0.12, horizon + 0.02], [x, horizon - height], [x + 0.12, horizon + 0.02]]), (30, green, 52))
+        c.shape(
+            np.array([[x - 0.12, horizon + 0.02], [x, horizon - height], [x + 0.12, horizon + 0.02]]), (30, green, 52)
+        )
     c.gradient(horizon, 1, (96, 120, 58), (62, 82, 40))
     return horizon
 
@@ -221,7 +228,10 @@ def _room(c: _Canvas) -> float:
     c.gradient(0, horizon, wall, tuple(int(v * 0.93) for v in wall))
     x, y = c.rng.choice([0.05, 0.7]), 0.1
     c.shape(np.array([[x, y], [x + 0.25, y], [x + 0.25, y + 0.3], [x, y + 0.3]]), (250, 250, 246))
-    c.shape(np.array([[x + 0.03, y + 0.03], [x + 0.22, y + 0.03], [x + 0.22, y + 0.27], [x + 0.03, y + 0.27]]), (140, 196, 236))  # fmt: skip
+    c.shape(
+        np.array([[x + 0.03, y + 0.03], [x + 0.22, y + 0.03], [x + 0.22, y + 0.27], [x + 0.03, y + 0.27]]),
+        (140, 196, 236),
+    )
     c.gradient(horizon, 1, (186, 132, 84), (142, 96, 60))
     return horizon
 

@@ -1,0 +1,356 @@
+"""The decoder: from trials to the images found among a gallery, and to the images drawn.
+
+`Decoder` is for Python, in the manner of scikit-learn and MNE. The `*_run` functions are the stages of the command
+line: each leaves its files in the run folder, and takes up what an earlier one left there.
+
+Shapes: N trials or images, M gallery, D embedding, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from hvf import alignment, metrics, presets, retrieval
+from hvf.alignment import Alignment
+from hvf.config import Config, HvfError, with_settings
+from hvf.data.stimuli import ImageSet
+from hvf.data.study import Study, open_study
+from hvf.data.trials import Trials
+from hvf.models.prior import FusionPrior
+from hvf.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.runs import Run, code_version, track, write_atomic
+from hvf.vision.cache import embed
+from hvf.vision.features import load_encoder, parse_spec
+
+ROWS = ("ceiling", "brain", "floor")  # the image's own z_f; z_b; z_b of trials permuted against the images
+FLOOR_SEED = 0
+LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # those that figures may hang on
+TOP = 5  # gallery images kept per trial
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What was found for each trial.
+
+    ``scores_NM`` cosine of each trial's embedding with each gallery image; ``ranks_N`` rank of the image that was seen,
+    from 1, ties counted as misses; ``top_NK`` gallery indices, best first.
+    """
+
+    scores_NM: np.ndarray
+    ranks_N: np.ndarray
+    top_NK: np.ndarray
+
+    def top(self, k: int) -> float:
+        """Share of trials whose image is among the first k."""
+        return retrieval.topk(self.ranks_N, k)
+
+
+class Decoder:
+    """Learns to meet images in an embedding, then finds and draws what was seen.
+
+    ``config`` is a whole configuration (default: the preset `mini`, made for drawing). Trained weights stay in
+    ``alignment``. In reconstruction mode the target is the Fusion Prior's frozen fusion, and `reconstruct` works; in
+    retrieval mode the fusion is trained too, which finds images better and cannot draw.
+    """
+
+    def __init__(self, config: Config | None = None, device: str = "cpu") -> None:
+        self.config = config or with_settings(presets.mini(), {"align.mode": "reconstruction"})
+        self.device = device
+        self.alignment: Alignment | None = None
+        self._prior: FusionPrior | None = None
+        self._reconstructor: Reconstructor | None = None
+
+    def fit(self, trials: Trials, images: ImageSet) -> Decoder:
+        """Train on trials and the images they answer. Repeats of an image are averaged; validation is split off inside.
+
+        Raises HvfError where an image has no trial, values are not finite, or weights are missing.
+        """
+        features = self.features(images)
+        averaged = trials.aligned_to(images)
+        self.alignment = alignment.fit(
+            averaged,
+            features,
+            self.config,
+            images.concepts,
+            self._frozen_hvf(),
+            self.device,
+            images_digest=images.digest,
+        )
+        return self
+
+    def embed_trials(self, trials: Trials) -> np.ndarray:
+        """z_b (N, D), one row per trial."""
+        return self._fitted().embed_brain(trials)
+
+    def embed_images(self, images: ImageSet) -> np.ndarray:
+        """z_f (N, D), what a trial's embedding should be near to."""
+        return self._fitted().embed_images(self.features(images))
+
+    def retrieve(self, trials: Trials, images: ImageSet) -> Retrieval:
+        """Rank the gallery ``images`` (M) for every trial (N); a trial's own image is the one that it names."""
+        column = {name: i for i, name in enumerate(images.ids)}
+        unknown = [name for name in trials.image_ids.tolist() if name not in column]
+        if unknown:
+            raise HvfError(f"the gallery lacks {len(unknown)} of the images that were seen, the first {unknown[0]!r}")
+        target_N = np.array([column[name] for name in trials.image_ids.tolist()])
+        return _rank(self.embed_trials(trials), self.embed_images(images), target_N)
+
+    def reconstruct(self, trials: Trials) -> np.ndarray:
+        """One picture per trial, uint8 (N, H, W, 3). Raises HvfError when fitted for retrieval alone."""
+        return self.draw(self.embed_trials(trials))
+
+    def draw(self, z_ND: np.ndarray) -> np.ndarray:
+        """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do."""
+        if self.config.align.mode != "reconstruction":
+            raise HvfError("this decoder was fitted for retrieval: set align.mode to 'reconstruction' and fit again")
+        if self._reconstructor is None:
+            pipeline = load_pipeline(self.config.prior.pipeline, self.device)
+            self._reconstructor = Reconstructor(pipeline, self.prior, self.device)
+        return self._reconstructor.draw(z_ND, self.config.sampling)
+
+    @property
+    def prior(self) -> FusionPrior:
+        """The Fusion Prior that the configuration names, loaded on first use."""
+        if self._prior is None:
+            self._prior = load_prior(self.config.prior.path, self.device)
+        return self._prior
+
+    def features(self, images: ImageSet) -> dict[str, np.ndarray]:
+        """{spec: (N, d_k)} of the encoders that the target fuses, from the cache where they are there."""
+        drawn = self.config.align.mode == "reconstruction"
+        specs = self.prior.specs if drawn else self.config.targets.specs
+        return {spec: embed(images, spec, self.device) for spec in specs}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the trained part, with its configuration, into ``folder``."""
+        return self._fitted().save(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Decoder:
+        """Read what `save` wrote. Raises HvfError if it is missing or damaged."""
+        trained = Alignment.load(folder, device)
+        decoder = cls(trained.config, device)
+        decoder.alignment = trained
+        return decoder
+
+    def _frozen_hvf(self):
+        return self.prior.hvf if self.config.align.mode == "reconstruction" else None
+
+    def _fitted(self) -> Alignment:
+        if self.alignment is None:
+            raise HvfError("this decoder is not fitted: call fit(trials, images) first")
+        return self.alignment
+
+
+# --- stages of the command line ---------------------------------------------------------------------------------------
+
+
+def train_run(run: Run) -> tuple[Decoder, Study]:
+    """Train the run's brain encoder, or take up the one it holds. Leaves ``checkpoint/`` and ``history.json``.
+
+    Raises HvfError if the run holds a checkpoint made for other data, naming what differs.
+    """
+    study = open_study(run.config.data)
+    decoder = Decoder(run.config, _device())
+    folder = run.path / "checkpoint"
+    if (folder / alignment.FILE).exists():
+        decoder.alignment = Alignment.load(folder, decoder.device)
+        decoder.alignment.recording.check(study.train, study.train_images.digest)
+    else:
+        decoder.fit(study.train, study.train_images).save(folder)
+    trained = decoder.alignment
+    run.write_json("history.json", trained.history)
+    run.write_json("study.json", _described(study))
+    run.write_json("versions.json", {name: version(name) for name in ("hvf", *LIBRARIES)} | {"code": code_version()})
+    best = trained.best
+    run.write_metrics(
+        {
+            f"validation/brain/{name}": {"value": best[f"validation_{name}"], "ci95": None, "n": best["validation_n"]}
+            for name in ("top1", "mrr")
+        }
+    )
+    return decoder, study
+
+
+def retrieve_run(run: Run) -> tuple[Decoder, Study]:
+    """Find the test images from the brain. Leaves ``embeddings.safetensors``, ``retrieval.json`` and figures."""
+    decoder, study = train_run(run)
+    z = _embeddings(run, decoder, study)
+    found = {row: _rank(z[f"z_{row}"], z["z_ceiling"]) for row in ("brain", "floor")}
+    n = len(study.test_images)
+    figures = {
+        f"retrieval/{row}/{name}": entry
+        for row, ranked in found.items()
+        for name, entry in retrieval.summarise(ranked.ranks_N).items()
+    }
+    figures |= {f"chance/retrieval/top{k}": retrieval.chance(k, n, n) for k in retrieval.KS}
+    run.write_metrics(figures)
+    told = {
+        row: {"target": list(range(n)), "rank": f.ranks_N.tolist(), "top5": f.top_NK.tolist()}
+        for row, f in found.items()
+    }
+    run.write_json("retrieval.json", {"gallery": list(study.test_images.ids), **told})
+    _write_pictures(run, "seen", study.test_images.ids, _at_size(study.test_images))
+    return decoder, study
+
+
+def reconstruct_run(run: Run) -> None:
+    """Draw the test images: from their own embedding, from the brain, from permuted trials; then `evaluate_run`.
+
+    Leaves ``images/{seen,ceiling,brain,floor}/``. Pictures that the same checkpoint has drawn already are kept.
+    """
+    decoder, study = retrieve_run(run)
+    z = load_file(run.path / "embeddings.safetensors")
+    ids = study.test_images.ids
+    for row in ROWS:
+        key = _fingerprint(z[f"z_{row}"])
+        stamp = f"images/{row}.json"
+        if run.has(stamp) and run.read_json(stamp) == {"embeddings": key} and len(_pictures(run, row)) == len(ids):
+            continue
+        _write_pictures(run, row, ids, decoder.draw(z[f"z_{row}"]))
+        run.write_json(stamp, {"embeddings": key})
+    evaluate_run(run)
+
+
+def evaluate_run(run: Run) -> list[str]:
+    """Measure the pictures that the run holds. Leaves ``per_image.json`` and figures; returns what is wrong, in words.
+
+    PixCorr and SSIM go through 256 pixels first (`hvf.metrics`); two-way scores are of the run's own CLIP encoders and
+    carry their names, because another encoder gives another figure.
+    """
+    seen = _pictures(run, "seen")
+    if not seen:
+        raise HvfError(f"{run.path} holds no pictures to measure: draw them first, with hvf reconstruct")
+    drawn = {row: _pictures(run, row) for row in ROWS if _pictures(run, row)}
+    if not drawn:
+        return _check_figures(run.metrics())
+    for row, pictures in drawn.items():
+        if list(pictures) != list(seen):
+            raise HvfError(f"images/{row} and images/seen of {run.path} do not hold the same files: draw them again")
+    reals = _stack(seen)
+    specs = {
+        spec: f"two_way_{parse_spec(spec).name}" for spec in run.config.targets.specs if spec.startswith("openclip")
+    }
+    real_features = {spec: _encode(reals, spec) for spec in specs}
+    per_image: dict[str, list[float | None]] = {}
+    figures: dict[str, dict] = {}
+    for row in track(list(drawn), "measuring the pictures"):
+        recons = _stack(drawn[row])
+        scores = metrics.pixel_scores(reals, recons)
+        for spec, name in specs.items():
+            features = _encode(recons, spec)
+            scores[name] = metrics.two_way(real_features[spec], features)
+            if row == "floor":
+                figures[f"chance/reconstruction/{name}"] = metrics.two_way_chance(real_features[spec], features)
+        for name, values_N in scores.items():
+            entry = f"reconstruction/{row}/{name}"
+            per_image[entry] = [None if np.isnan(value) else float(value) for value in values_N]  # JSON has no NaN
+            figures[entry] = metrics.summarise(values_N)
+    ids, concepts = run.read_json("retrieval.json")["gallery"], run.read_json("study.json")["concepts"]
+    run.write_json("per_image.json", {"ids": ids, "concepts": concepts, "scores": per_image})
+    run.write_metrics(figures)
+    return _check_figures(run.metrics())
+
+
+def _check_figures(figures: dict[str, dict]) -> list[str]:
+    """Sentences about figures that cannot be right: a floor above chance, a brain no better than the floor."""
+    said = []
+    for name, chance in figures.items():
+        if not name.startswith("chance/"):
+            continue
+        _, section, figure = name.split("/")
+        floor, brain = (figures.get(f"{section}/{row}/{figure}") for row in ("floor", "brain"))
+        low, high = chance["ci95"]
+        if floor and floor["value"] > high:
+            said.append(f"{section} {figure}: permuted trials score {floor['value']:.3f}, above chance ({high:.3f})")
+        if brain and brain["value"] <= high:
+            said.append(
+                f"{section} {figure}: the brain scores {brain['value']:.3f}, no better than chance ({high:.3f})"
+            )
+    return said
+
+
+def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarray]:
+    permuted = study.test.permuted(FLOOR_SEED).aligned_to(study.test_images)
+    z = {
+        "z_brain": decoder.embed_trials(study.test.aligned_to(study.test_images)),
+        "z_floor": decoder.embed_trials(permuted),
+        "z_ceiling": decoder.embed_images(study.test_images),
+    }
+    told = {"image_ids": json.dumps(list(study.test_images.ids))}
+    write_atomic(run.path / "embeddings.safetensors", lambda path: save_file(z, path, told))
+    return z
+
+
+def _rank(z_b_ND: np.ndarray, z_f_MD: np.ndarray, target_N: np.ndarray | None = None) -> Retrieval:
+    scores_NM = retrieval.similarity(z_b_ND, z_f_MD)
+    return Retrieval(scores_NM, retrieval.ranks(scores_NM, target_N), retrieval.top_items(scores_NM, TOP))
+
+
+def _described(study: Study) -> dict:
+    """What a reader of the run should know of its data."""
+    return {
+        "name": study.name,
+        "note": study.note,
+        "simulated": study.simulated,
+        "kind": study.train.kind,
+        "subject": study.train.subject,
+        "ch_names": list(study.train.ch_names),
+        "sfreq": study.train.sfreq,
+        "window": [study.train.tmin, float(study.train.times[-1] + 1 / study.train.sfreq)],
+        "train_images": {"n": len(study.train_images), "digest": study.train_images.digest},
+        "test_images": {"n": len(study.test_images), "digest": study.test_images.digest},
+        "concepts": list(study.test_images.concepts),
+    }
+
+
+def _write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.ndarray) -> None:
+    folder = run.path / "images" / row
+    for i, (name, image) in enumerate(zip(ids, images_NHWC, strict=True)):
+        path = folder / f"{i:04d}_{_file_name(name)}.png"
+        write_atomic(path, lambda tmp, image=image: Image.fromarray(image).save(tmp))
+
+
+def _at_size(images: ImageSet, longest: int = 512) -> np.ndarray:
+    """Squares of one size: that of the first image's shorter side, at most ``longest`` pixels."""
+    return images.array(size=min(min(images[0].size), longest))
+
+
+def _pictures(run: Run, row: str) -> dict[str, Path]:
+    folder = run.path / "images" / row
+    return {path.name: path for path in sorted(folder.glob("[0-9]*.png"))}
+
+
+def _stack(pictures: dict[str, Path]) -> np.ndarray:
+    try:
+        return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in pictures.values()])
+    except (OSError, ValueError) as error:
+        raise HvfError(f"the pictures of this run cannot be read ({error}): draw them again") from error
+
+
+def _encode(images_NHWC: np.ndarray, spec: str) -> np.ndarray:
+    """Features (N, d) of pictures that are no stimuli, hence not cached."""
+    encoder = load_encoder(spec, _device())
+    x_N3HW = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2)
+    return np.concatenate([encoder(part.float() / 255).cpu().numpy() for part in x_N3HW.split(50)])
+
+
+def _fingerprint(z_ND: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(z_ND).tobytes()).hexdigest()[:16]
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:80]
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,323 @@
+"""Train the mini models that ship with hvf: a small SDXL (VAE, UNet, text encoders) and two small CLIPs.
+
+    python prior_training/train_mini.py                    # every stage, about four hours on one CPU core
+    python prior_training/train_mini.py --stages vae unet  # some of them
+
+Pictures and captions are drawn by `hvf.data.pretraining`; test concepts are never seen. Each stage keeps a checkpoint
+under ``--work`` and goes on from it when started again; it then leaves its model, in half precision, in ``--out``.
+The Fusion Prior follows from `prior_training/train.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import open_clip
+import torch
+import tyro
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from hvf.data.pretraining import pretraining_images
+from hvf.data.stimuli import ImageSet
+from hvf.runs import write_atomic
+
+Stage = Literal["vae", "clip-resnet", "clip-vit", "unet"]
+CONTEXT_LENGTH = 16  # tokens; the longest caption has 10
+TEXT_WIDTH = 64  # of each of the two text encoders
+SIZE = 64  # pixels
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast one stage learns."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 1e-2
+    ema: float = 0.998
+
+
+RECIPES: dict[Stage, Recipe] = {
+    "vae": Recipe(steps=4000, batch_size=16, learning_rate=1.2e-3),
+    "clip-resnet": Recipe(steps=900, batch_size=256, learning_rate=1.5e-3, weight_decay=0.1, ema=0.99),
+    "clip-vit": Recipe(steps=500, batch_size=256, learning_rate=1e-3, weight_decay=0.1, ema=0.99),
+    "unet": Recipe(steps=2900, batch_size=64, learning_rate=6e-4),
+}
+
+
+def optimise(model: nn.Module, loss: Callable[[Tensor], Tensor], n: int, recipe: Recipe, checkpoint: Path) -> nn.Module:
+    """Minimise ``loss(indices)`` over ``n`` items with AdamW; return the moving average of the weights.
+
+    Cosine learning rate after a warm-up, clipping at 1, bfloat16 autocast. Goes on from ``checkpoint`` if there is one.
+    """
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
+    )
+    schedule = get_cosine_schedule_with_warmup(optimizer, recipe.steps // 20, recipe.steps)
+    states = {"model": model, "ema": ema, "optimizer": optimizer, "schedule": schedule}
+    first, recent, began = 0, [], time.time()
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        for name, part in states.items():
+            part.load_state_dict(saved[name])
+        first = saved["step"]
+    model.train()
+    for step in range(first, recipe.steps):
+        torch.manual_seed(step)
+        indices = torch.randperm(n, generator=torch.Generator().manual_seed(step))[: recipe.batch_size]
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(indices)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        ema.update_parameters(model)
+        recent.append(value.item())
+        if (step + 1) % 50 == 0:
+            print(
+                f"step {step + 1}/{recipe.steps} loss {np.mean(recent[-50:]):.4f} {time.time() - began:.0f} s",
+                flush=True,
+            )
+        if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
+            state = {name: part.state_dict() for name, part in states.items()} | {"step": step + 1}
+            write_atomic(checkpoint, lambda path, state=state: torch.save(state, path))
+            write_atomic(
+                checkpoint.with_suffix(".json"),
+                lambda path: path.write_text(json.dumps({"recipe": asdict(recipe), "loss": recent[-50:]})),
+            )
+    return ema.module.eval()
+
+
+# --- the small SDXL ---------------------------------------------------------------------------------------------------
+
+
+def train_vae(pixels: Tensor, work: Path, out: Path) -> None:
+    """An AutoencoderKL from 64 x 64 pixels to 8 x 8 x 4 latents; the scaling factor makes their variance 1."""
+    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+    vae = AutoencoderKL(
+        down_block_types=down,
+        up_block_types=up,
+        block_out_channels=(16, 32, 64, 128),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=SIZE,
+        force_upcast=False,
+    ).to(memory_format=torch.channels_last)
+
+    def loss(indices: Tensor) -> Tensor:
+        x = pixels[indices].float().to(memory_format=torch.channels_last) / 127.5 - 1
+        posterior = vae.encode(x).latent_dist
+        y = vae.decode(posterior.sample()).sample
+        distance = sum((functional.avg_pool2d(y - x, k)).abs().mean() for k in (1, 2, 4)) + (y - x).square().mean()
+        return distance + 1e-3 * posterior.kl().mean() / posterior.mean[0].numel()
+
+    vae = optimise(vae, loss, len(pixels), RECIPES["vae"], work / "vae.pt")
+    scale = 1 / encode(vae, pixels[:2000]).std().item()
+    vae.register_to_config(scaling_factor=round(scale, 4))
+    vae.to(torch.float16).save_pretrained(out / "sdxl" / "vae")
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Latent means (N, 4, 8, 8), not scaled, of pictures (N, 3, 64, 64)."""
+    return torch.cat([vae.encode(batch.float() / 127.5 - 1).latent_dist.mode() for batch in pixels.split(100)])
+
+
+def train_unet(pixels: Tensor, captions: list[str], work: Path, out: Path) -> None:
+    """A text-and-time conditioned UNet that predicts noise, with its two text encoders, captions dropped half the time.
+
+    Half, because the Fusion Prior will speak through the image adapter alone, beside the empty prompt.
+    """
+    vae = AutoencoderKL.from_pretrained(out / "sdxl" / "vae", torch_dtype=torch.float32).eval()
+    latents = encode(vae, pixels) * vae.config.scaling_factor
+    pipeline = small_sdxl(vae, make_tokenizer(captions))
+    unet, scheduler = pipeline.unet, pipeline.scheduler
+    learnt = nn.ModuleList([unet, pipeline.text_encoder, pipeline.text_encoder_2])
+    time_ids = torch.tensor([SIZE, SIZE, 0, 0, SIZE, SIZE], dtype=torch.float32)
+
+    def loss(indices: Tensor) -> Tensor:
+        n = len(indices)
+        spoken = torch.rand(n) < 0.5
+        prompts = [captions[i] if said else "" for i, said in zip(indices.tolist(), spoken, strict=False)]
+        prompt_embeds, _, pooled, _ = pipeline.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=False)
+        x_0, noise = latents[indices], torch.randn(n, *latents.shape[1:])
+        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (n,))
+        x_t = scheduler.add_noise(x_0, noise, timesteps)
+        added = {"text_embeds": pooled, "time_ids": time_ids.expand(n, -1)}
+        predicted = unet(x_t, timesteps, prompt_embeds, added_cond_kwargs=added).sample
+        return functional.mse_loss(predicted.float(), noise)
+
+    averaged = optimise(learnt, loss, len(latents), RECIPES["unet"], work / "unet.pt")
+    for part, weights in zip((unet, pipeline.text_encoder, pipeline.text_encoder_2), averaged, strict=False):
+        part.load_state_dict(weights.state_dict())
+    pipeline.to(torch.float16).save_pretrained(out / "sdxl")
+
+
+def small_sdxl(vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:
+    """An untrained StableDiffusionXLPipeline of 7 million parameters around ``vae``."""
+    torch.manual_seed(0)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=4 * TEXT_WIDTH,
+        projection_dim=TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=SIZE // 8,
+        block_out_channels=(64, 128),
+        layers_per_block=2,
+        attention_head_dim=(2, 4),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        transformer_layers_per_block=1,
+        cross_attention_dim=2 * TEXT_WIDTH,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=TEXT_WIDTH + 6 * 8,
+    )
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
+    )
+    return StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(text),
+        text_encoder_2=CLIPTextModelWithProjection(text),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )
+
+
+def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
+    """CLIP's byte-pair encoding with merges learnt from the captions: a word they hold is one token."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.normalizer = normalizers.Lowercase()
+    learner.pre_tokenizer = pre_tokenizers.Whitespace()
+    learner.train_from_iterator(
+        sorted(set(captions)), trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False)
+    )
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    pieces = dict.fromkeys(letters + [f"{letter}</w>" for letter in letters] + ["".join(pair) for pair in merges])
+    vocabulary = {piece: i for i, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT_LENGTH)
+
+
+# --- the small CLIPs --------------------------------------------------------------------------------------------------
+
+TOWERS: dict[str, dict] = {
+    "clip-resnet": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 24, "head_width": 32},
+    "clip-vit": {"image_size": SIZE, "layers": 4, "width": 128, "head_width": 32, "patch_size": 8},
+}
+
+
+def train_clip(name: Stage, pixels: Tensor, captions: list[str], work: Path, out: Path) -> None:
+    """One open_clip model, with the contrastive loss of CLIP between pictures and captions."""
+    tokenizer = make_tokenizer(captions)
+    tokens = torch.tensor(tokenizer(captions, padding="max_length", max_length=CONTEXT_LENGTH).input_ids)
+    text = {"context_length": CONTEXT_LENGTH, "vocab_size": len(tokenizer), "width": 96, "heads": 3, "layers": 2}
+    config = {"embed_dim": 128, "vision_cfg": TOWERS[name], "text_cfg": text}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config, output_dict=True)
+    contrast = open_clip.ClipLoss()
+
+    def loss(indices: Tensor) -> Tensor:
+        x = jitter(pixels[indices].float() / 127.5 - 1)
+        features = model(x, tokens[indices])
+        return contrast(features["image_features"].float(), features["text_features"].float(), features["logit_scale"])
+
+    model = optimise(model, loss, len(pixels), RECIPES[name], work / f"{name}.pt")
+    last = model.visual.attnpool.c_proj if name == "clip-resnet" else model.visual
+    scale = 1 / encode_images(model, pixels[:2000]).std()
+    with torch.no_grad():  # CLIP sees directions alone; a fusion adds features up, so they should be of like size
+        for parameter in (last.weight, last.bias) if name == "clip-resnet" else (last.proj,):
+            parameter.mul_(scale)
+    half = {
+        key: value.half().contiguous() if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
+    preprocess = {
+        "size": SIZE,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    }
+    text["hf_tokenizer_name"] = "../sdxl/tokenizer"
+    (out / name).mkdir(parents=True, exist_ok=True)
+    described = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
+    write_atomic(out / name / "open_clip_config.json", lambda path: path.write_text(described))
+    write_atomic(out / name / "open_clip_model.safetensors", lambda path: save_file(half, path))
+
+
+@torch.no_grad()
+def encode_images(model: open_clip.CLIP, pixels: Tensor) -> Tensor:
+    """Image embeddings (N, 128), not normalised, of pictures (N, 3, 64, 64)."""
+    return torch.cat([model.encode_image(batch.float() / 127.5 - 1) for batch in pixels.split(100)])
+
+
+def jitter(x: Tensor) -> Tensor:
+    """Shift each picture (N, 3, H, W) by up to four pixels, so that position alone is no cue."""
+    padded = functional.pad(x, (4, 4, 4, 4), mode="replicate")
+    dx, dy = torch.randint(0, 9, (2,)).tolist()
+    return padded[..., dy : dy + x.shape[-2], dx : dx + x.shape[-1]]
+
+
+def main(
+    stages: tuple[Stage, ...] = ("vae", "clip-resnet", "clip-vit", "unet"),
+    out: Path = Path("hvf/weights/mini"),
+    work: Path = Path("runs/mini"),
+    exemplars: int = 6,
+    threads: int = 1,
+) -> None:
+    """Train the stages named, in order; ``exemplars`` pictures of each of 3,760 concepts."""
+    torch.set_num_threads(threads)
+    work.mkdir(parents=True, exist_ok=True)
+    images = pretraining_images(exemplars, SIZE)
+    pixels = load_pixels(images)
+    captions = list(images.captions or ())
+    for stage in stages:
+        print(f"{stage}: {RECIPES[stage]} on {len(pixels)} pictures", flush=True)
+        if stage == "vae":
+            train_vae(pixels, work, out)
+        elif stage == "unet":
+            train_unet(pixels, captions, work, out)
+        else:
+            train_clip(stage, pixels, captions, work, out)
+
+
+def load_pixels(images: ImageSet) -> Tensor:
+    """All pictures as uint8 (N, 3, H, W) in memory."""
+    return torch.from_numpy(images.array()).permute(0, 3, 1, 2).contiguous()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,143 @@
+"""The scripts as a user runs them, on a study of files small enough for a test, and the launcher itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN, TARGETS = ROOT / "brain_training" / "train.py", ROOT / "brain_training" / "targets.py"
+SMALL = [
+    "--brain.width", "24", "--fusion.width", "24", "--brain.intermediate", "16", "--fusion.intermediate", "16",
+    "--align.epochs", "40", "--align.batch-size", "32", "--align.learning-rate", "3e-3", "--data.test-images", "20",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that name a study of 100 colour fields and neurons that report their colours, and two small targets."""
+    root = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    colours = rng.integers(256, size=(100, 2, 2, 3), dtype=np.uint8)
+    (root / "images").mkdir()
+    for i, colour in enumerate(colours):
+        picture = Image.fromarray(colour).resize((32, 32), Image.Resampling.BICUBIC)
+        picture.save(root / "images" / f"image{i:03d}.png")
+    x_NC = colours.reshape(100, 12) @ rng.normal(size=(12, 30)) / 128 + rng.normal(size=(100, 30)) * 0.1
+    np.save(root / "trials.npy", x_NC.astype(np.float32))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(torchvision.models.squeezenet1_0().state_dict(), root / "random.pth")
+    specs = [f"torchvision:squeezenet1_0/{root / 'random.pth'}@{layer}:grid2" for layer in (0, 2)]
+    return ["--trials", str(root / "trials.npy"), "--images", str(root / "images"), "--targets.specs", *specs, *SMALL]
+
+
+def call(script: Path, *arguments: str | Path) -> int:
+    """Run a script by its path, in this process: its libraries take longer to import than it takes to run."""
+    name = f"script_{script.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, script)
+        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their annotations up there
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name].main([str(a) for a in arguments])
+
+
+def test_targets_table(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = tmp_path / "out"
+    arguments = [*files, "--seeds", "2", "--grid", "brain.input_noise=0.0,0.3", "--out", out]
+    assert call(TARGETS, *arguments) == 0
+    printed = capsys.readouterr().out
+    for row in ("fused (HVF)", "fused, trials permuted", "ridge, all encoders", "chance"):
+        assert row in printed
+    table = json.loads((out / "targets.json").read_text())
+    assert len(table) == 6
+    assert table["chance"]["top1"]["value"] == 0.05
+    assert table["fused (HVF)"]["top1"]["value"] > 0.3
+    assert table["ridge, all encoders"]["top1"]["value"] > 0.3
+    assert table["fused, trials permuted"]["top1"]["value"] < 0.2
+    lead = table["fused, trials permuted"]["fused_leads"]
+    difference = table["fused (HVF)"]["top1"]["value"] - table["fused, trials permuted"]["top1"]["value"]
+    assert lead["value"] == pytest.approx(difference)
+    assert lead["ci95"][0] > 0
+    split = json.loads((out / "split-1.json").read_text())
+    assert split["rows"]["fused (HVF)"]["chosen"]["brain.input_noise"] in (0.0, 0.3)
+    assert len(set(split["image_ids"])) == 20
+
+    kept, before = (out / "split-0.json").stat().st_mtime_ns, (out / "targets.json").read_bytes()
+    (out / "split-1.json").unlink()
+    assert call(TARGETS, *arguments) == 0  # a finished split is taken up, an unfinished one comes out the same
+    assert (out / "split-0.json").stat().st_mtime_ns == kept
+    assert (out / "targets.json").read_bytes() == before
+
+
+def test_train_by_the_launcher(files, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--cpu"]
+    command += [TRAIN, *files, "--seeds", "2", "--out", out]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "protocol intra; 2 seeds" in done.stdout
+    metrics = json.loads((out / "metrics.json").read_text())
+    each = [json.loads((out / f"seed-{seed}" / "metrics.json").read_text()) for seed in (0, 1)]
+    name = "retrieval/brain/top1"
+    assert metrics[name]["value"] == pytest.approx(np.mean([m[name]["value"] for m in each]))
+    assert metrics[name]["n"] == 20  # images, not images times seeds
+    assert metrics["chance/retrieval/top1"]["value"] == 0.05
+    assert metrics[name]["value"] > 0.3 > metrics["retrieval/floor/top1"]["value"]
+    for seed in (0, 1):
+        assert (out / f"seed-{seed}" / "checkpoint" / "alignment.safetensors").is_file()
+    again = tmp_path / "again"
+    assert call(TRAIN, *files, "--seeds", "1", "--out", again) == 0  # another process, the same seed, the same numbers
+    assert (again / "seed-0" / "metrics.json").read_bytes() == (out / "seed-0" / "metrics.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--subject", "11"], "subject 11 does not exist"),
+        (["--preset", "minni"], "did you mean 'mini'"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+    ],
+)
+@pytest.mark.parametrize("script", [TRAIN, TARGETS], ids=["train", "targets"])
+def test_refused_in_one_line(tmp_path, capsys, script, arguments, said):
+    assert call(script, *arguments, "--out", tmp_path / "out") == 2
+    complaint = capsys.readouterr().err
+    assert said in complaint
+    assert len(complaint.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_recording_cannot_be_left_out(files, tmp_path, capsys):
+    assert call(TRAIN, *files, "--protocol", "loso", "--out", tmp_path / "out") == 2
+    assert "needs a study of several subjects" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_leave_one_subject_out_of_the_simulated_study(files, tmp_path, capsys):
+    specs = files[files.index("--targets.specs") + 1 : files.index("--targets.specs") + 3]
+    tiny = ["--data.train-concepts", "20", "--data.images-per-concept", "1", "--data.test-concepts", "10"]
+    tiny += ["--data.study", "simulated-meg", "--data.train-repeats", "1", "--data.test-repeats", "2"]
+    out = tmp_path / "out"
+    arguments = ["--subject", "2", "--seeds", "1", "--targets.specs", *specs, *tiny, "--align.epochs", "2"]
+    arguments += ["--out", out]
+    assert call(TRAIN, *arguments, "--protocol", "loso") == 0
+    assert "protocol loso" in capsys.readouterr().out
+    history = json.loads((out / "seed-0" / "history.json").read_text())
+    assert history[0]["validation_n"] == 2 * 3  # two concepts, three other people
+    assert call(TRAIN, *arguments, "--protocol", "intra") == 2
+    assert "other protocol" in capsys.readouterr().err

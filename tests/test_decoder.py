@@ -1,0 +1,139 @@
+"""The whole way, small: simulated trials, the shipped mini models, every stage as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hvf import decoder, presets
+from hvf.cli import main
+from hvf.config import Config, HvfError, with_settings
+from hvf.data.study import Study, open_study
+from hvf.decoder import Decoder
+from hvf.runs import Run
+
+SMALL = {
+    "data.train_concepts": 60,
+    "data.images_per_concept": 2,
+    "data.test_concepts": 12,
+    "align.epochs": 6,
+    "sampling.steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return with_settings(presets.mini(), SMALL | {"align.mode": "reconstruction"})
+
+
+@pytest.fixture(scope="module")
+def study(config: Config) -> Study:
+    return open_study(config.data)
+
+
+@pytest.fixture(scope="module")
+def fitted(config: Config, study: Study) -> Decoder:
+    return Decoder(config).fit(study.train, study.train_images)
+
+
+@pytest.fixture(scope="module")
+def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with every stage done."""
+    run = Run.create(tmp_path_factory.mktemp("run") / "small", config)
+    decoder.reconstruct_run(run)
+    return run.path
+
+
+def test_python_way_finds_and_draws(fitted: Decoder, study: Study) -> None:
+    found = fitted.retrieve(study.test, study.test_images)
+    assert found.scores_NM.shape == (12, 12)
+    assert found.top_NK.shape == (12, 5)
+    assert np.array_equal(found.ranks_N == 1, found.top_NK[:, 0] == np.arange(12))
+    pictures = fitted.reconstruct(study.test.select(range(3)))
+    assert pictures.shape == (3, 64, 64, 3)
+    assert pictures.dtype == np.uint8
+
+
+def test_saved_and_loaded_decoder_says_the_same(fitted: Decoder, study: Study, tmp_path: Path) -> None:
+    fitted.save(tmp_path)
+    again = Decoder.load(tmp_path)
+    assert np.array_equal(fitted.embed_trials(study.test), again.embed_trials(study.test))
+    assert np.array_equal(fitted.embed_images(study.test_images), again.embed_images(study.test_images))
+
+
+def test_own_embeddings_are_found_and_permuted_ones_are_not(fitted: Decoder, study: Study) -> None:
+    z = fitted.embed_images(study.test_images)
+    assert decoder._rank(z, z).top(1) == 1.0
+    assert decoder._rank(np.roll(z, 1, axis=0), z).top(1) == 0.0
+
+
+def test_trials_of_other_channels_are_refused_by_name(fitted: Decoder, study: Study) -> None:
+    with pytest.raises(HvfError, match=r"channels.*" + study.test.ch_names[-1]):
+        fitted.embed_trials(study.test.pick(study.test.ch_names[:-1]))
+
+
+def test_unfitted_and_retrieval_decoders_say_what_to_do(study: Study) -> None:
+    with pytest.raises(HvfError, match="fit"):
+        Decoder().embed_trials(study.test)
+    with pytest.raises(HvfError, match=r"align\.mode"):
+        Decoder(presets.mini()).draw(np.zeros((1, 256), np.float32))
+
+
+def test_run_folder_is_whole(finished: Path) -> None:
+    for row in ("seen", *decoder.ROWS):
+        pictures = sorted((finished / "images" / row).glob("*.png"))
+        assert len(pictures) == 12
+        assert Image.open(pictures[0]).size == (64, 64)
+    figures = json.loads((finished / "metrics.json").read_text())
+    for row in decoder.ROWS:
+        for name in ("pixcorr", "ssim", "two_way_mini-resnet", "two_way_mini-vit"):
+            assert set(figures[f"reconstruction/{row}/{name}"]) == {"value", "ci95", "n"}
+    assert figures["chance/retrieval/top1"]["value"] == pytest.approx(1 / 12)
+    told = json.loads((finished / "retrieval.json").read_text())
+    assert len(told["gallery"]) == 12
+    for row in ("brain", "floor"):
+        assert len(told[row]["rank"]) == 12
+        assert all(len(columns) == 5 for columns in told[row]["top5"])
+
+
+def test_each_stage_runs_alone_and_gives_the_same(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    before = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.png")}
+    figures = (copy / "metrics.json").read_text()
+    shutil.rmtree(copy / "images" / "brain")
+    (copy / "metrics.json").unlink()
+    decoder.reconstruct_run(Run.open(copy))
+    assert {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.png")} == before
+    assert json.loads((copy / "metrics.json").read_text()) == json.loads(figures)
+
+
+def test_the_same_seed_gives_the_same_run(finished: Path, config: Config, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "again", config)
+    decoder.reconstruct_run(run)
+    assert run.metrics() == Run.open(finished).metrics()
+
+
+def test_pictures_swapped_by_hand_are_noticed(finished: Path, tmp_path: Path) -> None:
+    """A control that must fail: with the rows exchanged, the floor beats chance or the brain does not."""
+    copy = tmp_path / "swapped"
+    shutil.copytree(finished, copy)
+    shutil.rmtree(copy / "images" / "floor")
+    shutil.copytree(copy / "images" / "ceiling", copy / "images" / "floor")
+    assert any("permuted trials" in said for said in decoder.evaluate_run(Run.open(copy)))
+    assert main(["evaluate", str(copy)]) == 1
+
+
+def test_evaluate_refuses_a_broken_picture(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "broken"
+    shutil.copytree(finished, copy)
+    victim = next((copy / "images" / "brain").glob("*.png"))
+    victim.write_bytes(victim.read_bytes()[:40])
+    assert main(["evaluate", str(copy)]) == 2
+    victim.unlink()
+    assert main(["evaluate", str(copy)]) == 2
