@@ -96,9 +96,7 @@ class Retrieve(_Stage):
     """Find the seen images among the gallery, from the brain; or rank embeddings that somebody else computed."""
 
     embeddings: Word = None  # instead of a study: embeddings from the brain, row i of the image in row i of the gallery
-    gallery: Word = (
-        None  # embeddings of the images; both .npy, .safetensors or .pt, FILE#KEY where a file holds several
-    )
+    gallery: Word = None  # embeddings of the images; both .npy, .safetensors or .pt, FILE#KEY if a file holds several
 
     def __call__(self) -> int:
         if self.embeddings is not None or self.gallery is not None:
@@ -336,7 +334,7 @@ def _show(metrics: Mapping[str, Mapping], title: str) -> None:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    table.add_column("figure")
+    table.add_column("figure", overflow="fold")
     for column in ("value", "95% interval", "chance", "n"):
         table.add_column(column, justify="right")
     for name, m in metrics.items():

@@ -60,7 +60,7 @@ class DataConfig:
     trials: str | None = None  # files: responses, .npy (N, C) or (N, C, T), or an MNE -epo.fif
     images: str | None = None  # files: folder or zip of images, in the order of the trials
     ch_names: tuple[str, ...] | None = None  # channels to keep, in this order; None keeps all
-    train_concepts: int = 800  # simulated: how many concepts the training images show
+    train_concepts: int = 1200  # simulated: how many concepts the training images show
     images_per_concept: int = 5  # simulated: different images of each training concept
     test_concepts: int = 200  # simulated: unseen concepts, one test image each
     train_repeats: int = 4  # simulated: trials per training image
@@ -132,7 +132,7 @@ class SamplingConfig:
     rounds: int = 1  # pictures drawn per embedding, each from its own seed
     seed: int = 0  # with the round and the image's index, the seed of that image's noise
     batch_size: int = 50  # images drawn at once; does not change them
-    scheduler: str = "ddim"  # diffusers sampler: "ddim", "euler", "dpm", or "pipeline" for the pipeline's own
+    scheduler: str = "ddim"  # diffusers sampler: "ddim", "euler", "ancestral", "dpm"; "pipeline": its own
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,13 @@ def mini() -> Config:
     Needs    2 CPU cores, 4 GB, at most 3 minutes cold
     Expect   ceiling PixCorr >= 0.5 and two-way >= 0.95; brain two-way >= 0.75, above the floor (docs/LOG.md)
     """
-    # Batch size and input noise were chosen on the validation concepts of subject 8 (docs/LOG.md).
-    return Config(name="mini", brain=BrainConfig(input_noise=0.5), align=AlignConfig(batch_size=256))
+    # Chosen on the validation concepts of subject 8 (docs/LOG.md).
+    return Config(
+        name="mini",
+        brain=BrainConfig(input_noise=0.5),
+        align=AlignConfig(batch_size=256),
+        sampling=SamplingConfig(guidance=2.0, scheduler="ancestral"),
+    )
 
 
 def things_eeg() -> Config:

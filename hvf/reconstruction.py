@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+)
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
@@ -27,7 +33,12 @@ from hvf.models.prior import FusionPrior
 logger = logging.getLogger(__name__)
 
 MINI = Path(__file__).parent / "weights" / "mini"  # package data; remade by prior_training/
-SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpm": DPMSolverMultistepScheduler}
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "ancestral": EulerAncestralDiscreteScheduler,
+    "dpm": DPMSolverMultistepScheduler,
+}
 
 Model = TypeVar("Model", StableDiffusionXLPipeline, FusionPrior)
 

@@ -85,7 +85,7 @@ def test_json_round_trip(config):
 
 
 def test_missing_keys_take_their_default():
-    assert from_dict(Config, {"data": {"subject": 3}}) == with_settings(presets.mini(), {"data.subject": 3})
+    assert from_dict(Config, {"data": {"subject": 3}}) == with_settings(Config(), {"data.subject": 3})
 
 
 @pytest.mark.parametrize(
