@@ -28,6 +28,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "study": ("data.study",),
     "trials": ("data.trials",),
     "images": ("data.images",),
+    "test_images": ("data.test_images",),
     "targets": ("targets.specs",),
     "mode": ("align.mode",),
     "epochs": ("align.epochs",),
@@ -53,6 +54,7 @@ class _Stage:
     subject: Int = None  # whose responses, for a simulated study (default: 8)
     trials: Folder = None  # your own responses: .npy (N, C) or (N, C, T), or -epo.fif
     images: Folder = None  # the images they answer, in the same order: folder or zip
+    test_images: Int = None  # how many of your images are held out for testing (default: 200)
     targets: Specs = None  # visual encoders to decode towards, e.g. openclip:mini-vit vae:mini
     epochs: Int = None  # passes of brain training over the images
     seed: Int = None  # of training and sampling
@@ -277,7 +279,7 @@ def _parse(argv: list[str]) -> Callable[[], int]:
     if not name.startswith("-") and name not in COMMANDS:
         raise HvfError(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
     if name in COMMANDS:
-        known = [f"--{f.name}" for f in fields(COMMANDS[name])] + ["--help"]
+        known = [f"--{f.name.replace('_', '-')}" for f in fields(COMMANDS[name])] + ["--help"]
         for word in argv[1:]:
             option = word.split("=")[0]
             if option.startswith("--") and option not in known:

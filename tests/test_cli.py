@@ -81,7 +81,7 @@ def test_flags_reach_their_settings(stages, tmp_path):
     np.save("mine.npy", np.zeros((2, 3)))
     (tmp_path / "photos").mkdir()
     flags = "--trials mine.npy --images photos --targets vae:mini openclip:mini-vit --epochs 3 --seed 7"
-    assert main(["reconstruct", *flags.split(), "--steps", "4", "--guidance", "2", "--out", "here"]) == 0
+    assert main(["reconstruct", *flags.split(), "--steps", "4", "--guidance", "3", "--out", "here"]) == 0
     assert last_run(stages).path == Path("here")
     usual = dict(flatten(presets.mini()))
     given = {name: value for name, value in flatten(last_run(stages).config) if value != usual[name]}
@@ -95,7 +95,7 @@ def test_flags_reach_their_settings(stages, tmp_path):
         "align.seed": 7,
         "sampling.seed": 7,
         "sampling.steps": 4,
-        "sampling.guidance": 2.0,
+        "sampling.guidance": 3.0,
     }
 
 
@@ -229,7 +229,7 @@ def test_every_option_is_explained(capsys, name):
     for f in fields(COMMANDS[name]):
         if name in ("evaluate", "report") and f.name != "out":  # named by their place
             continue
-        at = next(i for i, line in enumerate(lines) if line.startswith(f"--{f.name} "))
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"--{f.name.replace('_', '-')} "))
         words = " ".join(lines[at : at + 2]).split()[2:]
         assert len(words) >= 3, lines[at]
 

@@ -118,7 +118,7 @@ def held_out(concepts: tuple[str, ...], n_test: int, seed: int) -> tuple[np.ndar
     concepts_N = np.asarray(concepts, dtype=str)
     n = len(concepts_N)
     if not 1 <= n_test < n:
-        raise HvfError(f"cannot hold out {n_test} of {n} images; test_images must lie between 1 and {n - 1}")
+        raise HvfError(f"cannot hold out {n_test} of {n} images; --test-images must lie between 1 and {n - 1}")
     names, first = np.unique(concepts_N, return_index=True)
     names = names[np.argsort(first)]  # the images' order, so that the draw does not hang on spelling
     rank = {name: i for i, name in enumerate(np.random.default_rng(seed).permutation(names).tolist())}
