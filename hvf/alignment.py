@@ -164,7 +164,8 @@ class Alignment:
             raise HvfError(f"{path} is missing: train first, with hvf train") from None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise HvfError(f"{path} is not an alignment written by hvf: {error}") from error
-        return cls(brain.to(device), hvf.to(device), log_scale, history, normalisation, recording, config)
+        _move(hvf, device)
+        return cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config)
 
 
 def fit(
@@ -200,7 +201,8 @@ def fit(
     with torch.random.fork_rng(devices=[x_NCT.get_device()] if device.type == "cuda" else []):
         torch.manual_seed(config.align.seed)
         brain = build_brain(config.brain, *x_NCT.shape[1:]).to(device)
-        fusion = _new_hvf(seen, config).to(device) if hvf is None else hvf.to(device).eval()
+        fusion = _new_hvf(seen, config) if hvf is None else hvf.eval()
+        _move(fusion, device)
         images = study_train.image_ids
         training = _Training(brain, fusion, hvf is None, config, x_NCT, seen, images, train_N, val_N)
         for epoch in track(range(config.align.epochs), "training the brain encoder"):
@@ -302,12 +304,17 @@ def _new_hvf(seen: Mapping[str, Tensor], config: Config) -> HVF:
     return HVF(dims, config.fusion.width, config.fusion.intermediate, config.fusion.dropout)
 
 
+def _move(module: nn.Module, device) -> None:
+    """`module.to(device)`, in place; taken from torch, because diffusers' own `to` has lost its types."""
+    nn.Module.to(module, device)
+
+
 def _standard(x: np.ndarray, axes: tuple[int, ...], device) -> tuple[Tensor, Tensor]:
     """Mean and sd over `axes`, kept as axes of length 1; a column that never changes gets sd 1."""
     mean = x.mean(axis=axes, keepdims=True, dtype=np.float64)
     sd = x.std(axis=axes, keepdims=True, dtype=np.float64)
     sd = np.where(sd > 1e-6 * np.abs(mean) + np.finfo(np.float32).tiny, sd, 1.0)
-    return tuple(torch.from_numpy(v.astype(np.float32)).to(device) for v in (mean, sd))
+    return _tensor(mean, device), _tensor(sd, device)
 
 
 def _centred(x: np.ndarray, device) -> tuple[Tensor, Tensor]:
@@ -316,7 +323,11 @@ def _centred(x: np.ndarray, device) -> tuple[Tensor, Tensor]:
     mean_1d = x_Nd.mean(axis=0, keepdims=True, dtype=np.float64)
     sd_11 = np.sqrt(x_Nd.var(axis=0, dtype=np.float64).mean()).reshape(1, 1)
     sd_11 = np.where(sd_11 > 0, sd_11, 1.0)
-    return tuple(torch.from_numpy(v.astype(np.float32)).to(device) for v in (mean_1d, sd_11))
+    return _tensor(mean_1d, device), _tensor(sd_11, device)
+
+
+def _tensor(x: np.ndarray, device) -> Tensor:
+    return torch.from_numpy(x.astype(np.float32)).to(device)
 
 
 def _standardised(x: np.ndarray, statistics: tuple[Tensor, Tensor], device) -> Tensor:

@@ -167,7 +167,7 @@ def train_run(run: Run) -> tuple[Decoder, Study]:
         decoder.alignment.recording.check(study.train, study.train_images.digest)
     else:
         decoder.fit(study.train, study.train_images).save(folder)
-    trained = decoder.alignment
+    trained = decoder._fitted()
     run.write_json("history.json", trained.history)
     run.write_json("study.json", _described(study))
     run.write_json("versions.json", {name: version(name) for name in ("hvf", *LIBRARIES)} | {"code": code_version()})
