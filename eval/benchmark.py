@@ -25,7 +25,7 @@ from hvf.config import HvfError, with_settings
 from hvf.decoder import ROWS, reconstruct_run
 from hvf.runs import Run, check_writable, write_atomic
 
-# arXiv 2602.07495, EEG, as their own tables print them: (top-1 %, top-5 %), then PixCorr.
+# arXiv 2602.07495, EEG, as their own tables print them: as shares, and PixCorr.
 PUBLISHED = {
     "HVF, THINGS-EEG2, 10 subjects": {"top1": 0.757, "top5": 0.946, "pixcorr": 0.195},
     "HVF, THINGS-EEG2, subject 8": {"pixcorr": 0.227},
@@ -46,6 +46,8 @@ class Benchmark:
 
 def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
     """The metrics of every subject and seed, by the name of its run folder."""
+    if not options.subjects or not options.seeds:
+        raise HvfError("name at least one subject and one seed, as --subjects 8 --seeds 0")
     check_writable(options.out)
     cells = {}
     for subject in options.subjects:

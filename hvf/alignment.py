@@ -71,7 +71,7 @@ class Recording:
             mine, theirs = getattr(self, field), getattr(other, field)
             same = math.isclose(mine, theirs, abs_tol=1e-6) if isinstance(mine, float) else mine == theirs
             if not same:
-                what = "training images (images)" if field == "images" else field
+                what = "training material (images)" if field == "images" else field
                 raise HvfError(f"the checkpoint was made for {what} {mine}{unit}, the data have {theirs}{unit}")
 
 

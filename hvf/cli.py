@@ -115,6 +115,8 @@ class Retrieve(_Stage):
         if self.embeddings is None or self.gallery is None:
             raise HvfError("--embeddings and --gallery belong together: the brain's and the images'")
         if self.out is not None:
+            if (self.out / "metrics.json").exists():
+                raise HvfError(f"{self.out} holds figures already: choose another --out")
             check_writable(self.out / "metrics.json")
         from hvf import retrieval
 
@@ -241,12 +243,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HvfError as error:
         print(f"hvf: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("hvf: interrupted; the same command continues from what is finished", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader, e.g. `| head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a disk that fills up, a file that goes away: nothing that a traceback would explain
+        print(f"hvf: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hvf: interrupted; the same command continues from what is finished", file=sys.stderr)
+        return 130
 
 
 def run_name(config: Config) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -81,7 +82,7 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class BrainConfig:
-    """The brain encoder (REFERENCE §1, MBP)."""
+    """The brain encoder (arXiv 2602.07495, MBP)."""
 
     encoder: str = "mbp"  # name in the registry of hvf.models.brain
     width: int = 256  # D, the shared embedding; must equal fusion.width
@@ -92,7 +93,7 @@ class BrainConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """The fusion of visual features (REFERENCE §1, HVF)."""
+    """The fusion of visual features (arXiv 2602.07495, HVF)."""
 
     width: int = 256  # D, the shared embedding
     intermediate: int = 256  # hidden width of the residual block
@@ -233,7 +234,7 @@ def check(config: Config) -> None:
         for name, path in (("trials", data.trials), ("images", data.images)):
             if path is None:
                 raise HvfError(f"data.{name} is missing: give --trials FILE and --images FOLDER-OR-ZIP")
-            if not Path(path).exists():
+            if not _exists(path):
                 raise HvfError(f"data.{name}: no such file or folder: {path}")
     elif not 1 <= data.subject <= SUBJECTS[data.study]:
         raise HvfError(f"subject {data.subject} does not exist: {data.study} has subjects 1 to {SUBJECTS[data.study]}")
@@ -247,9 +248,25 @@ def check(config: Config) -> None:
     for name in COUNTS:
         if settings[name] < 1:
             raise HvfError(f"{name} must be at least 1, not {settings[name]}")
+    for name in ("data.split_seed", "align.seed", "sampling.seed"):
+        if not 0 <= settings[name] < 2**32:
+            raise HvfError(f"{name} must lie between 0 and {2**32 - 1}, not {settings[name]}")
+    for name, value in settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise HvfError(f"{name} must be a finite number, not {value}")
+    for name in ("data.sfreq", "align.learning_rate", "align.clip_norm", "align.temperature"):
+        if settings[name] <= 0:
+            raise HvfError(f"{name} must be greater than 0, not {settings[name]}")
     for name in ("brain.dropout", "fusion.dropout", "align.validation_fraction"):
         if not 0 <= settings[name] < 1:
             raise HvfError(f"{name} must be at least 0 and less than 1, not {settings[name]}")
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a name too long, a folder that may not be searched
+        return False
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

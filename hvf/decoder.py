@@ -83,7 +83,7 @@ class Decoder:
             images.concepts,
             self._frozen_hvf(),
             self.device,
-            images_digest=images.digest,
+            images_digest=self.material(averaged, images),
         )
         return self
 
@@ -112,10 +112,15 @@ class Decoder:
         """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do."""
         if self.config.align.mode != "reconstruction":
             raise HvfError("this decoder was fitted for retrieval: set align.mode to 'reconstruction' and fit again")
+        return self.reconstructor.draw(z_ND, self.config.sampling)
+
+    @property
+    def reconstructor(self) -> Reconstructor:
+        """The pipeline with the prior in it, loaded on first use."""
         if self._reconstructor is None:
             pipeline = load_pipeline(self.config.prior.pipeline, self.device)
             self._reconstructor = Reconstructor(pipeline, self.prior, self.device)
-        return self._reconstructor.draw(z_ND, self.config.sampling)
+        return self._reconstructor
 
     @property
     def prior(self) -> FusionPrior:
@@ -142,6 +147,12 @@ class Decoder:
         decoder.alignment = trained
         return decoder
 
+    def material(self, trials: Trials, images: ImageSet) -> str:
+        """A hash of all that training sees: responses, images, and the prior's frozen fusion where there is one."""
+        hvf = self._frozen_hvf()
+        seen = [images.digest, _fingerprint(trials.aligned_to(images).x_NCT), _weights_hash(hvf) if hvf else ""]
+        return hashlib.sha256("\n".join(seen).encode()).hexdigest()
+
     def _frozen_hvf(self):
         return self.prior.hvf if self.config.align.mode == "reconstruction" else None
 
@@ -154,17 +165,17 @@ class Decoder:
 # --- stages of the command line ---------------------------------------------------------------------------------------
 
 
-def train_run(run: Run) -> tuple[Decoder, Study]:
+def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]:
     """Train the run's brain encoder, or take up the one it holds. Leaves ``checkpoint/`` and ``history.json``.
 
     Raises HvfError if the run holds a checkpoint made for other data, naming what differs.
     """
     study = open_study(run.config.data)
-    decoder = Decoder(run.config, _device())
+    decoder = decoder or Decoder(run.config, _device())
     folder = run.path / "checkpoint"
     if (folder / alignment.FILE).exists():
         decoder.alignment = Alignment.load(folder, decoder.device)
-        decoder.alignment.recording.check(study.train, study.train_images.digest)
+        decoder.alignment.recording.check(study.train, decoder.material(study.train, study.train_images))
     else:
         decoder.fit(study.train, study.train_images).save(folder)
     trained = decoder._fitted()
@@ -181,9 +192,9 @@ def train_run(run: Run) -> tuple[Decoder, Study]:
     return decoder, study
 
 
-def retrieve_run(run: Run) -> tuple[Decoder, Study]:
+def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]:
     """Find the test images from the brain. Leaves ``embeddings.safetensors``, ``retrieval.json`` and figures."""
-    decoder, study = train_run(run)
+    decoder, study = train_run(run, decoder)
     z = _embeddings(run, decoder, study)
     found = {row: _rank(z[f"z_{row}"], z["z_ceiling"]) for row in ("brain", "floor")}
     n = len(study.test_images)
@@ -208,16 +219,19 @@ def reconstruct_run(run: Run) -> None:
 
     Leaves ``images/{seen,ceiling,brain,floor}/``. Pictures that the same checkpoint has drawn already are kept.
     """
-    decoder, study = retrieve_run(run)
+    decoder = Decoder(run.config, _device())
+    prior = _weights_hash(decoder.reconstructor.prior)
+    for spec in _two_way_encoders(run.config):  # whatever is missing is missed before anything is trained
+        load_encoder(spec, decoder.device)
+    decoder, study = retrieve_run(run, decoder)
     z = load_file(run.path / "embeddings.safetensors")
     ids = study.test_images.ids
     for row in ROWS:
-        key = _fingerprint(z[f"z_{row}"])
-        stamp = f"images/{row}.json"
-        if run.has(stamp) and run.read_json(stamp) == {"embeddings": key} and len(_pictures(run, row)) == len(ids):
+        stamp, made_from = f"images/{row}.json", {"embeddings": _fingerprint(z[f"z_{row}"]), "prior": prior}
+        if run.has(stamp) and run.read_json(stamp) == made_from and _whole(run, row, ids):
             continue
         _write_pictures(run, row, ids, decoder.draw(z[f"z_{row}"]))
-        run.write_json(stamp, {"embeddings": key})
+        run.write_json(stamp, made_from)
     evaluate_run(run)
 
 
@@ -237,9 +251,7 @@ def evaluate_run(run: Run) -> list[str]:
         if list(pictures) != list(seen):
             raise HvfError(f"images/{row} and images/seen of {run.path} do not hold the same files: draw them again")
     reals = _stack(seen)
-    specs = {
-        spec: f"two_way_{parse_spec(spec).name}" for spec in run.config.targets.specs if spec.startswith("openclip")
-    }
+    specs = _two_way_encoders(run.config)
     real_features = {spec: _encode(reals, spec) for spec in specs}
     per_image: dict[str, list[float | None]] = {}
     figures: dict[str, dict] = {}
@@ -259,6 +271,11 @@ def evaluate_run(run: Run) -> list[str]:
     run.write_json("per_image.json", {"ids": ids, "concepts": concepts, "scores": per_image})
     run.write_metrics(figures)
     return _check_figures(run.metrics())
+
+
+def _two_way_encoders(config: Config) -> dict[str, str]:
+    """{spec: name of its two-way score} of the run's CLIP encoders."""
+    return {spec: f"two_way_{parse_spec(spec).name}" for spec in config.targets.specs if spec.startswith("openclip")}
 
 
 def _check_figures(figures: dict[str, dict]) -> list[str]:
@@ -314,10 +331,27 @@ def _described(study: Study) -> dict:
 
 
 def _write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.ndarray) -> None:
-    folder = run.path / "images" / row
-    for i, (name, image) in enumerate(zip(ids, images_NHWC, strict=True)):
-        path = folder / f"{i:04d}_{_file_name(name)}.png"
+    names = _picture_names(ids)
+    for stale in _pictures(run, row).keys() - set(names):
+        (run.path / "images" / row / stale).unlink()
+    for name, image in zip(names, images_NHWC, strict=True):
+        path = run.path / "images" / row / name
         write_atomic(path, lambda tmp, image=image: Image.fromarray(image).save(tmp))
+
+
+def _picture_names(ids: tuple[str, ...]) -> list[str]:
+    return [f"{i:04d}_{_file_name(name)}.png" for i, name in enumerate(ids)]
+
+
+def _whole(run: Run, row: str, ids: tuple[str, ...]) -> bool:
+    """Whether all pictures of a row are there, no other is, and each can be read."""
+    pictures = _pictures(run, row)
+    if list(pictures) != _picture_names(ids):
+        return False
+    try:
+        return len(_stack(pictures)) == len(ids)
+    except HvfError:
+        return False
 
 
 def _at_size(images: ImageSet, longest: int = 512) -> np.ndarray:
@@ -346,6 +380,11 @@ def _encode(images_NHWC: np.ndarray, spec: str) -> np.ndarray:
 
 def _fingerprint(z_ND: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(z_ND).tobytes()).hexdigest()[:16]
+
+
+def _weights_hash(module: torch.nn.Module) -> str:
+    hashes = [_fingerprint(tensor.cpu().float().numpy()) for tensor in module.state_dict().values()]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 def _file_name(name: str) -> str:

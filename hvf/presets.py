@@ -17,13 +17,13 @@ from hvf.config import (
     did_you_mean,
 )
 
-# Occipital and parietal channels that the peers decode from (REFERENCE §3).
+# Occipital and parietal channels that the peers decode from (arXiv 2602.07495).
 POSTERIOR_17 = (
     *("P7", "P5", "P3", "P1", "Pz", "P2", "P4", "P6", "P8"),
     *("PO7", "PO3", "POz", "PO4", "PO8", "O1", "Oz", "O2"),
 )
 
-# The three encoders of the published reconstruction prior (REFERENCE §1).
+# The three encoders of the published reconstruction prior (arXiv 2602.07495).
 H14_B32_VAE = (
     "openclip:ViT-H-14/laion2b_s32b_b79k",
     "openclip:ViT-B-32/laion2b_s34b_b79k",
@@ -34,7 +34,7 @@ H14_B32_VAE = (
 def mini() -> Config:
     """The embedded world at a size a laptop runs: simulated EEG of 10 people, mini encoders, prior and pipeline.
 
-    Paper    the method of arXiv 2602.07495, REFERENCE §1, small; every figure is *simulated*
+    Paper    the method of arXiv 2602.07495, small; every figure is *simulated*
     Command  hvf reconstruct --subject 8
     Needs    2 CPU cores, 4 GB, at most 3 minutes cold
     Expect   ceiling PixCorr >= 0.5 and two-way >= 0.95; brain two-way >= 0.75, above the floor (docs/LOG.md)

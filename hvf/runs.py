@@ -163,6 +163,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
 def check_writable(path: str | Path) -> None:
     """Refuse early a file or folder that could not be written: HvfError; leaves nothing behind."""
     path = Path(path).absolute()
+    folder = path.parent
     try:
         folder = path if path.is_dir() else path.parent
         while not folder.exists():

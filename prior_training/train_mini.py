@@ -1,6 +1,6 @@
 """Train the mini models that ship with hvf: a small SDXL (VAE, UNet, text encoders) and two small CLIPs.
 
-    python prior_training/train_mini.py                    # every stage, about four hours on one CPU core
+    python prior_training/train_mini.py                    # every stage, about two hours on one CPU core
     python prior_training/train_mini.py --stages vae unet  # some of them
 
 Pictures and captions are drawn by `hvf.data.pretraining`; test concepts are never seen. Each stage keeps a checkpoint

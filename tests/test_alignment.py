@@ -287,7 +287,7 @@ def test_one_trial_is_enough_and_nan_is_not(fitted):
 def test_training_on_other_images_is_refused(fitted):
     trials = toy()[0]
     fitted.recording.check(trials, "the-training-images")
-    with pytest.raises(HvfError, match=r"training images \(images\)"):
+    with pytest.raises(HvfError, match=r"training material \(images\)"):
         fitted.recording.check(trials, "other images")
 
 

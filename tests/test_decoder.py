@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,30 @@ def test_evaluate_refuses_a_broken_picture(finished: Path, tmp_path: Path) -> No
     assert main(["evaluate", str(copy)]) == 2
     victim.unlink()
     assert main(["evaluate", str(copy)]) == 2
+
+
+def test_a_recording_that_changed_is_noticed(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same channels, same images, other numbers: the old checkpoint is not taken up in silence."""
+    copy = tmp_path / "other"
+    shutil.copytree(finished, copy)
+    honest = decoder.open_study
+
+    def changed(data):
+        study = honest(data)
+        return replace(study, train=replace(study.train, x_NCT=study.train.x_NCT * 2))
+
+    monkeypatch.setattr(decoder, "open_study", changed)
+    with pytest.raises(HvfError, match="training material"):
+        decoder.train_run(Run.open(copy))
+
+
+def test_a_broken_picture_is_drawn_again(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "mended"
+    shutil.copytree(finished, copy)
+    victim = next((copy / "images" / "ceiling").glob("*.png"))
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:40])
+    (copy / "images" / "ceiling" / "9999_stray.png").write_bytes(whole)
+    decoder.reconstruct_run(Run.open(copy))
+    assert victim.read_bytes() == whole
+    assert not (copy / "images" / "ceiling" / "9999_stray.png").exists()

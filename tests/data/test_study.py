@@ -127,6 +127,17 @@ def test_held_out_concepts_are_never_split():
         assert not {concepts[i] for i in train} & {concepts[i] for i in test}
 
 
+def test_the_same_picture_twice_is_never_on_both_sides(tmp_path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(40):  # image i + 20 is image i again
+        Image.new("RGB", (8, 8), (i % 20 * 10, 0, 0)).save(folder / f"{i:02d}.png")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
+    data = DataConfig(study="files", trials=str(tmp_path / "x.npy"), images=str(folder), test_images=10)
+    study = open_study(data)
+    assert set(study.train_images.content_hashes()).isdisjoint(study.test_images.content_hashes())
+
+
 def test_images_numbered_without_zeros_are_refused(tmp_path) -> None:
     """image10 sorts before image2 as text: pairing by position would shift most of the trials."""
     folder = tmp_path / "pictures"
