@@ -13,10 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from hvf.data import objects, rendering
+from hvf.data.simulated import N_TEST_CONCEPTS
 from hvf.data.stimuli import ImageSet
 from hvf.runs import cache_dir, track, write_atomic
 
-TEST_CONCEPTS = 200  # the first of `rendering.concepts()`, kept for tests
 FIRST_EXEMPLAR = 1000
 
 
@@ -25,7 +25,7 @@ def pretraining_images(exemplars: int = 6, size: int = 64, workers: int = 2) -> 
 
     They are drawn once by ``workers`` processes and kept in the cache, keyed by the code that draws them.
     """
-    shown = rendering.concepts()[TEST_CONCEPTS:]
+    shown = rendering.concepts()[N_TEST_CONCEPTS:]
     drawn_by = "".join(inspect.getsource(module) for module in (objects, rendering)).encode()
     names = [concept.name for concept in shown for _ in range(exemplars)]
     key = hashlib.sha256(drawn_by + f"{names} {size} {FIRST_EXEMPLAR}".encode()).hexdigest()[:16]

@@ -64,7 +64,7 @@ def test_pretraining_never_shows_a_test_concept(monkeypatch: pytest.MonkeyPatch)
     images = pretraining.pretraining_images(exemplars=2, size=16, workers=1)
     assert len(images) == 10
     assert images.captions is not None
-    assert set(images.concepts).isdisjoint(concept.name for concept in order[: pretraining.TEST_CONCEPTS])
+    assert set(images.concepts).isdisjoint(concept.name for concept in order[: pretraining.N_TEST_CONCEPTS])
     shown = render(order[200], pretraining.FIRST_EXEMPLAR, 16)
     assert np.array_equal(np.asarray(images[0]), shown.image)
     assert images.captions[0] == shown.caption
