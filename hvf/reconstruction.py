@@ -23,16 +23,19 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from hvf import runs
 from hvf.config import HvfError, SamplingConfig, did_you_mean
 from hvf.models.prior import FusionPrior
+from hvf.models.published import is_brain_hive, read_brain_hive
 
 logger = logging.getLogger(__name__)
 
 MINI = Path(__file__).parent / "weights" / "mini"  # package data; remade by prior_training/
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 SCHEDULERS = {
     "ddim": DDIMScheduler,
     "euler": EulerDiscreteScheduler,
@@ -195,12 +198,27 @@ def load_pipeline(name: str, device: str = "cpu", dtype: torch.dtype | None = No
 def load_prior(name: str, device: str = "cpu") -> FusionPrior:
     """The Fusion Prior called "mini" (package data), in a local folder, or on the Hub; float32, in evaluation mode.
 
-    Raises HvfError as `load_pipeline` does.
+    Ours or one in Brain-HIVE's format. Raises HvfError as `load_pipeline` does.
     """
-    source = _source(name, "prior", "config.json", "Fusion Prior", "prior_training/train.py --preset mini")
-    prior = _read(FusionPrior, source, "Fusion Prior", dtype=torch.float32)
+    folder = Path(name).expanduser()
+    if name != "mini" and not folder.exists() and re.fullmatch(HUB_ID, name):
+        folder = _fetched(name)
+    if is_brain_hive(folder):
+        prior = read_brain_hive(folder)
+    else:
+        local = name if name == "mini" else str(folder)
+        source = _source(local, "prior", "config.json", "Fusion Prior", "prior_training/train.py --preset mini")
+        prior = _read(FusionPrior, source, "Fusion Prior", dtype=torch.float32)
     prior.to(device=device)  # pyright: ignore[reportCallIssue]  (diffusers wraps it without a type)
     return prior.eval()
+
+
+def _fetched(name: str) -> Path:
+    """A prior on the Hub, in the Hub client's cache: its own choice of file names is not ours, so all are fetched."""
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]))
+    except Exception as error:  # the client's errors share no base class with those of its transport
+        raise _not_given(name, "Fusion Prior", error) from error
 
 
 def _source(name: str, mini_folder: str, marker: str, what: str, remade_by: str) -> str:
@@ -212,7 +230,7 @@ def _source(name: str, mini_folder: str, marker: str, what: str, remade_by: str)
         raise HvfError(f"the mini {what} is not in this installation: no {folder / marker}; remake it with {remade_by}")
     if folder.is_dir():
         raise HvfError(f"no {what} in {folder}: it has no {marker}")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    if not re.fullmatch(HUB_ID, name):
         raise HvfError(f"no {what} at {name}: no such folder, and not the name of one on the Hub (owner/name)")
     return name
 
@@ -224,13 +242,18 @@ def _read(cls: type[Model], source: str, what: str, **settings) -> Model:
             return cls.from_pretrained(source, **settings)
     except Exception as error:  # diffusers, safetensors and the Hub client share no base class narrower than this
         logger.debug("loading %s failed", source, exc_info=True)
-        reason = " ".join(str(error).split())[:200]
         if Path(source).is_dir():
+            reason = " ".join(str(error).split())[:200]
             raise HvfError(f"the {what} in {source} cannot be read: {reason}") from error
-        raise HvfError(
-            f"{what} {source} is not on this machine and the Hub did not give it; "
-            f"fetch it with `hf download {source}` (the Hub said: {reason})"
-        ) from error
+        raise _not_given(source, what, error) from error
+
+
+def _not_given(source: str, what: str, error: Exception) -> HvfError:
+    reason = " ".join(str(error).split())[:200]
+    return HvfError(
+        f"{what} {source} is not on this machine and the Hub did not give it; "
+        f"fetch it with `hf download {source}` (the Hub said: {reason})"
+    )
 
 
 @contextmanager

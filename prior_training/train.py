@@ -36,7 +36,8 @@ from hvf.data.stimuli import open_images
 from hvf.data.trials import concept_split
 from hvf.models import FusionPrior
 from hvf.models.denoising import Material, Objective
-from hvf.reconstruction import load_pipeline
+from hvf.models.published import start_from_ip_adapter
+from hvf.reconstruction import load_pipeline, load_prior
 from hvf.runs import check_writable, code_version, track, write_atomic
 from hvf.vision.cache import embed
 
@@ -51,6 +52,9 @@ class Training:
     pipeline: str = "mini"  # SDXL pipeline: "mini" (package data), a local folder or a Hub id
     latents: str = "vae:mini"  # FeatureSpec of the pipeline's own VAE at the size to train at
     targets: tuple[str, ...] = ()  # FeatureSpecs of the encoders to fuse
+    init: str | None = (
+        None  # weights to begin with: a Fusion Prior (folder) or an IP-Adapter (file); none: the UNet's own
+    )
     images: str | None = None  # folder or zip of training images; none: rendered pictures, none of them in a study
     width: int = 256  # D, the width of z_f
     intermediate: int = 256  # hidden width of HVF's block
@@ -141,7 +145,10 @@ def train(options: Training) -> Path:
     torch.manual_seed(options.seed)
     dims = {spec: x.shape[1] for spec, x in material.features.items()}
     widths = (options.width, options.intermediate, options.projector_intermediate)
-    bare = FusionPrior.for_unet(pipeline.unet, dims, *widths, dropout=options.dropout).to(accelerator.device).train()
+    bare = FusionPrior.for_unet(pipeline.unet, dims, *widths, dropout=options.dropout)
+    if options.init:
+        begin(bare, options.init)
+    bare = bare.to(accelerator.device).train()
     bare.attach(pipeline.unet)
     parameters = list(bare.parameters())  # a generator would be used up by the optimizer and leave none to clip
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -202,6 +209,26 @@ def train(options: Training) -> Path:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return out
+
+
+def begin(prior: FusionPrior, init: str) -> None:
+    """Fill a new prior from another one of the same shape, or its adapter alone from an IP-Adapter file."""
+    if Path(init).is_file():
+        start_from_ip_adapter(prior, init)
+        return
+    other = load_prior(init)
+    for name in ("specs", "dims", "width", "cross_attention_dim", "adapter_names", "adapter_widths"):
+        if list_of(other.config[name]) != list_of(prior.config[name]):
+            raise HvfError(f"--init {init} has {name} {other.config[name]}, not {prior.config[name]}")
+    try:
+        prior.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        raise HvfError(f"--init {init} does not fit: {' '.join(str(error).split())[:200]}") from error
+
+
+def list_of(value: object) -> object:
+    """A tuple as a list, as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check(out: Path, options: Training, processes: int) -> None:

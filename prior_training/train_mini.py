@@ -23,6 +23,7 @@ import torch
 import tyro
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.optimization import get_cosine_schedule_with_warmup
+from diffusers.training_utils import compute_snr
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -30,9 +31,12 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from hvf import presets
 from hvf.data.pretraining import pretraining_images
 from hvf.data.stimuli import ImageSet
+from hvf.models import FusionPrior, ip_adapter
 from hvf.runs import write_atomic
+from hvf.vision.cache import embed
 
 Stage = Literal["vae", "clip-resnet", "clip-vit", "unet"]
 CONTEXT_LENGTH = 16  # tokens; the longest caption has 10
@@ -55,14 +59,17 @@ RECIPES: dict[Stage, Recipe] = {
     "vae": Recipe(steps=4000, batch_size=16, learning_rate=1.2e-3),
     "clip-resnet": Recipe(steps=900, batch_size=256, learning_rate=1.5e-3, weight_decay=0.1, ema=0.99),
     "clip-vit": Recipe(steps=500, batch_size=256, learning_rate=1e-3, weight_decay=0.1, ema=0.99),
-    "unet": Recipe(steps=2900, batch_size=64, learning_rate=6e-4),
+    "unet": Recipe(steps=2400, batch_size=64, learning_rate=6e-4, ema=0.998),
 }
 
 
-def optimise(model: nn.Module, loss: Callable[[Tensor], Tensor], n: int, recipe: Recipe, checkpoint: Path) -> nn.Module:
+def optimise(
+    model: nn.Module, loss: Callable[[Tensor], Tensor], n: int, recipe: Recipe, checkpoint: Path, bf16: bool
+) -> nn.Module:
     """Minimise ``loss(indices)`` over ``n`` items with AdamW; return the moving average of the weights.
 
-    Cosine learning rate after a warm-up, clipping at 1, bfloat16 autocast. Goes on from ``checkpoint`` if there is one.
+    Cosine learning rate after a warm-up, clipping at 1, bfloat16 autocast on request. Goes on from ``checkpoint`` if
+    there is one.
     """
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     parameters = list(model.parameters())
@@ -81,7 +88,7 @@ def optimise(model: nn.Module, loss: Callable[[Tensor], Tensor], n: int, recipe:
     for step in range(first, recipe.steps):
         torch.manual_seed(step)
         indices = torch.randperm(n, generator=torch.Generator().manual_seed(step))[: recipe.batch_size]
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             value = loss(indices)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -108,7 +115,7 @@ def optimise(model: nn.Module, loss: Callable[[Tensor], Tensor], n: int, recipe:
 # --- the small SDXL ---------------------------------------------------------------------------------------------------
 
 
-def train_vae(pixels: Tensor, work: Path, out: Path) -> None:
+def train_vae(pixels: Tensor, work: Path, out: Path, bf16: bool) -> None:
     """An AutoencoderKL from 64 x 64 pixels to 8 x 8 x 4 latents; the scaling factor makes their variance 1."""
     down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
     vae = AutoencoderKL(
@@ -129,7 +136,7 @@ def train_vae(pixels: Tensor, work: Path, out: Path) -> None:
         distance = sum((functional.avg_pool2d(y - x, k)).abs().mean() for k in (1, 2, 4)) + (y - x).square().mean()
         return distance + 1e-3 * posterior.kl().mean() / posterior.mean[0].numel()
 
-    vae = optimise(vae, loss, len(pixels), RECIPES["vae"], work / "vae.pt")
+    vae = optimise(vae, loss, len(pixels), RECIPES["vae"], work / "vae.pt", bf16)
     scale = 1 / encode(vae, pixels[:2000]).std().item()
     vae.register_to_config(scaling_factor=round(scale, 4))
     vae.to(torch.float16).save_pretrained(out / "sdxl" / "vae")
@@ -141,33 +148,51 @@ def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     return torch.cat([vae.encode(batch.float() / 127.5 - 1).latent_dist.mode() for batch in pixels.split(100)])
 
 
-def train_unet(pixels: Tensor, captions: list[str], work: Path, out: Path) -> None:
-    """A text-and-time conditioned UNet that predicts noise, with its two text encoders, captions dropped half the time.
+def train_unet(images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16: bool, go_on: bool) -> None:
+    """A UNet that predicts noise, conditioned on time and text, its two text encoders, and a Fusion Prior beside them.
 
-    Half, because the Fusion Prior will speak through the image adapter alone, beside the empty prompt.
+    Of each batch a half is told the picture through the prior, beside the empty prompt; of the rest some 60 % get their
+    caption, the others nothing. So the cross-attentions learn to look at image tokens while they learn to draw, which
+    8 x 8 latents and a few thousand steps do not otherwise afford. The prior is left in ``work/prior``, from where
+    `prior_training/train.py --init` goes on with the UNet frozen. The loss is weighted by min(SNR, 5) / SNR (arXiv
+    2303.09556): the least noisy steps hold no shapes.
     """
+    captions = list(images.captions or ())
     vae = AutoencoderKL.from_pretrained(out / "sdxl" / "vae", torch_dtype=torch.float32).eval()
     latents = encode(vae, pixels) * vae.config.scaling_factor
     pipeline = small_sdxl(vae, make_tokenizer(captions))
-    unet, scheduler = pipeline.unet, pipeline.scheduler
-    learnt = nn.ModuleList([unet, pipeline.text_encoder, pipeline.text_encoder_2])
-    time_ids = torch.tensor([SIZE, SIZE, 0, 0, SIZE, SIZE], dtype=torch.float32)
+    unet, scheduler, encoders = pipeline.unet, pipeline.scheduler, ("text_encoder", "text_encoder_2")
+    config = presets.mini()
+    features = {spec: torch.from_numpy(embed(images, spec)) for spec in config.targets.specs}
+    prior = FusionPrior.for_unet(
+        unet, {spec: x.shape[1] for spec, x in features.items()}, config.fusion.width, config.fusion.intermediate, 1024
+    )
+    if go_on:
+        shipped = StableDiffusionXLPipeline.from_pretrained(out / "sdxl", torch_dtype=torch.float32)
+        for name in ("unet", *encoders):
+            getattr(pipeline, name).load_state_dict(getattr(shipped, name).state_dict())
+        prior = FusionPrior.from_pretrained(out / "prior", torch_dtype=torch.float32)
+    prior.attach(unet)
+    weights_T = torch.clamp(5 / compute_snr(scheduler, torch.arange(scheduler.config.num_train_timesteps)), max=1)
+    learnt = nn.ModuleList([unet, *(getattr(pipeline, name) for name in encoders), prior])
+    time_ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], dtype=torch.float32)
 
     def loss(indices: Tensor) -> Tensor:
         n = len(indices)
-        spoken = torch.rand(n) < 0.5
-        prompts = [captions[i] if said else "" for i, said in zip(indices.tolist(), spoken, strict=False)]
+        told = torch.rand(n)
+        prompts = [captions[i] if 0.5 <= p < 0.8 else "" for i, p in zip(indices.tolist(), told.tolist(), strict=True)]
         prompt_embeds, _, pooled, _ = pipeline.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=False)
         x_0, noise = latents[indices], torch.randn(n, *latents.shape[1:])
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (n,))
         x_t = scheduler.add_noise(x_0, noise, timesteps)
-        added = {"text_embeds": pooled, "time_ids": time_ids.expand(n, -1)}
-        predicted = unet(x_t, timesteps, prompt_embeds, added_cond_kwargs=added).sample
-        return functional.mse_loss(predicted.float(), noise)
+        shown = {spec: x[indices] for spec, x in features.items()}
+        predicted = prior(unet, x_t, timesteps, prompt_embeds, pooled, time_ids, shown, told >= 0.5)
+        return (weights_T[timesteps] * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
 
-    averaged = optimise(learnt, loss, len(latents), RECIPES["unet"], work / "unet.pt")
-    for part, weights in zip((unet, pipeline.text_encoder, pipeline.text_encoder_2), averaged, strict=False):
-        part.load_state_dict(weights.state_dict())
+    averaged = optimise(learnt, loss, len(latents), RECIPES["unet"], work / "unet.pt", bf16)
+    learnt.load_state_dict(averaged.state_dict())
+    prior.save_pretrained(work / "prior")
+    ip_adapter.detach(unet)
     pipeline.to(torch.float16).save_pretrained(out / "sdxl")
 
 
@@ -239,7 +264,7 @@ TOWERS: dict[str, dict] = {
 }
 
 
-def train_clip(name: Stage, pixels: Tensor, captions: list[str], work: Path, out: Path) -> None:
+def train_clip(name: Stage, pixels: Tensor, captions: list[str], work: Path, out: Path, bf16: bool) -> None:
     """One open_clip model, with the contrastive loss of CLIP between pictures and captions."""
     tokenizer = make_tokenizer(captions)
     tokens = torch.tensor(tokenizer(captions, padding="max_length", max_length=CONTEXT_LENGTH).input_ids)
@@ -254,7 +279,7 @@ def train_clip(name: Stage, pixels: Tensor, captions: list[str], work: Path, out
         features = model(x, tokens[indices])
         return contrast(features["image_features"].float(), features["text_features"].float(), features["logit_scale"])
 
-    model = optimise(model, loss, len(pixels), RECIPES[name], work / f"{name}.pt")
+    model = optimise(model, loss, len(pixels), RECIPES[name], work / f"{name}.pt", bf16)
     last = model.visual.attnpool.c_proj if name == "clip-resnet" else model.visual
     scale = 1 / encode_images(model, pixels[:2000]).std()
     with torch.no_grad():  # CLIP sees directions alone; a fusion adds features up, so they should be of like size
@@ -297,8 +322,14 @@ def main(
     work: Path = Path("runs/mini"),
     exemplars: int = 6,
     threads: int = 1,
+    bf16: bool = False,
+    go_on: bool = False,
 ) -> None:
-    """Train the stages named, in order; ``exemplars`` pictures of each of 3,760 concepts."""
+    """Train the stages named, in order; ``exemplars`` pictures of each of 3,760 concepts.
+
+    ``bf16`` helps processors that compute in bfloat16 and slows the others; ``go_on`` starts the UNet from the weights
+    in ``out`` rather than from chance.
+    """
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
     images = pretraining_images(exemplars, SIZE)
@@ -307,11 +338,11 @@ def main(
     for stage in stages:
         print(f"{stage}: {RECIPES[stage]} on {len(pixels)} pictures", flush=True)
         if stage == "vae":
-            train_vae(pixels, work, out)
+            train_vae(pixels, work, out, bf16)
         elif stage == "unet":
-            train_unet(pixels, captions, work, out)
+            train_unet(images, pixels, work, out, bf16, go_on)
         else:
-            train_clip(stage, pixels, captions, work, out)
+            train_clip(stage, pixels, captions, work, out, bf16)
 
 
 def load_pixels(images: ImageSet) -> Tensor:
