@@ -2,16 +2,17 @@
 
     accelerate launch brain_training/train.py [--subject 8] [--protocol intra|loso] [--seeds 3] [--out DIR]
 
-intra: trained and tested on one subject. loso: trained on all other subjects of the study, tested on this one. Every
-setting of a configuration is an option too (`--align.epochs 50`, see --help). Several processes share the seeds; a
-seed that is finished is not trained again. Letters: N trials, C channels, T samples.
+intra: trained and tested on one subject. loso: trained on all other subjects of the study, or of a folder of prepared
+ones (`--trials DIR --images DIR`), tested on this one. Every setting of a configuration is an option too
+(`--align.epochs 50`, see --help). Several processes share the seeds; a seed that is finished is not trained again.
+Letters: N trials, C channels, T samples.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from accelerate import PartialState
 from hvf import alignment, presets, retrieval
 from hvf.alignment import Alignment
 from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check, with_settings
-from hvf.data.study import Study, open_study
+from hvf.data.study import Study, open_study, other_subjects
 from hvf.data.trials import Trials
 from hvf.decoder import Decoder
 from hvf.runs import Run
@@ -38,8 +39,8 @@ class Training:
     config: Annotated[Config, tyro.conf.arg(name="")]  # every setting of the preset
     preset: str = "mini"  # a whole configuration: mini, things-eeg, things-meg
     subject: int | None = None  # whose test trials; the same as --data.subject
-    trials: Path | None = None  # your own responses; with --images the same as --data.study files --data.trials FILE
-    images: Path | None = None  # the images they answer, in the same order: folder or zip
+    trials: Path | None = None  # your own responses, or a folder of prepared subjects; same as --data.trials
+    images: Path | None = None  # the images they answer: folder or zip
     protocol: Literal["intra", "loso"] = "intra"  # train on this subject, or on all others of the study
     seeds: int = 3  # how many seeds, from --align.seed up
     out: Path | None = None  # the folder of runs (default: a readable name in runs/)
@@ -63,11 +64,15 @@ def train(options: Training) -> Path:
         settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
     config = with_settings(options.config, settings)
     check(config)
-    if options.protocol == "loso" and config.data.study not in SUBJECTS:
-        raise HvfError(f"--protocol loso needs a study of several subjects: {' or '.join(SUBJECTS)}")
+    several = config.data.study in SUBJECTS or Path(config.data.trials or "").is_dir()
+    if options.protocol == "loso" and not several:
+        studies = " or ".join(SUBJECTS)
+        raise HvfError(
+            f"--protocol loso needs a study of several subjects: {studies}, or --trials DIR of prepared ones"
+        )
     if options.seeds < 1:
         raise HvfError(f"--seeds must be at least 1, not {options.seeds}")
-    who = f"sub-{config.data.subject:02d}" if config.data.study in SUBJECTS else Path(config.data.trials or "").stem
+    who = f"sub-{config.data.subject:02d}" if several else Path(config.data.trials or "").stem
     out = options.out or Path("runs") / f"{who}-{config.data.study}-{options.protocol}-{options.seeds}-seeds"
     seeds = range(config.align.seed, config.align.seed + options.seeds)
     with state.main_process_first():
@@ -94,16 +99,7 @@ def _claim(out: Path, config: Config, protocol: str) -> None:
 
 def _material(data: DataConfig, protocol: str) -> Material:
     study = open_study(data)
-    train = study.train
-    if protocol == "loso":
-        others = [s for s in range(1, SUBJECTS[data.study] + 1) if s != data.subject]
-        parts = [open_study(replace(data, subject=s)).train for s in others]
-        train = replace(
-            train,
-            x_NCT=np.concatenate([part.x_NCT for part in parts]),
-            image_ids=np.concatenate([part.image_ids for part in parts]),
-            subject=f"all but {train.subject}",
-        )
+    train = other_subjects(data, study) if protocol == "loso" else study.train
     row = {name: i for i, name in enumerate(study.train_images.ids)}
     return Material(train, np.array([row[name] for name in train.image_ids.tolist()]), study)
 
@@ -112,7 +108,7 @@ def _train_seed(run: Run, material: Material, device: str) -> None:
     study, row_N = material.study, material.row_N
     decoder = Decoder(run.config, device)
     features = {spec: x_Nd[row_N] for spec, x_Nd in decoder.features(study.train_images).items()}
-    concepts = np.asarray(study.train_images.concepts)[row_N]
+    concepts = np.asarray(study.train_images.concepts)[row_N].tolist()
     hvf = decoder.prior.hvf if run.config.align.mode == "reconstruction" else None
     decoder.alignment = alignment.fit(
         material.train, features, run.config, concepts, hvf, device, images_digest=study.train_images.digest

@@ -29,6 +29,7 @@ from hvf.runs import code_version, track, write_atomic
 
 FILE = "alignment.safetensors"
 MAX_LOG_SCALE = math.log(100)  # 1/τ ≤ 100, as CLIP clamps it; the official code does not
+RESIDENT_BYTES = 2**31  # trials that take more, as float32, are not held in memory but read batch by batch
 
 
 def info_nce(z_b_ND: Tensor, z_f_ND: Tensor, log_scale: Tensor | float, image_N: Tensor | None = None) -> Tensor:
@@ -59,7 +60,7 @@ class Recording:
 
     @classmethod
     def of(cls, trials: Trials, images: str) -> Recording:
-        n_times = trials.x_NCT.shape[2]
+        n_times = trials.shape[2]
         return cls(trials.kind, trials.ch_names, trials.sfreq, trials.tmin, n_times, images, code_version())
 
     def check(self, trials: Trials, images: str | None = None) -> None:
@@ -114,11 +115,14 @@ class Alignment:
     def embed_brain(self, trials: Trials, batch: int = 4096) -> np.ndarray:
         """z_b (N, D) float32, one row per trial. Raises HvfError for trials of another recording (naming the field)."""
         self.recording.check(trials)
-        if not np.isfinite(trials.x_NCT).all():
-            trials.check()  # names the channels; a channel that is constant in a few trials is no fault
-        starts, standard = range(0, len(trials), batch), self.normalisation["x"]
-        parts = (_standardised(trials.x_NCT[i : i + batch], standard, self.device) for i in starts)
-        return np.concatenate([self.brain(x_NCT).cpu().numpy() for x_NCT in parts])
+        z_ND = np.empty((len(trials), self.config.brain.width), np.float32)
+        for start in range(0, len(trials), batch):
+            rows = slice(start, start + batch)
+            x_NCT = trials.batch(rows)
+            if not np.isfinite(x_NCT).all():
+                trials.check()  # names the channels; a channel that is constant in a few trials is no fault
+            z_ND[rows] = self.brain(_standardised(x_NCT, self.normalisation["x"], self.device)).cpu().numpy()
+        return z_ND
 
     @torch.no_grad()
     def embed_images(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -189,16 +193,17 @@ def fit(
 
     Raises HvfError if rows do not pair, values are not finite, or `hvf` is missing, unwanted or of another width.
     """
+    study_train = study_train.in_memory(RESIDENT_BYTES)
     _check_inputs(study_train, features, config, concepts, hvf)
     train_N, val_N = concept_split(concepts, config.align.validation_fraction, config.align.seed, at_least=2)
     specs = tuple(config.targets.specs) if hvf is None else hvf.specs
-    normalisation = {"x": _standard(study_train.x_NCT[train_N], (0, 2), device)}
+    normalisation = {"x": _standard(study_train.select(train_N), device)}
     if hvf is None:  # the prior's HVF was trained on raw features; to a new one all encoders should be equals
         normalisation |= {spec: _centred(features[spec][train_N], device) for spec in specs}
-    x_NCT = _standardised(study_train.x_NCT, normalisation["x"], device)
+    x_NCT = _Rows(study_train, normalisation["x"])
     seen = _visual(features, specs, normalisation, device)
     device = x_NCT.device
-    with torch.random.fork_rng(devices=[x_NCT.get_device()] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
         torch.manual_seed(config.align.seed)
         brain = build_brain(config.brain, *x_NCT.shape[1:]).to(device)
         fusion = _new_hvf(seen, config) if hvf is None else hvf.eval()
@@ -212,10 +217,30 @@ def fit(
     return Alignment(brain, fusion, log_scale, history, normalisation, Recording.of(study_train, digest), config)
 
 
+class _Rows:
+    """Standardised trials, by row: kept on the device where they fit, else read anew for each batch."""
+
+    def __init__(self, trials: Trials, statistics: tuple[Tensor, Tensor]) -> None:
+        self.trials, self.statistics, self.shape = trials, statistics, trials.shape
+        self.device = statistics[0].device
+        self.kept_NCT = None
+        if 4 * math.prod(self.shape) <= RESIDENT_BYTES:
+            self.kept_NCT = torch.empty(self.shape, device=self.device)
+            for rows, x_NCT in trials.batches():
+                self.kept_NCT[rows] = _standardised(x_NCT, statistics, self.device)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        if self.kept_NCT is not None:
+            return self.kept_NCT[rows]
+        return _standardised(self.trials.batch(rows.cpu().numpy()), self.statistics, self.device)
+
+
 class _Training:
     """Data on the device, the optimiser, and the best epoch so far."""
 
-    def __init__(self, brain, fusion, fusion_learns: bool, config: Config, x_NCT, seen, image_ids, train_N, val_N):
+    def __init__(
+        self, brain, fusion, fusion_learns: bool, config: Config, x_NCT: _Rows, seen, image_ids, train_N, val_N
+    ) -> None:
         self.brain, self.fusion, self.fusion_learns, self.config = brain, fusion, fusion_learns, config
         device, align = x_NCT.device, config.align
         _, first, self.target_N = np.unique(image_ids[val_N], return_index=True, return_inverse=True)
@@ -309,10 +334,18 @@ def _move(module: nn.Module, device) -> None:
     nn.Module.to(module, device)
 
 
-def _standard(x: np.ndarray, axes: tuple[int, ...], device) -> tuple[Tensor, Tensor]:
-    """Mean and sd over `axes`, kept as axes of length 1; a column that never changes gets sd 1."""
-    mean = x.mean(axis=axes, keepdims=True, dtype=np.float64)
-    sd = x.std(axis=axes, keepdims=True, dtype=np.float64)
+def _standard(trials: Trials, device) -> tuple[Tensor, Tensor]:
+    """Mean and sd of each channel, (1, C, 1), read part by part; a channel that never changes gets sd 1."""
+    n, shift, sum_C, square_C = 0, np.zeros((1, 1, 1)), np.zeros(1), np.zeros(1)
+    for rows, x_NCT in trials.batches():
+        if rows.start == 0:  # near the mean, so that the difference of squares below is exact
+            shift = x_NCT.mean(axis=(0, 2), keepdims=True, dtype=np.float64)
+        x_NCT = x_NCT - shift
+        n += x_NCT.shape[0] * x_NCT.shape[2]
+        sum_C = sum_C + x_NCT.sum(axis=(0, 2))
+        square_C = square_C + np.square(x_NCT).sum(axis=(0, 2))
+    mean = shift + (sum_C / n)[None, :, None]
+    sd = np.sqrt(np.maximum(square_C / n - (sum_C / n) ** 2, 0.0))[None, :, None]
     sd = np.where(sd > 1e-6 * np.abs(mean) + np.finfo(np.float32).tiny, sd, 1.0)
     return _tensor(mean, device), _tensor(sd, device)
 

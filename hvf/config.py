@@ -57,9 +57,9 @@ class DataConfig:
     """Whose responses, to which images, and which part of them."""
 
     study: str = "simulated-eeg"  # "simulated-eeg", "simulated-meg", or "files" (your own trials and images)
-    subject: int = 8  # which person of a simulated study, counted from 1
-    trials: str | None = None  # files: responses, .npy (N, C) or (N, C, T), or an MNE -epo.fif
-    images: str | None = None  # files: folder or zip of images, in the order of the trials
+    subject: int = 8  # which person of a simulated study or of a folder of trials, counted from 1
+    trials: str | None = None  # files: prepared trials (file or folder), .npy (N, C) or (N, C, T), or -epo.fif
+    images: str | None = None  # files: folder or zip of images, in the order of the trials unless these name them
     ch_names: tuple[str, ...] | None = None  # channels to keep, in this order; None keeps all
     train_concepts: int = 1200  # simulated: how many concepts the training images show
     images_per_concept: int = 5  # simulated: different images of each training concept

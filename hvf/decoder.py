@@ -75,7 +75,7 @@ class Decoder:
         Raises HvfError where an image has no trial, values are not finite, or weights are missing.
         """
         features = self.features(images)
-        averaged = trials.aligned_to(images)
+        averaged = trials.aligned_to(images).in_memory(alignment.RESIDENT_BYTES)
         self.alignment = alignment.fit(
             averaged,
             features,
@@ -150,7 +150,10 @@ class Decoder:
     def material(self, trials: Trials, images: ImageSet) -> str:
         """A hash of all that training sees: responses, images, and the prior's frozen fusion where there is one."""
         hvf = self._frozen_hvf()
-        seen = [images.digest, _fingerprint(trials.aligned_to(images).x_NCT), _weights_hash(hvf) if hvf else ""]
+        responses = hashlib.sha256()
+        for _, x_NCT in trials.aligned_to(images).batches():
+            responses.update(x_NCT.tobytes())
+        seen = [images.digest, responses.hexdigest()[:16], _weights_hash(hvf) if hvf else ""]
         return hashlib.sha256("\n".join(seen).encode()).hexdigest()
 
     def _frozen_hvf(self):

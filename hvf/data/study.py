@@ -6,15 +6,16 @@ import hashlib
 import inspect
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hvf.config import STUDIES, SUBJECTS, DataConfig, HvfError
 from hvf.data import sensors, simulated
+from hvf.data.files import image_indices, some
 from hvf.data.stimuli import ImageSet, open_images
-from hvf.data.trials import Trials, read_trials
+from hvf.data.trials import Trials, is_prepared, read_trials
 from hvf.runs import cache_dir
 
 
@@ -65,7 +66,7 @@ def _cached_trials(data: DataConfig, images: ImageSet, split: str) -> Trials:
     settings = [data.study, data.subject, split, repeats, data.sfreq, data.tmin, data.tmax, images.digest]
     sources = [inspect.getsource(module) for module in (simulated, sensors)]
     key = hashlib.sha256(json.dumps([settings, sources]).encode()).hexdigest()[:16]
-    path = cache_dir() / "trials" / f"{data.study}-{data.subject:02d}-{split}-{key}.safetensors"
+    path = cache_dir() / "trials" / f"{data.study}-{data.subject:02d}-{split}-{key}.npy"
     if path.is_file():
         try:
             return Trials.load(path)
@@ -79,9 +80,14 @@ def _cached_trials(data: DataConfig, images: ImageSet, split: str) -> Trials:
 def _files_study(data: DataConfig) -> Study:
     if data.trials is None or data.images is None:
         raise HvfError("a study from files needs both trials (.npy or -epo.fif) and images (a folder or a zip)")
+    path = store_path(data.trials, data.subject)
+    if is_prepared(path):
+        return _prepared_study(data, path)
     images = open_images(data.images)
     _check_order(images.ids, data.images)
-    trials = read_trials(data.trials, images, sfreq=data.sfreq, tmin=data.tmin)
+    trials = read_trials(path, images, sfreq=data.sfreq, tmin=data.tmin)
+    if path.suffix != ".npy":  # plain numbers have the rate and the window that the settings tell
+        trials = _as_asked(trials, data)
     if data.ch_names is not None:
         trials = trials.pick(data.ch_names)
     train_index, test_index = held_out(_groups(images), data.test_images, data.split_seed)
@@ -89,12 +95,130 @@ def _files_study(data: DataConfig) -> Study:
     train.check()
     concepts = len(set(images.concepts))
     note = (
-        f"{Path(data.trials).name}: {len(train)} training and {len(test)} held-out images "
+        f"{path.name}: {len(train)} training and {len(test)} held-out images "
         f"({concepts} concepts, split {data.split_seed}), {len(trials.ch_names)} channels"
     )
-    return Study(
-        Path(data.trials).stem, train, test, images.subset(train_index), images.subset(test_index), False, note
+    return Study(path.stem, train, test, images.subset(train_index), images.subset(test_index), False, note)
+
+
+def store_path(path: str | Path, subject: int) -> Path:
+    """The file of trials: `path`, or in a folder of prepared subjects that of `subject`; HvfError if it has none."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    stores = subjects(path)
+    if subject not in stores:
+        known = ", ".join(str(s) for s in stores) or "none"
+        raise HvfError(f"{path} holds no prepared trials of subject {subject} (sub-NN_trials.npy); there are {known}")
+    return stores[subject]
+
+
+def subjects(folder: Path) -> dict[int, Path]:
+    """The prepared subjects in a folder, by number: {8: folder/sub-08_trials.npy, ...}."""
+    found = ((re.fullmatch(r"sub-0*(\d+)_trials\.npy", p.name), p) for p in sorted(folder.iterdir()))
+    return {int(match[1]): p for match, p in found if match and is_prepared(p)}
+
+
+def _prepared_study(data: DataConfig, path: Path) -> Study:
+    """Prepared trials know their images: these are found by name, and split as the trials say."""
+    trials = _prepared_trials(data, path)
+    images = open_images(data.images or "")
+    named = np.unique(trials.image_ids)
+    missing = [name for name, i in zip(named, image_indices(named.tolist(), images), strict=True) if i < 0]
+    if missing:
+        raise HvfError(f"{data.images} lacks {len(missing)} of the {len(named)} images of {path.name}: {some(missing)}")
+    trials = trials.paired_with(images)
+    shown = _with_concepts(images, trials)
+    row = {name: i for i, name in enumerate(shown.ids)}
+    if trials.splits is None:
+        train_index, test_index = held_out(_groups(shown), data.test_images, data.split_seed)
+        how = f"split {data.split_seed}"
+    else:
+        train_index, test_index = (
+            sorted({row[name] for name in trials.split(part).image_ids.tolist()}) for part in ("train", "test")
+        )
+        how = "split as prepared"
+    train_images, test_images = shown.subset(train_index), shown.subset(test_index)
+    _check_apart(train_images, test_images, path)
+    train, test = (
+        (trials if trials.splits is None else trials.split(part)).aligned_to(part_images)
+        for part, part_images in (("train", train_images), ("test", test_images))
     )
+    recipe = (trials.history or {}).get("recipe")
+    origin = f"{'simulated ' if trials.simulated else ''}{trials.kind.upper()}"
+    note = (
+        f"{path.name}: {origin}, {trials.subject}, {f'recipe {recipe}, ' if recipe else ''}"
+        f"{len(train)} training and {len(test)} test images of other concepts ({how}), {len(trials.ch_names)} channels"
+    )
+    return Study(path.stem, train, test, train_images, test_images, trials.simulated, note)
+
+
+def _prepared_trials(data: DataConfig, path: Path) -> Trials:
+    trials = _as_asked(Trials.load(path), data)
+    return trials if data.ch_names is None else trials.pick(data.ch_names)
+
+
+def _as_asked(trials: Trials, data: DataConfig) -> Trials:
+    """The trials in the window that a setting other than the default asks for; the default takes them as they are."""
+    usual = DataConfig()
+    if data.sfreq not in (usual.sfreq, trials.sfreq):
+        raise HvfError(
+            f"the trials of {trials.subject} have {trials.sfreq:g} Hz but data.sfreq asks for {data.sfreq:g} Hz: "
+            "prepare them with a recipe of that rate"
+        )
+    if (data.tmin, data.tmax) == (usual.tmin, usual.tmax):
+        return trials
+    try:
+        return trials.crop(data.tmin, data.tmax)
+    except HvfError as error:
+        raise HvfError(f"data.tmin and data.tmax: {error}; prepare them with a recipe of that window") from error
+
+
+def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
+    """The images that were shown, under the concepts that the trials tell, or else those of their folders' names."""
+    shown = np.isin(images.ids, np.unique(trials.image_ids))
+    part = images.subset(np.flatnonzero(shown))
+    if trials.concepts is None:
+        part.concepts = tuple(re.sub(r"^\d+_", "", name) for name in part.concepts)  # THINGS: 00001_aardvark
+    else:
+        told = dict(zip(trials.image_ids.tolist(), trials.concepts.tolist(), strict=True))
+        part.concepts = tuple(told[name] for name in part.ids)
+    return part
+
+
+def _check_apart(train: ImageSet, test: ImageSet, path: Path) -> None:
+    """Refuse a test concept, or the same picture under another name, among the training images."""
+    shared = sorted(set(train.concepts) & set(test.concepts))
+    if shared:
+        raise HvfError(f"{len(shared)} test concepts of {path.name} are in training too: {some(shared)}; split it anew")
+    first = dict(zip(train.content_hashes(), train.ids, strict=True))
+    for content, name in zip(test.content_hashes(), test.ids, strict=True):
+        if content in first:
+            raise HvfError(f"the test image {name} and the training image {first[content]} are the same picture")
+
+
+def other_subjects(data: DataConfig, study: Study) -> Trials:
+    """The training trials of all subjects but the one that `study` is of, averaged within each: leave one subject out.
+
+    They answer images that `study` trains on. Raises HvfError if there is no other, or one does not fit.
+    """
+    if data.study in SUBJECTS:
+        others = [s for s in range(1, SUBJECTS[data.study] + 1) if s != data.subject]
+        parts = [_simulated_study(replace(data, subject=s)).train for s in others]
+    else:
+        folder = Path(data.trials or "")
+        if not folder.is_dir():
+            raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
+        parts = []
+        for subject, path in subjects(folder).items():
+            if subject == data.subject:
+                continue
+            trials = _prepared_trials(data, path).pick(study.train.ch_names)
+            trials = trials if trials.splits is None else trials.split("train")
+            parts.append(trials.paired_with(study.train_images).average())
+    if not parts:
+        raise HvfError(f"there is no other subject than {data.subject} in {data.trials or data.study}")
+    return Trials.concatenate(parts, subject=f"all but {study.train.subject}")
 
 
 def _groups(images: ImageSet) -> tuple[str, ...]:
