@@ -1,0 +1,299 @@
+"""From continuous EEG to normalised epochs, as the field's published pipelines do it: recipes and their arithmetic.
+
+Letters: N samples of a window of the recording, T samples of the resampled epoch, C channels, E epochs, I images,
+R repeats of an image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+import mne
+import numpy as np
+from sklearn.utils import shuffle
+from threadpoolctl import threadpool_limits
+
+from hvf.config import HvfError, did_you_mean
+
+# The 63 channels of THINGS-EEG2, front to back, in the order of NICE, UBP and NeuroBridge.
+_CAP = """
+Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 C3 C1 Cz C2
+C4 C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 TP10 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2
+"""
+FRONT_TO_BACK = tuple(_CAP.split())
+POSTERIOR = FRONT_TO_BACK[-17:]  # the occipital and parietal ones, which the peers decode from
+SEED = 20200220  # of the choice and the order of repeats, in all of the recipes
+
+Part = Literal["training", "test"]
+PARTS: tuple[Part, Part] = ("training", "test")
+_BLOCK = 64  # epochs that a thread takes at a time
+_TILE = 4  # epochs multiplied at once: they and their result stay in the processor's cache
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published way from raw THINGS-EEG2 to trials.
+
+    All of them take epochs from -0.2 s, remove the mean from there to 0 s (included) at the recording's own rate,
+    resample with `mne.Epochs.resample`, and keep per session and image a seeded choice of its presentations.
+
+    Attributes
+    ----------
+    origin : where it was published
+    sfreq : Hz
+    tmax : s, end of the epochs (included before resampling)
+    tmin_kept : s, from where the resampled epochs are used
+    channels : that are normalised; None stands for all that begin with O or P, in the recording's order
+    kept : of these, that are stored; None stands for all
+    normalisation : how each session is scaled
+        "time" or "epochs": multivariate noise normalisation (MVNN; Guggenmos et al. 2018) by the inverse root of the
+        mean covariance over the repeats at each time point, or over the time points of each epoch, shrunk as
+        scikit-learn's discriminant analysis does. "zscore": mean and standard deviation of each channel.
+    fitted_on : parts whose covariance, mean and deviation are used; their covariances count alike
+    shuffled : whether the repeats of all sessions are put in one seeded order, the same for all images
+    dtype : of the stored trials
+    """
+
+    origin: str
+    sfreq: float
+    tmax: float
+    tmin_kept: float
+    channels: tuple[str, ...] | None
+    kept: tuple[str, ...] | None
+    normalisation: Literal["time", "epochs", "zscore"]
+    fitted_on: tuple[Part, ...]
+    shuffled: bool
+    dtype: Literal["float16", "float32"]
+    tmin: float = -0.2
+
+
+def _recipe_at_250(origin: str, shuffled: bool, dtype: Literal["float16", "float32"]) -> Recipe:
+    return Recipe(
+        origin=origin,
+        sfreq=250.0,
+        tmax=1.0,
+        tmin_kept=0.0,
+        channels=FRONT_TO_BACK,
+        kept=None,
+        normalisation="epochs",
+        fitted_on=("training",),
+        shuffled=shuffled,
+        dtype=dtype,
+    )
+
+
+_UBP = _recipe_at_250("HaitaoWuTJU/Uncertainty-aware-Blur-Prior, process_eeg_whiten.py", False, "float16")
+_NEUROBRIDGE = _recipe_at_250("feroooooo/NeuroBridge, preprocess_eeg.py --mvnn", False, "float32")
+RECIPES: dict[str, Recipe] = {
+    "official": Recipe(
+        origin="gifale95/eeg_encoding, 02_eeg_preprocessing (Gifford et al. 2022)",
+        sfreq=100.0,
+        tmax=0.8,
+        tmin_kept=-0.2,
+        channels=None,
+        kept=None,
+        normalisation="time",
+        fitted_on=PARTS,
+        shuffled=True,
+        dtype="float32",
+    ),
+    "nice": _recipe_at_250("eeyhsong/NICE-EEG, preprocessing.py", True, "float32"),
+    "ubp": _UBP,
+    "neurobridge": _NEUROBRIDGE,
+    "neurobridge-zscore": replace(
+        _NEUROBRIDGE, origin="feroooooo/NeuroBridge, preprocess_eeg.py --zscore", normalisation="zscore"
+    ),
+    # What arXiv 2602.07495 decodes from: UBP's whitened recordings, of which it reads the posterior channels.
+    "hvf": replace(_UBP, origin="ssshamiii/Brain-HIVE (arXiv 2602.07495): UBP's, posterior channels", kept=POSTERIOR),
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name (hyphen or underscore); HvfError naming the nearest if there is none."""
+    key = name.replace("_", "-")
+    if key not in RECIPES:
+        raise HvfError(f"unknown recipe {name!r}{did_you_mean(key, RECIPES)}; there are {', '.join(RECIPES)}")
+    return RECIPES[key]
+
+
+def units(recipe: Recipe) -> str:
+    """What the values are in after a recipe, in words."""
+    return "standard deviations of the " + ("channel" if recipe.normalisation == "zscore" else "whitened noise")
+
+
+def window(recipe: Recipe, sfreq: float) -> tuple[int, int]:
+    """First sample and one past the last of an epoch, counted from the onset, at the recording's rate."""
+    return round(recipe.tmin * sfreq), round(recipe.tmax * sfreq) + 1
+
+
+@lru_cache(maxsize=8)
+def epoch_operator(recipe: Recipe, sfreq: float) -> np.ndarray:
+    """The matrix (N, T) that takes a window of the recording to its epoch: baseline, resampling and crop in one.
+
+    All three are linear in the samples. The resampling is MNE's own, seen through what it makes of the unit vectors.
+    """
+    start, stop = window(recipe, sfreq)
+    operator_NT = np.eye(stop - start)
+    if recipe.sfreq != sfreq:
+        settings: Any = {"npad": "auto", "window": "auto", "pad": "edge"}  # the defaults of Epochs.resample
+        operator_NT = mne.filter.resample(operator_NT, recipe.sfreq, sfreq, **settings, verbose="error")
+    baseline_N = (np.arange(start, stop) <= 0) / (1 - start)
+    operator_NT = operator_NT - np.outer(baseline_N, operator_NT.sum(axis=0))
+    first = round((recipe.tmin_kept - recipe.tmin) * recipe.sfreq)
+    return np.ascontiguousarray(operator_NT[:, first:])
+
+
+class Workers:
+    """Threads over blocks of epochs; numpy's own are off meanwhile."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+
+    def blocks(self, n: int, work: Callable[[slice], _T], step: int = _BLOCK) -> Iterator[_T]:
+        """`work` on consecutive slices of range(n), results in their order."""
+        return self._pool.map(work, [slice(i, min(i + step, n)) for i in range(0, n, step)])
+
+    def submit(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
+        return self._pool.submit(work, *arguments)
+
+
+@contextmanager
+def workers(jobs: int | None = None) -> Iterator[Workers]:
+    """`jobs` threads, by default one per core that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(cores if jobs is None else max(1, jobs))
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield Workers(pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cut_epochs(
+    raw_CN: np.ndarray, channels: np.ndarray, first_E: np.ndarray, operator_NT: np.ndarray, out_ECT: np.ndarray
+) -> np.ndarray:
+    """Fill `out_ECT` with the epochs whose windows begin at the samples `first_E`.
+
+    Returns each channel's largest magnitude, (C,), NaN or infinite where a value is.
+    """
+    n, t = operator_NT.shape
+    c = len(channels)
+    together = (np.diff(channels) == 1).all()  # rows that lie together are cut without copying them twice
+    rows = slice(channels[0], channels[-1] + 1) if together else channels
+    x_ECN = np.empty((_TILE, c, n))
+    peak_C = np.zeros(c)
+    for start in range(0, len(first_E), _TILE):
+        tile = first_E[start : start + _TILE]
+        for x_CN, first in zip(x_ECN, tile, strict=False):
+            x_CN[:] = raw_CN[rows, first : first + n]
+        out = out_ECT[start : start + len(tile)]
+        np.matmul(x_ECN[: len(tile)].reshape(-1, n), operator_NT, out=out.reshape(-1, t))
+        np.maximum(peak_C, np.maximum(out.max(axis=(0, 2)), -out.min(axis=(0, 2))), out=peak_C)
+    return peak_C
+
+
+def choose_repeats(codes_E: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which presentations of each image are kept, and in what order: (image codes (I,), indices of events (I, R)).
+
+    Of all an image has, in time order, a seeded permutation takes the first `repeats`; even where there are no more.
+    Every image needs at least so many.
+    """
+    codes_I, counts_I = np.unique(codes_E, return_counts=True)
+    by_code = np.split(np.argsort(codes_E, kind="stable"), np.cumsum(counts_I)[:-1])
+    chosen = {n: _permutation(n, repeats) for n in set(counts_I.tolist())}
+    return codes_I, np.stack([events[chosen[len(events)]] for events in by_code])
+
+
+def _permutation(n: int, first: int | None = None) -> np.ndarray:
+    return np.asarray(shuffle(np.arange(n), random_state=SEED, n_samples=first))
+
+
+def order_of_repeats(total: int) -> np.ndarray:
+    """Where the seeded order puts each repeat when those of all sessions are put together, (R,)."""
+    return np.argsort(_permutation(total))
+
+
+def shrunk_covariances(x_BCN: np.ndarray) -> np.ndarray:
+    """Ledoit-Wolf covariances of B sets of N samples of C features, (B, C, C).
+
+    Equal to `sklearn.discriminant_analysis._cov(X, shrinkage="auto")` of each: the features are standardised, shrunk
+    towards the identity and scaled back, in closed form.
+    """
+    _, c, n = x_BCN.shape
+    x_BCN = x_BCN - x_BCN.mean(axis=2, keepdims=True)
+    cov_BCC = x_BCN @ x_BCN.swapaxes(1, 2) / n
+    variance_BC = np.diagonal(cov_BCC, axis1=1, axis2=2).copy()
+    variance_BC[variance_BC == 0] = 1.0  # as StandardScaler does with a constant feature
+    scale_BC = np.sqrt(variance_BC)
+    corr_BCC = cov_BCC / scale_BC[:, :, None] / scale_BC[:, None, :]
+    trace_B = np.trace(corr_BCC, axis1=1, axis2=2)
+    square_B = np.einsum("bij,bij->b", corr_BCC, corr_BCC)
+    norm_BN = np.matmul((1 / variance_BC)[:, None, :], x_BCN * x_BCN)[:, 0]
+    beta_B = ((norm_BN**2).sum(axis=1) / n - square_B) / (c * n)
+    delta_B = (square_B - trace_B**2 / c) / c
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shrinkage_B = np.where(delta_B > 0, np.minimum(beta_B, delta_B) / delta_B, 0.0)
+    out_BCC = (1 - shrinkage_B)[:, None, None] * cov_BCC
+    diagonal = np.arange(c)
+    out_BCC[:, diagonal, diagonal] += (shrinkage_B * trace_B / c)[:, None] * variance_BC
+    return out_BCC
+
+
+def mean_covariance(x_IRCT: np.ndarray, over: str, pool: Workers) -> np.ndarray:
+    """Mean of the covariances of all epochs over their samples, or of all images and samples over repeats, (C, C)."""
+    n_images, r, c, t = x_IRCT.shape
+
+    def of_epochs(rows: slice) -> np.ndarray:
+        return shrunk_covariances(x_IRCT[rows].reshape(-1, c, t)).sum(axis=0)
+
+    def of_samples(rows: slice) -> np.ndarray:
+        x_CIT_R = np.moveaxis(x_IRCT[rows], (2, 0, 3, 1), (0, 1, 2, 3))
+        if r == 2:  # both lie as far from their mean: one direction, and nothing to shrink
+            half = ((x_CIT_R[..., 0] - x_CIT_R[..., 1]) / 2).reshape(c, -1)
+            return half @ half.T
+        return shrunk_covariances(np.ascontiguousarray(x_CIT_R.reshape(c, -1, r).swapaxes(0, 1))).sum(axis=0)
+
+    work, count = (of_epochs, n_images * r) if over == "epochs" else (of_samples, n_images * t)
+    return sum(pool.blocks(n_images, work, max(1, 32 // r)), start=np.zeros((c, c))) / count
+
+
+def inverse_root(cov_CC: np.ndarray, ch_names: Sequence[str]) -> np.ndarray:
+    """The matrix to the power -1/2. Raises HvfError, naming channels, if it has none."""
+    value_C, vector_CC = np.linalg.eigh(cov_CC)
+    if value_C[0] <= value_C[-1] * len(value_C) * np.finfo(float).eps:
+        worst = np.argsort(-np.abs(vector_CC[:, 0]))[:3]
+        names = ", ".join([ch_names[int(i)] for i in np.sort(worst)])
+        raise HvfError(
+            f"the channels are not independent, so that their noise cannot be whitened: look at {names} (copies of "
+            "one another, bridged, or all referenced to their own mean?)"
+        )
+    return vector_CC / np.sqrt(value_C) @ vector_CC.T
+
+
+def normaliser(
+    recipe: Recipe, fitted: Iterable[np.ndarray], ch_names: Sequence[str], pool: Workers
+) -> tuple[np.ndarray, np.ndarray]:
+    """(matrix (C, C), shift (C, 1)): `matrix @ x_CT - shift` normalises an epoch of the session.
+
+    `fitted` are the epochs (I, R, C, T) of the parts that the recipe fits.
+    """
+    fitted = list(fitted)
+    if recipe.normalisation != "zscore":
+        covariances = [mean_covariance(x_IRCT, recipe.normalisation, pool) for x_IRCT in fitted]
+        return inverse_root(np.mean(covariances, axis=0), ch_names), np.zeros((len(ch_names), 1))
+    count = sum(x.shape[0] * x.shape[1] * x.shape[3] for x in fitted)
+
+    def total(of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        sums = (s for x in fitted for s in pool.blocks(len(x), lambda rows, x=x: of(x[rows])))
+        return sum(sums, start=np.zeros(len(ch_names))) / count
+
+    mean_C = total(lambda x_IRCT: x_IRCT.sum(axis=(0, 1, 3)))
+    deviation_C = np.sqrt(total(lambda x_IRCT: ((x_IRCT - mean_C[:, None]) ** 2).sum(axis=(0, 1, 3))))
+    return np.diag(1 / deviation_C), (mean_C / deviation_C)[:, None]
