@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
 
-from hvf import presets
+from hvf import cli_data, presets
 from hvf.config import EXECUTION_ONLY, Config, HvfError, did_you_mean, flatten, with_settings
 from hvf.runs import Run, cache_dir, check_writable, write_json
 
@@ -42,6 +42,7 @@ Int = Annotated[int | None, arg(metavar="N", constructor=int, help_behavior_hint
 Float = Annotated[float | None, arg(metavar="X", constructor=float, help_behavior_hint="")]
 Word = Annotated[str | None, arg(metavar="NAME", constructor=str, help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="PATH", constructor=Path, help_behavior_hint="")]
+Words = Annotated[tuple[str, ...] | None, arg(metavar="NAME [NAME ...]", help_behavior_hint="")]
 Specs = Annotated[tuple[str, ...] | None, arg(metavar="SPEC [SPEC ...]", help_behavior_hint="")]
 
 
@@ -51,9 +52,9 @@ class _Stage:
 
     preset: Annotated[str, arg(metavar="NAME")] = "mini"  # a whole configuration: mini, things-eeg, things-meg
     study: Word = None  # simulated-eeg (the default), simulated-meg, or files
-    subject: Int = None  # whose responses, for a simulated study (default: 8)
-    trials: Folder = None  # your own responses: .npy (N, C) or (N, C, T), or -epo.fif
-    images: Folder = None  # the images they answer, in the same order: folder or zip
+    subject: Int = None  # whose responses, of a simulated study or of a folder of trials (default: 8)
+    trials: Folder = None  # responses: prepared ones (file or folder), .npy (N, C) or (N, C, T), or -epo.fif
+    images: Folder = None  # the images they answer: folder or zip; in the same order, unless the trials name them
     test_images: Int = None  # how many of your images are held out for testing (default: 200)
     targets: Specs = None  # visual encoders to decode towards, e.g. openclip:mini-vit vae:mini
     epochs: Int = None  # passes of brain training over the images
@@ -190,11 +191,23 @@ class Embed:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run again from the files it left. Exit code 1 if something is wrong with it."""
+    """Measure a run again from the files it left, or anybody's pictures. Exit code 1 if a run has something wrong."""
 
-    run: Annotated[Positional[Path], arg(metavar="RUN", help_behavior_hint="")]  # a run folder
+    run: Annotated[Positional[Path | None], arg(metavar="[RUN]", help_behavior_hint="")] = None  # a run folder
+    recons: Folder = None  # instead of a run: a folder or zip of reconstructions, rounds in sub-folders or as _0 _1 ...
+    images: Folder = None  # and of the images that were seen, matched by name, or by order where no names match
+    metrics: Words = None  # which figures, e.g. pixcorr ssim clip (default: all that this machine has the networks for)
+    weights: Folder = None  # a folder of network weights, beside those of torchvision and the Hub
+    out: Folder = None  # a folder for the figures, of each image too (default: they are only shown)
 
     def __call__(self) -> int:
+        if self.recons is not None or self.images is not None:
+            return self._evaluate_pictures()
+        if self.run is None:
+            raise HvfError("name a folder: hvf evaluate RUN, or give --recons and --images")
+        for name in ("metrics", "weights", "out"):
+            if getattr(self, name) is not None:
+                raise HvfError(f"--{name} belongs to --recons and --images; a run is measured as its settings say")
         run = Run.open(self.run)
         check_writable(run.path)
         from hvf import decoder
@@ -204,6 +217,27 @@ class Evaluate:
         for finding in findings:
             print(f"hvf: {finding}", file=sys.stderr)
         return 1 if findings else 0
+
+    def _evaluate_pictures(self) -> int:
+        if self.run is not None:
+            raise HvfError("measure either a run or --recons and --images, not both")
+        if self.recons is None or self.images is None:
+            raise HvfError("--recons and --images belong together: what was drawn and what was seen")
+        if self.out is not None and (self.out / "metrics.json").exists():
+            raise HvfError(f"{self.out} holds figures already: choose another --out")
+        from hvf import evaluation
+
+        found = evaluation.evaluate_pictures(self.recons, self.images, self.metrics, self.out, weights=self.weights)
+        rounds = f", {found.protocol['rounds']} rounds" if found.protocol["rounds"] > 1 else ""
+        title = (
+            f"{self.recons.name}: {found.protocol['pairs']} pictures{rounds}, matched by {found.protocol['matched_by']}"
+        )
+        _show(found.metrics, title)
+        for name, reason in found.not_computed.items():
+            print(f"not computed: {name}: {reason}")
+        if self.out is not None:
+            print(f"wrote {self.out}")
+        return 0
 
 
 @dataclass(frozen=True)
@@ -226,6 +260,7 @@ class Report:
         return 0
 
 
+GROUPS = {"data": cli_data.COMMANDS}  # `hvf data prepare ...`
 COMMANDS = {
     "reconstruct": Reconstruct,
     "retrieve": Retrieve,
@@ -259,6 +294,8 @@ def run_name(config: Config) -> str:
     data = config.data
     if data.study == "files":
         words = [Path(data.trials or "files").stem]
+        if Path(data.trials or "").is_dir():  # of several subjects
+            words.append(f"sub-{data.subject:02d}")
     else:
         words = [f"sub-{data.subject:02d}", data.study.removeprefix("simulated-")]
     if config.name != "mini":
@@ -278,27 +315,44 @@ def run_name(config: Config) -> str:
 
 def _parse(argv: list[str]) -> Callable[[], int]:
     """The command that `argv` asks for; misspelt commands and options are answered with the nearest one."""
-    if not argv:
-        argv = ["--help"]
+    group = GROUPS.get(argv[0]) if argv else None  # `hvf data ...`
+    if group is None:
+        return _parse_among(COMMANDS, "hvf", "Decode what a person saw from EEG or MEG.", argv)
+    return _parse_among(group, f"hvf {argv[0]}", "Recordings: fetched, checked, and made into trials.", argv[1:])
+
+
+def _parse_among(commands: Mapping[str, Any], prog: str, description: str, argv: list[str]) -> Callable[[], int]:
+    if not argv or argv == ["--help"] or argv == ["-h"]:
+        print(_overview(commands, prog, description))
+        raise SystemExit(0)
     name = argv[0]
-    if not name.startswith("-") and name not in COMMANDS:
-        raise HvfError(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
-    if name in COMMANDS:
-        known = [f"--{f.name.replace('_', '-')}" for f in fields(COMMANDS[name])] + ["--help"]
+    if not name.startswith("-") and name not in commands:
+        known = [*commands, *(GROUPS if commands is COMMANDS else ())]
+        raise HvfError(f"unknown command {name!r}{did_you_mean(name, known)}")
+    if name in commands:
+        known = [f"--{f.name.replace('_', '-')}" for f in fields(commands[name])] + ["--help"]
         for word in argv[1:]:
             option = word.split("=")[0]
             if option.startswith("--") and option not in known:
-                raise HvfError(f"hvf {name} has no option {option!r}{did_you_mean(option, known)}")
+                raise HvfError(f"{prog} {name} has no option {option!r}{did_you_mean(option, known)}")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="hvf", description="Decode what a person saw from EEG or MEG.", args=argv
-            )
+            return tyro.extras.subcommand_cli_from_dict(dict(commands), prog=prog, description=description, args=argv)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise HvfError(_one_line(complaint.getvalue())) from None
+
+
+def _overview(commands: Mapping[str, Any], prog: str, description: str) -> str:
+    """The commands, one line each."""
+    groups = GROUPS if commands is COMMANDS else {}
+    told = {name: command.__doc__.splitlines()[0] for name, command in commands.items()}
+    told |= {name: f"Recordings: {', '.join(group)}." for name, group in groups.items()}
+    lines = [f"  {name:12} {what}" for name, what in told.items()]
+    more = f"{prog} COMMAND --help says more."
+    return "\n".join([f"usage: {prog} COMMAND ...", "", description, "", *lines, "", more])
 
 
 def _one_line(box: str) -> str:

@@ -1,29 +1,31 @@
 """Pairs of pictures, or of their features, to numbers: the field's reconstruction metrics, exactly as it defines them.
 
-Shapes: N pairs, R rounds, D features, H and W pixels. Every metric returns one number per image, because galleries,
-intervals and paired tests need them; `summarise` turns those into the `{"value", "ci95", "n"}` of a metrics.json.
-Higher is better, except for `correlation_distance`. Definitions: MindEye's (Scotti et al., 2023), as its peers share
-them. Networks are not loaded here: two-way scores take features that somebody else computed.
+Shapes: N pairs, R rounds, D features, H and W pixels, C channels. Every metric returns one number per image, because
+galleries, intervals and paired tests need them; `summarise` turns those into the `{"value", "ci95", "n"}` of a
+metrics.json. Higher is better, except for `correlation_distance`. Definitions: MindEye's (Scotti et al., 2023), as its
+peers share them. Networks are not loaded here: two-way scores take features that somebody else computed.
+
+What belongs to the seen pictures is computed once, however many rounds there are: see `PixelMeter` and `SeenFeatures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
-from skimage.color import rgb2gray
-from skimage.metrics import structural_similarity
 
 from hvf.config import HvfError
 
 FIRST_SIZE = 256  # both sets go to 256 × 256 before anything else, so that pictures of any size can be compared
 PIXEL_SIZE = 425  # the size at which pixels are compared; NSD's stimulus size, kept by everyone since
-CHUNK = 8  # pairs resized at once: wide enough for the resize kernel, small enough to stay in cache
+SIGMA, RADIUS = 1.5, 5  # of SSIM's Gaussian window: 11 × 11 pixels
+C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for a data range of 1
+GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)  # scikit-image's rgb2gray
 
 
 def pixcorr(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> np.ndarray:
-    """Pearson correlation of the pixels of each pair, (N,) float64.
+    """Pearson correlation of the pixels of each pair, (N,) float64, or (R, N) for reconstructions (R, N, H, W, 3).
 
     Pictures are uint8, or floats in 0..1, (N, H, W, 3); the two sets may differ in size unless `first` is None.
     `first` names the route to 425 × 425 (bilinear, antialiased): 256 (the default, MindEye's) and 512 resize to that
@@ -31,25 +33,112 @@ def pixcorr(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> np.ndarr
     0.005, so a table has to say which one it took. A constant picture has no correlation: its entry is NaN.
     Raises HvfError if the two sets do not pair.
     """
-    return np.concatenate([_pearson(_flat(a), _flat(b)) for a, b in _resized_pairs(reals_NHWC, recons_NHWC, first)])
+    return _measured(reals_NHWC, recons_NHWC, first)["pixcorr"]
 
 
 def ssim(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> np.ndarray:
-    """Structural similarity of each pair on 2-D grey pictures at 425 × 425, (N,) float64.
+    """Structural similarity of each pair on 2-D grey pictures at 425 × 425, (N,) or (R, N) float64.
 
     Pictures and `first` as in `pixcorr`; the route changes SSIM by up to 0.02. Gaussian window, sigma 1.5, population
     covariance, data range 1 (Wang et al., 2004). This is what scikit-image 0.20 and later compute from the peers'
     call; with 0.19 the same call took columns for channels and gave about 0.075 more.
     Raises HvfError if the two sets do not pair.
     """
-    return np.concatenate([_ssim(a, b) for a, b in _resized_pairs(reals_NHWC, recons_NHWC, first)])
+    return _measured(reals_NHWC, recons_NHWC, first)["ssim"]
 
 
 def pixel_scores(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> dict[str, np.ndarray]:
     """`{"pixcorr": (N,), "ssim": (N,)}`, as the two functions give them but with the resizing done once."""
-    scores = [(_pearson(_flat(a), _flat(b)), _ssim(a, b)) for a, b in _resized_pairs(reals_NHWC, recons_NHWC, first)]
-    pixels, structure = zip(*scores, strict=True)
-    return {"pixcorr": np.concatenate(pixels), "ssim": np.concatenate(structure)}
+    return _measured(reals_NHWC, recons_NHWC, first)
+
+
+class PixelMeter:
+    """PixCorr and SSIM of any number of reconstructions against one seen picture after another.
+
+    Works in arrays that it makes once: making them anew would cost more than the arithmetic. Hence one thread each.
+    """
+
+    def __init__(self, first: int | None = FIRST_SIZE) -> None:
+        self._first = first
+        self._wide, self._narrow = PIXEL_SIZE, PIXEL_SIZE - 2 * RADIUS
+        self._seen_3HW, self._drawn_3HW = (np.empty((3, self._wide, self._wide), np.float32) for _ in range(2))
+        self._grey_x, self._grey_y, self._product = (np.empty((self._wide, self._wide)) for _ in range(3))
+        self._half = np.empty((self._narrow, self._wide))
+        # Of the seen picture x: means, their squares, means of squares; of the drawn y and of both: the same, and xy.
+        self._x, self._xx, self._x2, self._y, self._yy, self._y2, self._xy, self._m = (
+            np.empty((self._narrow, self._narrow)) for _ in range(8)
+        )
+        self._norm = float("nan")
+
+    def see(self, picture_HWC: np.ndarray) -> None:
+        """Take a seen picture, uint8 or floats in 0..1, and work out once what every reconstruction needs of it."""
+        self._load(picture_HWC, self._seen_3HW, self._grey_x)
+        self._norm = _centre(self._seen_3HW)
+        self._blur(self._grey_x, self._x)
+        np.multiply(self._x, self._x, out=self._xx)
+        self._blur(np.multiply(self._grey_x, self._grey_x, out=self._product), self._x2)
+
+    def score(self, picture_HWC: np.ndarray) -> dict[str, float]:
+        """`{"pixcorr", "ssim"}` of a reconstruction, uint8 or floats in 0..1; PixCorr is NaN if either is constant."""
+        self._load(picture_HWC, self._drawn_3HW, self._grey_y)
+        similarity = self._similarity()  # before the pixels are centred in place
+        norm = _centre(self._drawn_3HW)
+        r = float(np.clip(_dot(self._seen_3HW, self._drawn_3HW) / (self._norm * norm), -1.0, 1.0))
+        return {"pixcorr": r, "ssim": similarity}
+
+    def _load(self, picture_HWC: np.ndarray, pixels_3HW: np.ndarray, grey_HW: np.ndarray) -> None:
+        first_HWC = picture_HWC if self._first is None else resized(picture_HWC, self._first, self._first)
+        resized(first_HWC, self._wide, self._wide, out_3HW=pixels_3HW)
+        # In double precision: variances are small differences of large numbers, single costs SSIM up to 1e-5.
+        grey_HW[...] = (GREY @ pixels_3HW.reshape(3, -1)).reshape(grey_HW.shape)
+
+    def _similarity(self) -> float:
+        """Mean SSIM over every window that lies inside the picture."""
+        x, xx, y, yy, y2, xy, m = self._x, self._xx, self._y, self._yy, self._y2, self._xy, self._m
+        self._blur(self._grey_y, y)
+        self._blur(np.multiply(self._grey_y, self._grey_y, out=self._product), y2)
+        self._blur(np.multiply(self._grey_x, self._grey_y, out=self._product), xy)
+        np.multiply(y, y, out=yy)
+        yy += xx  # squares of both means
+        y2 += self._x2
+        y2 -= yy  # variances of both
+        np.multiply(x, y, out=m)
+        xy -= m  # covariance
+        for part, constant in ((m, C1), (xy, C2)):
+            part *= 2
+            part += constant
+        yy += C1
+        y2 += C2
+        m *= xy
+        yy *= y2
+        m /= yy
+        return float(m.mean())
+
+    def _blur(self, grey_HW: np.ndarray, out_HW: np.ndarray) -> None:
+        window = _window(self._wide)
+        window.down(grey_HW, self._half)
+        window.across(self._half, out_HW)
+
+
+def resized(picture_HWC: np.ndarray, height: int, width: int, out_3HW: np.ndarray | None = None) -> np.ndarray:
+    """A picture, uint8 or floats in 0..1, as float32 of another size: torchvision's bilinear Resize, as on tensors.
+
+    Resizing is linear in the pixels, along one axis and then along the other: matrices do it, with torch's own weights.
+    Returns (height, width, 3); memory lies as (3, height, width), which `out_3HW` may give.
+    """
+    x_3HW = np.ascontiguousarray(picture_HWC.transpose(2, 0, 1), dtype=np.float32)
+    if picture_HWC.dtype == np.uint8:
+        x_3HW = x_3HW / np.float32(255)
+    out_3HW = np.empty((3, height, width), np.float32) if out_3HW is None else out_3HW
+    if x_3HW.shape == out_3HW.shape:
+        out_3HW[...] = x_3HW
+    else:
+        down, across = _resizing(x_3HW.shape[1], height), _resizing(x_3HW.shape[2], width)
+        half_HW = np.empty((height, x_3HW.shape[2]), np.float32)
+        for x_HW, out_HW in zip(x_3HW, out_3HW, strict=True):
+            down.down(x_HW, half_HW)
+            across.across(half_HW, out_HW)
+    return out_3HW.transpose(1, 2, 0)
 
 
 def two_way(features_real, features_recon) -> np.ndarray:
@@ -59,7 +148,7 @@ def two_way(features_real, features_recon) -> np.ndarray:
     of the N - 1 other reals whose correlation with reconstruction j is strictly below the diagonal's: a tie is a miss,
     and so is a constant feature vector. Chance is 0.5, see `two_way_chance`. Raises HvfError below two pairs.
     """
-    return two_way_counts(features_real, features_recon) / (len(features_real) - 1)
+    return two_way_shares(_cross_correlation(features_real, features_recon))
 
 
 def two_way_counts(features_real, features_recon) -> np.ndarray:
@@ -68,18 +157,30 @@ def two_way_counts(features_real, features_recon) -> np.ndarray:
     return (r_NN < np.diagonal(r_NN)).sum(axis=0)
 
 
+def two_way_shares(r_NN: np.ndarray) -> np.ndarray:
+    """`two_way` of correlations already there: real i by reconstruction j, (N, N), or (R, N, N) to give (R, N)."""
+    own_N = np.diagonal(r_NN, axis1=-2, axis2=-1)
+    return (r_NN < own_N[..., None, :]).sum(axis=-2) / (r_NN.shape[-1] - 1)
+
+
 def two_way_chance(features_real, features_recon, permutations: int = 10_000, seed: int = 0) -> dict:
     """What `two_way` averages to when reconstructions are paired with reals at random: `{"value", "ci95", "n"}`.
 
     The interval holds 95 % of random pairings of these very features, so it knows their likeness to each other, which
     a binomial interval does not. The value is 0.5, less whatever ties take away.
     """
-    r_NN = _cross_correlation(features_real, features_recon)
-    n = len(r_NN)
-    share_NN = np.empty_like(r_NN)
-    for column in range(n):  # share_NN[i, j]: the score of reconstruction j, were real i its own
-        share_NN[:, column] = np.searchsorted(np.sort(r_NN[:, column]), r_NN[:, column], side="left") / (n - 1)
-    share_NN[np.isnan(r_NN)] = 0.0
+    return chance_of(_cross_correlation(features_real, features_recon), permutations, seed)
+
+
+def chance_of(r_NN: np.ndarray, permutations: int = 10_000, seed: int = 0) -> dict:
+    """`two_way_chance` of correlations already there, (N, N) or (R, N, N): all rounds of an image move together."""
+    r_RNN = r_NN.reshape(-1, *r_NN.shape[-2:])
+    n = r_RNN.shape[-1]
+    share_NN = np.zeros((n, n))  # share_NN[i, j]: the score of reconstruction j, were real i its own
+    for r in r_RNN:
+        for column in range(n):
+            share = np.searchsorted(np.sort(r[:, column]), r[:, column], side="left") / (n - 1)
+            share_NN[:, column] += np.where(np.isnan(r[:, column]), 0.0, share) / len(r_RNN)
     rng = np.random.default_rng(seed)
     columns = np.arange(n)
     means = [share_NN[rng.permutation(n), columns].mean() for _ in range(permutations)]
@@ -92,7 +193,42 @@ def correlation_distance(features_real, features_recon) -> np.ndarray:
 
     Features are (N, D) or (N, ...). EffNet-B and SwAV scores are means of this. Raises HvfError on unequal shapes.
     """
-    return 1.0 - _pearson(*_paired_features(features_real, features_recon))
+    real_ND, recon_ND = _paired_features(features_real, features_recon)
+    return 1.0 - SeenFeatures(real_ND).correlation(recon_ND, np.arange(len(real_ND)))
+
+
+class SeenFeatures:
+    """Features of the seen pictures (N, D), prepared once, to be correlated with those of many reconstructions.
+
+    Features may be (N, ...). Correlations are Pearson's r, or with ``centre`` false the cosine.
+    """
+
+    def __init__(self, features_ND, centre: bool = True) -> None:
+        self._centre = centre
+        self._seen_ND, self._norm_N = self._with_norms(features_ND)
+
+    def correlations(self, features_MD) -> np.ndarray:
+        """(N, M) float64: seen picture i with reconstruction j, the off-diagonal block of np.corrcoef."""
+        drawn_MD, norm_M = self._with_norms(features_MD)
+        # Divided one side at a time, as np.corrcoef does: correlations that tie there have to tie here.
+        r_NM = self._seen_ND @ drawn_MD.T / self._norm_N[:, None] / norm_M[None, :]
+        return np.clip(r_NM, -1.0, 1.0)
+
+    def correlation(self, features_MD, which_M: np.ndarray) -> np.ndarray:
+        """(M,) float64: reconstruction j with the seen picture ``which_M[j]``."""
+        drawn_MD, norm_M = self._with_norms(features_MD)
+        products_M = np.einsum("md,md->m", self._seen_ND[which_M], drawn_MD)
+        return np.clip(products_M / (self._norm_N[which_M] * norm_M), -1.0, 1.0)
+
+    def _with_norms(self, features_ND) -> tuple[np.ndarray, np.ndarray]:
+        """In float64, and their norms: NaN for a constant vector (for a zero one, if not centred)."""
+        flat_ND = np.asarray(features_ND).reshape(len(features_ND), -1)
+        x_ND = flat_ND.astype(np.float64)
+        if self._centre:
+            x_ND -= x_ND.mean(axis=1, keepdims=True)
+        norm_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))
+        norm_N[_constant(flat_ND) if self._centre else norm_N == 0] = np.nan
+        return x_ND, norm_N
 
 
 def bootstrap_ci(per_image_N, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
@@ -130,39 +266,91 @@ def summarise(per_image, seed: int = 0) -> dict:
     return {"value": value, "ci95": list(bootstrap_ci(defined_N, seed=seed)), "n": int(defined_N.size)}
 
 
-def _resized_pairs(reals_NHWC, recons_NHWC, first) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Chunks of both sets as (chunk, 3, 425, 425) float32 in 0..1."""
-    reals_NHWC, recons_NHWC = np.asarray(reals_NHWC), np.asarray(recons_NHWC)
-    for name, images in (("seen pictures", reals_NHWC), ("reconstructions", recons_NHWC)):
-        if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+def _measured(reals_NHWC, recons_NHWC, first: int | None) -> dict[str, np.ndarray]:
+    reals_NHWC, recons = _checked(reals_NHWC, recons_NHWC, first)
+    rounds_RNHWC = recons if recons.ndim == 5 else recons[None]
+    scores = {name: np.empty(rounds_RNHWC.shape[:2]) for name in ("pixcorr", "ssim")}
+    meter = PixelMeter(first)
+    for i, real_HWC in enumerate(reals_NHWC):
+        meter.see(real_HWC)
+        for r, drawn_NHWC in enumerate(rounds_RNHWC):
+            for name, value in meter.score(drawn_NHWC[i]).items():
+                scores[name][r, i] = value
+    return scores if recons.ndim == 5 else {name: values_RN[0] for name, values_RN in scores.items()}
+
+
+def _checked(reals_NHWC, recons_NHWC, first: int | None) -> tuple[np.ndarray, np.ndarray]:
+    reals_NHWC, recons = np.asarray(reals_NHWC), np.asarray(recons_NHWC)
+    for name, images, axes in (("seen pictures", reals_NHWC, (4,)), ("reconstructions", recons, (4, 5))):
+        if images.ndim not in axes or images.shape[-1] != 3 or not images.size:
             raise HvfError(f"the {name} should be an array (N, height, width, 3), not {images.shape}")
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise HvfError(f"the {name} should be uint8, or floats in 0..1, not {images.dtype}")
-    if len(reals_NHWC) != len(recons_NHWC):
-        raise HvfError(f"{len(reals_NHWC)} seen pictures but {len(recons_NHWC)} reconstructions: they should pair")
-    if first is None and reals_NHWC.shape != recons_NHWC.shape:
-        raise HvfError(f"without a first resize both sets need one size: {reals_NHWC.shape}, {recons_NHWC.shape}")
-    for start in range(0, len(reals_NHWC), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        yield _resize(reals_NHWC[chunk], first), _resize(recons_NHWC[chunk], first)
+    if len(reals_NHWC) != recons.shape[-4]:
+        raise HvfError(f"{len(reals_NHWC)} seen pictures but {recons.shape[-4]} reconstructions: they should pair")
+    if first is None and reals_NHWC.shape != recons.shape[-4:]:
+        raise HvfError(f"without a first resize both sets need one size: {reals_NHWC.shape}, {recons.shape}")
+    return reals_NHWC, recons
 
 
-def _resize(images_NHWC: np.ndarray, first: int | None) -> torch.Tensor:
-    x = torch.from_numpy(np.ascontiguousarray(images_NHWC)).permute(0, 3, 1, 2).contiguous()
-    x = x.float() / 255 if images_NHWC.dtype == np.uint8 else x.float()
-    for size in (PIXEL_SIZE,) if first is None else (first, PIXEL_SIZE):
-        x = torch.nn.functional.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=True)
-    return x
+class _Bands:
+    """A matrix (new, old) whose entries lie along its diagonal, as dense blocks: BLAS does those at its best speed."""
+
+    def __init__(self, matrix: np.ndarray, rows: int = 16) -> None:
+        self._blocks = []
+        for start in range(0, len(matrix), rows):
+            block = matrix[start : start + rows]
+            used = np.flatnonzero(block.any(axis=0))
+            old = slice(used[0], used[-1] + 1)
+            self._blocks.append((slice(start, start + len(block)), old, np.ascontiguousarray(block[:, old])))
+
+    def down(self, x_HW: np.ndarray, out_HW: np.ndarray) -> None:
+        """Along the columns: matrix @ x."""
+        for new, old, block in self._blocks:
+            np.matmul(block, x_HW[old], out=out_HW[new])
+
+    def across(self, x_HW: np.ndarray, out_HW: np.ndarray) -> None:
+        """Along the rows: x @ matrix.T."""
+        for new, old, block in self._blocks:
+            np.matmul(x_HW[:, old], block.T, out=out_HW[:, new])
 
 
-def _ssim(reals: torch.Tensor, recons: torch.Tensor) -> np.ndarray:
-    greys = [rgb2gray(x.permute(0, 2, 3, 1).numpy()) for x in (reals, recons)]
-    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    return np.array([structural_similarity(a, b, **settings) for a, b in zip(*greys, strict=True)], dtype=np.float64)
+@lru_cache(maxsize=64)
+def _resizing(old: int, new: int) -> _Bands:
+    """What torch's antialiased bilinear resizing does to one axis: how it resizes the identity."""
+    columns = [  # a few at a time: the identity of a large photograph is larger still
+        torch.nn.functional.interpolate(
+            torch.eye(old)[None, None, :, start : start + 512],
+            (new, min(512, old - start)),
+            mode="bilinear",
+            antialias=True,
+        )[0, 0].numpy()
+        for start in range(0, old, 512)
+    ]
+    return _Bands(np.concatenate(columns, axis=1))
 
 
-def _flat(x: torch.Tensor) -> np.ndarray:
-    return x.flatten(1).numpy()
+@lru_cache(maxsize=1)
+def _window(size: int) -> _Bands:
+    """SSIM's Gaussian window along one axis, at the places where all of it lies inside."""
+    taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
+    matrix = np.zeros((size - 2 * RADIUS, size))
+    for row in range(len(matrix)):
+        matrix[row, row : row + len(taps)] = taps / taps.sum()
+    return _Bands(matrix)
+
+
+def _centre(pixels_3HW: np.ndarray) -> float:
+    """Take the mean from the pixels, in place; their norm then, NaN for a constant picture."""
+    constant = _constant(pixels_3HW.reshape(1, -1))[0]
+    pixels_3HW -= pixels_3HW.mean(dtype=np.float64).astype(np.float32)
+    return float("nan") if constant else float(np.sqrt(_dot(pixels_3HW, pixels_3HW)))
+
+
+def _dot(x_3HW: np.ndarray, y_3HW: np.ndarray) -> float:
+    """Sum of products: in single precision over the fifth part of a row of pixels, in double from there on."""
+    x, y = x_3HW.reshape(-1, PIXEL_SIZE // 5), y_3HW.reshape(-1, PIXEL_SIZE // 5)
+    return float(np.einsum("ij,ij->i", x, y).sum(dtype=np.float64))
 
 
 def _paired_features(features_real, features_recon) -> tuple[np.ndarray, np.ndarray]:
@@ -172,27 +360,15 @@ def _paired_features(features_real, features_recon) -> tuple[np.ndarray, np.ndar
     return real.reshape(len(real), -1), recon.reshape(len(recon), -1)
 
 
-def _centred(x_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows without their mean, in float64, and their norms; NaN for a row that is constant but for its own rounding."""
-    eps = np.finfo(x_ND.dtype).eps if np.issubdtype(x_ND.dtype, np.floating) else 0.0
-    constant = np.ptp(x_ND, axis=1) <= 8 * eps * np.abs(x_ND).max(axis=1)
-    x = x_ND.astype(np.float64)
-    x -= x.mean(axis=1, keepdims=True)
-    norm = np.sqrt(np.einsum("nd,nd->n", x, x))
-    norm[constant] = np.nan
-    return x, norm
-
-
-def _pearson(a_ND: np.ndarray, b_ND: np.ndarray) -> np.ndarray:
-    (a, norm_a), (b, norm_b) = _centred(a_ND), _centred(b_ND)
-    return np.clip(np.einsum("nd,nd->n", a, b) / (norm_a * norm_b), -1.0, 1.0)
-
-
 def _cross_correlation(features_real, features_recon) -> np.ndarray:
-    """r_NN[i, j]: correlation of real i with reconstruction j, the off-diagonal block of np.corrcoef."""
     real_ND, recon_ND = _paired_features(features_real, features_recon)
     if len(real_ND) < 2:
         raise HvfError("two-way identification needs at least two pairs")
-    (real, norm_real), (recon, norm_recon) = _centred(real_ND), _centred(recon_ND)
-    # Divided one side at a time, as np.corrcoef does: correlations that tie there have to tie here.
-    return np.clip(real @ recon.T / norm_real[:, None] / norm_recon[None, :], -1.0, 1.0)
+    return SeenFeatures(real_ND).correlations(recon_ND)
+
+
+def _constant(x_ND: np.ndarray) -> np.ndarray:
+    """Which rows are constant but for their own rounding, (N,) bool."""
+    eps = np.finfo(x_ND.dtype).eps if np.issubdtype(x_ND.dtype, np.floating) else 0.0
+    low_N, high_N = x_ND.min(axis=1), x_ND.max(axis=1)
+    return high_N - low_N <= 8 * eps * np.maximum(np.abs(low_N), np.abs(high_N))

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
-from scipy.stats import binom
+from scipy.optimize import linear_sum_assignment
+from scipy.special import comb
+from scipy.stats import binom, poisson
 
 from hvf.config import HvfError
 from hvf.metrics import bootstrap_ci
 
-KS = (1, 5)  # the field's two figures: top-1 and top-5
+KS = (1, 5, 10)  # the field's figures: top-1, top-5 and, in fewer papers, top-10
+TIE = 1e-9  # of the largest score: matchings that differ by less are equally good to one_to_one
 
 
 def similarity(z_b_ND, z_f_MD) -> np.ndarray:
@@ -63,12 +66,39 @@ def topk(ranks_N, k: int) -> float:
 
 
 def mean_reciprocal_rank(ranks_N) -> float:
-    """Mean of 1/rank; with one right item per query, also the mean average precision."""
+    """Mean of 1/rank; with one right item per query this is the mean average precision (mAP) that UBP reports."""
     return float((1.0 / np.asarray(ranks_N)).mean())
 
 
+def k_way(ranks_N, n_gallery: int, k: int) -> float:
+    """Expected top-1 when each query's item stands among k - 1 others, drawn at random from a gallery of M.
+
+    ATM's k-way accuracy without its one draw: C(M - rank, k - 1) / C(M - 1, k - 1), averaged over queries.
+    Raises HvfError unless 2 <= k <= M.
+    """
+    if not 2 <= k <= n_gallery:
+        raise HvfError(f"{k}-way accuracy needs 2 to {n_gallery} items, the gallery's size")
+    return float((comb(n_gallery - np.asarray(ranks_N), k - 1) / comb(n_gallery - 1, k - 1)).mean())
+
+
+def one_to_one(scores_NN) -> np.ndarray:
+    """Whether each query gets its own item when all are matched at once, each item given once, (N,) bool.
+
+    The matching has the largest total score (Hungarian method). It uses the whole test set jointly: knowing that no
+    item is seen twice lifts its accuracy above top-1, and it is to be compared with matchings only. Of equally good
+    matchings the one with the fewest right pairs counts, so that here too a tie is a miss. Raises HvfError if a score
+    is not finite, or queries and items are not equally many.
+    """
+    scores_NN = np.array(_array(scores_NN), dtype=np.float64)
+    if scores_NN.ndim != 2 or scores_NN.shape[0] != scores_NN.shape[1] or not np.isfinite(scores_NN).all():
+        raise HvfError(f"one-to-one matching needs finite scores of as many queries as items, not {scores_NN.shape}")
+    np.fill_diagonal(scores_NN, np.diagonal(scores_NN) - TIE * max(float(np.abs(scores_NN).max()), TIE))
+    queries_N, items_N = linear_sum_assignment(scores_NN, maximize=True)
+    return queries_N == items_N
+
+
 def summarise(ranks_N, image_ids: Sequence[str] | None = None) -> dict[str, dict]:
-    """top1, top5, mrr and median_rank as `{"value", "ci95", "n"}`, n the number of images.
+    """top1, top5, top10, mrr (which is mAP) and median_rank as `{"value", "ci95", "n"}`, n the number of images.
 
     The interval draws images again (percentile bootstrap). Ranks of several seeds or splits go in together with
     `image_ids`: then an image's figures are averaged first, because repeating a seed brings no new image.
@@ -103,11 +133,27 @@ def chance(k: int, n_queries: int, n_gallery: int) -> dict:
     return {"value": p, "ci95": [float(low), float(high)], "n": n_queries}
 
 
+def one_to_one_figures(scores_NN) -> dict[str, dict]:
+    """Entries `value` and `chance` of one-to-one matching: the share of right pairs, and that of a random matching.
+
+    The interval of the value draws images again with the matching as it is. A random matching has one right pair on
+    average, however many there are; its interval is the central 95 % of their (Poisson) number.
+    """
+    right_N = one_to_one(scores_NN).astype(float)
+    n = len(right_N)
+    low, high = poisson.ppf([0.025, 0.975], 1) / n
+    chance = {"value": 1 / n, "ci95": [float(low), min(float(high), 1.0)], "n": n}
+    return {"value": interval(right_N), "chance": chance}
+
+
 def figures(z_b_ND, z_f_ND) -> dict[str, dict]:
-    """Entries of a metrics.json for embeddings whose rows pair: retrieval/brain/..., and chance/retrieval/top-k."""
-    ranks_N = ranks(similarity(z_b_ND, z_f_ND))
+    """Entries of a metrics.json for embeddings whose rows pair: retrieval/brain/..., and chance/retrieval/...."""
+    scores_NN = similarity(z_b_ND, z_f_ND)
+    ranks_N = ranks(scores_NN)
     n = len(ranks_N)
+    matched = one_to_one_figures(scores_NN)
     found = {f"retrieval/brain/{name}": entry for name, entry in summarise(ranks_N).items()}
+    found |= {"retrieval/brain/one_to_one": matched["value"], "chance/retrieval/one_to_one": matched["chance"]}
     return found | {f"chance/retrieval/top{k}": chance(k, n, n) for k in KS}
 
 

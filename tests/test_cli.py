@@ -16,7 +16,7 @@ import pytest
 
 import hvf
 from hvf import presets
-from hvf.cli import COMMANDS, FLAGS, main, run_name
+from hvf.cli import COMMANDS, GROUPS, GROUPS, FLAGS, main, run_name
 from hvf.config import Config, HvfError, flatten, with_settings
 from hvf.runs import Run
 
@@ -216,22 +216,32 @@ def test_help_lists_every_command(capsys):
             main(argv)
         assert not stop.value.code
         out = capsys.readouterr().out
-        assert all(f"• {name} " in out for name in COMMANDS)
+        assert all(f"\n  {name} " in out for name in (*COMMANDS, *GROUPS))
+    for argv in (["data"], ["data", "--help"]):
+        with pytest.raises(SystemExit):
+            main(argv)
+        out = capsys.readouterr().out
+        assert all(f"\n  {name} " in out for name in GROUPS["data"])
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_is_explained(capsys, name):
+EVERY = {(name,): command for name, command in COMMANDS.items()}
+EVERY |= {("data", name): command for name, command in GROUPS["data"].items()}
+BY_PLACE = {"evaluate": {"run"}, "report": {"runs"}, "prepare": {"dataset"}, "doctor": {"path"}, "download": {"name"},
+            "simulate": {"dataset"}}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_option_is_explained(capsys, words):
     with pytest.raises(SystemExit):
-        main([name, "--help"])
+        main([*words, "--help"])
     out = capsys.readouterr().out
     lines = [line.strip("│ ") for line in out.splitlines()]
     assert "{None}" not in out
-    for f in fields(COMMANDS[name]):
-        if name in ("evaluate", "report") and f.name != "out":  # named by their place
+    for f in fields(EVERY[words]):
+        if f.name in BY_PLACE.get(words[-1], ()):
             continue
         at = next(i for i, line in enumerate(lines) if line.startswith(f"--{f.name.replace('_', '-')} "))
-        words = " ".join(lines[at : at + 2]).split()[2:]
-        assert len(words) >= 3, lines[at]
+        assert len(" ".join(lines[at : at + 2]).split()[2:]) >= 3, lines[at]
 
 
 def test_ctrl_c_is_one_line_and_130(stages, capsys):

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("prior_training", "brain_training", "eval")
 HEAVY = {"torch", "torchvision", "mne", "diffusers", "transformers", "open_clip", "accelerate", "datasets", "sklearn",
          "skimage", "scipy", "matplotlib", "numpy", "PIL"}  # fmt: skip
-LIGHT = ("__init__", "__main__", "cli", "config", "presets", "progress", "runs")
+LIGHT = ("__init__", "__main__", "cli", "cli_data", "config", "presets", "progress", "runs")
 
 # A room may import lower floors, and itself; neighbours only where the floor says so.
 FLOORS = [
@@ -30,12 +30,12 @@ FLOORS = [
     {"presets", "runs"},
     {"data", "models", "vision"},
     {"metrics", "retrieval"},
-    {"alignment", "reconstruction", "report"},
+    {"alignment", "evaluation", "reconstruction", "report"},
     {"decoder"},
-    {"__init__", "__main__", "cli", *SCRIPTS},
+    {"__init__", "__main__", "cli", "cli_data", *SCRIPTS},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-NEIGHBOURS = {("retrieval", "metrics"), ("__main__", "cli")}
+NEIGHBOURS = {("retrieval", "metrics"), ("__main__", "cli"), ("cli", "cli_data")}
 
 
 def room_of(path: Path, root: Path) -> str:

@@ -235,11 +235,15 @@ def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 def _digest(x_NCT: np.ndarray) -> str:
-    """sha256 of the array's bytes, read in blocks."""
-    digest, flat = hashlib.sha256(), x_NCT.reshape(-1)
-    step = BLOCK_BYTES // x_NCT.itemsize
-    for start in range(0, flat.size, step):
-        digest.update(np.ascontiguousarray(flat[start : start + step]).data)
+    """sha256 of the array's bytes; of a memory map the file is read, whose pages then are not this process's."""
+    digest = hashlib.sha256()
+    if not isinstance(x_NCT, np.memmap):
+        digest.update(np.ascontiguousarray(x_NCT).data)
+        return digest.hexdigest()
+    with open(x_NCT.filename, "rb") as file:
+        file.seek(x_NCT.offset)
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
     return digest.hexdigest()
 
 
