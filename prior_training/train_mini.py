@@ -1,6 +1,6 @@
 """Train the mini models that ship with hvf: a small SDXL (VAE, UNet, text encoders) and two small CLIPs.
 
-    python prior_training/train_mini.py                    # every stage, about two hours on one CPU core
+    python prior_training/train_mini.py                    # every stage, some four hours on one CPU core
     python prior_training/train_mini.py --stages vae unet  # some of them
 
 Pictures and captions are drawn by `hvf.data.pretraining`; test concepts are never seen. Each stage keeps a checkpoint
@@ -21,7 +21,13 @@ import numpy as np
 import open_clip
 import torch
 import tyro
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import compute_snr
 from safetensors.torch import save_file
@@ -38,7 +44,7 @@ from hvf.models import FusionPrior, ip_adapter
 from hvf.runs import write_atomic
 from hvf.vision.cache import embed
 
-Stage = Literal["vae", "clip-resnet", "clip-vit", "unet"]
+Stage = Literal["vae", "clip-resnet", "clip-vit", "unet", "decoder"]
 CONTEXT_LENGTH = 16  # tokens; the longest caption has 10
 TEXT_WIDTH = 64  # of each of the two text encoders
 SIZE = 64  # pixels
@@ -59,7 +65,8 @@ RECIPES: dict[Stage, Recipe] = {
     "vae": Recipe(steps=4000, batch_size=16, learning_rate=1.2e-3),
     "clip-resnet": Recipe(steps=900, batch_size=256, learning_rate=1.5e-3, weight_decay=0.1, ema=0.99),
     "clip-vit": Recipe(steps=500, batch_size=256, learning_rate=1e-3, weight_decay=0.1, ema=0.99),
-    "unet": Recipe(steps=2400, batch_size=64, learning_rate=6e-4, ema=0.998),
+    "unet": Recipe(steps=6000, batch_size=64, learning_rate=6e-4, ema=0.999),
+    "decoder": Recipe(steps=3000, batch_size=16, learning_rate=8e-4),
 }
 
 
@@ -133,12 +140,35 @@ def train_vae(pixels: Tensor, work: Path, out: Path, bf16: bool) -> None:
         x = pixels[indices].float().to(memory_format=torch.channels_last) / 127.5 - 1
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample()).sample
-        distance = sum((functional.avg_pool2d(y - x, k)).abs().mean() for k in (1, 2, 4)) + (y - x).square().mean()
-        return distance + 1e-3 * posterior.kl().mean() / posterior.mean[0].numel()
+        return distance(x, y) + 1e-3 * posterior.kl().mean() / posterior.mean[0].numel()
 
     vae = optimise(vae, loss, len(pixels), RECIPES["vae"], work / "vae.pt", bf16)
     scale = 1 / encode(vae, pixels[:2000]).std().item()
     vae.register_to_config(scaling_factor=round(scale, 4))
+    vae.to(torch.float16).save_pretrained(out / "sdxl" / "vae")
+
+
+def distance(x: Tensor, y: Tensor) -> Tensor:
+    """L1 at three scales and squared error, between pictures (N, 3, H, W)."""
+    return sum((functional.avg_pool2d(y - x, k)).abs().mean() for k in (1, 2, 4)) + (y - x).square().mean()
+
+
+def train_decoder(pixels: Tensor, work: Path, out: Path, bf16: bool) -> None:
+    """The VAE's decoder learns on alone: sharper pictures from the same latents, so that UNet and prior stay valid."""
+    vae = AutoencoderKL.from_pretrained(out / "sdxl" / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+    latents = encode(vae, pixels)
+    spread = 0.1 * latents.std()  # a UNet's latents are never quite those of a picture
+    learnt = (
+        nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True).to(memory_format=torch.channels_last)
+    )
+
+    def loss(indices: Tensor) -> Tensor:
+        x = pixels[indices].float().to(memory_format=torch.channels_last) / 127.5 - 1
+        z = latents[indices] + spread * torch.randn(len(indices), *latents.shape[1:])
+        return distance(x, vae.decode(z.to(memory_format=torch.channels_last)).sample)
+
+    averaged = optimise(learnt, loss, len(pixels), RECIPES["decoder"], work / "decoder.pt", bf16)
+    learnt.load_state_dict(averaged.state_dict())
     vae.to(torch.float16).save_pretrained(out / "sdxl" / "vae")
 
 
@@ -161,7 +191,9 @@ def train_unet(images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16: bo
     vae = AutoencoderKL.from_pretrained(out / "sdxl" / "vae", torch_dtype=torch.float32).eval()
     latents = encode(vae, pixels) * vae.config.scaling_factor
     pipeline = small_sdxl(vae, make_tokenizer(captions))
-    unet, scheduler, encoders = pipeline.unet, pipeline.scheduler, ("text_encoder", "text_encoder_2")
+    unet, encoders = pipeline.unet, ("text_encoder", "text_encoder_2")
+    # Euler's own add_noise gives x + σε, which its pipeline scales before the UNet sees it; this is the scaled one.
+    noising = DDPMScheduler.from_config(pipeline.scheduler.config)
     config = presets.mini()
     features = {spec: torch.from_numpy(embed(images, spec)) for spec in config.targets.specs}
     prior = FusionPrior.for_unet(
@@ -173,7 +205,7 @@ def train_unet(images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16: bo
             getattr(pipeline, name).load_state_dict(getattr(shipped, name).state_dict())
         prior = FusionPrior.from_pretrained(out / "prior", torch_dtype=torch.float32)
     prior.attach(unet)
-    weights_T = torch.clamp(5 / compute_snr(scheduler, torch.arange(scheduler.config.num_train_timesteps)), max=1)
+    weights_T = torch.clamp(5 / compute_snr(noising, torch.arange(noising.config.num_train_timesteps)), max=1)
     learnt = nn.ModuleList([unet, *(getattr(pipeline, name) for name in encoders), prior])
     time_ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], dtype=torch.float32)
 
@@ -183,8 +215,8 @@ def train_unet(images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16: bo
         prompts = [captions[i] if 0.5 <= p < 0.8 else "" for i, p in zip(indices.tolist(), told.tolist(), strict=True)]
         prompt_embeds, _, pooled, _ = pipeline.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=False)
         x_0, noise = latents[indices], torch.randn(n, *latents.shape[1:])
-        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (n,))
-        x_t = scheduler.add_noise(x_0, noise, timesteps)
+        timesteps = torch.randint(0, noising.config.num_train_timesteps, (n,))
+        x_t = noising.add_noise(x_0, noise, timesteps)
         shown = {spec: x[indices] for spec, x in features.items()}
         predicted = prior(unet, x_t, timesteps, prompt_embeds, pooled, time_ids, shown, told >= 0.5)
         return (weights_T[timesteps] * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
@@ -317,7 +349,7 @@ def jitter(x: Tensor) -> Tensor:
 
 
 def main(
-    stages: tuple[Stage, ...] = ("vae", "clip-resnet", "clip-vit", "unet"),
+    stages: tuple[Stage, ...] = ("vae", "clip-resnet", "clip-vit", "unet", "decoder"),
     out: Path = Path("hvf/weights/mini"),
     work: Path = Path("runs/mini"),
     exemplars: int = 6,
@@ -339,6 +371,8 @@ def main(
         print(f"{stage}: {RECIPES[stage]} on {len(pixels)} pictures", flush=True)
         if stage == "vae":
             train_vae(pixels, work, out, bf16)
+        elif stage == "decoder":
+            train_decoder(pixels, work, out, bf16)
         elif stage == "unet":
             train_unet(images, pixels, work, out, bf16, go_on)
         else:
