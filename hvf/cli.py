@@ -378,8 +378,7 @@ def _unless_refused(run: Run) -> Iterator[None]:
 
 def _done(run: Run) -> int:
     """Say where the results are, and show the figures."""
-    simulated = run.config.data.study.startswith("simulated")
-    _show(run.metrics(), run.path.name + (" (simulated)" if simulated else ""))
+    _show(run.metrics(), run.path.name + (" (simulated)" if run.simulated else ""))
     print(f"wrote {run.path}")
     for name in ("metrics.json", "grid.png", "report.html"):
         if run.has(name):

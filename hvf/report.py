@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hvf import runs
-from hvf.config import Config, HvfError, flatten
+from hvf.config import HvfError, flatten
 
 STAGES = {
     "seen": "seen",
@@ -92,7 +92,7 @@ def write_grid(run_path: str | Path, n_rows: int = 8) -> Path:
     grid = _draw_grid(
         pictures,
         [(i, names[i], f"PixCorr {scores.get(i, math.nan):.3f}" if scores else "") for i in chosen],
-        f"{_title(run.config)}. {len(chosen)} of {len(pictures['seen'])} pictures, {how}.",
+        f"{_title(run)}. {len(chosen)} of {len(pictures['seen'])} pictures, {how}.",
     )
     out = run.path / "grid.png"
     runs.write_atomic(out, lambda tmp: grid.save(tmp, optimize=True))
@@ -109,9 +109,9 @@ def _describe(run: runs.Run, anchor: str) -> dict[str, Any]:
     return {
         "anchor": anchor,
         "name": run.path.resolve().name,
-        "title": _title(run.config),
-        "simulated": _simulated(run.config),
-        "protocol": retrieval.get("protocol") or _protocol(run.config, retrieval),
+        "title": _title(run),
+        "simulated": run.simulated,
+        "protocol": retrieval.get("protocol") or _protocol(run, retrieval),
         "headline": _headline(metrics),
         "retrieval": _table(metrics, "retrieval", ("brain", "floor", "chance")),
         "reconstruction": _table(metrics, "reconstruction", ("ceiling", "brain", "floor", "chance")),
@@ -291,22 +291,20 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return plots
 
 
-def _simulated(config: Config) -> bool:
-    return config.data.study.startswith("simulated")
+def _title(run: runs.Run) -> str:
+    data = run.config.data
+    if data.study != "files":
+        return f"Simulated {data.study.removeprefix('simulated-').upper()}, subject {data.subject}"
+    name = Path(data.trials).name if data.trials else data.study
+    return f"{name} (simulated)" if run.simulated else name
 
 
-def _title(config: Config) -> str:
-    data = config.data
-    if not _simulated(config):
-        return Path(data.trials).name if data.trials else data.study
-    return f"Simulated {data.study.removeprefix('simulated-').upper()}, subject {data.subject}"
-
-
-def _protocol(config: Config, retrieval: Mapping[str, Any]) -> str:
+def _protocol(run: runs.Run, retrieval: Mapping[str, Any]) -> str:
+    data = run.config.data
     way = f"{len(retrieval['gallery'])}-way, " if retrieval.get("gallery") else ""
-    zero_shot = (
-        "concepts unseen in training" if _simulated(config) else f"held-out images, split {config.data.split_seed}"
-    )
+    note = run.read_json("study.json").get("note", "") if run.has("study.json") else ""
+    unseen = data.study != "files" or "split as prepared" in note
+    zero_shot = "concepts unseen in training" if unseen else f"held-out images, split {data.split_seed}"
     return f"{way}within-subject, {zero_shot}, averaged trials, plain test images as gallery"
 
 

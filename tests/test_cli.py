@@ -16,7 +16,7 @@ import pytest
 
 import hvf
 from hvf import presets
-from hvf.cli import COMMANDS, GROUPS, GROUPS, FLAGS, main, run_name
+from hvf.cli import COMMANDS, FLAGS, GROUPS, main, run_name
 from hvf.config import Config, HvfError, flatten, with_settings
 from hvf.runs import Run
 

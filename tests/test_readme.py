@@ -31,7 +31,7 @@ SHORTER = {
     "brain_training/train.py": ["--seeds", "1", "--config.align.epochs", "1"],
     "brain_training/targets.py": ["--seeds", "1", "--align.epochs", "1"],
 }
-NEEDS_THE_HUB = ("--preset things-eeg",)
+NEEDS_THE_HUB = ("--preset things-eeg", "data download")
 TAKES_HOURS = ("prior_training/train_mini.py",)
 
 
@@ -68,6 +68,10 @@ def test_every_command_runs(tmp_path: Path) -> None:
     for i in range(260):
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(pictures / f"{i:03d}.png")
     subprocess.run([sys.executable, "-m", "zipfile", "-c", "images.zip", "images"], cwd=tmp_path, check=True)
+    for folder in ("drawn", "seen"):
+        (tmp_path / folder).mkdir()
+        for i in range(20):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / folder / f"{i:03d}.png")
     for name in ("prior_training", "brain_training", "eval"):
         (tmp_path / name).symlink_to(ROOT / name)
     for command in COMMANDS:
