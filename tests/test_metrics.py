@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from skimage.color import rgb2gray
+from skimage.metrics import structural_similarity
+from torchvision import transforms
 
 from hvf import metrics
 from hvf.config import HvfError
@@ -75,13 +79,69 @@ def test_pixcorr_of_a_constant_picture_is_undefined(value):
 
 
 def test_pictures_of_any_size_type_and_number_agree():
-    x, y = _pictures(metrics.CHUNK + 3), _pictures(metrics.CHUNK + 3, size=40, seed=1)
+    x, y = _pictures(5), _pictures(5, size=40, seed=1)
     both = metrics.pixel_scores(x, y)
     np.testing.assert_array_equal(both["pixcorr"], metrics.pixcorr(x, y))
     np.testing.assert_array_equal(both["ssim"], metrics.ssim(x, y))
     assert both["ssim"].shape == (len(x),)
     np.testing.assert_allclose(metrics.ssim(x / 255.0, y / np.float32(255)), both["ssim"], atol=1e-6)
     np.testing.assert_allclose(metrics.pixcorr(x[-1:], y[-1:]), both["pixcorr"][-1:], atol=1e-6)
+
+
+@pytest.mark.parametrize(("old", "new"), [((24, 31), (40, 50)), ((600, 90), (256, 256)), ((64, 64), (64, 64))])
+def test_resizing_is_that_of_torchvision(old, new):
+    x = RNG.integers(0, 256, (*old, 3), dtype=np.uint8)
+    as_tensor = torch.from_numpy(x).permute(2, 0, 1).float() / 255
+    want = transforms.Resize(new)(as_tensor).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(metrics.resized(x, *new), want, atol=2e-7)
+    np.testing.assert_allclose(metrics.resized(x / np.float32(255), *new), want, atol=2e-7)
+
+
+def test_pixel_scores_equal_the_obvious_slow_ones():
+    smooth = RNG.random((3, 6, 6, 3)).repeat(9, axis=1).repeat(9, axis=2).astype(np.float32)
+    drawn = np.clip(smooth + 0.2 * RNG.normal(size=smooth.shape), 0, 1).astype(np.float32)
+    drawn[2] = 0.999 + 0.001 * drawn[2]  # nearly saturated: where single precision would show
+    scores = metrics.pixel_scores(smooth, drawn)
+    route = transforms.Compose([transforms.Resize((256, 256)), transforms.Resize((425, 425))])
+    for i in range(3):
+        a, b = (route(torch.from_numpy(x[i]).permute(2, 0, 1)).permute(1, 2, 0).numpy() for x in (smooth, drawn))
+        settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+        assert scores["ssim"][i] == pytest.approx(structural_similarity(rgb2gray(a), rgb2gray(b), **settings), abs=1e-6)
+        assert scores["pixcorr"][i] == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-6)
+
+
+def test_rounds_are_measured_as_if_alone():
+    x, rounds = _pictures(2), np.stack([_pictures(2, seed=s) for s in range(3)])
+    for name, values_RN in metrics.pixel_scores(x, rounds).items():
+        assert values_RN.shape == (3, 2)
+        for r in range(3):
+            np.testing.assert_array_equal(values_RN[r], metrics.pixel_scores(x, rounds[r])[name])
+
+
+def test_two_way_of_rounds_and_their_chance():
+    real = RNG.normal(size=(20, 30))
+    rounds = [real + RNG.normal(size=real.shape) for _ in range(3)]
+    seen = metrics.SeenFeatures(real)
+    r_RNN = np.stack([seen.correlations(recon) for recon in rounds])
+    for shares, recon in zip(metrics.two_way_shares(r_RNN), rounds, strict=True):
+        np.testing.assert_array_equal(shares, metrics.two_way(real, recon))
+    one, three = metrics.chance_of(r_RNN[0], 2000), metrics.chance_of(r_RNN, 2000)
+    assert one == metrics.two_way_chance(real, rounds[0], 2000)
+    assert three["value"] == pytest.approx(0.5)
+    assert three["n"] == 20
+    # Rounds of an image are alike, so that averaging them narrows chance by far less than a factor of sqrt(3).
+    widths = [high - low for low, high in (one["ci95"], three["ci95"])]
+    assert 0.6 < widths[1] / widths[0] <= 1.0
+
+
+def test_features_of_seen_pictures_serve_any_subset():
+    real, recon = RNG.normal(size=(6, 5)), RNG.normal(size=(4, 5))
+    which = np.array([3, 0, 0, 5])
+    seen = metrics.SeenFeatures(real)
+    np.testing.assert_allclose(seen.correlation(recon, which), seen.correlations(recon)[which, np.arange(4)])
+    cosine = metrics.SeenFeatures(real, centre=False).correlation(recon, which)
+    want = [real[i] @ y / np.linalg.norm(real[i]) / np.linalg.norm(y) for i, y in zip(which, recon, strict=True)]
+    np.testing.assert_allclose(cosine, want)
 
 
 def test_correlation_distance():

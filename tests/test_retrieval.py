@@ -82,11 +82,57 @@ def test_figures():
     figures = retrieval.summarise(ranks_N)
     assert figures["top1"]["value"] == 0.5
     assert figures["top5"]["value"] == 0.75
+    assert figures["top10"]["value"] == 1.0
     assert figures["mrr"]["value"] == pytest.approx((1 + 1 + 0.5 + 0.1) / 4)
     assert figures["median_rank"]["value"] == 1.5
     for entry in figures.values():
         assert entry["ci95"][0] <= entry["value"] <= entry["ci95"][1]
         assert entry["n"] == 4
+
+
+def test_k_way_is_what_drawing_distractors_gives():
+    rng = np.random.default_rng(0)
+    scores_NM = rng.integers(20, size=(60, 60))
+    ranks_N = retrieval.ranks(scores_NM)
+    hits = []
+    for i in np.repeat(np.arange(60), 200):
+        others = rng.choice(np.delete(np.arange(60), i), size=3, replace=False)
+        hits.append(scores_NM[i, i] > scores_NM[i, others].max())
+    assert retrieval.k_way(ranks_N, 60, 4) == pytest.approx(np.mean(hits), abs=0.02)
+    assert retrieval.k_way(ranks_N, 60, 60) == retrieval.topk(ranks_N, 1)
+    with pytest.raises(HvfError, match="1-way"):
+        retrieval.k_way(ranks_N, 60, 1)
+
+
+def test_one_to_one_matching_on_worked_matrices():
+    # Query 1 likes item 0 best, but item 0 is worth more to query 0: matched at once, all three are right.
+    scores_NN = np.array([[9, 1, 0], [8, 7, 0], [0, 0, 5]])
+    assert retrieval.ranks(scores_NN).tolist() == [1, 2, 1]
+    assert retrieval.one_to_one(scores_NN).tolist() == [True, True, True]
+    assert retrieval.one_to_one(scores_NN[[1, 0, 2]]).tolist() == [False, False, True]
+    with pytest.raises(HvfError, match="as many queries as items"):
+        retrieval.one_to_one(scores_NN[:2])
+    with pytest.raises(HvfError, match="finite"):
+        retrieval.one_to_one(np.full((2, 2), np.nan))
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, -1e6])
+def test_a_collapsed_encoder_matches_nothing(value):
+    assert not retrieval.one_to_one(np.full((7, 7), value)).any()
+
+
+def test_one_to_one_figures_lie_within_chance_for_random_scores():
+    rng = np.random.default_rng(0)
+    chance = retrieval.one_to_one_figures(rng.normal(size=(50, 50)))["chance"]
+    low, high = chance["ci95"]
+    assert (low, chance["value"]) == (0.0, 0.02)
+    found = [retrieval.one_to_one(rng.normal(size=(50, 50))).mean() for _ in range(200)]
+    assert np.mean([low <= value <= high for value in found]) >= 0.9
+    assert np.mean(found) == pytest.approx(0.02, abs=0.006)
+    z = rng.normal(size=(30, 8))
+    figures = retrieval.figures(z, z)
+    assert figures["retrieval/brain/one_to_one"]["value"] == 1.0
+    assert figures["chance/retrieval/top10"]["value"] == pytest.approx(1 / 3)
 
 
 def test_repeating_a_seed_does_not_narrow_the_interval():

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hvf.config import HvfError, did_you_mean
 from hvf.vision.frozen import reading
@@ -192,7 +193,7 @@ class MetricNetwork:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
             x = NETWORKS[self.name].prepare(images_N3HW.to(self.device, torch.float32))
-            out = self.network(x)
+            out = self.network(x.contiguous(memory_format=torch.channels_last))
         return out if isinstance(out, dict) else {"": out}
 
 
@@ -258,7 +259,19 @@ def load_network(name: str, weights: Weights = None, device: str | torch.device 
         missing, _ = module.load_state_dict(state, strict=False, assign=True)  # heads that are not used may be there
         if missing:
             raise HvfError(f"{path} does not hold weights of {network.title}: no {missing[0]} ({len(missing)} missing)")
-    return MetricNetwork(name, module.float().requires_grad_(False).eval().to(device), source, torch.device(device))
+        module = _streamlined(module.float().requires_grad_(False).eval())
+    return MetricNetwork(name, module.to(device), source, torch.device(device))
+
+
+def _streamlined(module: nn.Module) -> nn.Module:
+    """The same function in less time: each batch normalisation inside the convolution before it, channels last."""
+    for parent in list(module.modules()):
+        children = list(parent.named_children())
+        for (name, first), (following, second) in zip(children, children[1:], strict=False):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(first, second))
+                setattr(parent, following, nn.Identity())
+    return module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (torch leaves it untyped)
 
 
 def find_weights(name: str, weights: Weights = None) -> Path:

@@ -1,4 +1,4 @@
-"""hvf.metrics against values that the field's own evaluation code gave (see the golden set's README)."""
+"""Metrics, networks' inputs and ranks against what the field's own evaluation code gave (see the golden READMEs)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file
 
-from hvf import metrics
+from hvf import metrics, retrieval
+from hvf.vision.networks import NETWORKS
 
 FEATURES = [
     "alexnet_features.11",
@@ -71,3 +74,59 @@ def test_formulas_on_features(golden, expected, name):
     assert metrics.two_way(real, recon).mean() == pytest.approx(want["two_way"], abs=1e-9)
     distances = _array(want["correlation_distance_per_pair"])
     np.testing.assert_allclose(metrics.correlation_distance(real, recon), distances, rtol=0, atol=1e-5)
+
+
+INPUTS = {"alexnet": "alexnet", "inception": "inception", "clip": "clip", "effnet": "effnet", "swav": "resnet50"}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_what_each_network_is_given(golden, expected, name):
+    images, given = np.load(golden / "images.npz"), np.load(golden / "network_inputs.npz")
+    recorded = INPUTS[name]
+    order = (
+        ("reals", "recons") if expected["network_input_order"][recorded] == "reals then recons" else ("recons", "reals")
+    )
+    x = torch.from_numpy(np.concatenate([images[part] for part in order])).permute(0, 3, 1, 2).float() / 255
+    if name == "alexnet":  # asked twice there
+        x = torch.cat([x, x])
+    prepared = NETWORKS[name].prepare(x)
+    assert list(prepared.shape) == given[f"{recorded}.shape"].tolist()
+    np.testing.assert_allclose(prepared.mean(dim=(2, 3)), given[f"{recorded}.mean"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(prepared.flatten(2).std(dim=2), given[f"{recorded}.std"], rtol=0, atol=1e-5)
+    q = NETWORKS[name].size // 3
+    crop = prepared[:2, :, q : q + 20, q : q + 20]
+    np.testing.assert_allclose(crop, given[f"{recorded}.crop_first2"], rtol=0, atol=1e-5)
+
+
+def test_another_way_of_resizing_is_not_what_networks_are_given(golden):
+    images, given = np.load(golden / "images.npz"), np.load(golden / "network_inputs.npz")
+    x = torch.from_numpy(images["recons"]).permute(0, 3, 1, 2).float() / 255
+    via_256 = torch.nn.functional.interpolate(x, (256, 256), mode="bilinear", antialias=True)
+    assert np.abs(NETWORKS["clip"].prepare(via_256).flatten(2).std(dim=2).numpy() - given["clip.std"][:24]).max() > 1e-3
+
+
+CASES = ["eeg_to_image", "eeg_to_text", "image_to_text", "synthetic_coarse", "synthetic_constant", "synthetic_tied_top"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_and_what_follows_from_them(shared_data, case):
+    folder = shared_data / "golden" / "retrieval"
+    held, told = load_file(folder / "retrieval.safetensors"), json.loads((folder / "expected.json").read_text())[case]
+    query, _, gallery = case.partition("_to_")
+    scores_NN = held[f"{case}.scores"] if not gallery else retrieval.similarity(held[query], held[gallery])
+    ranks_N = retrieval.ranks(scores_NN)
+    assert ranks_N.tolist() == held[f"{case}.rank_ties_as_misses"].tolist()
+    want = told["computed_here_not_reference"]
+    found = retrieval.summarise(ranks_N)
+    assert found["top1"]["value"] == want["ties_count_as_misses"]["top1"]
+    assert found["top5"]["value"] == want["ties_count_as_misses"]["top5"]
+    assert found["mrr"]["value"] == pytest.approx(want["ties_count_as_misses"]["mean_reciprocal_rank"], abs=1e-9)
+    for k, value in want["k_way_top1_expected_ties_as_misses"].items():
+        assert retrieval.k_way(ranks_N, told["n"], int(k)) == pytest.approx(value, abs=1e-9)
+    matched = retrieval.one_to_one(scores_NN).mean()
+    if not want["rows_with_a_tie_on_the_true_item"]:  # then all reference code agrees
+        assert found["mrr"]["value"] == pytest.approx(told["ubp"]["mAP"], abs=1e-6)
+        assert found["top1"]["value"] == told["neurobridge"]["top1"] == told["atm_k_way"]["200"]["top1"]
+        assert matched >= found["top1"]["value"]  # what using the test set jointly gives away
+    elif case == "synthetic_constant":
+        assert matched == 0.0
