@@ -237,7 +237,7 @@ def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 def _digest(x_NCT: np.ndarray) -> str:
     """sha256 of the array's bytes; of a memory map the file is read, whose pages then are not this process's."""
     digest = hashlib.sha256()
-    if not isinstance(x_NCT, np.memmap):
+    if not isinstance(x_NCT, np.memmap) or x_NCT.filename is None:
         digest.update(np.ascontiguousarray(x_NCT).data)
         return digest.hexdigest()
     with open(x_NCT.filename, "rb") as file:

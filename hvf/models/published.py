@@ -49,7 +49,7 @@ def read_brain_hive(folder: str | Path) -> FusionPrior:
         names = list(configs[0]["proj_meta"])
         layers = [name for name in configs[2]["attn_processor_keys"] if name.endswith("attn2.processor")]
         prior = FusionPrior(
-            specs=[ENCODERS.get(name, name) for name in names],
+            specs=[str(ENCODERS.get(name, name)) for name in names],
             dims=[int(configs[0]["proj_meta"][name]) for name in names],
             adapter_names=layers,
             adapter_widths=[_adapter_width(adapter, i) for i in range(len(layers))],
