@@ -25,6 +25,7 @@ from hvf.data.events import coded_events, drop_seen_concepts, find_image_column,
 from hvf.data.files import image_indices, some
 from hvf.data.layouts import is_simulated
 from hvf.data.raw import attempt, give_positions, mend_channel_types, nearest, one_line, open_recording
+from hvf.data.sources import sha256, stamps
 from hvf.data.stimuli import ImageSet, open_images
 from hvf.data.store import TrialsWriter, is_prepared, read_store
 from hvf.data.trials import Trials
@@ -90,7 +91,7 @@ def read_recording(
     _say(name, notes)
     files = [path, *map(Path, raw.filenames), *([] if isinstance(events, pd.DataFrame) else [Path(str(events))])]
     history = {"recipe": "recording", "parameters": asdict(settings), "units": work.units, "notes": notes}
-    history["sources"] = {p.name: _sha256(p) for p in files if p.is_file()}
+    history["sources"] = {p.name: sha256(p) for p in files if p.is_file()}
     trials = Trials(
         x_NCT,
         subject=name,
@@ -145,10 +146,10 @@ def prepare_bids(
     for name in chosen:
         found = _recordings(root, name, task, image_column)
         files = {p.relative_to(root).as_posix(): p for bids in found for p in _files_of(bids)}
-        history = {"recipe": "bids", "parameters": told, "files": {key: _stat(p) for key, p in files.items()}}
+        history = {"recipe": "bids", "parameters": told, "files": stamps(files)}
         path = out / f"sub-{name}_trials.npy"
         if not _is_finished(path, history, files):
-            history["sources"] = {key: _sha256(p) for key, p in files.items()}
+            history["sources"] = {key: sha256(p) for key, p in files.items()}
             _refuse_copies({Path(bids.fpath): bids.fpath.relative_to(root).as_posix() for bids in found}, history)
             events, notes = image_events([(p, read_table(p)) for p in map(_events_file, found)], image_column, codes)
             if images is not None:
@@ -314,8 +315,9 @@ def _is_finished(path: Path, history: dict[str, Any], files: dict[str, Path]) ->
         return False
     try:
         there = read_store(path)[1]["history"]
+        now = stamps(files)
         same = set(there["sources"]) == set(files) and all(
-            there["files"].get(key) == _stat(p) or there["sources"][key] == _sha256(p) for key, p in files.items()
+            there["files"].get(key) == now[key] or there["sources"][key] == sha256(p) for key, p in files.items()
         )
         alike = there["recipe"] == "bids" and there["parameters"] == json.loads(json.dumps(history["parameters"]))
     except (HvfError, KeyError, TypeError, AttributeError):
@@ -352,15 +354,3 @@ def _check_known(names: Sequence[str], images: ImageSet) -> None:
 def _say(subject: str, notes: Iterable[str]) -> None:
     for note in dict.fromkeys(notes):
         print(f"hvf: {subject}: {note}", file=sys.stderr)
-
-
-def _stat(path: Path) -> list[int]:
-    return [path.stat().st_size, path.stat().st_mtime_ns]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
