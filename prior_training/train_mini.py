@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -153,10 +153,10 @@ def distance(x: Tensor, y: Tensor) -> Tensor:
     return sum((functional.avg_pool2d(y - x, k)).abs().mean() for k in (1, 2, 4)) + (y - x).square().mean()
 
 
-def train_decoder(pixels: Tensor, work: Path, out: Path, bf16: bool) -> None:
+def train_decoder(images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16: bool) -> None:
     """The VAE's decoder learns on alone: sharper pictures from the same latents, so that UNet and prior stay valid."""
     vae = AutoencoderKL.from_pretrained(out / "sdxl" / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
-    latents = encode(vae, pixels)
+    latents = latents_of(images) / vae.config.scaling_factor
     spread = 0.1 * latents.std()  # a UNet's latents are never quite those of a picture
     learnt = (
         nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True).to(memory_format=torch.channels_last)
@@ -172,24 +172,31 @@ def train_decoder(pixels: Tensor, work: Path, out: Path, bf16: bool) -> None:
     vae.to(torch.float16).save_pretrained(out / "sdxl" / "vae")
 
 
+def latents_of(images: ImageSet) -> Tensor:
+    """Latents (N, 4, 8, 8), scaled, of the VAE that ships; from the cache when they are there."""
+    return torch.from_numpy(embed(images, "vae:mini")).reshape(len(images), 4, SIZE // 8, SIZE // 8)
+
+
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """Latent means (N, 4, 8, 8), not scaled, of pictures (N, 3, 64, 64)."""
     return torch.cat([vae.encode(batch.float() / 127.5 - 1).latent_dist.mode() for batch in pixels.split(100)])
 
 
-def train_unet(images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16: bool, go_on: bool) -> None:
+def train_unet(images: ImageSet, work: Path, out: Path, bf16: bool, go_on: bool) -> None:
     """A UNet that predicts noise, conditioned on time and text, its two text encoders, and a Fusion Prior beside them.
 
-    Of each batch a half is told the picture through the prior, beside the empty prompt; of the rest some 60 % get their
-    caption, the others nothing. So the cross-attentions learn to look at image tokens while they learn to draw, which
-    8 x 8 latents and a few thousand steps do not otherwise afford. The prior is left in ``work/prior``, from where
-    `prior_training/train.py --init` goes on with the UNet frozen. The loss is weighted by min(SNR, 5) / SNR (arXiv
-    2303.09556): the least noisy steps hold no shapes.
+    Of each batch 70 % are told the picture through the prior, beside the empty prompt; 15 % get their caption, the
+    others nothing. So the cross-attentions learn to look at image tokens while they learn to draw, which 8 x 8 latents
+    and a few thousand steps do not otherwise afford. The prior is left in ``work/prior``, from where
+    `prior_training/train.py --init` goes on with the UNet frozen.
+
+    The loss is weighted by clip(SNR, 0.2, 5) / SNR, after min-SNR (arXiv 2303.09556). The least noisy steps hold no
+    shapes; the noisiest, whose error in the noise is tiny and in the picture large, decide the layout of the others.
     """
     captions = list(images.captions or ())
     vae = AutoencoderKL.from_pretrained(out / "sdxl" / "vae", torch_dtype=torch.float32).eval()
-    latents = encode(vae, pixels) * vae.config.scaling_factor
+    latents = latents_of(images)
     pipeline = small_sdxl(vae, make_tokenizer(captions))
     unet, encoders = pipeline.unet, ("text_encoder", "text_encoder_2")
     # Euler's own add_noise gives x + σε, which its pipeline scales before the UNet sees it; this is the scaled one.
@@ -205,20 +212,21 @@ def train_unet(images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16: bo
             getattr(pipeline, name).load_state_dict(getattr(shipped, name).state_dict())
         prior = FusionPrior.from_pretrained(out / "prior", torch_dtype=torch.float32)
     prior.attach(unet)
-    weights_T = torch.clamp(5 / compute_snr(noising, torch.arange(noising.config.num_train_timesteps)), max=1)
+    snr_T = compute_snr(noising, torch.arange(noising.config.num_train_timesteps))
+    weights_T = snr_T.clamp(0.2, 5) / snr_T
     learnt = nn.ModuleList([unet, *(getattr(pipeline, name) for name in encoders), prior])
     time_ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], dtype=torch.float32)
 
     def loss(indices: Tensor) -> Tensor:
         n = len(indices)
         told = torch.rand(n)
-        prompts = [captions[i] if 0.5 <= p < 0.8 else "" for i, p in zip(indices.tolist(), told.tolist(), strict=True)]
+        prompts = [captions[i] if 0.7 <= p < 0.85 else "" for i, p in zip(indices.tolist(), told.tolist(), strict=True)]
         prompt_embeds, _, pooled, _ = pipeline.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=False)
         x_0, noise = latents[indices], torch.randn(n, *latents.shape[1:])
         timesteps = torch.randint(0, noising.config.num_train_timesteps, (n,))
         x_t = noising.add_noise(x_0, noise, timesteps)
         shown = {spec: x[indices] for spec, x in features.items()}
-        predicted = prior(unet, x_t, timesteps, prompt_embeds, pooled, time_ids, shown, told >= 0.5)
+        predicted = prior(unet, x_t, timesteps, prompt_embeds, pooled, time_ids, shown, told >= 0.7)
         return (weights_T[timesteps] * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
 
     averaged = optimise(learnt, loss, len(latents), RECIPES["unet"], work / "unet.pt", bf16)
@@ -356,12 +364,16 @@ def main(
     threads: int = 1,
     bf16: bool = False,
     go_on: bool = False,
+    steps: int | None = None,
 ) -> None:
     """Train the stages named, in order; ``exemplars`` pictures of each of 3,760 concepts.
 
     ``bf16`` helps processors that compute in bfloat16 and slows the others; ``go_on`` starts the UNet from the weights
-    in ``out`` rather than from chance.
+    in ``out`` rather than from chance; ``steps`` replaces the number of steps of each stage named.
     """
+    if steps is not None:
+        for stage in stages:
+            RECIPES[stage] = replace(RECIPES[stage], steps=steps)
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
     images = pretraining_images(exemplars, SIZE)
@@ -372,9 +384,9 @@ def main(
         if stage == "vae":
             train_vae(pixels, work, out, bf16)
         elif stage == "decoder":
-            train_decoder(pixels, work, out, bf16)
+            train_decoder(images, pixels, work, out, bf16)
         elif stage == "unet":
-            train_unet(images, pixels, work, out, bf16, go_on)
+            train_unet(images, work, out, bf16, go_on)
         else:
             train_clip(stage, pixels, captions, work, out, bf16)
 

@@ -84,7 +84,7 @@ def _helmet_normals(n: int) -> np.ndarray:
     normal = np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1)
     tilt = np.deg2rad(HELMET_TILT)
     turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
-    return normal @ turn  # about the ear-to-ear axis, the back of the helmet downwards
+    return normal @ turn.T  # about the ear-to-ear axis, the back of the helmet downwards
 
 
 def _ctf_names(normal_C3: np.ndarray) -> list[str]:
