@@ -11,7 +11,6 @@ choice is made on validation concepts taken from the training images: the epoch,
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -33,6 +32,7 @@ from hvf.data.stimuli import open_images
 from hvf.data.study import Study, open_study
 from hvf.data.trials import Trials, concept_split
 from hvf.runs import Run
+from hvf.scripts import parse_preset, run_script
 from hvf.vision.cache import embed
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
@@ -238,22 +238,9 @@ def _percent(entry: dict) -> str:
     return f"{100 * entry['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def parse(arguments: list[str] | None = None) -> Comparison:
-    """The preset named by --preset, with the settings given beside it."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="mini")
-    name = first.parse_known_args(arguments)[0].preset
-    return tyro.cli(Comparison, default=Comparison(presets.get(name), name), args=arguments)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    try:
-        out = compare(parse(arguments))
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {out}")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    known = {name: lambda name=name: Comparison(presets.get(name), name) for name in presets.PRESETS}
+    return run_script(lambda argv: print(f"wrote {compare(parse_preset(known, argv))}"), arguments)
 
 
 if __name__ == "__main__":

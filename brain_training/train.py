@@ -10,8 +10,8 @@ Letters: N trials, C channels, T samples.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +27,7 @@ from hvf.data.study import Study, open_study, other_subjects
 from hvf.data.trials import Trials
 from hvf.decoder import Decoder
 from hvf.runs import Run
+from hvf.scripts import parse_preset, run_script
 
 FIGURES = ("top1", "top5", "mrr")
 FLOOR_SEED = 0
@@ -105,13 +106,18 @@ def _material(data: DataConfig, protocol: str) -> Material:
 
 
 def _train_seed(run: Run, material: Material, device: str) -> None:
-    study, row_N = material.study, material.row_N
+    study = material.study
     decoder = Decoder(run.config, device)
-    features = {spec: x_Nd[row_N] for spec, x_Nd in decoder.features(study.train_images).items()}
-    concepts = np.asarray(study.train_images.concepts)[row_N].tolist()
     hvf = decoder.prior.hvf if run.config.align.mode == "reconstruction" else None
     decoder.alignment = alignment.fit(
-        material.train, features, run.config, concepts, hvf, device, images_digest=study.train_images.digest
+        material.train,
+        decoder.features(study.train_images),
+        run.config,
+        study.train_images.concepts,
+        hvf,
+        device,
+        image_N=material.row_N,
+        images_digest=study.train_images.digest,
     )
     decoder.save(run.path / "checkpoint")
     run.write_json("history.json", decoder.alignment.history)
@@ -159,23 +165,15 @@ def _summarise(out: Path, config: Config, seeds: range, study: Study, protocol: 
             print(f"  {row:5} {name:4} {entry['value']:.3f}  95 % [{low:.3f}, {high:.3f}]  {seen}{told}")
 
 
-def parse(arguments: list[str] | None = None) -> Training:
-    """The preset named by --preset, with the settings given beside it."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="mini")
-    name = first.parse_known_args(arguments)[0].preset
-    return tyro.cli(Training, default=Training(presets.get(name), name), args=arguments)
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script(run, arguments)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    try:
-        out = train(parse(arguments))
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
+def run(arguments: Sequence[str] | None) -> None:
+    known = {name: lambda name=name: Training(presets.get(name), name) for name in presets.PRESETS}
+    out = train(parse_preset(known, arguments))
     if PartialState().is_main_process:
         print(f"wrote {out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,53 +1,162 @@
-"""Subjects x seeds in one table: what is retrieved and drawn, beside what the papers report.
+"""Methods x subjects x seeds in one table, beside what the papers report; or one method's pictures.
 
-    python eval/benchmark.py                               # simulated subject 8, one seed
-    python eval/benchmark.py --subjects 1 8 10 --seeds 0 1 2 --out runs/benchmark
+    python eval/benchmark.py --methods hvf ubp nice ridge --subjects 1 8 --seeds 0 1 2    retrieval, simulated study
+    python eval/benchmark.py --methods hvf ridge --trials DIR --images DIR --encoders published --preset things-eeg
+    python eval/benchmark.py --subjects 1 8 10 --seeds 0 1 2          no method: what the preset retrieves and draws
 
-Each cell is a run folder of its own, as `hvf reconstruct` makes it; a second call takes up the cells that are there.
-The table goes to OUT/table.md and table.json. Published figures stand below, labelled: they are of real EEG and other
-pictures, so they show the field's scale and are not to be compared with simulated ones.
+Each cell is a run folder of its own; a second call takes up the cells that are there, and several processes share them
+(`accelerate launch`, or a job array over --methods, --subjects or --seeds with one --out): the table is of all cells
+asked for. It goes to OUT/table.md and table.json. Published figures stand beside ours, labelled: they are of real
+recordings, other pictures and other galleries: they show the field's scale, not what simulated ones compare with.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from accelerate import PartialState
 from scipy.stats import t as student
 
-from hvf import presets
-from hvf.config import HvfError, with_settings
+from hvf import presets, published, retrieval, selection
+from hvf.config import Config, HvfError, check, with_settings
 from hvf.decoder import ROWS, reconstruct_run
 from hvf.runs import Run, check_writable, write_atomic
+from hvf.scripts import parse_preset, run_script
 
-# arXiv 2602.07495, EEG, as their own tables print them: as shares, and PixCorr.
-PUBLISHED = {
-    "HVF, THINGS-EEG2, 10 subjects": {"top1": 0.757, "top5": 0.946, "pixcorr": 0.195},
-    "HVF, THINGS-EEG2, subject 8": {"pixcorr": 0.227},
-    "ATM, THINGS-EEG2, subject 8": {"pixcorr": 0.160},
-    "UBP, THINGS-EEG2, 10 subjects": {"top1": 0.509, "top5": 0.797},
-}
+CONTROL = "trials permuted"
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Retrieve and draw for several subjects and seeds, and make a table of it."""
+    """Compare methods, subjects and seeds in one table."""
 
+    config: Annotated[Config, tyro.conf.arg(name="")]  # every setting of the preset; a method sets its own over it
+    methods: tuple[str, ...] = ()  # presets.METHODS, or "all"; none: what the preset itself retrieves and draws
     preset: str = "mini"  # a whole configuration
-    subjects: tuple[int, ...] = (8,)  # of the simulated study
-    seeds: tuple[int, ...] = (0,)  # of training and of sampling
+    study: str | None = None  # a simulated study; the default is the preset's
+    trials: Path | None = None  # your own responses: a file, or a folder of prepared subjects
+    images: Path | None = None  # the images they answer: folder or zip
+    subjects: tuple[int, ...] = (8,)  # of the study or the folder; a single file has one
+    seeds: tuple[int, ...] = (0,)  # of training and of sampling; for a file without a split, the random split, too
+    protocol: Literal["intra", "loso"] = "intra"  # train on this subject, or on all others
+    encoders: Literal["published", "mini", "given"] = "mini"  # the papers', their mini stand-ins, or --specs
+    specs: tuple[str, ...] = ()  # with --encoders given: the targets of every method
+    epochs: int | None = None  # of every method, instead of its own
+    control: bool = True  # a row for the first method on permuted trials
     out: Path = Path("runs/benchmark")  # run folders and the table
+
+
+def method_cells(options: Benchmark) -> dict[str, list[dict]]:
+    """{row: what each cell told}; every row has the same cells. Computes this process's share, then reads all."""
+    state = PartialState()
+    names = tuple(presets.METHODS) if options.methods == ("all",) else options.methods
+    plan = [(name, name, subject, seed) for name in names for subject in options.subjects for seed in options.seeds]
+    if options.control:
+        plan += [(CONTROL, names[0], subject, seed) for subject in options.subjects for seed in options.seeds]
+    folders = {}
+    for row, name, subject, seed in plan:
+        config = _configured(options, name, subject, seed)
+        folder = f"{options.protocol}-{row.replace(' ', '-')}-sub-{subject:02d}-seed-{seed}"
+        folders.setdefault(row, []).append((options.out / folder, config))
+    check_writable(options.out)
+    cells = [(row, *cell) for row, row_cells in folders.items() for cell in row_cells]
+    for row, path, config in cells[state.process_index :: state.num_processes]:
+        run = Run.create(path, config)
+        if not run.has("cell.json"):
+            run.write_json("cell.json", _cell_of(config, options.protocol, row == CONTROL))
+    state.wait_for_everyone()
+    return {row: [Run.open(p).read_json("cell.json") for p, _ in row_cells] for row, row_cells in folders.items()}
+
+
+def _configured(options: Benchmark, name: str, subject: int, seed: int) -> Config:
+    settings: dict[str, Any] = {"data.subject": subject, "align.seed": seed, "align.mode": "retrieval"}
+    settings |= {"data.study": options.study} if options.study else {}
+    for key in ("trials", "images"):
+        path = getattr(options, key)
+        settings |= {} if path is None else {"data.study": "files", f"data.{key}": str(path.absolute())}
+    if options.trials is not None and not options.trials.is_dir():
+        settings["data.split_seed"] = seed
+    settings |= {"targets.specs": options.specs} if options.specs else {}
+    config = presets.method(name, with_settings(options.config, settings), options.encoders)
+    config = config if options.epochs is None else with_settings(config, {"align.epochs": options.epochs})
+    check(config)
+    return config
+
+
+def _cell_of(config: Config, protocol: str, permuted: bool) -> dict:
+    split, held_out = selection.open_split(config, config.targets.specs, protocol)
+    choice = selection.choose(split.permuted(config.align.seed) if permuted else split, config)
+    return {
+        "note": split.note, "kind": split.trials.kind, "simulated": split.trials.simulated,
+        "image_ids": list(held_out.image_ids), "ranks": held_out.ranks(choice).tolist(),
+        "validation": choice.validation, "chosen": choice.settings, "specs": list(config.targets.specs),
+    }  # fmt: skip
+
+
+def method_rows(told: Mapping[str, Sequence[Mapping]]) -> dict[str, dict[str, dict]]:
+    """{row: {figure: entry}} over all cells, intervals over images, and chance."""
+    rows: dict[str, dict[str, dict]] = {}
+    for row, cells in told.items():
+        ids = [name for cell in cells for name in cell["image_ids"]]
+        summary = retrieval.summarise(np.concatenate([cell["ranks"] for cell in cells]), ids)
+        rows[row] = {name: summary[name] for name in ("top1", "top5", "mrr")}
+        rows[row]["validation"] = mean_and_interval([cell["validation"]["top1"] for cell in cells])
+    cells = next(iter(told.values()))
+    n, m = sum(len(cell["ranks"]) for cell in cells), len(cells[0]["image_ids"])
+    rows["chance"] = {f"top{k}": retrieval.chance(k, n, m) for k in (1, 5)}
+    return rows
+
+
+def method_table(rows: Mapping, told: Mapping[str, Sequence[Mapping]], options: Benchmark) -> str:
+    """The table as Markdown, with the protocol's label, what stood in for what, and the published columns."""
+    first = next(iter(told.values()))[0]
+    simulated = " (simulated)" if first["simulated"] else ""
+    kind = "meg" if first["kind"] == "meg" else "eeg"
+    label = f"{kind} {options.protocol}"
+    cells = len(next(iter(told.values())))
+    lines = [
+        f"Protocol: {options.protocol}, {len(options.subjects)} subject(s) x {len(options.seeds)} seed(s), "
+        f"{cells} run(s) a row; {first['note']}.",
+        "Gallery: the plain test images through the method's own encoders; ties are misses; the epoch and ridge's "
+        "penalty are chosen on validation concepts. Intervals (95 %) draw test images again.",
+        "",
+        f"| method{simulated} | top-1 % | top-5 % | validation top-1 % | published, real {label}, top-1/top-5 % "
+        "| decodes towards |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row, entries in rows.items():
+        theirs = published.RETRIEVAL.get(row, {}).get(label)
+        printed = f"{theirs[0]}/{theirs[1]}" if theirs else "–"
+        against = published.GALLERY.get(row)
+        printed += f" (ranked against {against})" if theirs and against else ""
+        specs = ", ".join(told[row][0]["specs"]) if row in told else ""
+        figures = [_percent(entries.get(name)) for name in ("top1", "top5", "validation")]
+        lines.append(f"| {row} | " + " | ".join([*figures, printed, specs]) + " |")
+    for name, told_there in published.RETRIEVAL.items():
+        if name not in rows and label in told_there:
+            lines.append(f"| {name} | – | – | – | {told_there[label][0]}/{told_there[label][1]} | |")
+    if options.encoders == "mini":
+        swaps = "; ".join(f"{real} → {mini}" for real, mini in presets.STAND_INS.items())
+        lines += ["", f"Mini encoders stand in for the papers': {swaps}."]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(entry: Mapping | None) -> str:
+    if entry is None:
+        return "–"
+    low, high = entry["ci95"] or (None, None)
+    return f"{100 * entry['value']:.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else "")
 
 
 def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
     """The metrics of every subject and seed, by the name of its run folder."""
-    if not options.subjects or not options.seeds:
-        raise HvfError("name at least one subject and one seed, as --subjects 8 --seeds 0")
     check_writable(options.out)
     cells = {}
     for subject in options.subjects:
@@ -58,7 +167,7 @@ def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
                 "sampling.seed": seed,
                 "align.mode": "reconstruction",
             }
-            config = with_settings(presets.get(options.preset), settings)
+            config = with_settings(options.config, settings)
             run = Run.create(options.out / f"sub-{subject:02d}-seed-{seed}", config)
             reconstruct_run(run)
             cells[run.path.name] = run.metrics()
@@ -98,12 +207,12 @@ def markdown(rows: Mapping[str, Mapping[str, dict]], cells: int) -> str:
     ]
     for row, entries in rows.items():
         lines.append(f"| {row} (simulated) | " + " | ".join(_cell(entries.get(f)) for f in figures) + " |")
-    for row, values in PUBLISHED.items():
-        lines.append(
-            f"| published: {row} | "
-            + " | ".join(_cell({"value": values[f], "ci95": None} if f in values else None) for f in figures)
-            + " |"
-        )
+    for preset, kind in published.DATA.items():
+        for row in published.published(preset):
+            values = {name.partition("/")[2]: {"value": value, "ci95": None} for name, value in row.figures.items()}
+            if values.keys() & set(figures):
+                cells_of_row = " | ".join(_cell(values.get(f)) for f in figures)
+                lines.append(f"| published: {row.method}, {row.of}, {kind.upper()} | {cells_of_row} |")
     return "\n".join(lines) + "\n"
 
 
@@ -114,21 +223,27 @@ def _cell(entry: Mapping | None) -> str:
     return f"{entry['value']:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else "")
 
 
-def main(options: Benchmark) -> int:
-    try:
-        cells = run_cells(options)
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
-    rows = table_rows(cells)
-    text = markdown(rows, len(cells))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script(run, arguments)
+
+
+def run(arguments: Sequence[str] | None) -> None:
+    """Every cell that is not there yet, then the table of all."""
+    known = {name: lambda name=name: Benchmark(presets.get(name), preset=name) for name in presets.PRESETS}
+    options = parse_preset(known, arguments)
+    if not options.subjects or not options.seeds:
+        raise HvfError("name at least one subject and one seed, as --subjects 8 --seeds 0")
+    cells = method_cells(options) if options.methods else run_cells(options)
+    if not PartialState().is_main_process:
+        return
+    rows = method_rows(cells) if options.methods else table_rows(cells)
+    text = method_table(rows, cells, options) if options.methods else markdown(rows, len(cells))
     whole = json.dumps({"rows": rows, "cells": cells}, indent=2)
     write_atomic(options.out / "table.md", lambda path: path.write_text(text))
     write_atomic(options.out / "table.json", lambda path: path.write_text(whole))
     print(text)
     print(f"wrote {options.out / 'table.md'}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Benchmark)))
+    sys.exit(main())

@@ -17,13 +17,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
@@ -34,9 +33,11 @@ from torchvision import transforms
 
 from hvf import metrics
 from hvf.config import HvfError
-from hvf.evaluation import METRICS, Evaluator
+from hvf.evaluation import Evaluator
+from hvf.figures import METRICS
 from hvf.metrics import PIXEL_SIZE, SeenFeatures
 from hvf.runs import write_atomic
+from hvf.scripts import parse_settings, run_script
 from hvf.vision.networks import NETWORKS
 
 WIDTHS = {"alexnet2": 184512, "alexnet5": 57600, "inception": 2048, "clip": 768, "effnet": 1280, "swav": 2048}
@@ -246,18 +247,14 @@ def table_of(lines: list[Timed], options: MetricsBenchmark) -> Table:
     return table
 
 
-def main(options: MetricsBenchmark) -> int:
-    try:
-        lines = run(options)
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_settings(MetricsBenchmark(), arguments)
+    lines = run(options)
     Console(width=None if os.environ.get("COLUMNS") else 130).print(table_of(lines, options))
     if options.out:
         text = json.dumps([vars(line) for line in lines], indent=2)
         write_atomic(options.out, lambda path: path.write_text(text))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(MetricsBenchmark)))
+    sys.exit(run_script(main))

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from hvf.config import HvfError
 from hvf.runs import check_writable, write_atomic, write_json
+from hvf.scripts import parse_settings, run_script
 
 CONCEPTS, IMAGES, TEST = 1654, 10, 200  # as published
 TRAIN_REPEATS, TEST_REPEATS, SESSIONS = 4, 80, 4
@@ -410,13 +410,10 @@ def notes(found: dict[str, Any], options: Settings) -> str:
     )
 
 
-def main(options: Settings) -> int:
-    """Measure, print and write the table; 2 when something is refused."""
-    try:
-        found = run(options)
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write the table."""
+    options = parse_settings(Settings(), arguments)
+    found = run(options)
     heads = ("", "seconds", "CPU seconds", "memory", "speed-up")
     table = Table(*heads)
     lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
@@ -429,7 +426,6 @@ def main(options: Settings) -> int:
     text = "\n".join([*lines, "", notes(found, options), ""])
     write_atomic(options.out / "table.md", lambda path: path.write_text(text))
     print(f"wrote {options.out / 'table.md'}")
-    return 0
 
 
 def stage(name: str, arguments: str) -> int:
@@ -445,4 +441,4 @@ def stage(name: str, arguments: str) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--stage"]:
         sys.exit(stage(*sys.argv[2:4]))
-    sys.exit(main(tyro.cli(Settings)))
+    sys.exit(run_script(main))

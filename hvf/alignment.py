@@ -1,7 +1,8 @@
 """Alignment: a brain encoder learns to meet the fused embedding of the image that was seen. The one training loop.
 
 Only training material comes in: `fit` has no argument for test data, and takes its validation concepts from what it
-gets. Letters: N items, C channels, T samples, D embedding, d_k width of encoder k. Source: arXiv 2602.07495 (HVF).
+gets. Letters: N trials, M images, C channels, T samples, D embedding, d_k width of encoder k.
+Source: arXiv 2602.07495 (HVF).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from hvf import retrieval
 from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.data.trials import Trials, concept_split
 from hvf.models.brain import BrainEncoder, build_brain
-from hvf.models.fusion import HVF
+from hvf.models.fusion import FUSIONS, HVF, Fusion
 from hvf.runs import code_version, track, write_atomic
 
 FILE = "alignment.safetensors"
 MAX_LOG_SCALE = math.log(100)  # 1/τ ≤ 100, as CLIP clamps it; the official code does not
+PENALTIES = tuple(10.0**e for e in range(7))  # ridge, for standardised trials
 RESIDENT_BYTES = 2**31  # trials that take more, as float32, are not held in memory but read batch by batch
 
 
@@ -92,7 +94,7 @@ class Alignment:
     def __init__(
         self,
         brain: BrainEncoder,
-        hvf: HVF,
+        hvf: Fusion,
         log_scale: float,
         history: list[dict],
         normalisation: dict[str, tuple[Tensor, Tensor]],
@@ -115,7 +117,7 @@ class Alignment:
     def embed_brain(self, trials: Trials, batch: int = 4096) -> np.ndarray:
         """z_b (N, D) float32, one row per trial. Raises HvfError for trials of another recording (naming the field)."""
         self.recording.check(trials)
-        z_ND = np.empty((len(trials), self.config.brain.width), np.float32)
+        z_ND = np.empty((len(trials), self.brain.width), np.float32)
         for start in range(0, len(trials), batch):
             rows = slice(start, start + batch)
             x_NCT = trials.batch(rows)
@@ -157,8 +159,8 @@ class Alignment:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             recording = Recording(**{**told["recording"], "ch_names": tuple(told["recording"]["ch_names"])})
             config = from_dict(Config, told["config"])
-            brain = build_brain(config.brain, len(recording.ch_names), recording.n_times)
-            hvf = HVF(**told["hvf"])
+            hvf = FUSIONS[config.fusion.kind if config.align.mode == "retrieval" else "hvf"](**told["hvf"])
+            brain = _new_brain(config, hvf.width, len(recording.ch_names), recording.n_times)
             brain.load_state_dict(_part(state, "brain."))
             hvf.load_state_dict(_part(state, "hvf."))
             mean, sd = _part(state, "mean."), _part(state, "sd.")
@@ -180,38 +182,49 @@ def fit(
     hvf: HVF | None = None,
     device: str | torch.device = "cpu",
     *,
+    image_N: Sequence[int] | np.ndarray | None = None,
     images_digest: str | None = None,
 ) -> Alignment:
-    """Train on trials (N, C, T) whose row i answers the image of `features` row i and of concept i.
+    """Train on trials (N, C, T); trial i answers image `image_N[i]` of `features` and `concepts`, which have M images.
+
+    Features are kept once for each image, however many trials answer it (single trials, several subjects); such trials
+    are not contrasted with each other. Without `image_N`, trial i answers image i, and equal `image_ids` are one image.
 
     `config.align.mode` "retrieval" trains the brain encoder and a new HVF over `features` together; "reconstruction"
     trains the brain encoder against `hvf`, the prior's, frozen and in eval mode, on features as they are. A share of
     the concepts is kept from training; the epoch that finds those images best (mean reciprocal rank among them) is the
     one returned. The same seed gives the same numbers. `images_digest` names the training images (`ImageSet.digest`;
-    by default a hash of their ids) and goes into the checkpoint. Rows that repeat an image (single trials, several
-    subjects) are not contrasted with each other.
+    by default a hash of the trials' image ids) and goes into the checkpoint.
 
-    Raises HvfError if rows do not pair, values are not finite, or `hvf` is missing, unwanted or of another width.
+    Raises HvfError if trials and images do not pair, values are not finite, or `hvf` is missing, unwanted or of another
+    width.
     """
     study_train = study_train.in_memory(RESIDENT_BYTES)
+    same_N = np.unique(study_train.image_ids, return_inverse=True)[1] if image_N is None else np.asarray(image_N)
+    image_N = _image_rows(study_train, concepts, image_N)
     _check_inputs(study_train, features, config, concepts, hvf)
-    train_N, val_N = concept_split(concepts, config.align.validation_fraction, config.align.seed, at_least=2)
+    concept_N = np.asarray(concepts, dtype=str)[image_N].tolist()
+    train_N, val_N = concept_split(concept_N, config.align.validation_fraction, config.align.seed, at_least=2)
     specs = tuple(config.targets.specs) if hvf is None else hvf.specs
     normalisation = {"x": _standard(study_train.select(train_N), device)}
     if hvf is None:  # the prior's HVF was trained on raw features; to a new one all encoders should be equals
-        normalisation |= {spec: _centred(features[spec][train_N], device) for spec in specs}
+        normalisation |= {spec: _centred(features[spec], np.unique(image_N[train_N]), device) for spec in specs}
     x_NCT = _Rows(study_train, normalisation["x"])
-    seen = _visual(features, specs, normalisation, device)
+    seen = _visual(features, specs, {}, device)  # standardised as they are used: on the CPU this is no copy of them
     device = x_NCT.device
     with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
         torch.manual_seed(config.align.seed)
-        brain = build_brain(config.brain, *x_NCT.shape[1:]).to(device)
-        fusion = _new_hvf(seen, config) if hvf is None else hvf.eval()
+        brain = _new_brain(config, _width(config, seen, hvf), *x_NCT.shape[1:]).to(device)
+        fusion = _new_fusion(seen, config) if hvf is None else hvf.eval()
         _move(fusion, device)
-        images = study_train.image_ids
-        training = _Training(brain, fusion, hvf is None, config, x_NCT, seen, images, train_N, val_N)
-        for epoch in track(range(config.align.epochs), "training the brain encoder"):
-            training.run(epoch)
+        training = _Training(
+            brain, fusion, hvf is None, config, x_NCT, seen, normalisation, image_N, same_N, train_N, val_N
+        )
+        if config.brain.encoder == "ridge":
+            training.solve()
+        else:
+            for epoch in track(range(config.align.epochs), "training the brain encoder"):
+                training.run(epoch)
     log_scale, history = training.finish()
     digest = images_digest or hashlib.sha256("\n".join(study_train.image_ids).encode()).hexdigest()
     return Alignment(brain, fusion, log_scale, history, normalisation, Recording.of(study_train, digest), config)
@@ -239,18 +252,28 @@ class _Training:
     """Data on the device, the optimiser, and the best epoch so far."""
 
     def __init__(
-        self, brain, fusion, fusion_learns: bool, config: Config, x_NCT: _Rows, seen, image_ids, train_N, val_N
+        self,
+        brain,
+        fusion,
+        fusion_learns: bool,
+        config: Config,
+        x_NCT: _Rows,
+        seen: Mapping[str, Tensor],
+        standard: Mapping[str, tuple[Tensor, Tensor]],
+        image_N: np.ndarray,
+        same_N: np.ndarray,
+        train_N: np.ndarray,
+        val_N: np.ndarray,
     ) -> None:
         self.brain, self.fusion, self.fusion_learns, self.config = brain, fusion, fusion_learns, config
         device, align = x_NCT.device, config.align
-        _, first, self.target_N = np.unique(image_ids[val_N], return_index=True, return_inverse=True)
-        rows = (train_N, val_N, val_N[first])
-        self.train_N, self.val_N, self.gallery_M = (torch.as_tensor(r, device=device) for r in rows)
-        names, image_N = np.unique(image_ids, return_inverse=True)
-        self.image_N = torch.as_tensor(image_N, device=device) if len(names) < len(image_ids) else None
-        self.x_NCT, self.seen = x_NCT, seen
+        _, first, self.target_N = np.unique(same_N[val_N], return_index=True, return_inverse=True)
+        rows = (train_N, val_N, image_N, image_N[val_N[first]])
+        self.train_N, self.val_N, self.image_N, self.gallery = (torch.as_tensor(r, device=device) for r in rows)
+        self.same_N = torch.as_tensor(same_N, device=device) if len(np.unique(same_N)) < len(same_N) else None
+        self.x_NCT, self.seen, self.standard = x_NCT, seen, standard
         with torch.no_grad():
-            self.frozen_z_f_ND = None if fusion_learns else fusion(seen)
+            self.frozen_z_f_MD = None if fusion_learns else fusion(seen)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
         self.learners = [brain, fusion] if fusion_learns else [brain]
         self.parameters = [p for module in self.learners for p in module.parameters()] + [self.log_scale]
@@ -279,16 +302,47 @@ class _Training:
         if not self.history or entry["validation_mrr"] > max(e["validation_mrr"] for e in self.history):
             self.history = [{**e, "best": False} for e in self.history]
             entry["best"] = True
-            self.kept = [{k: v.clone() for k, v in module.state_dict().items()} for module in self.learners]
-            self.kept_log_scale = self.log_scale.item()
+            self.keep()
         self.history.append(entry)
+
+    def solve(self) -> None:
+        """Ridge regression from flat trials to the images' features: no steps, a penalty chosen on validation rows.
+
+        The one that finds those best is then fitted to all rows. In the history a penalty stands where an epoch would.
+        """
+        self.fusion.eval()
+        rows_N = torch.cat([self.train_N, self.val_N])
+        x_NP, y_ND = (x.flatten(1).cpu().numpy() for x in (self.x_NCT[rows_N], self.images(self.image_N[rows_N])))
+        n = len(self.train_N)
+        for epoch, penalty in enumerate(PENALTIES):
+            loss = self.take_ridge(x_NP[:n], y_ND[:n], penalty)
+            self.history.append({"epoch": epoch, "loss": loss, "penalty": penalty, **self.validate()})
+        best = max(self.history, key=lambda entry: entry["validation_mrr"])
+        self.history = [{**entry, "best": entry is best} for entry in self.history]
+        self.take_ridge(x_NP, y_ND, best["penalty"])
+        self.keep()
+
+    def take_ridge(self, x_NP: np.ndarray, y_ND: np.ndarray, penalty: float) -> float:
+        """Put the solution into the linear encoder; returns the mean squared residual."""
+        from sklearn.linear_model import Ridge
+
+        ridge = Ridge(alpha=penalty).fit(x_NP, y_ND)
+        project = self.brain.project
+        for ours, theirs in ((project.weight, ridge.coef_), (project.bias, ridge.intercept_)):
+            ours.data.copy_(torch.from_numpy(np.asarray(theirs, dtype=np.float32)))
+        return float(np.square(ridge.predict(x_NP) - y_ND).mean())
+
+    def keep(self) -> None:
+        """Remember the weights as they are now."""
+        self.kept = [{k: v.clone() for k, v in module.state_dict().items()} for module in self.learners]
+        self.kept_log_scale = self.log_scale.item()
 
     def step(self, rows: Tensor) -> Tensor:
         x_NCT, noise = self.x_NCT[rows], self.config.brain.input_noise
         if noise:
             x_NCT = x_NCT + noise * torch.randn_like(x_NCT)
-        image_N = None if self.image_N is None else self.image_N[rows]
-        loss = info_nce(self.brain(x_NCT), self.images(rows), self.log_scale, image_N)
+        same_N = None if self.same_N is None else self.same_N[rows]
+        loss = info_nce(self.brain(x_NCT), self.images(self.image_N[rows]), self.log_scale, same_N)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.config.align.clip_norm)
@@ -298,10 +352,15 @@ class _Training:
             self.log_scale.clamp_(max=MAX_LOG_SCALE)
         return loss.detach()
 
-    def images(self, rows: Tensor) -> Tensor:
-        if self.frozen_z_f_ND is not None:
-            return self.frozen_z_f_ND[rows]
-        return self.fusion({spec: x_Nd[rows] for spec, x_Nd in self.seen.items()})
+    def images(self, image_N: Tensor) -> Tensor:
+        """z_f (N, D) of these images."""
+        if self.frozen_z_f_MD is not None:
+            return self.frozen_z_f_MD[image_N]
+        gathered = {spec: x_Md[image_N] for spec, x_Md in self.seen.items()}
+        for spec in gathered.keys() & self.standard.keys():
+            mean, sd = self.standard[spec]
+            gathered[spec] = (gathered[spec] - mean) / sd
+        return self.fusion(gathered)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -310,7 +369,7 @@ class _Training:
         """How well the validation images are found among themselves."""
         parts = self.val_N.split(self.config.align.batch_size)
         z_b_ND = torch.cat([self.brain(self.x_NCT[rows]) for rows in parts])
-        ranks_N = retrieval.ranks(retrieval.similarity(z_b_ND, self.images(self.gallery_M)), self.target_N)
+        ranks_N = retrieval.ranks(retrieval.similarity(z_b_ND, self.images(self.gallery)), self.target_N)
         return {
             "validation_mrr": retrieval.mean_reciprocal_rank(ranks_N),
             "validation_top1": retrieval.topk(ranks_N, 1),
@@ -324,9 +383,23 @@ class _Training:
         return self.kept_log_scale, self.history
 
 
-def _new_hvf(seen: Mapping[str, Tensor], config: Config) -> HVF:
+def _width(config: Config, seen: Mapping[str, Tensor], hvf: Fusion | None) -> int:
+    """D: the prior's, or that of the fusion to be learnt; a concatenated one is as wide as its features together."""
+    if hvf is not None:
+        return hvf.width
+    return sum(x_Nd.shape[1] for x_Nd in seen.values()) if config.fusion.kind == "concatenated" else config.fusion.width
+
+
+def _new_fusion(seen: Mapping[str, Tensor], config: Config) -> Fusion:
     dims = {spec: x_Nd.shape[1] for spec, x_Nd in seen.items()}
-    return HVF(dims, config.fusion.width, config.fusion.intermediate, config.fusion.dropout)
+    kind = FUSIONS[config.fusion.kind]
+    return kind(dims, config.fusion.width, config.fusion.intermediate, config.fusion.dropout)
+
+
+def _new_brain(config: Config, width: int, n_chans: int, n_times: int) -> BrainEncoder:
+    """As wide as the fusion; ridge, once fitted, is the linear encoder."""
+    encoder = "linear" if config.brain.encoder == "ridge" else config.brain.encoder
+    return build_brain(replace(config.brain, encoder=encoder, width=width), n_chans, n_times)
 
 
 def _move(module: nn.Module, device) -> None:
@@ -350,13 +423,17 @@ def _standard(trials: Trials, device) -> tuple[Tensor, Tensor]:
     return _tensor(mean, device), _tensor(sd, device)
 
 
-def _centred(x: np.ndarray, device) -> tuple[Tensor, Tensor]:
-    """Mean of each feature and one sd for the encoder: an sd each would blow up the features that hardly vary."""
-    x_Nd = x.reshape(len(x), -1)
-    mean_1d = x_Nd.mean(axis=0, keepdims=True, dtype=np.float64)
-    sd_11 = np.sqrt(x_Nd.var(axis=0, dtype=np.float64).mean()).reshape(1, 1)
-    sd_11 = np.where(sd_11 > 0, sd_11, 1.0)
-    return _tensor(mean_1d, device), _tensor(sd_11, device)
+def _centred(x: np.ndarray, images: np.ndarray, device) -> tuple[Tensor, Tensor]:
+    """Mean of each feature over `images` and one sd for the encoder, read part by part.
+
+    An sd for each feature would blow up those that hardly vary.
+    """
+    x_Md = x.reshape(len(x), -1)
+    parts = np.array_split(images, math.ceil(len(images) / 1024))
+    mean_1d = sum(x_Md[part].sum(axis=0, keepdims=True, dtype=np.float64) for part in parts) / len(images)
+    variance = sum(np.square(x_Md[part] - mean_1d).sum() for part in parts) / (len(images) * x_Md.shape[1])
+    sd_11 = np.full((1, 1), math.sqrt(variance) if variance > 0 else 1.0)
+    return _tensor(np.asarray(mean_1d), device), _tensor(sd_11, device)
 
 
 def _tensor(x: np.ndarray, device) -> Tensor:
@@ -365,7 +442,7 @@ def _tensor(x: np.ndarray, device) -> Tensor:
 
 def _standardised(x: np.ndarray, statistics: tuple[Tensor, Tensor], device) -> Tensor:
     mean, sd = statistics
-    return (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device) - mean) / sd
+    return (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device) - mean).div_(sd)
 
 
 def _visual(features: Mapping[str, np.ndarray], specs: Sequence[str], normalisation, device) -> dict[str, Tensor]:
@@ -382,21 +459,37 @@ def _visual(features: Mapping[str, np.ndarray], specs: Sequence[str], normalisat
     return out
 
 
+def _image_rows(trials: Trials, concepts: Sequence[str], image_N: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """Which image each trial answers, (N,). Raises HvfError if there is no such image."""
+    if image_N is None:
+        if len(concepts) != len(trials):
+            raise HvfError(f"{len(trials)} trials but {len(concepts)} concepts: image_N must tell what each shows")
+        image_N = np.arange(len(trials))
+    image_N = np.asarray(image_N)
+    if image_N.shape != (len(trials),) or image_N.dtype.kind not in "iu":
+        raise HvfError(f"image_N must give the image of each of {len(trials)} trials, a whole number")
+    if len(image_N) and not (image_N.min() >= 0 and image_N.max() < len(concepts)):
+        raise HvfError(f"image_N names image {image_N.max()} (from 0), but there are {len(concepts)} images")
+    return image_N
+
+
 def _check_inputs(trials: Trials, features, config: Config, concepts: Sequence[str], hvf: HVF | None) -> None:
     if (config.align.mode == "reconstruction") != (hvf is not None):
         need = "needs the prior's frozen HVF" if hvf is None else "trains its own HVF and takes none"
         raise HvfError(f"align.mode {config.align.mode!r} {need}")
+    if config.brain.encoder == "ridge" and hvf is None and config.fusion.kind != "concatenated":
+        raise HvfError(f"ridge learns no fusion: set fusion.kind to 'concatenated', not {config.fusion.kind!r}")
     if hvf is not None and hvf.config["width"] != config.brain.width:
         raise HvfError(f"the prior's embedding is {hvf.config['width']} wide, brain.width is {config.brain.width}")
     for spec in config.targets.specs if hvf is None else hvf.specs:
         if spec not in features:
             raise HvfError(f"no features of {spec} were given: compute them with hvf embed --targets {spec}")
-        if len(features[spec]) != len(trials):
-            raise HvfError(f"{len(trials)} trials but features of {len(features[spec])} images by {spec}")
+        if len(features[spec]) != len(concepts):
+            raise HvfError(f"concepts of {len(concepts)} images but features of {len(features[spec])} by {spec}")
         if not np.isfinite(features[spec]).all():
             raise HvfError(f"features by {spec} hold NaN or infinite values")
-    if len(concepts) != len(trials):
-        raise HvfError(f"{len(trials)} trials but {len(concepts)} concepts; give one per trial")
+    if trials.splits is not None and (trials.splits == "test").any():
+        raise HvfError(f"{(trials.splits == 'test').sum()} of the trials to be trained on are test trials")
     trials.check()
 
 

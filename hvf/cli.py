@@ -20,6 +20,7 @@ from tyro.conf import Positional, arg
 
 from hvf import cli_data, presets
 from hvf.config import EXECUTION_ONLY, Config, HvfError, did_you_mean, flatten, with_settings
+from hvf.figures import chance_name
 from hvf.runs import Run, cache_dir, check_writable, write_json
 
 # The settings that each flag sets.
@@ -34,6 +35,11 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "epochs": ("align.epochs",),
     "steps": ("sampling.steps",),
     "guidance": ("sampling.guidance",),
+    "rounds": ("sampling.rounds",),
+    "start": ("sampling.start",),
+    "strength": ("sampling.strength",),
+    "prior": ("prior.path",),
+    "pipeline": ("prior.pipeline",),
     "seed": ("align.seed", "sampling.seed"),
 }
 
@@ -76,6 +82,11 @@ class _Stage:
     def run_folder(self) -> Run:
         """The run that the flags describe, made or entered again."""
         config = self.config()
+        if self.targets is not None and config.align.mode == "reconstruction":
+            raise HvfError(
+                "--targets cannot be chosen for drawing: the prior decides which encoders are decoded towards; "
+                "leave it out, or give it to hvf retrieve"
+            )
         return Run.create(self.out or Path("runs") / run_name(config), config)
 
 
@@ -126,7 +137,7 @@ class Retrieve(_Stage):
             raise HvfError(
                 f"{len(z_ND)} embeddings from the brain but {len(gallery_MD)} images: row i must answer row i"
             )
-        figures = retrieval.figures(z_ND, gallery_MD)
+        figures = retrieval.figures(retrieval.similarity(z_ND, gallery_MD))
         _show(figures, f"{Path(self.embeddings).name} among {len(gallery_MD)} images")
         if self.out is not None:
             write_json(self.out / "metrics.json", figures)
@@ -140,10 +151,19 @@ class Reconstruct(_Stage):
 
     steps: Int = None  # denoising steps
     guidance: Float = None  # strength of classifier-free guidance; 1 or less switches it off
+    rounds: Int = None  # pictures of each image, each from other noise
+    start: Word = None  # what denoising starts from: noise, or latents predicted from the brain
+    strength: Float = None  # with --start latents: the share of the steps that is still done
+    prior: Word = None  # Fusion Prior: a folder, or a Hub id (owner/name); Brain-HIVE's published ones too
+    pipeline: Word = None  # SDXL pipeline: a folder, or a Hub id such as stabilityai/sdxl-turbo
 
     def config(self) -> Config:
         # Only an encoder trained against the prior's frozen fusion speaks the language that the prior draws from.
-        return with_settings(super().config(), {"align.mode": "reconstruction"})
+        settings = {"align.mode": "reconstruction"}
+        for name, given in (("prior.path", self.prior), ("prior.pipeline", self.pipeline)):
+            if given is not None and Path(given).expanduser().exists():  # absolute: a run is opened from elsewhere too
+                settings[name] = str(Path(given).expanduser().absolute())
+        return with_settings(super().config(), settings)
 
     def __call__(self) -> int:
         run = self.run_folder()
@@ -214,6 +234,7 @@ class Evaluate:
 
         findings = decoder.evaluate_run(run) or []
         _done(run)
+        _say_not_computed(run.read_json("evaluation.json")["not_computed"] if run.has("evaluation.json") else {})
         for finding in findings:
             print(f"hvf: {finding}", file=sys.stderr)
         return 1 if findings else 0
@@ -233,8 +254,7 @@ class Evaluate:
             f"{self.recons.name}: {found.protocol['pairs']} pictures{rounds}, matched by {found.protocol['matched_by']}"
         )
         _show(found.metrics, title)
-        for name, reason in found.not_computed.items():
-            print(f"not computed: {name}: {reason}")
+        _say_not_computed(found.not_computed)
         if self.out is not None:
             print(f"wrote {self.out}")
         return 0
@@ -242,21 +262,38 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Report:
-    """Put one or several runs on a page."""
+    """Put runs, or folders of figures, on a page or in a table; two or more are tested against each other."""
 
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]  # run folders
-    out: Folder = None  # the page (default: report.html in the only run, or in the current folder)
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]  # folders
+    out: Folder = None  # page.html, table.md or table.tex (default: report.html in the only run, or in this folder)
+    published: Word = None  # the field's figures beside ours: things-eeg or things-meg (default: the run's preset)
 
     def __call__(self) -> int:
         if not self.runs:
             raise HvfError("name at least one run folder: hvf report RUN [RUN ...]")
-        paths = [Run.open(path).path for path in self.runs]
-        out = self.out or (paths[0] / "report.html" if len(paths) == 1 else Path("report.html"))
+        out = self.out or (self.runs[0] / "report.html" if len(self.runs) == 1 else Path("report.html"))
         check_writable(out)
         from hvf import report
 
-        report.write_report(paths, out)
+        for sentence in report.write(self.runs, out, self.published):
+            print(sentence)
         print(f"wrote {out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Explore:
+    """Look at a run in the browser, image by image: what was retrieved and drawn. A second run stands beside it."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN]", help_behavior_hint="")]  # one or two
+    port: Int = None  # on 127.0.0.1 (default: 8050, or the next that is free)
+
+    def __call__(self) -> int:
+        if not 1 <= len(self.runs) <= 2:
+            raise HvfError("name one run folder, or two to compare: hvf explore RUN [RUN]")
+        from hvf import explore
+
+        explore.serve(self.runs, self.port)
         return 0
 
 
@@ -268,6 +305,7 @@ COMMANDS = {
     "embed": Embed,
     "evaluate": Evaluate,
     "report": Report,
+    "explore": Explore,
 }
 
 
@@ -386,6 +424,11 @@ def _done(run: Run) -> int:
     return 0
 
 
+def _say_not_computed(reasons: Mapping[str, str]) -> None:
+    for name, reason in reasons.items():
+        print(f"not computed: {name}: {reason}")
+
+
 def _show(metrics: Mapping[str, Mapping], title: str) -> None:
     """Figures as a table: value, interval, chance, n."""
     if not metrics:
@@ -404,9 +447,3 @@ def _show(metrics: Mapping[str, Mapping], title: str) -> None:
         interval = "{:.3f} to {:.3f}".format(*m["ci95"]) if m["ci95"] else ""
         table.add_row(name, f"{m['value']:.3f}", interval, f"{chance['value']:.3f}" if chance else "", str(m["n"]))
     Console().print(table)
-
-
-def chance_name(name: str) -> str:
-    """Where the chance level of a figure stands: "retrieval/brain/top1" -> "chance/retrieval/top1"."""
-    section, *_, figure = name.split("/")
-    return f"chance/{section}/{figure}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -130,7 +130,7 @@ class Simulate:
         writers = {"things-eeg": layouts.write_things_eeg, "things-meg": layouts.write_things_meg}
         if self.dataset not in writers:
             raise HvfError(f"there is no layout {self.dataset!r}{did_you_mean(self.dataset, writers)}")
-        settings = {} if self.train_concepts is None else {"train_concepts": self.train_concepts}
+        settings: dict[str, Any] = {} if self.train_concepts is None else {"train_concepts": self.train_concepts}
         if self.subjects is not None:
             settings["subjects"] = tuple(subject_number(word) for word in self.subjects)
         out = self.out or DEFAULT_OUT / f"simulated-{self.dataset}"

@@ -24,6 +24,8 @@ Cls = TypeVar("Cls")
 SUBJECTS = {"simulated-eeg": 10, "simulated-meg": 4}
 STUDIES = (*SUBJECTS, "files")
 MODES = ("retrieval", "reconstruction")
+FUSIONS = ("hvf", "linear", "gated", "concatenated")
+STARTS = ("noise", "latents")
 
 # Settings that only change how a run is named or executed; every other one identifies its results (`digest`).
 EXECUTION_ONLY = frozenset({"name", "sampling.batch_size"})
@@ -84,10 +86,10 @@ class TargetConfig:
 class BrainConfig:
     """The brain encoder (arXiv 2602.07495, MBP)."""
 
-    encoder: str = "mbp"  # name in the registry of hvf.models.brain
+    encoder: str = "mbp"  # a name in hvf.models.brain: "mbp", "eegproject", "tsconv", "atm", "eegnet", ..., or "ridge"
     width: int = 256  # D, the shared embedding; must equal fusion.width
-    intermediate: int = 256  # hidden width of the residual block
-    dropout: float = 0.1  # dropout inside the residual block
+    intermediate: int = 256  # hidden width of the residual block; mbp alone has one
+    dropout: float = 0.1  # dropout inside the encoder
     input_noise: float = 0.0  # sd of Gaussian noise added to standardised trials while training
 
 
@@ -95,6 +97,7 @@ class BrainConfig:
 class FusionConfig:
     """The fusion of visual features (arXiv 2602.07495, HVF)."""
 
+    kind: str = "hvf"  # "hvf"; "linear": one map of all; "gated": a learnt weight each; "concatenated": nothing learnt
     width: int = 256  # D, the shared embedding
     intermediate: int = 256  # hidden width of the residual block
     dropout: float = 0.1  # dropout inside the residual block
@@ -134,6 +137,8 @@ class SamplingConfig:
     seed: int = 0  # with the round and the image's index, the seed of that image's noise
     batch_size: int = 50  # images drawn at once; does not change them
     scheduler: str = "ddim"  # diffusers sampler: "ddim", "euler", "ancestral", "dpm"; "pipeline": its own
+    start: str = "noise"  # what denoising starts from: "noise", or "latents" predicted from the embedding (img2img)
+    strength: float = 0.7  # start "latents": the share of the steps that is still done; 1 starts from noise alone
 
 
 @dataclass(frozen=True)
@@ -226,10 +231,12 @@ def check(config: Config) -> None:
     HvfError
         Naming the setting, its value, and what is allowed.
     """
-    data, align = config.data, config.align
-    for name, value, known in (("data.study", data.study, STUDIES), ("align.mode", align.mode, MODES)):
-        if value not in known:
-            raise HvfError(f"{name} is {value!r}{did_you_mean(value, known)}")
+    data = config.data
+    settings = dict(flatten(config))
+    words = {"data.study": STUDIES, "align.mode": MODES, "fusion.kind": FUSIONS, "sampling.start": STARTS}
+    for name, known in words.items():
+        if settings[name] not in known:
+            raise HvfError(f"{name} is {settings[name]!r}{did_you_mean(settings[name], known)}")
     if data.study == "files":
         for name, path in (("trials", data.trials), ("images", data.images)):
             if path is None:
@@ -244,7 +251,6 @@ def check(config: Config) -> None:
         raise HvfError("targets.specs is empty: name at least one encoder, e.g. --targets openclip:mini-vit")
     if data.tmax <= data.tmin:
         raise HvfError(f"data.tmax {data.tmax} must come after data.tmin {data.tmin}")
-    settings = dict(flatten(config))
     for name in COUNTS:
         if settings[name] < 1:
             raise HvfError(f"{name} must be at least 1, not {settings[name]}")
@@ -257,6 +263,9 @@ def check(config: Config) -> None:
     for name in ("data.sfreq", "align.learning_rate", "align.clip_norm", "align.temperature"):
         if settings[name] <= 0:
             raise HvfError(f"{name} must be greater than 0, not {settings[name]}")
+    steps, strength = config.sampling.steps, config.sampling.strength
+    if not 0 < strength <= 1 or (config.sampling.start == "latents" and int(steps * strength) < 1):
+        raise HvfError(f"sampling.strength must be at most 1 and leave one of {steps} steps to do, not {strength}")
     for name in ("brain.dropout", "fusion.dropout", "align.validation_fraction"):
         if not 0 <= settings[name] < 1:
             raise HvfError(f"{name} must be at least 0 and less than 1, not {settings[name]}")

@@ -19,15 +19,16 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from hvf import alignment, metrics, presets, retrieval
+from hvf import alignment, evaluation, presets, retrieval
 from hvf.alignment import Alignment
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.stimuli import ImageSet
 from hvf.data.study import Study, open_study
-from hvf.data.trials import Trials
+from hvf.data.trials import Trials, concept_split
+from hvf.figures import findings
 from hvf.models.prior import FusionPrior
 from hvf.reconstruction import Reconstructor, load_pipeline, load_prior
-from hvf.runs import Run, code_version, track, write_atomic
+from hvf.runs import Run, code_version, write_atomic
 from hvf.vision.cache import embed
 from hvf.vision.features import load_encoder, parse_spec
 
@@ -108,11 +109,21 @@ class Decoder:
         """One picture per trial, uint8 (N, H, W, 3). Raises HvfError when fitted for retrieval alone."""
         return self.draw(self.embed_trials(trials))
 
-    def draw(self, z_ND: np.ndarray) -> np.ndarray:
-        """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do."""
+    def draw(self, z_ND: np.ndarray, round_index: int = 0) -> np.ndarray:
+        """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do.
+
+        Every round starts from other noise. Raises HvfError for sampling.start "latents" before `learn_start`.
+        """
         if self.config.align.mode != "reconstruction":
             raise HvfError("this decoder was fitted for retrieval: set align.mode to 'reconstruction' and fit again")
-        return self.reconstructor.draw(z_ND, self.config.sampling)
+        return self.reconstructor.draw(z_ND, self.config.sampling, round_index)
+
+    def learn_start(self, trials: Trials, images: ImageSet) -> None:
+        """For sampling.start "latents": learn from training material which latents an embedding begins with."""
+        align = self.config.align
+        _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
+        held_out = dict(zip(rows.tolist(), self.embed_trials(trials.aligned_to(images))[rows], strict=True))
+        self.reconstructor.learn_start(images, self.embed_images(images), held_out)
 
     @property
     def reconstructor(self) -> Reconstructor:
@@ -201,13 +212,7 @@ def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Stu
     z = _embeddings(run, decoder, study)
     found = {row: _rank(z[f"z_{row}"], z["z_ceiling"]) for row in ("brain", "floor")}
     n = len(study.test_images)
-    figures = {
-        f"retrieval/{row}/{name}": entry
-        for row, ranked in found.items()
-        for name, entry in retrieval.summarise(ranked.ranks_N).items()
-    }
-    figures |= {f"chance/retrieval/top{k}": retrieval.chance(k, n, n) for k in retrieval.KS}
-    run.write_metrics(figures)
+    run.write_metrics({k: v for row, f in found.items() for k, v in retrieval.figures(f.scores_NM, row).items()})
     told = {
         row: {"target": list(range(n)), "rank": f.ranks_N.tolist(), "top5": f.top_NK.tolist()}
         for row, f in found.items()
@@ -229,74 +234,44 @@ def reconstruct_run(run: Run) -> None:
     decoder, study = retrieve_run(run, decoder)
     z = load_file(run.path / "embeddings.safetensors")
     ids = study.test_images.ids
+    rounds = run.config.sampling.rounds
+    learnt = run.config.sampling.start == "noise"
+    figures = [name for name in run.metrics() if name.startswith("reconstruction/")]
+    measured = bool(figures) and run.has("evaluation.json") and run.has("per_image.json")
     for row in ROWS:
         stamp, made_from = f"images/{row}.json", {"embeddings": _fingerprint(z[f"z_{row}"]), "prior": prior}
-        if run.has(stamp) and run.read_json(stamp) == made_from and _whole(run, row, ids):
+        folders = [row] if rounds == 1 else [f"{row}/round_{r}" for r in range(rounds)]
+        if run.has(stamp) and run.read_json(stamp) == made_from and all(_whole(run, f, ids) for f in folders):
             continue
-        _write_pictures(run, row, ids, decoder.draw(z[f"z_{row}"]))
+        measured = False
+        (run.path / "evaluation.json").unlink(missing_ok=True)  # what it tells was of other pictures
+        if not learnt:
+            decoder.learn_start(study.train, study.train_images)
+            learnt = True
+        for round_index, folder in enumerate(folders):
+            _write_pictures(run, folder, ids, decoder.draw(z[f"z_{row}"], round_index))
         run.write_json(stamp, made_from)
-    evaluate_run(run)
+    if not measured:
+        evaluate_run(run)
 
 
 def evaluate_run(run: Run) -> list[str]:
-    """Measure the pictures that the run holds. Leaves ``per_image.json`` and figures; returns what is wrong, in words.
+    """Measure the pictures that the run holds; returns what is wrong, in words.
 
-    PixCorr and SSIM go through 256 pixels first (`hvf.metrics`); two-way scores are of the run's own CLIP encoders and
-    carry their names, because another encoder gives another figure.
+    Leaves the figures, ``per_image.json``, ``per_image.csv``, and in ``evaluation.json`` the protocol and what was not
+    computed. Two-way scores of the run's own CLIP encoders carry their names: another encoder gives another figure.
     """
-    seen = _pictures(run, "seen")
-    if not seen:
-        raise HvfError(f"{run.path} holds no pictures to measure: draw them first, with hvf reconstruct")
-    drawn = {row: _pictures(run, row) for row in ROWS if _pictures(run, row)}
-    if not drawn:
-        return _check_figures(run.metrics())
-    for row, pictures in drawn.items():
-        if list(pictures) != list(seen):
-            raise HvfError(f"images/{row} and images/seen of {run.path} do not hold the same files: draw them again")
-    reals = _stack(seen)
-    specs = _two_way_encoders(run.config)
-    real_features = {spec: _encode(reals, spec) for spec in specs}
-    per_image: dict[str, list[float | None]] = {}
-    figures: dict[str, dict] = {}
-    for row in track(list(drawn), "measuring the pictures"):
-        recons = _stack(drawn[row])
-        scores = metrics.pixel_scores(reals, recons)
-        for spec, name in specs.items():
-            features = _encode(recons, spec)
-            scores[name] = metrics.two_way(real_features[spec], features)
-            if row == "floor":
-                figures[f"chance/reconstruction/{name}"] = metrics.two_way_chance(real_features[spec], features)
-        for name, values_N in scores.items():
-            entry = f"reconstruction/{row}/{name}"
-            per_image[entry] = [None if np.isnan(value) else float(value) for value in values_N]  # JSON has no NaN
-            figures[entry] = metrics.summarise(values_N)
-    ids, concepts = run.read_json("retrieval.json")["gallery"], run.read_json("study.json")["concepts"]
-    run.write_json("per_image.json", {"ids": ids, "concepts": concepts, "scores": per_image})
-    run.write_metrics(figures)
-    return _check_figures(run.metrics())
+    if _pictures(run, "seen") and not any((run.path / "images" / row).is_dir() for row in ROWS):
+        return findings(run.metrics())  # retrieval alone: nothing was drawn
+    encoders = {name: spec for spec, name in _two_way_encoders(run.config).items()}
+    found = evaluation.evaluate_run(run, encoders=encoders)
+    evaluation.write(found, run.path, run.metrics())
+    return findings(run.metrics())
 
 
 def _two_way_encoders(config: Config) -> dict[str, str]:
     """{spec: name of its two-way score} of the run's CLIP encoders."""
     return {spec: f"two_way_{parse_spec(spec).name}" for spec in config.targets.specs if spec.startswith("openclip")}
-
-
-def _check_figures(figures: dict[str, dict]) -> list[str]:
-    """Sentences about figures that cannot be right: a floor above chance, a brain no better than the floor."""
-    said = []
-    for name, chance in figures.items():
-        if not name.startswith("chance/"):
-            continue
-        _, section, figure = name.split("/")
-        floor, brain = (figures.get(f"{section}/{row}/{figure}") for row in ("floor", "brain"))
-        low, high = chance["ci95"]
-        if floor and floor["value"] > high:
-            said.append(f"{section} {figure}: permuted trials score {floor['value']:.3f}, above chance ({high:.3f})")
-        if brain and brain["value"] <= high:
-            said.append(
-                f"{section} {figure}: the brain scores {brain['value']:.3f}, no better than chance ({high:.3f})"
-            )
-    return said
 
 
 def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarray]:
@@ -372,13 +347,6 @@ def _stack(pictures: dict[str, Path]) -> np.ndarray:
         return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in pictures.values()])
     except (OSError, ValueError) as error:
         raise HvfError(f"the pictures of this run cannot be read ({error}): draw them again") from error
-
-
-def _encode(images_NHWC: np.ndarray, spec: str) -> np.ndarray:
-    """Features (N, d) of pictures that are no stimuli, hence not cached."""
-    encoder = load_encoder(spec, _device())
-    x_N3HW = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2)
-    return np.concatenate([encoder(part.float() / 255).cpu().numpy() for part in x_N3HW.split(50)])
 
 
 def _fingerprint(z_ND: np.ndarray) -> str:

@@ -25,6 +25,7 @@ import torch
 from hvf import metrics as formulas
 from hvf.config import HvfError, did_you_mean
 from hvf.data.pairing import pair
+from hvf.figures import METRICS, is_two_way
 from hvf.metrics import FIRST_SIZE, PixelMeter, SeenFeatures
 from hvf.runs import Run, check_writable, code_version, track, write_atomic, write_json
 from hvf.vision.features import load_encoder
@@ -32,38 +33,6 @@ from hvf.vision.networks import Weights, load_network
 
 TOGETHER = 8  # images measured at once, with all their rounds: what a network takes in one pass, what memory holds
 ROWS = ("ceiling", "brain", "floor")  # of a run: from the image's own embedding, the brain's, a permuted trial's
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure: its name in a table, the network and layer it looks at (none: pixels), and its formula on features.
-
-    Formulas: ``two-way`` identification; ``distance``, 1 - Pearson's r; ``cosine``, ``cosine distance``; ``lpips``.
-    """
-
-    label: str
-    formula: str
-    network: str = ""
-    layer: str = ""
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self.formula in ("distance", "cosine distance", "lpips")
-
-
-METRICS = {
-    "pixcorr": Metric("PixCorr", "pixels"),
-    "ssim": Metric("SSIM", "pixels"),
-    "alexnet2": Metric("AlexNet(2)", "two-way", "alexnet", "features.4"),
-    "alexnet5": Metric("AlexNet(5)", "two-way", "alexnet", "features.11"),
-    "inception": Metric("Inception", "two-way", "inception"),
-    "clip": Metric("CLIP", "two-way", "clip"),
-    "effnet": Metric("EffNet-B", "distance", "effnet"),
-    "swav": Metric("SwAV", "distance", "swav"),
-    "lpips": Metric("LPIPS", "lpips", "alexnet"),
-    "dreamsim": Metric("DreamSim", "cosine distance", "dreamsim"),
-    "dino": Metric("DINO", "cosine", "dino"),
-}
 
 
 class Evaluation(NamedTuple):
@@ -99,8 +68,8 @@ class Scores:
 class Evaluator:
     """Measures reconstructions against seen pictures (N), whose features are computed once, when it is made.
 
-    ``seen`` is indexed for pictures: PIL, or uint8 (H, W, 3), of any size each. ``names`` are of METRICS (default:
-    all). ``encoders``, {name: feature spec}, add two-way scores of encoders, on the pictures as they are. ``weights``
+    ``seen`` is indexed for pictures: PIL, or uint8 (H, W, 3), of any size each. ``names`` are of `hvf.figures.METRICS`
+    (default: all). ``encoders``, {name: feature spec}, add two-way scores of encoders, on raw pictures. ``weights``
     goes to `hvf.vision.networks.load_network`. ``first`` is the first resize (see `hvf.metrics.pixcorr`); with None,
     pictures go to each metric as they are, and have to be square. What cannot be computed is in ``not_computed``.
     Raises HvfError for an unknown name or an encoder that is not there.
@@ -224,7 +193,7 @@ class Evaluator:
         return [name for name in self.names if METRICS[name].network == network]
 
     def _is_two_way(self, name: str) -> bool:
-        return name in self._encoders or METRICS[name].formula == "two-way"
+        return name in self._encoders or is_two_way(name)
 
     def _pictures(self, pictures: Sequence, images: range, pool: ThreadPoolExecutor) -> tuple[list, list]:
         """Some pictures after the first resize, float32 (H, W, 3), and as they are."""
@@ -263,7 +232,7 @@ def evaluate_pictures(
     """Measure anybody's reconstructions: two folders or zips, pictures of any size, one or several rounds.
 
     Pictures and rounds are recognised as `hvf.data.pairing.pair` says, which `protocol` repeats. ``metrics`` are names
-    of METRICS (default: all). ``out`` is a folder for metrics.json, per_image.json, per_image.csv and evaluation.json.
+    of hvf.figures.METRICS (default: all). ``out`` is a folder for what `write` writes.
     Raises HvfError, naming files, if the two do not pair or a picture cannot be read.
     """
     if out is not None:
@@ -304,10 +273,14 @@ def evaluate_run(
     return _evaluated(evaluator, {row: one.rounds for row, one in paired.items()}, ids, concepts, protocol)
 
 
-def write(found: Evaluation, out: str | Path) -> None:
-    """Write an evaluation into a folder: metrics.json, per_image.json, per_image.csv and evaluation.json."""
+def write(found: Evaluation, out: str | Path, earlier: Mapping[str, dict] | None = None) -> None:
+    """Write an evaluation into a folder: metrics.json, per_image.json, per_image.csv and evaluation.json.
+
+    Of the ``earlier`` figures of metrics.json those of other sections stay; those of reconstruction are replaced.
+    """
     out = Path(out)
-    write_json(out / "metrics.json", found.metrics)
+    kept = {name: entry for name, entry in (earlier or {}).items() if "reconstruction" not in name.split("/")[:2]}
+    write_json(out / "metrics.json", {**kept, **found.metrics})
     write_json(out / "per_image.json", found.per_image)
     write_json(out / "evaluation.json", {**found.protocol, "not_computed": found.not_computed})
     table = io.StringIO()

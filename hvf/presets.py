@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from hvf.config import (
     AlignConfig,
@@ -88,6 +89,152 @@ def things_meg() -> Config:
         align=eeg.align,
         prior=eeg.prior,
         sampling=eeg.sampling,
+    )
+
+
+# What the methods below decode towards, by the name each goes by where the real network cannot be had: the mini one of
+# the same kind. Asked for by name (`method(..., encoders="mini")`) and told with every figure; never done silently.
+STAND_INS = {
+    "openclip:RN50/openai": "openclip:mini-resnet",
+    "openclip:RN50/openai~fovea51": "openclip:mini-resnet~fovea51",
+    "openclip:ViT-B-32/laion2b_s34b_b79k": "openclip:mini-vit",
+    "openclip:ViT-L-14/openai": "openclip:mini-vit",
+    "openclip:ViT-H-14/laion2b_s32b_b79k": "openclip:mini-vit",
+    "transformers:OpenGVLab/InternViT-6B-448px-V2_5@27:mean": "openclip:mini-vit@2:mean",
+    "dreamsim:synclr_vitb16": "openclip:mini-vit",
+    "vae:sdxl": "vae:mini",
+}
+RN50_B32_VAE = ("openclip:RN50/openai", "openclip:ViT-B-32/laion2b_s34b_b79k", "vae:sdxl")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a method sets in a configuration; study, size, prior and sampling stay those of the configuration."""
+
+    specs: tuple[str, ...]
+    encoder: str
+    fusion: str
+    dropout: float
+    align: AlignConfig
+
+
+def hvf() -> Recipe:
+    """MBP meets the learnt fusion of RN50, ViT-B/32 and VAE latents.
+
+    Paper    arXiv 2602.07495 (ICLR 2026)
+    Command  python eval/benchmark.py --methods hvf
+    Expect   published: EEG 75.7/94.6 % within, 20.0/44.1 % across subjects; MEG 33.7/60.5, 5.4/15.2
+    """
+    return Recipe(RN50_B32_VAE, "mbp", "hvf", 0.1, AlignConfig())
+
+
+def shallow() -> Recipe:
+    """Shallow Alignment: EEGProject meets one intermediate layer of a large encoder through a linear projector.
+
+    Paper    arXiv 2601.21948; layer 28 of 46 of InternViT. Weights must be in the format that transformers itself reads
+    Command  python eval/benchmark.py --methods shallow; the layer of another encoder: python brain_training/layers.py
+    Expect   published: EEG 82.6/97.7 % within, 21.8/49.4 % across subjects; MEG 48.0/74.4, 3.7/13.0
+    """
+    specs = ("transformers:OpenGVLab/InternViT-6B-448px-V2_5@27:mean",)
+    align = AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50)
+    return Recipe(specs, "eegproject", "linear", 0.3, align)
+
+
+def ubp() -> Recipe:
+    """Uncertainty-aware Blur Prior: EEGProject meets RN50's features of images blurred towards the edge.
+
+    Paper    Wu et al., CVPR 2025. The blur's prior width (51 pixels of 224) is here; that it becomes 45 or 57 for
+             images found too easily or too hardly while training is not
+    Command  python eval/benchmark.py --methods ubp
+    Expect   published: EEG 50.9/79.7 % within, 12.4/33.4 % across subjects; MEG 26.7/55.2, 2.2/10.4
+    """
+    align = AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50)
+    return Recipe(("openclip:RN50/openai~fovea51",), "eegproject", "concatenated", 0.3, align)
+
+
+def neurobridge() -> Recipe:
+    """NeuroBridge: EEGProject and RN50 meet in a space of their own, through a projector.
+
+    Paper    NeuroBridge (feroooooo/NeuroBridge). Its projector is here; its augmented images and responses are not
+    Command  python eval/benchmark.py --methods neurobridge
+    Expect   published: EEG 63.2/89.9 % within, 19.0/45.9 % across subjects; MEG 32.2/60.8, 3.4/12.8
+    """
+    align = AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50)
+    return Recipe(("openclip:RN50/openai",), "eegproject", "linear", 0.3, align)
+
+
+def nice() -> Recipe:
+    """NICE: TSConv meets CLIP's image embedding as it is.
+
+    Paper    Song et al., ICLR 2024
+    Command  python eval/benchmark.py --methods nice
+    Expect   published: EEG 16.1/43.6 % within, 6.2/21.4 % across subjects; MEG 12.8/36.0
+    """
+    align = AlignConfig(learning_rate=2e-4, betas=(0.5, 0.999), weight_decay=0.0, batch_size=1000, epochs=200)
+    return Recipe(("openclip:ViT-L-14/openai",), "tsconv", "concatenated", 0.5, align)
+
+
+def atm() -> Recipe:
+    """ATM-S meets CLIP ViT-H/14's image embedding as it is.
+
+    Paper    Li et al., NeurIPS 2024. The text in its loss (weight 0.01) is not here
+    Command  python eval/benchmark.py --methods atm
+    Expect   published: EEG 27.1/58.1 % (28.5/60.4 in HVF's tables) within, 11.9/33.8 % across subjects
+    """
+    align = AlignConfig(learning_rate=3e-4, betas=(0.9, 0.999), weight_decay=0.01, batch_size=64, epochs=40)
+    return Recipe(("openclip:ViT-H-14/laion2b_s32b_b79k",), "atm", "concatenated", 0.5, align)
+
+
+def human_aligned() -> Recipe:
+    """TSConv meets an encoder that was tuned to people's similarity judgements (DreamSim's SynCLR).
+
+    Paper    arXiv 2502.03081 (Human-Aligned Image Models Improve Visual Decoding from the Brain)
+    Command  python eval/benchmark.py --methods human_aligned
+    Expect   published: up to 21 % better than the same encoder untuned
+    """
+    align = AlignConfig(learning_rate=2e-4, betas=(0.5, 0.999), weight_decay=0.0, batch_size=1000, epochs=200)
+    return Recipe(("dreamsim:synclr_vitb16",), "tsconv", "concatenated", 0.5, align)
+
+
+def ridge() -> Recipe:
+    """Ridge regression from the flat trial to the features of RN50, ViT-B/32 and VAE; its penalty on validation.
+
+    Paper    none: the baseline that a network has to beat
+    Command  python eval/benchmark.py --methods ridge
+    Expect   less than a contrastive encoder, in seconds
+    """
+    return Recipe(RN50_B32_VAE, "ridge", "concatenated", 0.0, AlignConfig())
+
+
+METHODS: dict[str, Callable[[], Recipe]] = {
+    make.__name__: make for make in (hvf, shallow, ubp, neurobridge, nice, atm, human_aligned, ridge)
+}
+ENCODERS = ("published", "mini", "given")
+
+
+def method(name: str, config: Config, encoders: str = "published") -> Config:
+    """`config` with what the method of that name sets: encoders, fusion, training; its study, size and seed stay.
+
+    ``encoders``: "published" those of the paper, "mini" their `STAND_INS`, "given" the targets that `config` names.
+    Raises HvfError for an unknown name, with the nearest.
+    """
+    key = name.replace("-", "_")
+    if key not in METHODS:
+        raise HvfError(f"unknown method {name!r}{did_you_mean(key, METHODS)}")
+    if encoders not in ENCODERS:
+        raise HvfError(f"unknown encoders {encoders!r}{did_you_mean(encoders, ENCODERS)}")
+    recipe = METHODS[key]()
+    specs = {
+        "published": recipe.specs,
+        "mini": tuple(dict.fromkeys(STAND_INS[spec] for spec in recipe.specs)),
+        "given": config.targets.specs,
+    }[encoders]
+    return replace(
+        config,
+        targets=TargetConfig(specs),
+        brain=replace(config.brain, encoder=recipe.encoder, dropout=recipe.dropout),
+        fusion=replace(config.fusion, kind=recipe.fusion),
+        align=replace(recipe.align, mode="retrieval", seed=config.align.seed),
     )
 
 

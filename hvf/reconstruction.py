@@ -1,6 +1,7 @@
 """Embeddings to pictures: a Fusion Prior steering a stock diffusers SDXL pipeline.
 
 z (the image's own z_f, or a brain's z_b) -> prior.project -> z_c -> IP-Adapter -> SDXL with the empty prompt -> pixels.
+Denoising starts from noise, or (img2img) from latents that a ridge regression predicts from z.
 Shapes: N items, D embedding, R rounds, H and W pixels, h and w latent pixels.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +21,13 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
 )
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
+from PIL import Image
+from sklearn.linear_model import Ridge, RidgeCV
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -43,19 +47,34 @@ SCHEDULERS = {
     "dpm": DPMSolverMultistepScheduler,
 }
 
+PENALTIES = np.logspace(0, 6, 13)  # of the ridge that predicts latents; the training images decide between them
+
 Model = TypeVar("Model", StableDiffusionXLPipeline, FusionPrior)
 
 
-class PairedPipeline(StableDiffusionXLPipeline):
-    """The stock pipeline, taking one image embedding per picture of a batch.
+class _Paired:
+    """One image embedding per picture of a batch.
 
     Stock code takes `ip_adapter_image_embeds` for those of one picture and repeats them for each of the batch. Given N
-    of them it makes N² and, without complaint, lets every picture attend to all N. Everything else is inherited.
+    of them it makes N² and, without complaint, lets every picture attend to all N.
     """
 
     def prepare_ip_adapter_image_embeds(self, image, embeds, device, n_per_prompt, do_classifier_free_guidance):
         """`embeds` as they came: [(N, 1, D)], or [(2N, 1, D)] under guidance, the unconditional half first."""
         return [x.to(device) for x in embeds]
+
+
+class PairedPipeline(_Paired, StableDiffusionXLPipeline):
+    """The stock pipeline, embeddings paired. Everything else is inherited."""
+
+
+class PairedImg2Img(_Paired, StableDiffusionXLImg2ImgPipeline):
+    """The stock img2img pipeline, embeddings paired, starting from latents instead of an image."""
+
+    def prepare_latents(self, image, timestep, batch_size, n_per_prompt, dtype, device, generator=None, add_noise=True):
+        """`image` are clean latents (N, C, h, w); each gets the noise of its own generator, drawn in float32."""
+        assert generator is not None, "one generator for each picture"
+        return self.scheduler.add_noise(image.to(device, dtype), _noise(generator, image).to(device, dtype), timestep)
 
 
 class Reconstructor:
@@ -74,10 +93,13 @@ class Reconstructor:
         self.pipeline = PairedPipeline(**pipeline.components, add_watermarker=False)
         if device:
             self.pipeline.to(device)
-        self.pipeline.set_progress_bar_config(disable=True)  # one bar for the whole job, not one per batch
+        self.img2img = PairedImg2Img(**self.pipeline.components, add_watermarker=False)
+        for one in (self.pipeline, self.img2img):
+            one.set_progress_bar_config(disable=True)  # one bar for the whole job, not one per batch
         self.prior = prior.eval()
         self.prior.projector.to(self.pipeline.device)  # the one part of the prior used here that the UNet does not hold
         self._scheduler = pipeline.scheduler
+        self._ridge: Ridge | None = None
         with torch.no_grad():
             self._prompt, _, self._pooled, _ = self.pipeline.encode_prompt("", do_classifier_free_guidance=False)
 
@@ -93,7 +115,8 @@ class Reconstructor:
 
         The noise of a picture comes from (sampling.seed, round_index, its index) alone: other batch sizes, a subset
         redrawn with its `indices`, or another device start from the same noise (arithmetic may still differ by one grey
-        level). `indices` are 0..N-1 unless given. Raises HvfError for embeddings of another width, or not finite.
+        level). `indices` are 0..N-1 unless given. Raises HvfError for embeddings of another width, or not finite, and
+        for sampling.start "latents" before `learn_start`.
         """
         pictures = self._sample(z_ND, sampling, round_index, indices, "np")
         return np.rint(pictures * 255).astype(np.uint8)
@@ -109,23 +132,77 @@ class Reconstructor:
         return np.stack([self.draw(z_ND, sampling, round_index) for round_index in range(sampling.rounds)])
 
     @torch.no_grad()
+    def encode(self, images: Sequence, batch: int = 16) -> np.ndarray:
+        """Latents (N, 4, h, w) float32 of images (PIL or uint8 (H, W, 3)): the mean, scaled as the UNet sees them."""
+        vae: Any = self.pipeline.vae
+        upcast = vae.dtype == torch.float16 and vae.config.force_upcast  # SDXL's overflows in float16
+        if upcast:
+            vae.to(torch.float32)
+        latents = []
+        for first in runs.track(range(0, len(images), batch), "encoding images"):
+            pictures = [images[i] for i in range(first, min(first + batch, len(images)))]
+            pictures = [x if isinstance(x, Image.Image) else Image.fromarray(x) for x in pictures]
+            pixels = self.pipeline.image_processor.preprocess(pictures, self.size, self.size, resize_mode="crop")
+            mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+            latents.append((mean * vae.config.scaling_factor).float().cpu().numpy())
+        if upcast:
+            vae.to(torch.float16)
+        return np.concatenate(latents)
+
+    def learn_start(
+        self, images: Sequence, z_ND: np.ndarray, held_out: Mapping[int, np.ndarray] | None = None
+    ) -> float:
+        """Learn to predict an image's latents from its embedding: the start of sampling.start "latents".
+
+        `images` (N) are those of the training, `z_ND` their z_f. A linear map; its penalty is chosen among PENALTIES by
+        its error on `held_out`, {index of an image: its z_b}, whose images the map is not fitted to: a penalty that
+        suits z_f is far too small for what a brain tells. Without any, by leave-one-out error. Returns the penalty.
+        """
+        z_ND, target_ND = self._checked(z_ND).cpu().numpy(), self.encode(images).reshape(len(images), -1)
+        if held_out:
+            rows, heard_ND = list(held_out), np.stack(list(held_out.values()))
+            fitted = np.setdiff1d(np.arange(len(z_ND)), rows)
+            tried = [Ridge(penalty).fit(z_ND[fitted], target_ND[fitted]) for penalty in PENALTIES]
+            errors = [np.square(ridge.predict(heard_ND) - target_ND[rows]).mean() for ridge in tried]
+            penalty = PENALTIES[int(np.argmin(errors))]
+        else:
+            penalty = float(RidgeCV(PENALTIES).fit(z_ND, target_ND).alpha_)  # pyright: ignore[reportArgumentType]
+        self._ridge = Ridge(penalty).fit(z_ND, target_ND)
+        return float(penalty)
+
+    def starts(self, z_ND) -> np.ndarray:
+        """The latents (N, 4, h, w) float32 that `learn_start` learnt to predict; HvfError before that."""
+        if self._ridge is None:
+            raise HvfError(
+                'sampling.start is "latents", which are not learnt yet: call learn_start with training images'
+            )
+        channels, side = self.pipeline.unet.config.in_channels, self.pipeline.unet.config.sample_size
+        latents_ND = self._ridge.predict(self._checked(z_ND).cpu().numpy())
+        return latents_ND.reshape(-1, channels, side, side).astype(np.float32)
+
+    @torch.no_grad()
     def _sample(self, z_ND, sampling, round_index, indices, output_type) -> np.ndarray:
         z_ND = self._checked(z_ND)
         indices = range(len(z_ND)) if indices is None else indices
         if len(indices) != len(z_ND):
             raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
-        self.pipeline.scheduler = self._make_scheduler(sampling.scheduler)
+        self.pipeline.scheduler = self.img2img.scheduler = self._make_scheduler(sampling.scheduler)
+        begin_NCHW = torch.from_numpy(self.starts(z_ND)) if sampling.start == "latents" else None
         z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
         starts = range(0, len(z_ND), sampling.batch_size)
         drawn = []
-        with runs.track(len(starts) * sampling.steps, f"drawing {len(z_ND)} pictures") as bar:
+        steps = sampling.steps if begin_NCHW is None else int(sampling.steps * sampling.strength)
+        with runs.track(len(starts) * steps, f"drawing {len(z_ND)} pictures") as bar:
             for start in starts:
                 batch = slice(start, start + sampling.batch_size)
                 noise = [_generator(sampling.seed, round_index, int(index)) for index in indices[batch]]
-                drawn.append(self._one_batch(z_c_ND[batch], noise, sampling, output_type, bar))
+                begin = None if begin_NCHW is None else begin_NCHW[batch]
+                drawn.append(self._one_batch(z_c_ND[batch], noise, begin, sampling, output_type, bar))
         return np.concatenate(drawn)
 
-    def _one_batch(self, z_c_ND: Tensor, noise: list[torch.Generator], sampling, output_type: str, bar) -> np.ndarray:
+    def _one_batch(
+        self, z_c_ND: Tensor, noise: list[torch.Generator], begin_NCHW: Tensor | None, sampling, output_type: str, bar
+    ) -> np.ndarray:
         n = len(z_c_ND)
         embeds_N1D = z_c_ND[:, None].to(self.pipeline.unet.dtype)
         negative = {}
@@ -140,13 +217,17 @@ class Reconstructor:
             bar.advance()
             return tensors
 
-        call: Any = self.pipeline  # its annotations allow neither this callback nor arrays as pictures
+        # The pipelines' annotations allow neither this callback nor arrays as pictures.
+        call: Any = self.pipeline if begin_NCHW is None else self.img2img
         unet = self.pipeline.unet
-        # Drawn here, in float32, because half precision would draw other noise from the same generator.
-        shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        start_NCHW = torch.stack([torch.randn(shape, generator=generator) for generator in noise])
+        if begin_NCHW is None:
+            size = unet.config.sample_size
+            start_NCHW = _noise(noise, torch.empty(n, unet.config.in_channels, size, size))
+            begin = {"latents": start_NCHW.to(unet.device, unet.dtype), "height": self.size, "width": self.size}
+        else:
+            begin = {"image": begin_NCHW, "strength": sampling.strength}
         pictures = call(
-            latents=start_NCHW.to(unet.device, unet.dtype),
+            **begin,
             prompt_embeds=self._prompt.expand(n, -1, -1),
             pooled_prompt_embeds=self._pooled.expand(n, -1),
             **negative,
@@ -154,8 +235,6 @@ class Reconstructor:
             guidance_scale=sampling.guidance,
             num_inference_steps=sampling.steps,
             generator=noise,
-            height=self.size,
-            width=self.size,
             output_type=output_type,
             callback_on_step_end=advance,
         ).images
@@ -186,10 +265,10 @@ class Reconstructor:
 def load_pipeline(name: str, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusionXLPipeline:
     """The SDXL pipeline called "mini" (package data), in a local folder, or on the Hub, moved to `device`.
 
-    `dtype` is float32 on a CPU, float16 elsewhere (the pipeline itself decodes in float32 where the VAE needs that).
+    `dtype` is float32 on a CPU, bfloat16 elsewhere, in which SDXL's VAE decodes too (in float16 it overflows).
     Raises HvfError naming the missing file, the Hub id and the command that fetches it.
     """
-    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
+    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
     source = _source(name, "sdxl", "model_index.json", "SDXL pipeline", "prior_training/train_mini.py")
     pipeline = _read(StableDiffusionXLPipeline, source, "SDXL pipeline", dtype=dtype, add_watermarker=False)
     return pipeline.to(device)
@@ -267,6 +346,11 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         for log in shown:
             log.enable_progress_bar()
+
+
+def _noise(generators: Sequence[torch.Generator], like_NCHW: Tensor) -> Tensor:
+    """Each picture's own noise, in float32: half precision would draw other noise from the same generator."""
+    return torch.stack([torch.randn(like_NCHW.shape[1:], generator=generator) for generator in generators])
 
 
 def _generator(*seed: int) -> torch.Generator:

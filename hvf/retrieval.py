@@ -146,14 +146,16 @@ def one_to_one_figures(scores_NN) -> dict[str, dict]:
     return {"value": interval(right_N), "chance": chance}
 
 
-def figures(z_b_ND, z_f_ND) -> dict[str, dict]:
-    """Entries of a metrics.json for embeddings whose rows pair: retrieval/brain/..., and chance/retrieval/...."""
-    scores_NN = similarity(z_b_ND, z_f_ND)
+def figures(scores_NN, row: str = "brain") -> dict[str, dict]:
+    """Entries of a metrics.json for scores whose rows and columns pair: retrieval/ROW/..., and chance/retrieval/....
+
+    Figures of ranks, each query for itself; and one_to_one, for which all queries are matched at once (see there).
+    """
     ranks_N = ranks(scores_NN)
     n = len(ranks_N)
     matched = one_to_one_figures(scores_NN)
-    found = {f"retrieval/brain/{name}": entry for name, entry in summarise(ranks_N).items()}
-    found |= {"retrieval/brain/one_to_one": matched["value"], "chance/retrieval/one_to_one": matched["chance"]}
+    found = {f"retrieval/{row}/{name}": entry for name, entry in summarise(ranks_N).items()}
+    found |= {f"retrieval/{row}/one_to_one": matched["value"], "chance/retrieval/one_to_one": matched["chance"]}
     return found | {f"chance/retrieval/top{k}": chance(k, n, n) for k in KS}
 
 

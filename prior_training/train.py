@@ -9,39 +9,54 @@ and metrics.json, and at the end prior/: the weights, averaged over training, an
 
 from __future__ import annotations
 
-import argparse
-import copy
 import dataclasses
 import json
 import os
-import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
-import tyro
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 from diffusers import StableDiffusionXLPipeline
 from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
+from PIL import Image
 
 from hvf import presets
-from hvf.config import HvfError
-from hvf.data.pretraining import pretraining_images
-from hvf.data.stimuli import open_images
-from hvf.data.trials import concept_split
+from hvf.config import HvfError, SamplingConfig
 from hvf.models import FusionPrior
+from hvf.models.attention import check_attached, choose_attention
 from hvf.models.denoising import Material, Objective
 from hvf.models.published import start_from_ip_adapter
-from hvf.reconstruction import load_pipeline, load_prior
-from hvf.runs import check_writable, code_version, track, write_atomic
-from hvf.vision.cache import embed
+from hvf.pretraining import Wanted, gather
+from hvf.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.runs import check_writable, code_version, track, write_atomic, write_json
+from hvf.scripts import parse_preset, run_script
+from hvf.training import (
+    TERMINATED,
+    Averaged,
+    Log,
+    Termination,
+    folder_in_place,
+    load_checkpoint,
+    read_history,
+    save_checkpoint,
+    say,
+    trackers,
+    whole_state,
+    write_history,
+)
 
-EXECUTION_ONLY = {"out", "resume", "checkpoint_every", "validate_every", "shipped"}  # change no weight
+# These change no weight, but for the last bits of some.
+EXECUTION_ONLY = {
+    "out", "resume", "checkpoint_every", "validate_every", "shipped", "workers", "gradient_checkpointing", "attention",
+    "tracker", "pictures", "picture_steps", "picture_guidance",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,14 @@ class Training:
     projector_intermediate: int = 1024  # hidden width of the projector φ_c
     dropout: float = 0.1  # inside both blocks
     embedding_dropout: float = 0.1  # share of embeddings zeroed, for classifier-free guidance
-    batch_size: int = 64  # images per step, over all processes
+    shards: Path | None = None  # folder that prior_training/prepare.py wrote, read as needed; in place of --images
+    from_pixels: bool = False  # encode the images in every step, instead of once into memory and the cache
+    workers: int = 0  # processes that read shards or images ahead of the steps
+    batch_size: int = 64  # images per step, over all processes and parts
+    gradient_accumulation: int = 1  # parts that a step's batch is computed in, one after the other
+    gradient_checkpointing: bool = False  # less memory, a third more time
+    mixed_precision: Literal["no", "bf16"] = "no"  # of the frozen UNet; what is trained stays float32
+    attention: Literal["sdpa", "xformers", "compiled"] = "sdpa"  # of the UNet; falls back to sdpa, and says so
     max_steps: int = 2600  # length of the training
     learning_rate: float = 1e-3  # AdamW's peak
     schedule: Literal["cosine", "constant_with_warmup"] = "cosine"  # of the learning rate, after the warm-up
@@ -73,6 +95,10 @@ class Training:
     seed: int = 0  # of everything drawn
     validate_every: int = 500  # steps between entries of metrics.jsonl
     checkpoint_every: int = 1000  # steps between checkpoints
+    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"  # figures and pictures while it trains
+    pictures: int = 8  # held-out images drawn beside every entry of metrics.jsonl
+    picture_steps: int = 10  # of their sampler
+    picture_guidance: float = 2.0  # classifier-free guidance
     shipped: Literal["float16", "float32"] = "float16"  # number type of the weights in OUT/prior
     out: Path | None = None  # output folder; none: runs/prior-PRESET
     resume: bool = False  # go on from the last checkpoint in OUT
@@ -101,211 +127,236 @@ def sdxl() -> Training:
         schedule="constant_with_warmup",
         warmup_steps=1000,
         ema_decay=0.9999,
+        mixed_precision="bf16",
+        workers=4,
+        picture_steps=30,
+        picture_guidance=5.0,
     )
 
 
 PRESETS = {"mini": mini, "sdxl": sdxl}
 
 
-def prepare(options: Training, pipeline: StableDiffusionXLPipeline, device: torch.device) -> Material:
-    """Features and latents of all images (from the cache when they are there), split by concept."""
-    if options.images is None and options.preset != "mini":
-        raise HvfError("--images is missing: name a folder or zip of training images, e.g. ImageNet's train folder.")
-    images = open_images(options.images) if options.images else pretraining_images()
-    train, validation = concept_split(images.concepts, options.validation_fraction, options.seed)
-    if len(train) < options.batch_size:
-        raise HvfError(f"There are {len(train)} training images, fewer than --batch-size {options.batch_size}.")
-    features = {spec: torch.from_numpy(embed(images, spec, device=device)).to(device) for spec in options.targets}
-    flat = torch.from_numpy(embed(images, options.latents, device=device)).to(device)
-    channels = pipeline.unet.config.in_channels
-    side = round((flat.shape[1] / channels) ** 0.5)
-    if channels * side**2 != flat.shape[1]:
-        raise HvfError(f"{options.latents} gives {flat.shape[1]} numbers, not {channels} square maps for this UNet.")
-    # Images are resized to squares before they are encoded, so original size = target size and nothing is cropped.
-    pixels = float(side * pipeline.vae_scale_factor)
-    time_ids = torch.tensor([[pixels, pixels, 0.0, 0.0, pixels, pixels]], device=device)
-    with torch.no_grad():
-        prompt_embeds, _, pooled, _ = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
-    conditions = (prompt_embeds, pooled, time_ids)
-    return Material(flat.reshape(-1, channels, side, side), features, train, validation, conditions)
-
-
 def train(options: Training) -> Path:
     """Run the whole training; returns the output folder. Raises HvfError before anything is written."""
     out = options.out or Path("runs") / f"prior-{options.preset}"
-    accelerator = Accelerator()
-    check(out, options, accelerator.num_processes)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
+    options = with_launchers_precision(options)
+    accelerator = Accelerator(
+        mixed_precision="no",  # the prior's own forward runs the UNet in the UNet's precision, alike everywhere
+        gradient_accumulation_steps=options.gradient_accumulation,
+        log_with=trackers(options.tracker),
+        project_config=ProjectConfiguration(str(out), logging_dir=str(out / "logs")),
+    )
+    process, processes, parts = accelerator.process_index, accelerator.num_processes, options.gradient_accumulation
+    check(out, options, processes)
+    dtype = torch.bfloat16 if options.mixed_precision == "bf16" else torch.float32
     pipeline = load_pipeline(options.pipeline, device=str(accelerator.device), dtype=dtype)
     pipeline.unet.requires_grad_(False)
+    wanted = Wanted(
+        options.latents, options.targets, options.images, options.shards, options.from_pixels, options.workers
+    )
     with accelerator.main_process_first():  # the others then find the features in the cache
-        material = prepare(options, pipeline, accelerator.device)
+        material = gather(wanted, pipeline, accelerator.device, options.validation_fraction, options.seed)
+    if len(material.train) < options.batch_size:
+        raise HvfError(
+            f"There are {len(material.train)} training images, fewer than --batch-size {options.batch_size}."
+        )
+    pipeline.unet.register_to_config(sample_size=material.source.latent_shape[1])  # pictures are drawn as trained
+    refused = choose_attention(pipeline.unet, options.attention)
+    if refused:
+        say(accelerator, refused)
+    if options.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
     objective = Objective(material, pipeline, options.batch_size, options.embedding_dropout, options.seed)
 
     torch.manual_seed(options.seed)
-    dims = {spec: x.shape[1] for spec, x in material.features.items()}
-    widths = (options.width, options.intermediate, options.projector_intermediate)
-    bare = FusionPrior.for_unet(pipeline.unet, dims, *widths, dropout=options.dropout)
-    if options.init:
-        begin(bare, options.init)
-    bare = bare.to(accelerator.device).train()
+    bare = new_prior(options, pipeline, material).to(accelerator.device).train()
     bare.attach(pipeline.unet)
-    parameters = list(bare.parameters())  # a generator would be used up by the optimizer and leave none to clip
-    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
+    check_attached(pipeline.unet, bare)
+    if process:  # the first draws what a single one would; dropout differs between them
+        torch.manual_seed(options.seed + process)
+    optimizer = torch.optim.AdamW(bare.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     lengths = {"num_warmup_steps": options.warmup_steps, "num_training_steps": options.max_steps}
     schedule = get_scheduler(options.schedule, optimizer, **lengths)
-    ema = EMAModel(parameters, decay=options.ema_decay)
+    if accelerator.state.deepspeed_plugin is not None:  # it wants to know beforehand
+        share = options.batch_size // (processes * parts)
+        told = {"train_micro_batch_size_per_gpu": share, "gradient_clipping": options.clip_norm}
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(told)
     prior, optimizer = accelerator.prepare(bare, optimizer)
-    accelerator.register_for_checkpointing(ema, schedule)
-
-    first, checkpoint = 0, max(out.glob("checkpoint-*"), default=None)
-    if checkpoint:
-        accelerator.load_state(str(checkpoint))
-        ema.to(accelerator.device)
-        first = int(checkpoint.name.removeprefix("checkpoint-"))
+    parameters = list(prior.parameters())  # a generator would be used up by its first reader and leave none to clip
+    averaged = Averaged(accelerator, prior, options.ema_decay)
+    accelerator.register_for_checkpointing(schedule)
+    first = load_checkpoint(accelerator, averaged, out)
     history = read_history(out / "metrics.jsonl", first)
     if accelerator.is_main_process:
-        write_json(out / "training.json", dataclasses.asdict(options))
+        write_json(out / "training.json", settings_of(options))
+    log = Log(accelerator, out.name)
+    objective.announce(range(first, options.max_steps), process, processes, parts)
 
-    def averaged_losses() -> dict[str, float]:
-        ema.store(parameters)
-        ema.copy_to(parameters)
-        bare.eval()
-        with accelerator.autocast():
+    def validate(step: int | None = None) -> dict[str, float]:
+        """The averaged weights' losses on held-out images; with a step, pictures too."""
+        with averaged.applied():
             losses = {
-                "validation_loss": objective.validation_loss(bare),
-                "validation_loss_without_image": objective.validation_loss(bare, without_image=True),
+                "validation_loss": objective.validation_loss(prior),
+                "validation_loss_without_image": objective.validation_loss(prior, without_image=True),
             }
-        bare.train()
-        ema.restore(parameters)
+            if step is not None and options.pictures:
+                state = whole_state(accelerator, prior)
+                if accelerator.is_main_process:
+                    drawn = draw(copy_of(bare, state).to(accelerator.device), objective, pipeline, options)
+                    bare.attach(pipeline.unet)
+                    check_attached(pipeline.unet, bare)
+                    show(drawn, out / "validation" / f"step-{step:07d}.png")
+                    log.pictures("validation", np.concatenate(drawn), step)
         return losses
 
     since, recent = time.perf_counter(), []
-    for step in track(range(first, options.max_steps), "training the prior"):
-        loss = objective.training_loss(prior, step, accelerator.process_index, accelerator.num_processes)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(parameters, options.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        ema.step(parameters)
-        recent.append(torch.stack([loss.detach(), norm]))
-        done = step + 1
-        if done % options.validate_every == 0 or done == options.max_steps:
-            mean_loss, mean_norm = accelerator.reduce(torch.stack(recent).mean(0), "mean").tolist()
-            speed = len(recent) * options.batch_size / (time.perf_counter() - since)
-            entry = {"step": done, "loss": mean_loss, "gradient_norm": mean_norm, **averaged_losses()}
-            history.append({**entry, "learning_rate": schedule.get_last_lr()[0], "images_per_second": round(speed, 2)})
-            if accelerator.is_main_process:
-                write_text(out / "metrics.jsonl", "".join(json.dumps(one) + "\n" for one in history))
-            since, recent = time.perf_counter(), []
-        if done % options.checkpoint_every == 0 or done == options.max_steps:
-            save_checkpoint(accelerator, out, done)
+    with Termination(accelerator) as termination:
+        for step in track(range(first, options.max_steps), "training the prior"):
+            losses, norm = [], None
+            for part in range(parts):
+                with accelerator.accumulate(prior):
+                    loss = objective.training_loss(prior, step, part * processes + process, processes * parts)
+                    accelerator.backward(loss)
+                    losses.append(loss.detach())
+                    if accelerator.sync_gradients:
+                        norm = accelerator.clip_grad_norm_(parameters, options.clip_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            schedule.step()
+            averaged.step()
+            recent.append(torch.stack([torch.stack(losses).mean(), plain(norm, loss)]))
+            done, last = step + 1, step + 1 == options.max_steps
+            if done % options.validate_every == 0 or last:
+                mean_loss, mean_norm = accelerator.reduce(torch.stack(recent).mean(0), "mean").tolist()
+                speed = len(recent) * options.batch_size / (time.perf_counter() - since)
+                entry = {"step": done, "loss": mean_loss, "gradient_norm": mean_norm, **validate(done)}
+                entry |= {"learning_rate": schedule.get_last_lr()[0], "images_per_second": round(speed, 2)}
+                history.append(entry)
+                log.figures({name: value for name, value in entry.items() if name != "step"}, done)
+                if accelerator.is_main_process:
+                    write_history(out / "metrics.jsonl", history)
+                since, recent = time.perf_counter(), []
+            stop = termination.asked() and not last
+            if done % options.checkpoint_every == 0 or last or stop:
+                save_checkpoint(accelerator, averaged, out, done)
+            if stop:
+                say(accelerator, f"stopped by SIGTERM after step {done}; go on with --resume")
+                accelerator.end_training()
+                raise SystemExit(TERMINATED)
 
-    losses = averaged_losses()
+    losses = validate()
+    with averaged.applied():
+        state = whole_state(accelerator, prior)
+        with folder_in_place(accelerator, out / "prior") as folder:
+            if accelerator.is_main_process:
+                whole = copy_of(bare, {name: x.cpu() for name, x in state.items()})
+                whole.to(dtype=getattr(torch, options.shipped)).save_pretrained(folder)
+                (folder / "README.md").write_text(model_card(options, losses, material, whole))
     if accelerator.is_main_process:
-        ema.copy_to(parameters)
-        deliver(out, accelerator.unwrap_model(prior, keep_fp32_wrapper=False), options, losses, material)
+        n = len(material.checked)
+        write_json(out / "metrics.json", {f"prior/{k}": {"value": v, "ci95": None, "n": n} for k, v in losses.items()})
+        print(f"prior written to {out / 'prior'}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return out
 
 
-def begin(prior: FusionPrior, init: str) -> None:
-    """Fill a new prior from another one of the same shape, or its adapter alone from an IP-Adapter file."""
-    if Path(init).is_file():
-        start_from_ip_adapter(prior, init)
-        return
-    other = load_prior(init)
-    for name in ("specs", "dims", "width", "cross_attention_dim", "adapter_names", "adapter_widths"):
-        if list_of(other.config[name]) != list_of(prior.config[name]):
-            raise HvfError(f"--init {init} has {name} {other.config[name]}, not {prior.config[name]}")
-    try:
-        prior.load_state_dict(other.state_dict())
-    except RuntimeError as error:
-        raise HvfError(f"--init {init} does not fit: {' '.join(str(error).split())[:200]}") from error
+def with_launchers_precision(options: Training) -> Training:
+    """`accelerate launch --mixed_precision bf16` means the same as our --mixed-precision bf16."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "bf16"):
+        raise HvfError(f"the launcher's mixed precision is {asked}: no and bf16 can be trained")
+    return dataclasses.replace(options, mixed_precision="bf16") if asked == "bf16" else options
 
 
-def list_of(value: object) -> object:
-    """A tuple as a list, as JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value
+def new_prior(options: Training, pipeline: StableDiffusionXLPipeline, material: Material) -> FusionPrior:
+    """A prior for the pipeline's UNet, as new or begun from --init; float32."""
+    widths = (options.width, options.intermediate, options.projector_intermediate)
+    prior = FusionPrior.for_unet(pipeline.unet, material.source.dims, *widths, dropout=options.dropout)
+    if options.init and Path(options.init).is_file():
+        start_from_ip_adapter(prior, options.init)
+    elif options.init:
+        prior.start_from(load_prior(options.init))
+    return prior
+
+
+def copy_of(prior: FusionPrior, state: dict[str, torch.Tensor]) -> FusionPrior:
+    """A prior like another one with weights of its own; no random number is drawn."""
+    with torch.device("meta"):
+        copy = FusionPrior.from_config(prior.config)
+    copy.load_state_dict(state, assign=True)
+    return copy
+
+
+def plain(norm, like: torch.Tensor) -> torch.Tensor:
+    """A gradient norm, however the engine gives it, as a scalar tensor."""
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return torch.as_tensor(float("nan") if norm is None else norm, device=like.device, dtype=like.dtype)
+
+
+@torch.no_grad()
+def draw(
+    prior: FusionPrior, objective: Objective, pipeline: StableDiffusionXLPipeline, options: Training
+) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out images, decoded from their latents, and what the prior draws from their features: uint8 (N, H, W, 3)."""
+    n = len(objective.material.checked)
+    rows = np.unique(np.linspace(0, n - 1, min(options.pictures, n)).round().astype(int))
+    latents, features = objective.held_out(rows)
+    vae = pipeline.vae
+    decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
+    seen = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    z_f = prior.eval().encode(features)
+    sampling = SamplingConfig(
+        steps=options.picture_steps, guidance=options.picture_guidance, seed=options.seed, batch_size=len(rows)
+    )
+    return seen, Reconstructor(pipeline, prior).draw(z_f, sampling)
+
+
+def show(rows: Sequence[np.ndarray], path: Path) -> None:
+    """A PNG of rows of pictures, each (N, H, W, 3)."""
+    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    write_atomic(path, lambda temporary: Image.fromarray(grid).save(temporary))
 
 
 def check(out: Path, options: Training, processes: int) -> None:
     """Refuse impossible settings, a folder that cannot be written, and one that holds another training."""
     check_writable(out)
-    if options.max_steps < 1:
-        raise HvfError(f"--max-steps is {options.max_steps}; it must be at least 1.")
-    if options.batch_size % processes:
-        raise HvfError(f"--batch-size {options.batch_size} cannot be shared by {processes} processes evenly.")
+    for name in ("max_steps", "gradient_accumulation", "validate_every", "checkpoint_every"):
+        if getattr(options, name) < 1:
+            raise HvfError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
+    shares = processes * options.gradient_accumulation
+    if options.batch_size % shares:
+        shared = f"{processes} processes" + f" x {options.gradient_accumulation} parts" * (shares > processes)
+        raise HvfError(f"--batch-size {options.batch_size} cannot be shared by {shared} evenly.")
     if not options.targets:
         raise HvfError("--targets names no encoder; give at least one, e.g. --targets openclip:mini-vit.")
+    if options.shards and (options.images or options.from_pixels):
+        raise HvfError("--shards holds latents and features already: leave out --images and --from-pixels.")
+    if not (options.images or options.shards) and options.preset != "mini":
+        raise HvfError("--images or --shards is missing: name a folder of images, e.g. ImageNet's, or prepared shards.")
     if not (out / "training.json").exists():
         return
     if not options.resume:
         raise HvfError(f"{out} holds a training already: add --resume to go on with it, or choose another --out.")
-    before = json.loads((out / "training.json").read_text())
-    now = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    before, now = json.loads((out / "training.json").read_text()), settings_of(options)
     for name in sorted(set(now) - EXECUTION_ONLY):
         if before.get(name) != now[name]:
             raise HvfError(f"{out} was trained with {name} = {before.get(name)}, not {now[name]}: it cannot go on.")
 
 
-def save_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
-    """Everything needed to go on, under its final name only once it is whole; the one before the last is removed."""
-    temporary, final = out / f".checkpoint-{step:07d}", out / f"checkpoint-{step:07d}"
-    try:
-        if accelerator.is_main_process:
-            shutil.rmtree(temporary, ignore_errors=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(temporary))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            for file in temporary.iterdir():
-                with open(file, "rb+") as opened:
-                    os.fsync(opened.fileno())
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(temporary, final)
-            for old in sorted(out.glob("checkpoint-*"))[:-2]:
-                shutil.rmtree(old)
-    except (OSError, RuntimeError, SafetensorError) as error:  # the last two: what torch and safetensors make of it
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise HvfError(f"Cannot write {final}: {error}. Make room and go on with --resume.") from error
-
-
-def read_history(path: Path, steps: int) -> list[dict]:
-    """The entries up to the step that training goes on from."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [entry for entry in map(json.loads, lines) if entry["step"] <= steps]
-
-
-def write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda temporary: temporary.write_text(text))
-
-
-def write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
-
-
-def deliver(out: Path, prior: FusionPrior, options: Training, losses: dict[str, float], material: Material) -> None:
-    """OUT/prior (weights and model card) and metrics.json, from the averaged weights."""
-    temporary = out / ".prior"
-    shutil.rmtree(temporary, ignore_errors=True)
-    copy.deepcopy(prior).to("cpu", getattr(torch, options.shipped)).save_pretrained(temporary)
-    (temporary / "README.md").write_text(model_card(options, losses, material, prior))
-    shutil.rmtree(out / "prior", ignore_errors=True)
-    os.replace(temporary, out / "prior")
-    n = len(material.checked)
-    write_json(out / "metrics.json", {f"prior/{k}": {"value": v, "ci95": None, "n": n} for k, v in losses.items()})
+def settings_of(options: Training) -> dict:
+    """All settings as JSON gives them back."""
+    return json.loads(json.dumps(dataclasses.asdict(options), default=str))
 
 
 def model_card(options: Training, losses: dict[str, float], material: Material, prior: FusionPrior) -> str:
-    source = options.images or "pictures drawn by code (`hvf.data.pretraining`), none of them in the simulated study"
+    source = options.images or options.shards or "pictures drawn by code (`hvf.data.pretraining`), none in a study"
     default = PRESETS[options.preset]()
     changed = {name: value for name, value in vars(options).items() if value != getattr(default, name)}
     flags = {name: value for name, value in changed.items() if name not in EXECUTION_ONLY}
     texts = {name: " ".join(value) if isinstance(value, tuple) else value for name, value in flags.items()}
-    arguments = "".join(f" --{name.replace('_', '-')} {text}" for name, text in texts.items())
+    arguments = "".join(f" --{name.replace('_', '-')} {text}".removesuffix(" True") for name, text in texts.items())
     return f"""---
 license: apache-2.0
 library_name: diffusers
@@ -320,7 +371,7 @@ Read it with `hvf.models.FusionPrior.from_pretrained(folder, torch_dtype=torch.f
 | --- | --- |
 | data | {source}; {len(material.train)} images, {len(material.validation)} of other concepts held out |
 | encoders | {", ".join(f"`{spec}` ({dim})" for spec, dim in prior.dims.items())} |
-| UNet | {options.pipeline}, frozen; latents `{options.latents}` {tuple(material.latents_NCHW.shape[1:])} |
+| UNet | {options.pipeline}, frozen; latents `{options.latents}` {material.source.latent_shape} |
 | parameters | {sum(p.numel() for p in prior.parameters()):,} |
 | training | {options.max_steps} steps of {options.batch_size}, AdamW {options.learning_rate}, EMA {options.ema_decay} |
 | validation loss | {losses["validation_loss"]:.4f} (without the image: {losses["validation_loss_without_image"]:.4f}) |
@@ -328,22 +379,8 @@ Read it with `hvf.models.FusionPrior.from_pretrained(folder, torch_dtype=torch.f
 """
 
 
-def parse(arguments: list[str] | None = None) -> Training:
-    """The preset named by --preset, with the settings given beside it."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=list(PRESETS), default="mini")
-    preset = first.parse_known_args(arguments)[0].preset
-    return tyro.cli(Training, default=PRESETS[preset](), args=arguments)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    try:
-        out = train(parse(arguments))
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
-    print(f"prior written to {out / 'prior'}")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script(lambda argv: train(parse_preset(PRESETS, argv)), arguments)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def test_the_best_epoch_on_validation_is_the_one_returned(fitted):
 
 def test_fit_has_no_place_for_test_data():
     names = set(inspect.signature(alignment.fit).parameters)
-    assert names == {"study_train", "features", "config", "concepts", "hvf", "device", "images_digest"}
+    assert names == {"study_train", "features", "config", "concepts", "hvf", "device", "image_N", "images_digest"}
 
 
 def test_the_same_seed_gives_the_same_numbers(fitted):
@@ -205,10 +205,7 @@ def test_the_temperature_is_learnt_from_007_and_clamped():
 def test_several_trials_of_an_image_train_and_validate():
     trials, features, concepts = toy(60)
     rows = np.tile(np.arange(60), 2)
-    twice = trials.select(rows)
-    fitted = alignment.fit(
-        twice, {s: x[rows] for s, x in features.items()}, settings(align__epochs=6), np.asarray(concepts)[rows].tolist()
-    )
+    fitted = alignment.fit(trials.select(rows), features, settings(align__epochs=6), concepts, image_N=rows)
     # Were both copies in the gallery, each would tie with the other and no first place could be had.
     assert fitted.best["validation_top1"] > 0.2
     assert fitted.best["validation_n"] == 2 * 6
@@ -218,7 +215,7 @@ def test_several_trials_of_an_image_train_and_validate():
     ("change", "said"),
     [
         (lambda t, f, c: (t, {SPECS[0]: f[SPECS[0]]}, c), "no features of vae:b"),
-        (lambda t, f, c: (t, {s: x[:-1] for s, x in f.items()}, c), "120 trials but features of 119 images"),
+        (lambda t, f, c: (t, {s: x[:-1] for s, x in f.items()}, c), "concepts of 120 images but features of 119"),
         (lambda t, f, c: (t, f, c[:-1]), "120 trials but 119 concepts"),
         (lambda t, f, c: (t, f | {SPECS[1]: f[SPECS[1]] * np.nan}, c), "features by vae:b hold NaN"),
         (lambda t, f, c: (replace(t, x_NCT=t.x_NCT * np.nan), f, c), "channels a, b, c"),
@@ -229,6 +226,53 @@ def test_training_material_that_is_refused(change, said):
     trials, features, concepts = change(*toy())
     with pytest.raises(HvfError, match=said):
         alignment.fit(trials, features, settings(), concepts)
+
+
+@pytest.mark.parametrize(
+    ("image_N", "said"),
+    [
+        (np.arange(119), "the image of each of 120 trials"),
+        (np.arange(120) / 2, "a whole number"),
+        (np.arange(120) + 1, "names image 120"),
+        (np.arange(120) - 1, "but there are 120 images"),
+    ],
+)
+def test_images_that_the_trials_do_not_answer_are_refused(image_N, said):
+    trials, features, concepts = toy()
+    with pytest.raises(HvfError, match=said):
+        alignment.fit(trials, features, settings(), concepts, image_N=image_N)
+
+
+def test_trials_in_any_order_find_their_images():
+    """What is learnt hangs on which image a trial answers, not on where that image stands; unseen ones stay unseen."""
+    trials, features, concepts = toy()
+    order = np.random.default_rng(3).permutation(120)
+    fitted = alignment.fit(trials.select(order[:100]), features, settings(), concepts, image_N=order[:100])
+    by_row = {spec: x[order[:100]] for spec, x in features.items()}
+    same = alignment.fit(trials.select(order[:100]), by_row, settings(), np.asarray(concepts)[order[:100]].tolist())
+    for name, statistics in same.normalisation.items():
+        for a, b in zip(statistics, fitted.normalisation[name], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert fitted.best["validation_mrr"] == pytest.approx(same.best["validation_mrr"], abs=0.05)
+    assert fitted.history[-1]["loss"] == pytest.approx(same.history[-1]["loss"], rel=1e-2)
+
+
+def test_features_are_not_copied_for_each_trial():
+    """Nine subjects' trials of the same images cost their rows alone, not nine times the images' features."""
+    trials, features, concepts = toy(60)
+    wide = {SPECS[0]: np.zeros((60, 20_000), np.float32) + features[SPECS[0]][:, :1], SPECS[1]: features[SPECS[1]]}
+    rows = np.tile(np.arange(60), 9)
+    seen: list[int] = []
+    original = alignment._Training.__init__
+
+    def watched(self, brain, fusion, learns, config, x_NCT, features_by_spec, *rest):
+        seen.extend(len(x_Md) for x_Md in features_by_spec.values())
+        original(self, brain, fusion, learns, config, x_NCT, features_by_spec, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alignment._Training, "__init__", watched)
+        alignment.fit(trials.select(rows), wide, settings(align__epochs=1), concepts, image_N=rows)
+    assert seen == [60, 60]
 
 
 def test_modes_and_hvf_must_agree():

@@ -16,7 +16,10 @@ import torchvision
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAIN, TARGETS = ROOT / "brain_training" / "train.py", ROOT / "brain_training" / "targets.py"
+TRAIN, TARGETS, LAYERS, SCALING = (
+    ROOT / "brain_training" / f"{n}.py" for n in ("train", "targets", "layers", "scaling")
+)
+BENCHMARK = ROOT / "eval" / "benchmark.py"
 SMALL = [
     "--brain.width", "24", "--fusion.width", "24", "--brain.intermediate", "16", "--fusion.intermediate", "16",
     "--align.epochs", "40", "--align.batch-size", "32", "--align.learning-rate", "3e-3", "--data.test-images", "20",
@@ -81,6 +84,82 @@ def test_targets_table(files, tmp_path, capsys, monkeypatch):
     assert (out / "targets.json").read_bytes() == before
 
 
+def without_targets(files: list[str]) -> list[str]:
+    at = files.index("--targets.specs")
+    return files[:at] + files[at + 3 :]
+
+
+@pytest.mark.slow
+def test_layers_and_the_gate(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    backbone = files[files.index("--targets.specs") + 1].partition("@")[0]
+    arguments = [*without_targets(files), "--backbone", backbone, "--layers", "0", "2", "12", "--pool", "grid2"]
+    arguments += ["--latents", "None", "--seeds", "1", "--out", out]
+    assert call(LAYERS, *arguments) == 0
+    assert "gate's layer" in capsys.readouterr().out
+    table = json.loads((out / "layers.json").read_text())
+    rows = table["rows"]
+    assert sum(table["gate"].values()) == pytest.approx(1, abs=1e-5)
+    assert table["gate_layer"][0] in table["layers"]
+    assert rows["layers and latents (HVF)"]["top1"]["value"] > 0.3 > rows["permuted"]["top1"]["value"]
+    assert rows["ridge"]["top1"]["value"] > 0.2
+    assert table["best_layer"][0] == max(table["layers"], key=lambda spec: rows[spec]["validation_mrr"])
+    assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")
+    before = (out / "layers.json").read_bytes()
+    assert call(LAYERS, *arguments) == 0  # taken up, not made again
+    assert (out / "layers.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_scaling_of_a_study(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call(SCALING, *files, "--points", "3", "--seeds", "2", "--out", out) == 0
+    assert "points a doubling" in capsys.readouterr().out
+    for fit in json.loads((out / "scaling.json").read_text())["trials"].values():
+        assert fit["amounts"] == [20, 40, 80]
+        assert fit["top1"][-1]["value"] > 0.3
+    assert (out / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_slope_is_the_gain_of_a_doubling(files, tmp_path, capsys):
+    assert call(SCALING, *files, "--axes", "subjects", "--out", tmp_path / "no") == 2
+    assert "your own files have --axes trials" in capsys.readouterr().err
+    found = [(1, [1, 2, 2, 2]), (2, [1, 1, 2, 2]), (4, [1, 1, 1, 2])]  # a quarter more of the images at each doubling
+    points = [{"amount": amount, "ranks": ranks * 5} for amount, ranks in found]
+    seed = {"network": points, "image_ids": [str(i) for i in range(20)]}
+    seed["ridge"] = [{**points[0], "amount": amount} for amount in (1, 2, 4)]  # flat
+    fits = sys.modules["script_scaling"]._fitted([seed])
+    assert fits["network"]["slope"]["value"] == pytest.approx(0.25)
+    assert fits["network"]["r2"] == pytest.approx(1.0)
+    low, high = fits["network"]["slope"]["ci95"]
+    assert 0 < low < 0.25 < high
+    assert fits["ridge"]["slope"]["value"] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_benchmark_of_methods(files, tmp_path, capsys):
+    at = files.index("--targets.specs")
+    out, specs = tmp_path / "out", files[at + 1 : at + 3]
+    arguments = [*without_targets(files), "--methods", "hvf", "ridge", "--encoders", "given", "--specs", *specs]
+    arguments += ["--epochs", "40", "--seeds", "0", "1", "--out", out]
+    assert call(BENCHMARK, *arguments) == 0
+    table = json.loads((out / "table.json").read_text())
+    rows = table["rows"]
+    assert list(rows) == ["hvf", "ridge", "trials permuted", "chance"]
+    assert rows["ridge"]["top1"]["value"] > 0.2 > rows["trials permuted"]["top1"]["value"]
+    assert rows["chance"]["top1"]["value"] == 0.05
+    text = (out / "table.md").read_text()
+    assert "75.7/94.6" in text  # what the paper reports, beside ours
+    assert "| nice | – | – | – | 16.1/43.6 |" in text
+    assert "Protocol: intra, 1 subject(s) x 2 seed(s)" in text
+    cell = out / "intra-hvf-sub-08-seed-0" / "cell.json"
+    kept = cell.stat().st_mtime_ns
+    assert call(BENCHMARK, *arguments) == 0
+    assert cell.stat().st_mtime_ns == kept
+    assert call(BENCHMARK, "--methods", "hfv", "--out", out) == 2
+    assert "unknown method 'hfv'; did you mean 'hvf'" in capsys.readouterr().err
+
+
 def test_train_by_the_launcher(files, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
@@ -112,7 +191,7 @@ def test_train_by_the_launcher(files, tmp_path):
         (["--seeds", "0"], "--seeds must be at least 1"),
     ],
 )
-@pytest.mark.parametrize("script", [TRAIN, TARGETS], ids=["train", "targets"])
+@pytest.mark.parametrize("script", [TRAIN, TARGETS, LAYERS, SCALING], ids=lambda path: path.stem)
 def test_refused_in_one_line(tmp_path, capsys, script, arguments, said):
     assert call(script, *arguments, "--out", tmp_path / "out") == 2
     complaint = capsys.readouterr().err

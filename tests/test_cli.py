@@ -46,6 +46,7 @@ def stages(monkeypatch, tmp_path):
         setattr(decoder, name, stage(name))
     report.write_grid = lambda path: calls.append(("write_grid", path))
     report.write_report = lambda paths, out: (calls.append(("write_report", (paths, out))), Path(out).write_text("x"))
+    report.write = lambda paths, out, published: (calls.append(("write", (paths, out, published))), ["b is better"])[1]
     for module in (decoder, report):
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(hvf, module.__name__.removeprefix("hvf."), module, raising=False)
@@ -80,23 +81,23 @@ def test_bare_commands_run_the_embedded_default(stages, capsys, command, stage, 
 def test_flags_reach_their_settings(stages, tmp_path):
     np.save("mine.npy", np.zeros((2, 3)))
     (tmp_path / "photos").mkdir()
-    flags = "--trials mine.npy --images photos --targets vae:mini openclip:mini-vit --epochs 3 --seed 7"
+    flags = "--trials mine.npy --images photos --epochs 3 --seed 7"
     assert main(["reconstruct", *flags.split(), "--steps", "4", "--guidance", "3", "--out", "here"]) == 0
     assert last_run(stages).path == Path("here")
     usual = dict(flatten(presets.mini()))
     given = {name: value for name, value in flatten(last_run(stages).config) if value != usual[name]}
-    assert given == {
+    both = {
         "data.study": "files",
         "data.trials": str(tmp_path / "mine.npy"),
         "data.images": str(tmp_path / "photos"),
-        "targets.specs": ("vae:mini", "openclip:mini-vit"),
-        "align.mode": "reconstruction",
         "align.epochs": 3,
         "align.seed": 7,
         "sampling.seed": 7,
-        "sampling.steps": 4,
-        "sampling.guidance": 3.0,
     }
+    assert given == both | {"align.mode": "reconstruction", "sampling.steps": 4, "sampling.guidance": 3.0}
+    assert main(["retrieve", *flags.split(), "--targets", "vae:mini", "openclip:mini-vit", "--out", "there"]) == 0
+    given = {name: value for name, value in flatten(last_run(stages).config) if value != usual[name]}
+    assert given == both | {"targets.specs": ("vae:mini", "openclip:mini-vit")}
 
 
 def test_every_flag_names_real_settings():
@@ -143,7 +144,10 @@ def test_run_names_are_readable_and_differ():
         ("reconstruct --subject eight", "--subject"),
         ("reconstruct --subject", "--subject"),
         ("reconstruct 8", "8"),
-        ("reconstruct --targets", "targets.specs is empty"),
+        ("retrieve --targets", "targets.specs is empty"),
+        ("reconstruct --targets vae:mini", "--targets cannot be chosen for drawing: the prior decides"),
+        ("train --mode reconstruction --targets vae:mini", "--targets cannot be chosen for drawing"),
+        ("explore", "name one run folder, or two to compare"),
         ("retrieve --trials no.npy --images no", "data.trials: no such file or folder: "),
         ("retrieve --preset things-eeg", "data.trials is missing: give --trials FILE and --images FOLDER-OR-ZIP"),
         ("retrieve --trials no.npy --study simulated-eeg", "--trials and --images need --study files"),
@@ -152,7 +156,6 @@ def test_run_names_are_readable_and_differ():
         ("evaluate", "RUN"),
         ("evaluate no", "no is not a run folder"),
         ("report", "name at least one run folder"),
-        ("report no", "no is not a run folder"),
     ],
 )
 def test_refusals_are_one_line_and_write_nothing(stages, tmp_path, capsys, argv, said):
@@ -204,10 +207,10 @@ def test_report(stages, capsys):
     main(["retrieve", "--out", "a"])
     main(["train", "--out", "b"])
     assert main(["report", "a"]) == 0
-    assert stages.calls[-1] == ("write_report", ([Path("a")], Path("a/report.html")))
-    assert main(["report", "a", "b", "--out", "page.html"]) == 0
-    assert stages.calls[-1] == ("write_report", ([Path("a"), Path("b")], Path("page.html")))
-    assert "wrote page.html" in capsys.readouterr().out
+    assert stages.calls[-1] == ("write", ((Path("a"),), Path("a/report.html"), None))
+    assert main(["report", "a", "b", "--out", "table.tex", "--published", "things-eeg"]) == 0
+    assert stages.calls[-1] == ("write", ((Path("a"), Path("b")), Path("table.tex"), "things-eeg"))
+    assert "b is better\nwrote table.tex" in capsys.readouterr().out
 
 
 def test_help_lists_every_command(capsys):
@@ -226,8 +229,8 @@ def test_help_lists_every_command(capsys):
 
 EVERY = {(name,): command for name, command in COMMANDS.items()}
 EVERY |= {("data", name): command for name, command in GROUPS["data"].items()}
-BY_PLACE = {"evaluate": {"run"}, "report": {"runs"}, "prepare": {"dataset"}, "doctor": {"path"}, "download": {"name"},
-            "simulate": {"dataset"}}  # fmt: skip
+BY_PLACE = {"evaluate": {"run"}, "report": {"runs"}, "explore": {"runs"}, "prepare": {"dataset"},
+            "doctor": {"path"}, "download": {"name"}, "simulate": {"dataset"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from hvf import evaluation, metrics
 from hvf.config import HvfError
 from hvf.data.pairing import pair
-from hvf.evaluation import METRICS, Evaluator, evaluate_pictures
+from hvf.evaluation import Evaluator, evaluate_pictures
+from hvf.figures import METRICS
 from hvf.vision import networks
 
 NAMES = ["aardvark_01b", "beaver_02s", "cat_1", "dog_10", "eagle_03n", "fox_2"]
@@ -306,6 +307,10 @@ def test_a_run_with_rounds_and_its_own_encoders(tmp_path, monkeypatch):
     assert found.metrics["reconstruction/floor/pixcorr"]["value"] < 0.9
     assert "chance/reconstruction/two_way_mini-vit" in found.metrics
     run.write_metrics(found.metrics)  # in the format of metrics.json
+    earlier = {"retrieval/brain/top1": {}, "reconstruction/brain/two_way_old": {}, "chance/reconstruction/old": {}}
+    evaluation.write(found, run.path, earlier)
+    assert set(run.metrics()) == {"retrieval/brain/top1", *found.metrics}  # no figure of an earlier measurement stays
+    assert run.read_json("evaluation.json")["not_computed"] == found.not_computed
 
 
 def test_the_benchmark_compares_equal_scores():

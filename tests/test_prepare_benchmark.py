@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hvf.config import HvfError
+from hvf.scripts import run_script
 
 SCRIPT = Path(__file__).resolve().parent.parent / "eval" / "prepare_benchmark.py"
 
@@ -121,10 +122,7 @@ def test_time_is_scaled_by_conditions_and_sessions(benchmark):
     [(["--scale", "0"], "lie between 0 and 1"), (["--fraction", "1.5"], "lie between 0 and 1")],
 )
 def test_impossible_options_are_refused(benchmark, tmp_path, capsys, arguments, message):
-    import tyro
-
-    options = tyro.cli(benchmark.Settings, args=[*arguments, "--out", str(tmp_path / "out")])
-    assert benchmark.main(options) == 2
+    assert run_script(benchmark.main, [*arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from itertools import chain
@@ -16,9 +17,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from hvf.data.stimuli import open_images
 from hvf.models import FusionPrior
 from hvf.models.denoising import Objective
 from hvf.reconstruction import load_pipeline
+from hvf.vision import shards
+from hvf.vision.cache import embed
 from tests.tiny_sdxl import tiny_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,8 +42,11 @@ def script():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def make_world(folder: Path) -> Path:
     """A folder with a tiny random SDXL pipeline and 24 images of 6 concepts."""
-    folder = tmp_path_factory.mktemp("world")
     tiny_pipeline().save_pretrained(folder / "sdxl")
     pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
     for i, image in enumerate(pixels):
@@ -53,7 +60,8 @@ def arguments(world: Path, out: Path, **settings) -> list[str]:
     defaults = {
         "pipeline": world / "sdxl", "latents": f"vae:{world / 'sdxl'}@16", "images": world / "images", "width": 10,
         "intermediate": 12, "projector_intermediate": 14, "batch_size": 4, "max_steps": 6, "warmup_steps": 2,
-        "ema_decay": 0.8, "validation_fraction": 0.3, "validate_every": 2, "checkpoint_every": 2, "out": out,
+        "ema_decay": 0.8, "validation_fraction": 0.3, "validate_every": 2, "checkpoint_every": 2, "pictures": 2,
+        "picture_steps": 2, "out": out,
     }  # fmt: skip
     given = {f"--{name.replace('_', '-')}": str(value) for name, value in (defaults | settings).items()}
     targets = [f"vae:{world / 'sdxl'}@16", f"vae:{world / 'sdxl'}@8:grid2"]
@@ -148,6 +156,10 @@ def test_refuses_in_one_line_and_writes_nothing(script, world, finished, tmp_pat
         "trained with batch_size = 4, not 8": [*arguments(world, finished, batch_size=8), "--resume"],
         "16 training images, fewer than --batch-size 64": arguments(world, out, batch_size=64),
         "--max-steps is 0": arguments(world, out, max_steps=0),
+        "cannot be shared by 1 processes x 3 parts evenly": arguments(world, out, gradient_accumulation=3),
+        "--tracker wandb: its package is not installed": arguments(world, out, tracker="wandb"),
+        "--shards holds latents and features already": arguments(world, out, shards=tmp_path / "absent"),
+        "did you mean '--max-steps'?": [*arguments(world, out), "--max-stps", "3"],
         "no such folder": arguments(world, out, pipeline=tmp_path / "absent"),
         "no folder or zip of images": arguments(world, out, images=tmp_path / "absent"),
     }
@@ -163,17 +175,89 @@ def test_the_real_size_without_its_weights_names_hub_id_and_command(script, tmp_
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert script.main(["--preset", "sdxl", "--out", str(tmp_path / "run")]) == 2
+    assert script.main(["--preset", "sdxl", "--images", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "hf download stabilityai/stable-diffusion-xl-base-1.0" in message
     assert not (tmp_path / "run").exists()
 
 
 def test_presets_fill_what_is_not_given(script):
-    tiny, real = script.parse([]), script.parse(["--preset", "sdxl", "--max-steps", "7"])
+    tiny, real = (
+        script.parse_preset(script.PRESETS, given) for given in ([], ["--preset", "sdxl", "--max-steps", "7"])
+    )
     assert (tiny.preset, tiny.pipeline, tiny.width) == ("mini", "mini", 256)
     assert (real.preset, real.latents, real.width, real.max_steps) == ("sdxl", "vae:sdxl@512", 1024, 7)
     assert all(parsed.targets for parsed in (tiny, real))
+
+
+def test_one_source_gives_what_the_others_give(script, world, finished, tmp_path):
+    specs = [f"vae:{world / 'sdxl'}@16", f"vae:{world / 'sdxl'}@8:grid2"]
+    images = open_images(world / "images")
+    features = {spec: embed(images, spec) for spec in specs}
+    encoders = {spec: {"dim": x.shape[1], "weights_hash": "-"} for spec, x in features.items()}
+    settings = shards.Settings("tiny", "-", len(images), specs[0], encoders, shard_size=7)
+    shards.start(tmp_path / "shards", settings)
+    for number in range(settings.shards):
+        rows = slice(settings.rows(number).start, settings.rows(number).stop)
+        part = {spec: x[rows] for spec, x in features.items()}
+        shards.write_shard(tmp_path / "shards", settings, number, images.ids[rows], images.concepts[rows], part)
+    shards.finish(tmp_path / "shards", settings)
+    given = arguments(world, tmp_path / "sharded", shipped="float32", workers=1, shards=tmp_path / "shards")
+    place = given.index("--images")
+    assert script.main(given[:place] + given[place + 2 :]) == 0
+    given = arguments(world, tmp_path / "pixels", shipped="float32", workers=1)
+    assert script.main([*given, "--from-pixels"]) == 0
+    expected = weights(finished)
+    for out, rounded in ((tmp_path / "sharded", 2e-3), (tmp_path / "pixels", 1e-5)):
+        found = weights(out)
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, atol=rounded, rtol=1e-3, msg=f"{out.name} {key}")
+
+
+def test_parts_of_a_batch_and_recomputed_activations_change_nothing(script, world, tmp_path):
+    outs = {"whole": {}, "parts": {"gradient_accumulation": 2}}
+    for name, settings in outs.items():
+        given = arguments(world, tmp_path / name, shipped="float32", dropout=0, max_steps=3, pictures=0, **settings)
+        assert script.main([*given, *(["--gradient-checkpointing"] if settings else [])]) == 0
+    whole, parts = (weights(tmp_path / name) for name in outs)
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_half_precision_is_the_frozen_unets_alone(script, world, tmp_path, monkeypatch):
+    seen = []
+    whole = Objective.training_loss
+
+    def look(self, prior, step, *rest):
+        seen.append((self.unet.conv_in.weight.dtype, {parameter.dtype for parameter in prior.parameters()}))
+        return whole(self, prior, step, *rest)
+
+    monkeypatch.setattr(Objective, "training_loss", look)
+    out = tmp_path / "run"
+    assert script.main(arguments(world, out, mixed_precision="bf16", max_steps=2, shipped="float32")) == 0
+    assert seen == [(torch.bfloat16, {torch.float32})] * 2
+    assert all(np.isfinite(value) for entry in history(out) for value in entry.values())
+    assert (out / "validation" / "step-0000002.png").is_file()
+
+
+def test_sigterm_ends_with_143_after_a_checkpoint(script, world, finished, tmp_path, monkeypatch, capsys):
+    whole = Objective.training_loss
+
+    def signalled(self, prior, step, *rest):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, prior, step, *rest)
+
+    monkeypatch.setattr(Objective, "training_loss", signalled)
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit) as stopped:
+        script.main(arguments(world, out, shipped="float32"))
+    assert stopped.value.code == 143
+    assert "stopped by SIGTERM after step 3; go on with --resume" in capsys.readouterr().err
+    monkeypatch.setattr(Objective, "training_loss", whole)
+    assert script.main([*arguments(world, out, shipped="float32"), "--resume"]) == 0
+    expected, found = weights(finished), weights(out)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_clipping_clips(script, world, tmp_path):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ SHORTER = {
     "brain_training/targets.py": ["--seeds", "1", "--align.epochs", "1"],
 }
 NEEDS_THE_HUB = ("--preset things-eeg", "data download")
+SERVES = ("explore",)  # until it is interrupted
 TAKES_HOURS = ("prior_training/train_mini.py",)
 
 
@@ -80,8 +83,22 @@ def test_every_command_runs(tmp_path: Path) -> None:
             continue
         extra = next((more for script, more in SHORTER.items() if script in line), [])
         program = Path(sys.executable).parent / command[0]
+        if command[1] in SERVES:
+            assert_serves([str(program), *command[1:]], tmp_path)
+            continue
         done = subprocess.run([str(program), *command[1:], *extra], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
+
+
+def assert_serves(command: list[str], folder: Path) -> None:
+    """The command says where, the page is there, and an interrupt ends it well."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
+        assert server.stdout is not None
+        address = next(found for line in server.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+\S*", line)))[0]
+        with urllib.request.urlopen(address, timeout=30) as page:
+            assert b"<title>" in page.read()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) in (0, 130)
 
 
 @pytest.mark.slow

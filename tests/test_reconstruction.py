@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline
 
 from hvf import reconstruction
 from hvf.config import HvfError, SamplingConfig
@@ -179,6 +180,109 @@ def test_a_pipeline_in_half_precision_stays_so(z_ND):
     whole = tiny_pipeline()
     drawn = Reconstructor(whole, make_prior(whole.unet)).draw(z_ND, SAMPLING)
     assert np.corrcoef(half.draw(z_ND, SAMPLING).ravel(), drawn.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(30, 5.0), (4, 0.0)])  # SDXL base, and SDXL-Turbo
+def test_base_and_turbo_sampling_in_bfloat16_is_seeded_per_image(z_ND, steps, guidance):
+    pipeline = tiny_pipeline().to(torch.bfloat16)
+    half = Reconstructor(pipeline, make_prior(pipeline.unet))
+    sampling = SamplingConfig(steps=steps, guidance=guidance, rounds=2, batch_size=3, scheduler="pipeline")
+    drawn = half.draw_rounds(z_ND[:3], sampling).astype(int)
+    assert drawn.shape == (2, 3, 16, 16, 3)
+    assert (drawn[0] != drawn[1]).any(axis=(1, 2, 3)).all()
+    alone = half.draw(z_ND[2:3], sampling, round_index=1, indices=[2]).astype(int)
+    assert np.abs(alone[0] - drawn[1, 2]).mean() < 4  # bfloat16 rounds otherwise in batches of another size
+    whole = tiny_pipeline()
+    exact = Reconstructor(whole, make_prior(whole.unet)).draw_rounds(z_ND[:3], sampling)
+    assert np.corrcoef(drawn.ravel(), exact.ravel())[0, 1] > 0.9
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """60 pictures, mixtures of three patterns whose weights their embeddings hold."""
+    rng = np.random.default_rng(1)
+    z_ND = rng.normal(size=(60, WIDTH)).astype(np.float32)
+    patterns = rng.normal(size=(3, 16, 16, 3))
+    return np.clip(128 + 25 * np.einsum("nk,khwc->nhwc", z_ND[:, :3], patterns), 0, 255).astype(np.uint8), z_ND
+
+
+def test_the_start_is_learnt_from_training_images(seen, monkeypatch):
+    images, z_ND = seen
+    pipeline = tiny_pipeline()
+    reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
+    latents = reconstructor.encode(images)
+    x = torch.from_numpy(images[:3]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        own = pipeline.vae.encode(x).latent_dist.mean * pipeline.vae.config.scaling_factor
+    np.testing.assert_allclose(latents[:3], own.numpy(), atol=1e-5)
+    with pytest.raises(HvfError, match="call learn_start with training images"):
+        reconstructor.draw(z_ND[:2], altered(start="latents"))
+    rng = np.random.default_rng(2)
+    told = (z_ND @ rng.normal(size=(WIDTH, 256)) + 0.1 * rng.normal(size=(60, 256))).reshape(60, 4, 8, 8)
+    monkeypatch.setattr(reconstructor, "encode", lambda images: told[: len(images)])
+    reconstructor.learn_start(images[:50], z_ND[:50])
+    predicted = reconstructor.starts(z_ND[50:])
+    assert (predicted.shape, predicted.dtype) == ((10, 4, 8, 8), np.float32)
+    assert np.square(predicted - told[50:]).mean() < 0.05
+    noisy = z_ND[40:50] + 2 * rng.normal(size=(10, WIDTH)).astype(np.float32)  # what a brain tells
+    strict = reconstructor.learn_start(images[:50], z_ND[:50], dict(zip(range(40, 50), noisy, strict=True)))
+    assert strict > reconstructor.learn_start(images[:50], z_ND[:50])
+    reconstructor.learn_start(images[:50], z_ND[:50][::-1].copy())  # embeddings of other images tell nothing
+    assert np.square(reconstructor.starts(z_ND[50:]) - told[50:]).mean() > 0.8 * told.var()
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "ancestral", "dpm", "pipeline"])
+def test_starting_from_latents_stays_near_them(seen, scheduler):
+    images, z_ND = seen
+    pipeline = tiny_pipeline()
+    reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
+    reconstructor.learn_start(images, z_ND)
+    sampling = altered(start="latents", scheduler=scheduler, steps=10, strength=0.1, batch_size=3)
+    begin = reconstructor.starts(z_ND[:5])
+    near = reconstructor.latents(z_ND[:5], sampling)
+    noise = dataclasses.replace(sampling, start="noise")
+    assert np.abs(near - begin).mean() < 0.5 * np.abs(reconstructor.latents(z_ND[:5], noise) - begin).mean()
+    np.testing.assert_array_equal(near, reconstructor.latents(z_ND[:5], sampling))
+    whole = dataclasses.replace(sampling, batch_size=5, strength=0.6)
+    one_by_one = dataclasses.replace(whole, batch_size=1)
+    np.testing.assert_allclose(
+        reconstructor.latents(z_ND[:5], whole), reconstructor.latents(z_ND[:5], one_by_one), rtol=0, atol=1e-4
+    )
+    again = reconstructor.latents(z_ND[[4, 1]], whole, indices=[4, 1])
+    np.testing.assert_allclose(again, reconstructor.latents(z_ND[:5], whole)[[4, 1]], rtol=0, atol=1e-4)
+    other = reconstructor.latents(z_ND[:5], whole, round_index=1)
+    assert np.abs(other - again[:1]).max() > 1e-3
+
+
+def test_stock_img2img_draws_the_same_from_the_exported_adapter(seen, tmp_path):
+    images, z_ND = seen
+    pipeline = tiny_pipeline()
+    reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
+    reconstructor.learn_start(images, z_ND)
+    sampling = altered(start="latents", scheduler="pipeline", guidance=4.0, steps=5, strength=0.6)
+    ours = reconstructor.latents(z_ND[:3], sampling)
+    reconstructor.prior.export_ip_adapter(tmp_path)
+    stock = StableDiffusionXLImg2ImgPipeline(**tiny_pipeline().components, add_watermarker=False)
+    stock.load_ip_adapter(str(tmp_path), subfolder="", weight_name="ip-adapter.safetensors", image_encoder_folder=None)
+    with torch.no_grad():
+        z_c = reconstructor.prior.project(torch.from_numpy(z_ND[:3]))
+        text, _, pooled, _ = stock.encode_prompt("", do_classifier_free_guidance=False)
+    for index in range(3):
+        e = z_c[index].view(1, 1, WIDTH)
+        theirs = stock(
+            image=torch.from_numpy(reconstructor.starts(z_ND[index : index + 1])),
+            strength=0.6,
+            prompt_embeds=text,
+            pooled_prompt_embeds=pooled,
+            negative_prompt_embeds=text,
+            negative_pooled_prompt_embeds=pooled,
+            ip_adapter_image_embeds=[torch.cat([torch.zeros_like(e), e])],
+            guidance_scale=4.0,
+            num_inference_steps=5,
+            generator=reconstruction._generator(0, 0, index),
+            output_type="latent",
+        ).images
+        np.testing.assert_allclose(ours[index], theirs[0].numpy(), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("load", "marker"), [(load_pipeline, "model_index.json"), (load_prior, "config.json")])

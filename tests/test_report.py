@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,11 +14,13 @@ from PIL import Image
 
 from hvf import report
 from hvf.config import Config, DataConfig, HvfError
+from hvf.report.folder import Folder
+from hvf.report.pictures import evenly_spaced
 from hvf.runs import Run
 
 N = 12
 EVIL = '<script>alert("x")</script> & "co"'
-VOID = {"meta", "link", "img", "line", "polyline", "br", "input"}
+VOID = {"meta", "link", "img", "line", "polyline", "polygon", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -103,12 +105,21 @@ def written(run_paths, out) -> tuple[str, Page]:
 def test_the_page_says_what_was_found(run, tmp_path):
     _, page = written([run.path], tmp_path / "report.html")
     for said in ("Simulated EEG, subject 8", "12-way", "43.2 %", "38.2 % to 48.2 %", "chance 8.3 %", "0.400",
-                 "two-way (mini-vit)", "ceiling: the image's own embedding", "kept: epoch 4", "0.1.0",
+                 "two-way (mini-vit)", "80.0 %", "chance 50.0 %", "shuffled trials 0.000", "kept: epoch 4", "0.1.0",
+                 "ceiling: the image's own embedding",
                  "8 of 12 images, evenly spaced from the best PixCorr to the worst"):  # fmt: skip
         assert said in page.text, said
     assert len(page.all("span", "badge")) == 1
     assert "not run" in page.text  # the two-way of ceiling and floor was not measured
     assert page.text.count("not run:") == 0  # but no stage is missing
+    assert "Something is wrong" not in page.text
+
+
+def test_figures_that_cannot_be_right_are_said_on_the_page(run, tmp_path):
+    run.write_metrics({"reconstruction/floor/two_way_mini-vit": entry(0.7)})
+    _, page = written([run.path], tmp_path / "report.html")
+    assert "Something is wrong" in page.text
+    assert "permuted trials score 0.700, above chance" in page.text
 
 
 def test_the_page_asks_nothing_of_the_network(run, tmp_path):
@@ -125,36 +136,60 @@ def test_the_page_asks_nothing_of_the_network(run, tmp_path):
 def test_names_are_escaped_everywhere(run, tmp_path):
     text, page = written([run.path], tmp_path / "report.html")
     assert "<script>alert" not in text
-    assert len(page.all("script")) == 2  # ours
+    assert len(page.all("script")) == 3  # ours
     assert EVIL in page.text
     assert any(a["alt"].startswith(EVIL) for a in page.all("img"))
 
 
 def test_every_picture_has_a_text_and_every_right_answer_a_mark(run, tmp_path):
     _, page = written([run.path], tmp_path / "report.html")
-    images, thumbs = page.all("img"), page.all("span", "thumb")
-    assert len(images) == 3 * N + 3 * 8  # the gallery and the strip
-    assert all(a.get("alt") for a in images)
-    assert len(thumbs) == 5 * N
+    images, thumbs = page.all("img"), page.all("i", "thumb")
+    assert len(images) == N + 8  # one strip of all stages for each image: in the gallery, and at the top
+    assert all(a.get("alt") and a["width"] and a["height"] for a in images)
     assert all(a["role"] == "img" and a["aria-label"] for a in thumbs)
-    assert len(page.all("li", "right")) == N - 1  # image 1 is not among its first five
+    assert sum("right" in a["class"].split() for a in thumbs) == N - 1  # image 1 is not among its first five
     assert sum("the image that was seen" in a["aria-label"] for a in thumbs) == N - 1
     assert "rank 9 of 12" in page.text
 
 
 def test_cards_carry_what_they_are_sorted_by(run, tmp_path):
+    text, page = written([run.path], tmp_path / "report.html")
+    told = json.loads(re.search(r'id="run0-gallery-data">(.*?)</script>', text, flags=re.S)[1])
+    assert told["keys"] == [{"label": "PixCorr", "lower": False}, {"label": "rank", "lower": True}]
+    assert told["columns"][0][0] == -0.1
+    assert told["columns"][0][3] is None
+    assert told["texts"][0][3] == "–"
+    assert told["columns"][1][:3] == [1, 9, 1]
+    assert len(page.all("li", "card")) == len(told["columns"][0]) == N
+
+
+def test_failures_name_what_came_first_instead(run, tmp_path):
     _, page = written([run.path], tmp_path / "report.html")
-    cards = [a["data-scores"].split(" ; ") for a in page.all("li", "card")]
-    assert [a.get("data-lower") for a in page.all("option")] == [None, "", "1"]  # order shown, PixCorr, rank
-    assert cards[0] == ["-0.1", "1"]
-    assert cards[3] == ["", "1"]
-    assert cards[1][1] == "9"
+    assert "1 of 12 not first; 1 of 12 not among the first 5; 0 of 12 not among the first 10." in page.text
+    assert "rank 9; first came red truck 5" in page.text
+
+
+def test_groups_are_words_that_names_share_or_concepts_of_several_images(run, tmp_path):
+    told = run.read_json("per_image.json")
+    names = [f"{'red' if i < 6 else 'blue'}_{'cat' if i % 2 else 'dog'}" for i in range(N)]
+    run.write_json("per_image.json", {**told, "concepts": [f"{name}_{i}" for i, name in enumerate(names)]})
+    _, page = written([run.path], tmp_path / "report.html")
+    assert "Mean PixCorr by word in the image's name" in page.text
+    worst, best = re.search(r"come out worst(.*)Groups that come out best(.*)Training", page.text).groups()
+    assert worst.index("red") < worst.index("dog")  # every score of a red one is below
+    assert best.index("blue") < best.index("cat")
+    run.write_json("per_image.json", {**told, "concepts": names})
+    _, page = written([run.path], tmp_path / "report.html")
+    assert "by concept" not in page.text  # three images of each are too few to tell about
+    run.write_json("per_image.json", {**told, "concepts": ["cat"] * 6 + ["dog"] * 6})
+    _, page = written([run.path], tmp_path / "report.html")
+    assert "by concept" in page.text
 
 
 def test_a_bare_folder_is_a_page_of_what_was_not_run(tmp_path):
     run = Run.create(tmp_path / "bare", Config())
     _, page = written([run.path], tmp_path / "report.html")
-    assert page.text.count("not run:") == 4  # retrieval, reconstruction, images, training
+    assert page.text.count("not run:") == 5  # retrieval, reconstruction, images, failures, training
     assert "not recorded" in page.text
     with pytest.raises(HvfError, match="no pictures in images/seen"):
         report.write_grid(run.path)
@@ -174,7 +209,8 @@ def test_several_runs_stand_in_one_table(run, tmp_path):
     other = Run.create(tmp_path / "bare", Config(data=DataConfig(subject=3)))
     _, page = written([run.path, other.path], tmp_path / "both.html")
     assert "2 runs" in page.text
-    assert [a["href"] for a in page.all("a")] == ["#run0", "#run1"]
+    assert [a["href"] for a in page.all("a") if a["href"].startswith("#run")] == ["#run0", "#run1"] * 2
+    assert "not compared: bare does not say which images its scores are of" in page.text
     assert {"run0", "run1"} <= {a.get("id") for a in page.all("section")}
 
 
@@ -212,16 +248,13 @@ def test_large_pictures_are_made_small(run, tmp_path):
 
 
 def test_the_grid_is_evenly_spaced_from_best_to_worst(run):
-    seen = report._pictures(run)["seen"]
-    chosen, how = report._evenly_spaced(run, seen, 4)
-    assert chosen == [11, 7, 4, 3]  # 3 is undefined: worst of all
-    assert "PixCorr" in how
-    everything, _ = report._evenly_spaced(run, seen, 100)
-    assert everything == [11, 10, 9, 8, 7, 6, 5, 4, 2, 1, 0, 3]
-    (run.path / "per_image.json").unlink()
-    chosen, how = report._evenly_spaced(run, seen, 3)
+    folder = Folder(run.path)
+    seen, scores = folder.pictures["seen"], folder.scores["reconstruction/brain/pixcorr"]
+    assert evenly_spaced(scores, seen, 4) == ([11, 7, 4, 3], True)  # 3 is undefined: worst of all
+    assert evenly_spaced(scores, seen, 100)[0] == [11, 10, 9, 8, 7, 6, 5, 4, 2, 1, 0, 3]
+    chosen, by_score = evenly_spaced({}, seen, 3)
     assert chosen in ([0, 5, 11], [0, 6, 11])
-    assert "order of the images" in how
+    assert not by_score
 
 
 def test_the_grid_holds_the_pictures_in_their_places(run):
@@ -244,23 +277,33 @@ def test_a_grid_without_the_brains_pictures_says_so(run):
         assert (np.asarray(grid.convert("RGB")) == (241, 243, 245)).all(axis=2).sum() > 2 * 192 * 192
 
 
-@pytest.mark.browser
-def test_a_browser_opens_it_without_complaint(run, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
-    report.write_report([run.path], tmp_path / "report.html")
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-    ]
-    flags += ["--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--dump-dom"]
-    flags += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "report.html").as_uri()]
-    done = subprocess.run([browser, *flags], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    assert '<html lang="en" class="js">' in done.stdout
-    assert ">reverse</button>" in done.stdout  # the script ran to its end
+def test_rounds_in_folders_are_found_and_the_first_is_shown(run, tmp_path):
+    for r in (0, 1, 10):
+        shutil.copytree(run.path / "images" / "floor", run.path / "images" / "brain" / f"round_{r}")
+    for path in (run.path / "images" / "brain").glob("*.png"):
+        path.unlink()
+    pictures = Folder(run.path).pictures["brain"]
+    assert [len(rounds) for rounds in pictures.values()] == [3] * N
+    assert [p.args[0].parent.name for p in pictures[0]] == ["round_0", "round_1", "round_10"]
+    _, page = written([run.path], tmp_path / "report.html")
+    assert len(page.all("li", "card")) == N
+
+
+def test_sensors_and_windows_are_drawn_where_an_analysis_left_them(run, tmp_path):
+    windows = [{"tmin": 0.1 * i, "tmax": 0.1 * i + 0.1, "value": 0.1 * i, "ci95": [0.1 * i, 0.2 * i]} for i in range(4)]
+    run.write_json(
+        "windows.json", [{"title": "top-1 by window", "how": "retrained", "chance": 0.005, "windows": windows}]
+    )
+    values = [-0.1, 0.2, 0.4, 0.1, 0.3]
+    names = ["O1", "Oz", "O2", "Pz", "Fz"]
+    run.write_json("sensors.json", [{"title": "top-1 lost", "how": "occluded", "ch_names": names, "values": values}])
+    _, page = written([run.path], tmp_path / "report.html")
+    assert "Highest: 0.3 at 300–400 ms" in page.text
+    assert "Strongest: O2 (+0.4), Fz (+0.3)" in page.text
+    assert sum(a["src"].startswith("data:image/png") for a in page.all("img")) == 1
+    run.write_json("sensors.json", [{"title": "t", "ch_names": ["A", "B"], "values": [1, 2]}])
+    _, page = written([run.path], tmp_path / "report.html")  # of sensors nobody knows the places of: in words
+    assert "Strongest: B (+2), A (+1)" in page.text
+    run.write_json("sensors.json", [{"title": "t", "ch_names": ["A"], "values": [1, 2]}])
+    with pytest.raises(HvfError, match="1 sensors but 2 values"):
+        report.write_report([run.path], tmp_path / "report.html")

@@ -130,7 +130,7 @@ def test_one_to_one_figures_lie_within_chance_for_random_scores():
     assert np.mean([low <= value <= high for value in found]) >= 0.9
     assert np.mean(found) == pytest.approx(0.02, abs=0.006)
     z = rng.normal(size=(30, 8))
-    figures = retrieval.figures(z, z)
+    figures = retrieval.figures(retrieval.similarity(z, z))
     assert figures["retrieval/brain/one_to_one"]["value"] == 1.0
     assert figures["chance/retrieval/top10"]["value"] == pytest.approx(1 / 3)
 

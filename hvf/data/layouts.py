@@ -142,7 +142,7 @@ def write_things_eeg(
 
 def write_things_meg(
     out: str | Path,
-    subjects: Iterable[int] = (1,),
+    subjects: Iterable[int] = (2,),
     *,
     train_concepts: int = 1200,
     images_per_concept: int = 5,

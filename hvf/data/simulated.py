@@ -43,7 +43,8 @@ ABILITY = {
 EARLY_CURRENT = 1.4e-9  # A·m per standard deviation of one low-level feature
 LATE_CURRENT = 5.0e-9  # A·m per standard deviation of one concept dimension
 EVOKED_CURRENT = 2.5e-8  # A·m of the response common to all images
-NOISE_RMS = {"eeg": 9.0e-6, "meg": 3.0e-13}  # V, T: one trial, all noise together
+# V, T: one trial, all noise together. The best subject is then about as decodable as THINGS-EEG2 is published to be.
+NOISE_RMS = {"eeg": 5.4e-6, "meg": 1.8e-13}
 NOISE_SHARE = {"background": 0.72, "alpha": 0.20, "sensor": 0.08}  # of the noise's power
 TRIAL_GAIN_SD = 0.2  # attention wanders: the whole response of a trial is stronger or weaker
 # How subjects differ (standard deviations): what makes a new subject harder than a new session.

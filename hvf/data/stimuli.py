@@ -44,7 +44,7 @@ class _FolderSource:
             data = path.read_bytes()
         except OSError as error:
             raise HvfError(f"cannot read the image {path}: {error.strerror or error}") from error
-        return _decode(data, str(path))
+        return decode(data, str(path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class _ZipSource:
             zlib.error,
         ) as error:
             raise HvfError(f"cannot read the image {name} in {self.path}: {error}") from error
-        return _decode(data, f"{name} in {self.path}")
+        return decode(data, f"{name} in {self.path}")
 
 
 @lru_cache(maxsize=2)
@@ -229,7 +229,7 @@ def open_images(path: str | Path) -> ImageSet:
     return ImageSet(source, ids, concepts)
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
+def decode(data: bytes, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")

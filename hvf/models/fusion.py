@@ -1,4 +1,4 @@
-"""Hierarchical visual fusion: several frozen encoders' features of one image become one embedding z_f.
+"""Fusion: several frozen encoders' features of one image become one embedding z_f. HVF, and simpler ways beside it.
 
 Shape suffixes: N items, D embedding, d_k width of encoder k, K encoders.
 Source: arXiv 2602.07495 (HVF), section 3; official code for biases and the normalisation's epsilon.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hvf.config import HvfError
 
@@ -32,12 +34,12 @@ class ResidualMLP(nn.Module):
         return x_ND + self.down(self.dropout(self.activation(self.up(x_ND))))
 
 
-class HVF(ModelMixin, ConfigMixin):
-    """z̄_v = Σ_k z_v^(k) W^(k) + b^(k);  z_f = LayerNorm(z̄_v + φ_v(z̄_v)).
+class Fusion(ModelMixin, ConfigMixin):
+    """{spec: (N, d_k)} -> z_f (N, D): what all kinds share.
 
-    ``dims`` maps each encoder's FeatureSpec to its width d_k; their order is kept. ``width`` is D, ``intermediate``
-    the hidden width of φ_v (paper: 1024 for retrieval, 4096 in the published prior). A model read back from its
-    config gets the same as two lists, ``specs`` and ``dims``, because diffusers sorts the keys of a stored mapping.
+    ``dims`` maps each encoder's FeatureSpec to its width d_k; their order is kept. ``width`` is D. A model read back
+    from its config gets the same as two lists, ``specs`` and ``dims``, because diffusers sorts the keys of a stored
+    mapping. ``intermediate`` and ``dropout`` are for the kinds that have a residual block.
     """
 
     def __init__(
@@ -57,9 +59,6 @@ class HVF(ModelMixin, ConfigMixin):
         if not specs or len(specs) != len(widths):
             raise HvfError(f"HVF was given {len(specs)} encoder names and {len(widths)} widths; it needs one each.")
         self.register_to_config(specs=list(specs), dims=widths, width=width, intermediate=intermediate, dropout=dropout)
-        self.projections = nn.ModuleList(nn.Linear(dim, width) for dim in widths)
-        self.block = ResidualMLP(width, intermediate, dropout)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
 
     @property
     def specs(self) -> tuple[str, ...]:
@@ -71,19 +70,126 @@ class HVF(ModelMixin, ConfigMixin):
         """FeatureSpec -> width d_k."""
         return dict(zip(self.config["specs"], self.config["dims"], strict=True))
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """{spec: (N, d_k)} -> z_f (N, D), not L2-normalised. Features of other encoders are ignored.
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.config["width"]
+
+    def parts(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Each encoder's features (N, d_k), in order; features of other encoders are ignored.
 
         A feature map (N, C, H, W) is flattened in that order. Raises HvfError naming the encoder that is missing or
         whose features have another width.
         """
-        z_ND: Tensor | None = None
-        for (spec, dim), projection in zip(self.dims.items(), self.projections, strict=True):
+        parts = []
+        for spec, dim in self.dims.items():
             if spec not in features:
                 raise HvfError(f"No features of encoder {spec}: compute them with `hvf embed --targets {spec}`.")
             x_Nd = features[spec].flatten(1)
             if x_Nd.shape[1] != dim:
                 raise HvfError(f"Features of encoder {spec} have width {x_Nd.shape[1]}; this HVF was made for {dim}.")
-            projected_ND = projection(x_Nd)
-            z_ND = projected_ND if z_ND is None else z_ND + projected_ND
-        return self.norm(self.block(z_ND))
+            parts.append(x_Nd)
+        return parts
+
+
+class Linear(Fusion):
+    """z_f = Σ_k z_v^(k) W^(k) + b^(k): one linear map of all features together; for one encoder, Shallow Alignment's.
+
+    Source: arXiv 2601.21948, equation 2.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int] | Sequence[int],
+        width: int = 1024,
+        intermediate: int = 1024,
+        dropout: float = 0.1,
+        specs: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(dims, width, intermediate, dropout, specs)
+        self.projections = nn.ModuleList(nn.Linear(dim, width) for dim in self.config["dims"])
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """{spec: (N, d_k)} -> z_f (N, D), not L2-normalised."""
+        pairs = zip(self.projections, self.parts(features), strict=True)
+        return sum((projection(x_Nd) for projection, x_Nd in pairs), start=torch.zeros(()))
+
+
+class HVF(Linear):
+    """z̄_v = Σ_k z_v^(k) W^(k) + b^(k);  z_f = LayerNorm(z̄_v + φ_v(z̄_v)).
+
+    ``intermediate`` is the hidden width of φ_v (paper: 1024 for retrieval, 4096 in the published prior).
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int] | Sequence[int],
+        width: int = 1024,
+        intermediate: int = 1024,
+        dropout: float = 0.1,
+        specs: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(dims, width, intermediate, dropout, specs)
+        self.block = ResidualMLP(width, intermediate, dropout)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """{spec: (N, d_k)} -> z_f (N, D), not L2-normalised."""
+        return self.norm(self.block(super().forward(features)))
+
+
+class Gated(Linear):
+    """z_f = Σ_k g_k LayerNorm(z_v^(k) W^(k) + b^(k)), g = softmax(γ a): a gate learns which layer counts.
+
+    AdamW moves a parameter by at most about the learning rate per step, so that the gate would hardly open in the few
+    hundred steps of a training: γ makes it as quick as the rest is slow.
+    """
+
+    GAIN = 50.0
+
+    def __init__(
+        self,
+        dims: Mapping[str, int] | Sequence[int],
+        width: int = 1024,
+        intermediate: int = 1024,
+        dropout: float = 0.1,
+        specs: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(dims, width, intermediate, dropout, specs)
+        self.openness = nn.Parameter(torch.zeros(len(self.config["dims"])))
+
+    @property
+    def gate(self) -> Tensor:
+        """g (K,), positive, of sum 1, in the order of ``specs``."""
+        return (self.GAIN * self.openness).softmax(0)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """{spec: (N, d_k)} -> z_f (N, D), not L2-normalised."""
+        pairs = zip(self.projections, self.parts(features), strict=True)
+        z_KND = torch.stack([functional.layer_norm(projection(x), (self.width,)) for projection, x in pairs])
+        return torch.einsum("k,knd->nd", self.gate, z_KND)
+
+
+class Concatenated(Fusion):
+    """z_f = [z_v^(1)/‖z_v^(1)‖, ..., z_v^(K)/‖z_v^(K)‖]: nothing is learnt, each encoder has one vote; D = Σ_k d_k.
+
+    For one encoder this is the plain target of NICE, ATM and UBP; of ridge, too. ``width`` is not read.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int] | Sequence[int],
+        width: int = 0,
+        intermediate: int = 1024,
+        dropout: float = 0.1,
+        specs: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(dims, width, intermediate, dropout, specs)
+        self.register_to_config(width=sum(self.config["dims"]))
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """{spec: (N, d_k)} -> z_f (N, Σ_k d_k), of length √K."""
+        return torch.cat([functional.normalize(x_Nd, dim=1) for x_Nd in self.parts(features)], dim=1)
+
+
+FUSIONS: dict[str, type[Fusion]] = {"hvf": HVF, "linear": Linear, "concatenated": Concatenated, "gated": Gated}

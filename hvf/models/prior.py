@@ -6,6 +6,7 @@ Shape suffixes: N items, D embedding, K encoders. Source: arXiv 2602.07495 (HVF)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from diffusers.models.embeddings import ImageProjection
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from hvf.config import HvfError
 from hvf.models import ip_adapter
 from hvf.models.fusion import HVF, ResidualMLP
 
@@ -146,11 +148,28 @@ class FusionPrior(ModelMixin, ConfigMixin):
         features: Mapping[str, Tensor],
         dropped_N: Tensor | None = None,
     ) -> Tensor:
-        """One training forward: features to noise prediction, z_c zeroed where ``dropped_N`` (for guidance)."""
-        z_c_ND = self.project(self.encode(features))
-        if dropped_N is not None:
-            z_c_ND = z_c_ND.masked_fill(dropped_N[:, None], 0.0)
-        return self.noise_prediction(unet, x_t_NCHW, t_N, prompt_embeds, pooled, time_ids, z_c_ND)
+        """One training forward: features to noise prediction, z_c zeroed where ``dropped_N`` (for guidance).
+
+        A UNet held in half precision is run in it, and this prior, whose weights stay float32, by autocast.
+        """
+        precision = unet.dtype
+        with torch.autocast(x_t_NCHW.device.type, dtype=precision, enabled=precision != torch.float32):
+            z_c_ND = self.project(self.encode(features))
+            if dropped_N is not None:
+                z_c_ND = z_c_ND.masked_fill(dropped_N[:, None], 0.0)
+            x_t_NCHW = x_t_NCHW.to(precision)
+            return self.noise_prediction(unet, x_t_NCHW, t_N, prompt_embeds, pooled, time_ids, z_c_ND)
+
+    def start_from(self, other: FusionPrior) -> None:
+        """Take over the weights of another prior. Raises HvfError unless encoders, widths and UNet layers agree."""
+        for name in ("specs", "dims", "width", "cross_attention_dim", "adapter_names", "adapter_widths"):
+            ours, theirs = (json.dumps(one.config[name]) for one in (self, other))  # which knows no tuples
+            if ours != theirs:
+                raise HvfError(f"the prior to begin with has {name} {theirs}, not {ours}")
+        try:
+            self.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise HvfError(f"the prior to begin with does not fit: {' '.join(str(error).split())[:200]}") from error
 
     def export_ip_adapter(self, path: str | Path) -> Path:
         """Write the adapter for stock ``pipe.load_ip_adapter``; it is to be fed z_c. See ``ip_adapter``."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,25 +61,55 @@ def embed(
     costs a warning, not the features. Raises HvfError for a bad spec, missing weights, an image that cannot be decoded
     (naming it) or one whose features are not finite.
     """
-    spec = parse_spec(spec)
-    encoder = load_encoder(spec, device)
-    entry = {
+    return embed_all(images, [spec], device, cache)[str(spec)]
+
+
+def embed_all(
+    images: Images,
+    specs: Sequence[str | FeatureSpec],
+    device: str | torch.device = "cpu",
+    cache: str | Path | None = None,
+) -> dict[str, np.ndarray]:
+    """{spec as given: features (N, D)} as `embed` gives them; layers of one network are computed in one pass."""
+    folder = Path(cache if cache is not None else runs.cache_dir() / "features")
+    networks: dict[FeatureSpec, list[FeatureSpec]] = {}
+    for spec in map(parse_spec, specs):
+        whole = spec if spec.kind == "vae" else replace(spec, layer=None, pool=None)
+        networks.setdefault(whole, []).append(spec)
+    found: dict[FeatureSpec, np.ndarray] = {}
+    for group in networks.values():
+        encoder = load_encoder(group[0], device)
+        entries = {spec: _entry(spec, encoder, images) for spec in group}
+        paths = {spec: folder / f"{_name(entry)}.safetensors" for spec, entry in entries.items()}
+        found |= {s: x for s in group if (x := _read(paths[s], entries[s], len(images))) is not None}
+        missing = [spec for spec in dict.fromkeys(group) if spec not in found]
+        computed = _compute(images, encoder, missing, device) if missing else {}
+        for spec, features_ND in computed.items():
+            found[spec] = features_ND
+            _write(paths[spec], entries[spec], features_ND)
+    return {str(spec): found[parse_spec(spec)] for spec in specs}
+
+
+def _entry(spec: FeatureSpec, encoder: Encoder, images: Images) -> dict[str, str]:
+    """What the features depend on."""
+    return {
         "format": _FORMAT,
         "spec": str(spec),
         "weights_hash": encoder.weights_hash,
         "images": images.digest,
     }
-    name = hashlib.sha256("\n".join(f"{key}={value}" for key, value in sorted(entry.items())).encode()).hexdigest()[:32]
-    path = Path(cache if cache is not None else runs.cache_dir() / "features") / f"{name}.safetensors"
-    features_ND = _read(path, entry, (len(images), encoder.dim))
-    if features_ND is None:
-        features_ND = _compute(images, encoder, device, str(spec))
-        _write(path, entry, features_ND)
-    return features_ND
 
 
-def _compute(images: Images, encoder: Encoder, device: str | torch.device, title: str) -> np.ndarray:
-    features_ND = np.empty((len(images), encoder.dim), np.float32)
+def _name(entry: dict[str, str]) -> str:
+    return hashlib.sha256("\n".join(f"{key}={value}" for key, value in sorted(entry.items())).encode()).hexdigest()[:32]
+
+
+def _compute(
+    images: Images, encoder: Encoder, specs: Sequence[FeatureSpec], device: str | torch.device
+) -> dict[FeatureSpec, np.ndarray]:
+    """Features (N, D) of each spec, which are layers of one network."""
+    features: dict[FeatureSpec, np.ndarray] = {}
+    title = str(specs[0]) if len(specs) == 1 else f"{specs[0]} and {len(specs) - 1} other layers"
     starts = list(range(0, len(images), BATCH))
     for start in runs.track(starts, f"features {title}"):
         # Images may differ in size: those of one size go through together, each batch's result lands in its own rows.
@@ -88,11 +120,14 @@ def _compute(images: Images, encoder: Encoder, device: str | torch.device, title
         for group in by_size.values():
             rows, pixels = zip(*group, strict=True)
             batch_N3HW = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
-            features_ND[list(rows)] = encoder(batch_N3HW).cpu().numpy()
-    bad = np.flatnonzero(~np.isfinite(features_ND).all(axis=1))
-    if len(bad):
-        raise HvfError(f"{title}: features of image {images.ids[bad[0]]!r} are not finite ({len(bad)} such images)")
-    return features_ND
+            for spec, part_ND in zip(specs, encoder.together(batch_N3HW, specs), strict=True):
+                whole_ND = features.setdefault(spec, np.empty((len(images), part_ND.shape[1]), np.float32))
+                whole_ND[list(rows)] = part_ND.cpu().numpy()
+    for spec, features_ND in features.items():
+        bad = np.flatnonzero(~np.isfinite(features_ND).all(axis=1))
+        if len(bad):
+            raise HvfError(f"{spec}: features of image {images.ids[bad[0]]!r} are not finite ({len(bad)} such images)")
+    return features
 
 
 def _pixels(images: Images, index: int) -> np.ndarray:
@@ -113,7 +148,7 @@ def _metadata(entry: dict[str, str], features_ND: np.ndarray) -> dict[str, str]:
     return {"hvf": json.dumps({**entry, "sha256": checksum}, sort_keys=True)}
 
 
-def _read(path: Path, entry: dict[str, str], shape: tuple[int, int]) -> np.ndarray | None:
+def _read(path: Path, entry: dict[str, str], n: int) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
@@ -122,7 +157,7 @@ def _read(path: Path, entry: dict[str, str], shape: tuple[int, int]) -> np.ndarr
     except Exception as error:  # safetensors raises its own type, a damaged header others: every one means recompute
         _log.warning("feature cache entry %s is unreadable and is made again: %s", path, error)
         return None
-    if features_ND.shape != shape or metadata != _metadata(entry, features_ND):
+    if features_ND.ndim != 2 or len(features_ND) != n or metadata != _metadata(entry, features_ND):
         _log.warning("feature cache entry %s is damaged and is made again", path)
         return None
     return features_ND

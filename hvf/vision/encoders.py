@@ -1,4 +1,4 @@
-"""The kinds of frozen encoder: open_clip image towers, VAE latents, torchvision networks.
+"""The kinds of frozen encoder: open_clip image towers, VAE latents, torchvision networks; others in libraries.py.
 
 Each finds its weights locally (a path, the package data, or the Hugging Face cache; nothing is downloaded) and makes a
 Tower of them.
@@ -6,19 +6,20 @@ Tower of them.
 
 from __future__ import annotations
 
-import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from hvf.config import HvfError, did_you_mean
+from hvf.vision import libraries
 from hvf.vision.features import FeatureSpec
-from hvf.vision.frozen import FrozenEncoder, Tower, cached_from_hub, listen, reading, resized
+from hvf.vision.frozen import FrozenEncoder, Tower, cached_from_hub, nearest, read_state, reading, resized
+from hvf.vision.views import viewed
 
 MINI_WEIGHTS = Path(__file__).parents[1] / "weights" / "mini"
 CLIP_CONFIG, CLIP_FILES = "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -30,8 +31,14 @@ CAFFE_SIZE, CAFFE_MEAN_BGR = 227, (104.0, 117.0, 123.0)
 
 def build(spec: FeatureSpec, device: str | torch.device) -> FrozenEncoder:
     """Load the encoder of a parsed spec. Raises HvfError for missing, unreadable or mismatched weights, naming them."""
-    tower = {"openclip": _openclip, "vae": _vae, "torchvision": _torchvision}[spec.kind]
-    return FrozenEncoder(spec, tower(spec), device)
+    towers = {"openclip": _openclip, "vae": _vae, "torchvision": _torchvision}
+    towers |= {"timm": libraries.timm_tower, "transformers": libraries.transformers_tower}
+    tower = (towers | {"dreamsim": libraries.dreamsim_tower})[spec.kind](spec)
+    if spec.view:
+        sharp, view = tower.prepare, spec.view
+        recipe = f"{tower.recipe} view {view}"
+        tower = replace(tower, prepare=lambda images: sharp(viewed(images, view)), recipe=recipe)
+    return FrozenEncoder(spec, tower, device)
 
 
 def load_vae(spec: FeatureSpec) -> nn.Module:
@@ -151,14 +158,11 @@ def _openclip(spec: FeatureSpec) -> Tower:
         return out[0] if isinstance(out, tuple) else out
 
     recipe = f"{tuple(size)} {interpolation} {how} {fill} mean {mean.flatten().tolist()} std {std.flatten().tolist()}"
-    run, prefix = project, 0
-    if spec.layer is not None:
-        layers = _clip_layers(visual)
-        if spec.layer not in layers:
-            raise HvfError(f"{spec}: no layer {spec.layer!r}; there is {', '.join(layers)}")
-        run = listen(visual, layers[spec.layer])
-        prefix = getattr(getattr(visual, "trunk", None), "num_prefix_tokens", 1)
-    return Tower(visual, prepare, run, visual.state_dict(), recipe, prefix)
+    layers = _clip_layers(visual)
+    if spec.layer is not None and spec.layer not in layers:
+        raise HvfError(f"{spec}: no layer {spec.layer!r}; there is {', '.join(layers)}")
+    prefix = getattr(getattr(visual, "trunk", None), "num_prefix_tokens", 1)
+    return Tower(visual, prepare, project, visual.state_dict(), recipe, prefix, layers)
 
 
 def _clip_layers(visual: Any) -> dict[str, nn.Module]:
@@ -193,7 +197,7 @@ def _clip_weights(spec: FeatureSpec) -> tuple[Path, dict[str, Any]]:
 
     known, tags = open_clip.list_models(), open_clip.list_pretrained_tags_by_model(spec.name)
     if spec.name not in known:
-        raise HvfError(f"{spec}: open_clip knows no {spec.name!r}{_nearest(spec.name, known)}")
+        raise HvfError(f"{spec}: open_clip knows no {spec.name!r}{nearest(spec.name, known)}")
     if spec.weights is None:
         example = f", as in openclip:{spec.name}/{tags[-1]}" if tags else ""
         raise HvfError(f"{spec}: name the weights, a pretrained tag or a file, after a slash{example}")
@@ -201,7 +205,7 @@ def _clip_weights(spec: FeatureSpec) -> tuple[Path, dict[str, Any]]:
     if not tag:
         path = Path(spec.weights).expanduser()
         if not path.is_file():
-            hint = _nearest(spec.weights, tags)
+            hint = nearest(spec.weights, tags)
             raise HvfError(f"{spec}: {spec.weights!r} is neither a file nor a pretrained tag{hint}")
         return path, {}
     preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
@@ -218,7 +222,7 @@ def _torchvision(spec: FeatureSpec) -> Tower:
 
     known = torchvision.models.list_models(torchvision.models)
     if spec.name not in known:
-        raise HvfError(f"{spec}: torchvision knows no {spec.name!r}{_nearest(spec.name, known)}")
+        raise HvfError(f"{spec}: torchvision knows no {spec.name!r}{nearest(spec.name, known)}")
     weights: Any = torchvision.models.get_model_weights(spec.name)
     published = weights.DEFAULT
     path = Path(spec.weights).expanduser() if spec.weights else None
@@ -230,15 +234,15 @@ def _torchvision(spec: FeatureSpec) -> Tower:
         raise HvfError(f"{path}: .npz is for the Caffe conversion of squeezenet1_0 alone, not for {spec.name}")
     network = torchvision.models.get_model(spec.name, weights=None)
     with reading(path, f"torchvision {spec.name} weights"):
-        network.load_state_dict(_state(path))
-    layer = spec.layer or next((name for name, _ in network.named_children() if name in _LAST_MAPS), None)
-    modules = dict(network.named_modules())
-    if layer not in modules or layer == "":
-        raise HvfError(f"{spec}: no layer {layer!r}{_nearest(layer or '', [name for name in modules if name])}")
-    run = listen(network, modules[layer], channels_last=spec.name.startswith("swin"))
+        network.load_state_dict(read_state(path))
+    final = next((name for name, _ in network.named_children() if name in _LAST_MAPS), None)
+    layers = {name: module for name, module in network.named_modules() if name}
+    if (spec.layer or final) not in layers:
+        raise HvfError(f"{spec}: no layer {spec.layer!r}{nearest(spec.layer or '', list(layers))}")
     prepare = _caffe if caffe else published.transforms()
-    recipe = f"{layer} " + (f"caffe {CAFFE_SIZE} {CAFFE_MEAN_BGR}" if caffe else repr(prepare))
-    return Tower(network, prepare, run, network.state_dict(), recipe, prefix=1)
+    recipe = f"caffe {CAFFE_SIZE} {CAFFE_MEAN_BGR}" if caffe else repr(prepare)
+    swin = spec.name.startswith("swin")
+    return Tower(network, prepare, network, network.state_dict(), recipe, 1, layers, final, channels_last=swin)
 
 
 _LAST_MAPS = ("features", "layer4", "encoder")  # the last map or tokens before the head, in torchvision's families
@@ -250,15 +254,6 @@ def _caffe(images_N3HW: torch.Tensor) -> torch.Tensor:
     return frame.flip(1) - torch.tensor(CAFFE_MEAN_BGR, device=frame.device).view(1, 3, 1, 1)
 
 
-def _state(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def _packaged(spec: FeatureSpec, folder: str, files: tuple[str, ...]) -> Path:
     for file in files:
         path = MINI_WEIGHTS / folder / file
@@ -266,8 +261,3 @@ def _packaged(spec: FeatureSpec, folder: str, files: tuple[str, ...]) -> Path:
             remedy = "install hvf again, or make the weights with: python prior_training/train_mini.py"
             raise HvfError(f"{spec}: {path} is missing from the package; {remedy}")
     return MINI_WEIGHTS / folder
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    # Model libraries know hundreds of names: where none is close, offer a few, not all.
-    return did_you_mean(word, difflib.get_close_matches(word, known, n=5, cutoff=0.0))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from hvf.config import HvfError
+from hvf.config import HvfError, did_you_mean
 from hvf.vision.features import FeatureSpec
 
 
@@ -22,9 +25,11 @@ from hvf.vision.features import FeatureSpec
 class Tower:
     """A loaded network, ready to become an encoder.
 
-    ``prepare`` maps images (N, 3, H, W) in 0..1 to the network's input; ``run`` maps that to vectors (N, D), a map
-    (N, D, H, W) or tokens (N, T, D), the first ``prefix`` of which are no patches. ``state`` holds the tensors that
-    matter and ``recipe`` the preprocessing in words: both go into the hash.
+    ``prepare`` maps images (N, 3, H, W) in 0..1 to the network's input; ``run`` maps that to the last output: vectors
+    (N, D), a map (N, D, H, W) or tokens (N, T, D), the first ``prefix`` of which are no patches. ``layers`` are those
+    that a spec may name instead, ``final`` the one that stands for the last output where ``run`` would give classes;
+    their maps are (N, H, W, D) where ``channels_last``. ``state`` holds the tensors that matter and ``recipe`` the
+    preprocessing in words: both go into the hash.
     """
 
     network: nn.Module
@@ -33,6 +38,9 @@ class Tower:
     state: Mapping[str, torch.Tensor]
     recipe: str
     prefix: int = 0
+    layers: Mapping[str, nn.Module] = field(default_factory=dict)
+    final: str | None = None
+    channels_last: bool = False
 
 
 class FrozenEncoder:
@@ -46,13 +54,25 @@ class FrozenEncoder:
 
     def __call__(self, images_N3HW: torch.Tensor) -> torch.Tensor:
         """Features (N, D) float32 of RGB images (N, 3, H, W), floats in 0..1. Raises HvfError for other shapes."""
+        return self.together(images_N3HW, (self.spec,))[0]
+
+    def together(self, images_N3HW: torch.Tensor, specs: Sequence[FeatureSpec]) -> list[torch.Tensor]:
+        """Features (N, D) for each of several specs that differ in layer and pool alone, in one pass of the network."""
         if images_N3HW.ndim != 4 or images_N3HW.shape[1] != 3 or not images_N3HW.is_floating_point():
             shape = tuple(images_N3HW.shape)
             raise HvfError(f"{self.spec}: images must be floats (N, 3, H, W) in 0..1, not {images_N3HW.dtype} {shape}")
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        tower = self._tower
+        named = {spec: (spec.layer or tower.final) if tower.layers else None for spec in specs}
+        for spec, layer in named.items():
+            if layer is not None and layer not in tower.layers:
+                raise HvfError(f"{spec}: no layer {layer!r}{nearest(layer, [name for name in tower.layers if name])}")
         with torch.no_grad(), exact:
-            out = self._tower.run(self._tower.prepare(images_N3HW.to(self.device, torch.float32)))
-            return pooled(out, self.spec, self._tower.prefix).float()
+            x = tower.prepare(images_N3HW.to(self.device, torch.float32))
+            heard = listen(tower.network, {name: tower.layers[name] for name in named.values() if name}, x)
+            outs = [tower.run(x) if name is None else heard[name] for name in named.values()]
+            turned = [x.permute(0, 3, 1, 2) if tower.channels_last and x.ndim == 4 else x for x in outs]
+            return [pooled(x, spec, tower.prefix).float() for x, spec in zip(turned, specs, strict=True)]
 
 
 def pooled(out: torch.Tensor, spec: FeatureSpec, prefix: int = 0) -> torch.Tensor:
@@ -63,8 +83,10 @@ def pooled(out: torch.Tensor, spec: FeatureSpec, prefix: int = 0) -> torch.Tenso
     does not fit.
     """
     pool = spec.pool
+    if pool == "attn" and out.ndim > 2:
+        raise HvfError(f"{spec}: this layer has no attention pooling of its own; use cls, mean, flat or gridK")
     if out.ndim == 2:
-        if pool not in (None, "flat"):
+        if pool not in (None, "flat", "attn"):
             raise HvfError(f"{spec}: this layer gives vectors, which {pool!r} cannot pool; leave the pool out")
         return out
     if out.ndim == 3:
@@ -115,23 +137,50 @@ def resized(
     return functional.pad(images_N3HW, edges, value=fill) if any(edges) else images_N3HW
 
 
-def listen(network: nn.Module, layer: nn.Module, channels_last: bool = False) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that runs a network and returns the output of one of its layers instead of its own."""
-    heard: list[torch.Tensor] = []
+def listen(network: nn.Module, layers: Mapping[str, nn.Module], x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Run a network until all of some layers have spoken; returns their outputs by name."""
+    heard: dict[str, torch.Tensor] = {}
 
-    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        heard[:] = [output[0] if isinstance(output, tuple) else output]
+    def hearing(name: str) -> Callable[..., None]:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            heard[name] = output[0] if isinstance(output, tuple) else output
+            if len(heard) == len(layers):
+                raise _Heard  # what comes after would be computed for nothing
 
-    layer.register_forward_hook(keep)
+        return keep
 
-    def run(x: torch.Tensor) -> torch.Tensor:
-        network(x)
-        if not heard:
-            raise HvfError(f"the layer {type(layer).__name__} takes no part in this network's features; name another")
-        out = heard.pop()
-        return out.permute(0, 3, 1, 2) if channels_last and out.ndim == 4 else out
+    hooks = [layer.register_forward_hook(hearing(name)) for name, layer in layers.items()]
+    try:
+        with suppress(_Heard):
+            if layers:
+                network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name in layers:
+        if name not in heard:
+            raise HvfError(f"the layer {name} takes no part in this network's features; name another")
+    return heard
 
-    return run
+
+class _Heard(Exception):
+    """Ends a forward pass."""
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from .npz, .safetensors or a torch checkpoint; nothing in the file is executed."""
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`did_you_mean`, for long lists."""
+    # Model libraries know hundreds of names: where none is close, offer a few, not all.
+    return did_you_mean(word, difflib.get_close_matches(word, known, n=5, cutoff=0.0))
 
 
 @contextmanager

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from hvf.config import BrainConfig, HvfError
 from hvf.models.brain import BRAIN_ENCODERS, MBP, BrainEncoder, build_brain
+
+BRAINDECODE = ("deepnet", "eegconformer", "eegnet", "shallownet")
+
+
+def built(name: str, n_chans: int = 5, n_times: int = 6) -> BrainEncoder:
+    if name in BRAINDECODE:
+        pytest.importorskip("braindecode", reason="the extra `encoders` is not installed")
+    return build_brain(BrainConfig(encoder=name, width=12, intermediate=8), n_chans, n_times)
 
 
 def test_mbp_is_the_papers_formula():
@@ -22,7 +32,7 @@ def test_mbp_is_the_papers_formula():
 
 @pytest.mark.parametrize("name", sorted(BRAIN_ENCODERS))
 def test_every_encoder_maps_trials_to_embeddings_and_trains(name):
-    brain = build_brain(BrainConfig(encoder=name, width=12, intermediate=8), n_chans=5, n_times=6)
+    brain = built(name)
     z = brain(torch.randn(3, 5, 6))
     assert z.shape == (3, 12)
     z.square().sum().backward()
@@ -31,12 +41,27 @@ def test_every_encoder_maps_trials_to_embeddings_and_trains(name):
 
 @pytest.mark.parametrize("name", sorted(BRAIN_ENCODERS))
 def test_saved_and_loaded_is_the_same(name, tmp_path):
-    brain = build_brain(BrainConfig(encoder=name, width=12, intermediate=8), n_chans=5, n_times=6).eval()
+    brain = built(name).eval()
     brain.save(tmp_path / "brain.safetensors")
     again = BrainEncoder.load(tmp_path / "brain.safetensors")
     x = torch.randn(3, 5, 6)
     assert type(again) is type(brain)
     assert torch.equal(again(x), brain(x))
+
+
+@pytest.mark.parametrize("name", sorted(BRAIN_ENCODERS))
+@pytest.mark.parametrize(("n_chans", "n_times"), [(1, 1), (17, 250), (4, 160)])
+def test_any_number_of_channels_and_samples(name, n_chans, n_times):
+    x_NCT = torch.randn(2, n_chans, n_times)
+    z_ND = built(name, n_chans, n_times).eval()(x_NCT)
+    assert z_ND.shape == (2, 12)
+    assert z_ND.isfinite().all()
+
+
+def test_braindecode_that_is_missing_is_asked_for_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "braindecode.models", None)
+    with pytest.raises(HvfError, match=r"braindecode's, which cannot be imported .*: pip install 'hvf\[encoders\]'"):
+        build_brain(BrainConfig(encoder="eegnet", width=12), 5, 6)
 
 
 def test_errors_name_what_is_wrong(tmp_path):

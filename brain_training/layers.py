@@ -1,0 +1,191 @@
+"""Which layer of a vision model does the brain answer to? The inverted U over layers, a gate that finds it in one run,
+and the fusion of the best layers with VAE latents.
+
+    python brain_training/layers.py [--subject 8]                            the simulated study, blocks of the mini ViT
+    python brain_training/layers.py --trials X.npy --images Z.zip --backbone torchvision:squeezenet1_0/FILE \
+        --layers 2 3 4 5 7 8 9 10 12 --pool grid2 --latents vae:taesdxl@112:grid4 --seeds 5    yours, 5 random splits
+
+Rows: every layer alone, the gate over all of them, the latents, HVF over several layers and latents, the same on
+permuted trials, ridge, chance. Which layer is best, which layers are fused, the epoch and ridge's penalty: all are
+chosen on validation concepts of the training images (`hvf.selection`). Writes layers.json, layers.png and figures.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hvf import presets, retrieval
+from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
+from hvf.runs import Run, write_atomic
+from hvf.scripts import parse_preset, run_script
+from hvf.selection import Choice, HeldOut, choose, open_split
+from hvf.vision.features import parse_spec
+
+GATE, FUSED, PERMUTED, RIDGE, LATENTS = "gate over layers", "layers and latents (HVF)", "permuted", "ridge", "latents"
+MOST = (2, 3, 5)  # how many of the best layers a fusion may have; all of them is a candidate, too
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Compare the layers of a vision model as targets for the brain."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]  # every setting of the preset
+    preset: str = "mini"  # a whole configuration: mini, things-eeg, things-meg
+    subject: int | None = None  # whose responses, the same as --data.subject
+    trials: Path | None = None  # your own responses; with --images the same as --data.study files --data.trials FILE
+    images: Path | None = None  # the images they answer, in the same order: folder or zip
+    backbone: str = "openclip:mini-vit"  # a feature spec without layer and pool
+    layers: tuple[str, ...] = ("0", "1", "2", "3")  # of the backbone, from shallow to deep
+    pool: str = "mean"  # how a layer becomes a vector: cls, mean, flat, gridK
+    latents: str | None = "vae:mini"  # fused with the layers; None leaves them out
+    seeds: int = 3  # simulated: training seeds; files: random splits into training and test
+    out: Path | None = None  # where to (default: a readable name in runs/)
+
+
+def sweep(options: Sweep) -> Path:
+    """Fit and test every row on every seed or split, write table and picture, and return their folder."""
+    settings: dict[str, Any] = {} if options.subject is None else {"data.subject": options.subject}
+    for name in ("trials", "images"):
+        path = getattr(options, name)
+        settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
+    specs = [str(parse_spec(f"{options.backbone}@{layer}:{options.pool}")) for layer in options.layers]
+    latents = str(parse_spec(options.latents)) if options.latents else None
+    every = (*specs, latents) if latents else tuple(specs)
+    config = with_settings(options.config, {**settings, "align.mode": "retrieval", "targets.specs": every})
+    check(config)
+    if options.seeds < 1:
+        raise HvfError(f"--seeds must be at least 1, not {options.seeds}")
+    if len(specs) < 2:
+        raise HvfError("a sweep needs at least two layers: --layers 0 1")
+    simulated = config.data.study in SUBJECTS
+    who = f"sub-{config.data.subject:02d}-{config.data.study}" if simulated else Path(config.data.trials or "").stem
+    run = Run.create(options.out or Path("runs") / f"{who}-layers", config)
+    found = []
+    for seed in range(options.seeds):
+        which = {"align.seed": seed} if simulated else {"align.seed": seed, "data.split_seed": seed}
+        name = f"seed-{seed}.json" if simulated else f"split-{seed}.json"
+        if not run.has(name):
+            run.write_json(name, _one_seed(with_settings(config, which), specs, latents))
+        found.append(run.read_json(name))
+    table = _table(found, specs)
+    run.write_json("layers.json", table)
+    run.write_metrics({f"retrieval/{row}/{k}": entry[k] for row, entry in table["rows"].items() for k in KEYS})
+    write_atomic(run.path / "layers.png", lambda path: _draw(table, options.layers, path))
+    _show(table, f"{options.seeds} {'training seeds' if simulated else 'random splits'}")
+    return run.path
+
+
+def _one_seed(config: Config, specs: list[str], latents: str | None) -> dict:
+    """Ranks of the test images and what validation said, for every row of one seed or split."""
+    every = (*specs, latents) if latents else tuple(specs)
+    split, held_out = open_split(config, every)
+    alone = {spec: choose(split, with_settings(config, {"targets.specs": (spec,)})) for spec in every}
+    gate = choose(split, with_settings(config, {"targets.specs": tuple(specs), "fusion.kind": "gated"}))
+    best_first = sorted(specs, key=lambda spec: -alone[spec].validation["mrr"])
+    sets = [best_first[:most] for most in MOST if most < len(specs)] + [specs]
+    candidates = [{"targets.specs": (*chosen, *([latents] if latents else []))} for chosen in sets]
+    fused = choose(split, config, candidates)
+    taken = {"targets.specs": fused.alignment.config.targets.specs}
+    linear = {**taken, "brain.encoder": "ridge", "fusion.kind": "concatenated"}
+    choices = {(LATENTS if spec == latents else spec): choice for spec, choice in alone.items()}
+    choices |= {GATE: gate, FUSED: fused}
+    choices[PERMUTED] = choose(split.permuted(config.align.seed), with_settings(config, taken))
+    choices[RIDGE] = choose(split, with_settings(config, linear))
+    weights = dict(zip(specs, gate.alignment.hvf.gate.tolist(), strict=True))
+    return {
+        "note": split.note,
+        "image_ids": list(held_out.image_ids),
+        "rows": {row: _row(choice, held_out) for row, choice in choices.items()},
+        "gate": weights,
+        "best_layer": best_first[0],
+        "gate_layer": max(weights, key=lambda spec: weights[spec]),
+    }
+
+
+def _row(choice: Choice, held_out: HeldOut) -> dict:
+    chosen = {name: list(v) if isinstance(v, tuple) else v for name, v in choice.settings.items()}
+    return {"ranks": held_out.ranks(choice).tolist(), "validation": choice.validation, "chosen": chosen}
+
+
+KEYS = ("top1", "top5", "mrr")
+
+
+def _table(found: list[dict], specs: list[str]) -> dict:
+    """Figures of every row over all seeds or splits; where sweep and gate found the best layer."""
+    ids = [name for one in found for name in one["image_ids"]]
+    rows: dict[str, dict] = {}
+    for row in found[0]["rows"]:
+        parts = [one["rows"][row] for one in found]
+        summary = retrieval.summarise(np.concatenate([part["ranks"] for part in parts]), ids)
+        rows[row] = {key: summary[key] for key in KEYS}
+        rows[row]["each"] = [retrieval.topk(part["ranks"], 1) for part in parts]
+        for key in ("mrr", "top1"):
+            rows[row][f"validation_{key}"] = float(np.mean([part["validation"][key] for part in parts]))
+    m = len(found[0]["image_ids"])
+    place = {spec: i for i, spec in enumerate(specs)}
+    apart = [abs(place[one["gate_layer"]] - place[one["best_layer"]]) for one in found]
+    gate = {spec: float(np.mean([one["gate"][spec] for one in found])) for spec in specs}
+    chosen = [one["rows"][FUSED]["chosen"]["targets.specs"] for one in found]
+    return {
+        "note": found[0]["note"], "layers": specs, "rows": rows, "gate": gate, "fused": chosen,
+        "best_layer": [one["best_layer"] for one in found], "gate_layer": [one["gate_layer"] for one in found],
+        "layers_apart": apart, "chance": {f"top{k}": retrieval.chance(k, len(ids), m) for k in (1, 5)},
+    }  # fmt: skip
+
+
+def _draw(table: dict, names: tuple[str, ...], path: Path) -> None:
+    """Test and validation top-1 over layers, the gate's weights, and the other rows as lines."""
+    from matplotlib.figure import Figure
+
+    rows, at = table["rows"], np.arange(len(names))
+    percent = lambda key: [100 * rows[spec][key]["value"] for spec in table["layers"]]  # noqa: E731
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    ends = 100 * np.array([rows[spec]["top1"]["ci95"] for spec in table["layers"]])
+    axes.fill_between(at, ends[:, 0], ends[:, 1], alpha=0.2, color="C0", linewidth=0)
+    axes.plot(at, percent("top1"), "o-", color="C0", label="one layer, test")
+    axes.plot(at, [100 * rows[s]["validation_top1"] for s in table["layers"]], "o:", color="C7", label="validation")
+    for row, colour in ((FUSED, "C3"), (GATE, "C2"), (RIDGE, "C1"), (LATENTS, "C4"), (PERMUTED, "0.6")):
+        if row in rows:
+            axes.axhline(100 * rows[row]["top1"]["value"], color=colour, linestyle="--", linewidth=1.2, label=row)
+    axes.set_xticks(at, names)
+    axes.set(xlabel="layer", ylabel="top-1 % (validation among fewer images)", ylim=(0, 100))
+    below = axes.twinx()
+    below.bar(at, [table["gate"][spec] for spec in table["layers"]], width=0.4, color="C2", alpha=0.25)
+    below.set(ylim=(0, 4), yticks=(0, 1), ylabel="gate")
+    axes.legend(fontsize=7, loc="upper left", ncols=2, frameon=False)
+    figure.savefig(path, format="png", dpi=160)
+
+
+def _show(table: dict, repeated: str) -> None:
+    shown = Table(title=f"{table['note']}; {repeated}", title_justify="left")
+    for column in ("target", "top-1 % [95 %]", "each", "top-5 %", "validation MRR", "gate"):
+        shown.add_column(column, justify="left" if column == "target" else "right", overflow="fold")
+    for row, entry in table["rows"].items():
+        value, (low, high) = entry["top1"]["value"], entry["top1"]["ci95"]
+        cells = [f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"]
+        cells += [" ".join(f"{100 * v:.1f}" for v in entry["each"]), f"{100 * entry['top5']['value']:.1f}"]
+        gate = f"{table['gate'][row]:.2f}" if row in table["gate"] else ""
+        shown.add_row(row, *cells, f"{entry['validation_mrr']:.3f}", gate)
+    chance = [f"{100 * table['chance'][k]['value']:.1f}" for k in ("top1", "top5")]
+    shown.add_row("chance", chance[0], "", chance[1], "", "")
+    Console().print(shown)
+    print(f"the gate's layer is {table['layers_apart']} layers from the sweep's best, split by split")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    known = {name: lambda name=name: Sweep(presets.get(name), name) for name in presets.PRESETS}
+    return run_script(lambda argv: print(f"wrote {sweep(parse_preset(known, argv))}"), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,294 @@
+"""What the page says of one run: figures, pictures, failures, curves and versions, as the template takes them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hvf.config import flatten
+from hvf.figures import chance_name, findings, is_two_way, label, leaf, lower_is_better
+from hvf.published import published
+from hvf.report.folder import STAGES, Folder, main_figure, words
+from hvf.report.pictures import COLUMNS, evenly_spaced, sheet, strips
+from hvf.report.sensors import sensor_maps, time_courses
+from hvf.report.tables import ROWS, number, published_rows
+from hvf.runs import track
+
+STRIP = 8  # pictures at the top of the page
+WORST = 10  # images listed as failures
+GROUP = 4  # images that a group needs before it is told about
+
+
+def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
+    """All that the template says about one run. ``preset`` names whose published figures stand beside its own."""
+    drawn = [stage for stage in ("seen", "ceiling", "brain") if stage in folder.pictures]
+    cards, keys = _cards(folder, drawn)
+    seen = folder.pictures.get("seen", {})
+    chosen, by_score = evenly_spaced(folder.column(main_figure(folder)) if main_figure(folder) else {}, seen, STRIP)
+    of_card = {card["index"]: card for card in cards}
+    order = f"evenly spaced from the best {label(main_figure(folder))} to the worst" if by_score else "evenly spaced"
+    return {
+        "anchor": anchor,
+        "name": folder.name,
+        "title": folder.title,
+        "is_run": folder.run is not None,
+        "simulated": folder.simulated,
+        "protocol": folder.protocol,
+        "headline": _headline(folder.metrics),
+        "findings": findings(folder.metrics),
+        "retrieval": _table(folder, "retrieval", preset),
+        "reconstruction": _table(folder, "reconstruction", preset),
+        "not_computed": [(label(name), why) for name, why in folder.evaluation.get("not_computed", {}).items()],
+        "strip": [of_card[i] for i in chosen],
+        "strip_how": f"{order}, not picked by eye",
+        "cards": cards,
+        "keys": [{"label": label(key), "lower": lower_is_better(key)} for key in keys],
+        "columns": [[_finite(folder.scores[key].get(card["index"])) for card in cards] for key in keys],
+        "texts": [[number(folder.scores[key].get(card["index"]), key) for card in cards] for key in keys],
+        "stages": [STAGES[stage] for stage in drawn],
+        "missing_stages": [STAGES[s] for s in ("ceiling", "brain") if s not in drawn] if drawn else [],
+        "sheet": sheet(seen) if seen and folder.retrieval.get("gallery") else "",
+        "sheet_columns": min(COLUMNS, max(seen) + 1) if seen else 1,
+        "sheet_rows": -(-(max(seen) + 1) // COLUMNS) if seen else 1,
+        "gallery_size": len(folder.retrieval.get("gallery", ())),
+        "failures": _failures(folder),
+        "groups": _groups(folder),
+        "curves": _curves(folder.json("history.json") or []),
+        "courses": time_courses(folder),
+        "maps": sensor_maps(folder),
+        "settings": [(name, _setting(value)) for name, value in flatten(folder.config)] if folder.config else [],
+        "data": _data(folder),
+        "versions": (folder.json("versions.json") or folder.evaluation.get("versions") or {}),
+    }
+
+
+def _cards(folder: Folder, stages: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """One card per seen picture, or per retrieved one if there is none; and the figures they can be sorted by."""
+    brain, gallery = folder.retrieval.get("brain", {}), folder.retrieval.get("gallery", [])
+    seen = sorted(folder.pictures.get("seen", {}))
+    keys = [key for key in folder.scores if "/brain/" in key]
+    keys.sort(key=lambda key: (leaf(key) != "pixcorr", leaf(key) == "rank"))
+    indices = seen or sorted(set(range(len(brain.get("rank", ())))) | {i for key in keys for i in folder.scores[key]})
+    images = strips(folder.pictures, stages, seen) if seen else iter([("", 0, 0)] * len(indices))
+    cards = []
+    for i, (uri, width, height) in zip(track(indices, "reading pictures"), images, strict=False):
+        card = {"index": i, "name": folder.names.get(i, str(i)), "uri": uri, "width": width, "height": height}
+        card["retrieved"] = []
+        if i < len(brain.get("rank", ())):
+            card["rank"] = brain["rank"][i]
+            card["retrieved"] = [
+                {
+                    "column": column,
+                    "name": folder.names.get(column) if gallery == folder.ids else words(gallery[column]),
+                    "right": column == brain["target"][i],
+                }
+                for column in brain["top5"][i]
+            ]
+        cards.append(card)
+    return cards, keys
+
+
+def _headline(metrics: Mapping[str, dict]) -> list[dict[str, Any]]:
+    """The figures that a reader came for, each with its interval, and chance or the floor."""
+    two_way = [name for name in metrics if name.startswith("reconstruction/brain/") and is_two_way(name)]
+    two_way.sort(key=lambda name: leaf(name) != "clip")  # the field's usual one first
+    wanted = {
+        "retrieval/brain/top1": "of the seen images found first",
+        "retrieval/brain/top5": "found among the first five",
+        "reconstruction/brain/pixcorr": "PixCorr of drawn and seen picture",
+    }
+    wanted |= {name: f"drawn picture told from another, {label(name)}" for name in two_way[:1]}
+    found = []
+    for name, text in wanted.items():
+        cell = _cell(metrics.get(name), name, None)
+        if cell:
+            chance, floor = metrics.get(chance_name(name)), metrics.get(name.replace("/brain/", "/floor/"))
+            beside = ("chance", chance) if chance else ("shuffled trials", floor)
+            if is_two_way(name):
+                cell |= {part: _percent(value) for part, value in _parts(metrics[name]).items()}
+            told = _percent(beside[1]["value"]) if beside[1] and is_two_way(name) else None
+            told = told or (number(beside[1]["value"], name) if beside[1] else None)
+            found.append({**cell, "label": text, "beside": f"{beside[0]} {told}" if told else ""})
+    return found
+
+
+def _table(folder: Folder, section: str, preset: str) -> dict[str, Any] | None:
+    """Rows of figures with intervals, the columns being whatever figures the section has; None if it has none."""
+    found: dict[tuple[str, str], dict] = {}
+    for name, entry in folder.metrics.items():
+        parts = name.split("/")
+        if len(parts) == 3 and parts[0] == section and parts[1] in ROWS:
+            found[parts[1], parts[2]] = entry
+        elif len(parts) == 3 and parts[:2] == ["chance", section]:
+            found["chance", parts[2]] = entry
+    columns = list(dict.fromkeys(name for row, name in found if row != "chance"))
+    if not columns:
+        return None
+    lines = {}
+    for row, text in (ROWS | {"chance": "chance"}).items():
+        cells = [_cell(found.get((row, m)), m, found.get(("chance", m))) for m in columns]
+        if any(cells) or (row in ("ceiling", "brain") and section == "reconstruction" and folder.run):
+            lines[row] = {"label": text, "cells": cells}
+    theirs = published_rows(section, columns, published(preset))
+    return {
+        "columns": [(label(m), "lower is better" if lower_is_better(m) else "higher is better") for m in columns],
+        "lines": lines,
+        "published": [
+            {
+                "label": row.label.removeprefix("published: "),
+                "cells": [_cell(row.entries.get(m), m, None) for m in columns],
+            }
+            for row in theirs
+        ],
+        "n": max(entry.get("n") or 0 for entry in found.values()),
+    }
+
+
+def _cell(entry: Mapping[str, Any] | None, name: str, chance: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A figure as text, and where its dot, interval and chance stand on a line from 0 (or below) to 1."""
+    if not entry or entry.get("value") is None:
+        return None
+    value, low, high = _parts(entry).values()
+    cell: dict[str, Any] = {"text": number(value, name), "low": number(low, name), "high": number(high, name)}
+    cell |= {"interval": bool(entry.get("ci95")), "n": entry.get("n")}
+    if max(abs(value), abs(low), abs(high)) <= 1 and leaf(name) not in ("rank", "median_rank"):
+        cell["x"], cell["x_low"], cell["x_high"] = (_place(v) for v in (value, low, high))
+        cell["x_chance"] = _place(chance["value"]) if chance else None
+    return cell
+
+
+def _parts(entry: Mapping[str, Any]) -> dict[str, float]:
+    low, high = entry.get("ci95") or (entry["value"], entry["value"])
+    return {"text": entry["value"], "low": low, "high": high}
+
+
+def _place(value: float) -> float:
+    """-0.2..1 to 0..100, the rest to the ends: PixCorr of a floor lies around 0 and has to be seen there."""
+    return round(min(max((value + 0.2) / 1.2, 0.0), 1.0) * 100, 2)
+
+
+def _failures(folder: Folder) -> dict[str, Any] | None:
+    """The images found last, what came first in their place, and the images that come first too often."""
+    brain, gallery = folder.retrieval.get("brain"), folder.retrieval.get("gallery", [])
+    if not brain or not gallery:
+        return None
+    name = folder.names if gallery == folder.ids else {i: words(each) for i, each in enumerate(gallery)}
+    n, first = len(brain["rank"]), [columns[0] for columns in brain["top5"]]
+    worst = sorted(range(n), key=lambda i: (-brain["rank"][i], i))[:WORST]
+    wrong = Counter(c for c, target in zip(first, brain["target"], strict=True) if c != target)
+    return {
+        "n": n,
+        "beyond": {k: sum(rank > k for rank in brain["rank"]) for k in (1, 5, 10) if k < len(gallery)},
+        "worst": [
+            {"column": brain["target"][i], "name": folder.names.get(i, ""), "rank": brain["rank"][i],
+             "instead": first[i], "instead_name": name[first[i]]}
+            for i in worst if brain["rank"][i] > 1
+        ],
+        "hubs": [{"column": c, "name": name[c], "times": times} for c, times in wrong.most_common(5) if times > 2],
+    }  # fmt: skip
+
+
+def _groups(folder: Folder) -> dict[str, Any] | None:
+    """Means of groups of images, worst first: concepts of several images, or else words that names share."""
+    figure = main_figure(folder)
+    scores = {i: s for i, s in folder.column(figure).items() if not math.isnan(s)} if figure else {}
+    members: dict[str, set[int]] = {}
+    concepts = folder.concepts
+    repeated = len(set(concepts)) < len(concepts)
+    for i in scores:
+        told = [words(concepts[i])] if repeated else re.findall(r"[^\W\d_]{3,}", folder.names.get(i, ""))
+        for word in told:
+            members.setdefault(word, set()).add(i)
+    kept = {w: ids for w, ids in members.items() if GROUP <= len(ids) < len(scores)}
+    if len(kept) < 2:
+        return None
+    means = {word: float(np.mean([scores[i] for i in ids])) for word, ids in kept.items()}
+    ordered = sorted(means, key=lambda word: means[word] * (-1 if lower_is_better(figure) else 1))
+    values = list(means.values())
+    low, high = min(values), max(values)
+
+    def lines(chosen: Sequence[str]) -> list[dict[str, Any]]:
+        return [
+            {"name": word, "n": len(kept[word]), "text": number(means[word], figure),
+             "share": round(8 + 92 * (means[word] - low) / ((high - low) or 1), 1)}
+            for word in chosen
+        ]  # fmt: skip
+
+    cut = min(6, len(ordered) // 2)
+    return {
+        "figure": label(figure),
+        "by": "concept" if repeated else "word in the image's name",
+        "mean": number(float(np.mean(list(scores.values()))), figure),
+        "worst": lines(ordered[:cut]),
+        "best": lines(ordered[::-1][:cut]),
+    }
+
+
+def _curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Training curves as polylines on a 100 × 100 field: loss, and validation top-1."""
+    plots = []
+    for title, lines in (
+        ("loss", {"loss": "training", "validation_loss": "validation"}),
+        ("top-1 on validation concepts", {"validation_top1": "validation"}),
+    ):
+        series: dict[str, list[Any]] = {text: [e.get(key) for e in history] for key, text in lines.items()}
+        series = {t: v for t, v in series.items() if len(v) > 1 and all(isinstance(x, (int, float)) for x in v)}
+        if not series:
+            continue
+        low = min(0.0, *(min(v) for v in series.values()))
+        high = max(max(v) for v in series.values()) or 1.0
+        x = np.linspace(0, 100, len(history))
+        y = {text: 100 - 100 * (np.array(v) - low) / (high - low) for text, v in series.items()}
+        best = next((i for i, e in enumerate(history) if e.get("best")), None)
+        plots.append(
+            {
+                "title": title,
+                "lines": [(t, " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x, v, strict=True))) for t, v in y.items()],
+                "low": f"{low:.3g}",
+                "high": f"{high:.3g}",
+                "epochs": len(history),
+                "best": None if best is None else best + 1,
+                "x_best": None if best is None else round(float(x[best]), 2),
+            }
+        )
+    return plots
+
+
+def _data(folder: Folder) -> list[tuple[str, str]]:
+    """What the run was trained and tested on, and with which networks it was measured."""
+    study, told = folder.study, []
+    if study:
+        told.append(("study", study.get("note") or study.get("name", "")))
+        told.append(("sensors", f"{len(study.get('ch_names', ()))}, {study.get('sfreq', 0):g} Hz"))
+        told.append(("window", " to ".join(f"{t:g} s" for t in study.get("window", ()))))
+        for part in ("train_images", "test_images"):
+            images = study.get(part, {})
+            told.append((part.replace("_", " "), f"{images.get('n')}, digest {images.get('digest', '')}"))
+    for name, source in folder.evaluation.get("weights", {}).items():
+        told.append((f"weights of {name}", f"{source.get('network', '')}: {source.get('file', '')} "
+                                           f"(sha256 {source.get('sha256', '')[:12]})"))  # fmt: skip
+    for name in ("images", "recons"):
+        if folder.evaluation.get(name):
+            told.append((name, os.path.basename(os.path.normpath(folder.evaluation[name]))))
+    return told
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(f"{value:.6g}")
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(str, value))
+    # A page is for showing around: of a file, its name, not the folders of somebody's machine.
+    return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else str(value)

@@ -1,0 +1,214 @@
+"""Figures of several runs as one table: for the page, for Markdown, and for LaTeX, with the field's figures below.
+
+A table says its protocol, its n and what its ranges are; chance is always a row of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hvf.figures import SHARES, label, leaf, lower_is_better
+from hvf.published import Published, published
+from hvf.report.compare import Comparison
+from hvf.report.folder import Folder
+
+SECTIONS = {"retrieval": "Retrieval", "reconstruction": "Reconstruction"}
+ROWS = {"ceiling": "ceiling: the image's own embedding", "brain": "brain", "floor": "floor: trials shuffled"}
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$"}
+LATEX |= {char: rf"\{char}" for char in "&%$#_{}"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line: what it is called, its kind (ours, chance, published), and {figure: entry of metrics.json}."""
+
+    label: str
+    kind: str
+    entries: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One section of all runs: figures are columns, lines are runs, chance, and the field's."""
+
+    section: str
+    figures: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str]
+
+
+def tables(folders: Sequence[Folder], preset: str = "") -> list[Table]:
+    """One table for each section that some run has. ``preset`` names whose published rows stand below ours."""
+    found = []
+    for section in SECTIONS:
+        rows = [row for folder in folders for row in _rows(folder, section, alone=len(folders) == 1)]
+        if not rows:
+            continue
+        figures = list(dict.fromkeys(name for row in rows for name in row.entries))
+        chance = {leaf(k): v for f in folders for k, v in f.metrics.items() if k.startswith(f"chance/{section}/")}
+        rows.append(Row("chance", "chance", {name: chance[name] for name in figures if name in chance}))
+        rows += published_rows(section, figures, published(preset))
+        found.append(Table(section, figures, rows, _notes(folders, section, preset)))
+    return found
+
+
+def published_rows(section: str, figures: Sequence[str], rows: Sequence[Published]) -> list[Row]:
+    """The field's lines that share a column with ours."""
+    told = []
+    for row in rows:
+        entries = {leaf(k): {"value": v} for k, v in row.figures.items() if k.startswith(f"{section}/")}
+        if set(entries) & set(figures):
+            told.append(Row(f"published: {row.method}, {row.of}", "published", entries))
+    return told
+
+
+def markdown(folders: Sequence[Folder], preset: str, comparisons: Sequence[Comparison]) -> str:
+    """All tables as Markdown."""
+    parts = []
+    for table in tables(folders, preset):
+        head = [_arrow(name, "↑", "↓") for name in table.figures]
+        lines = [
+            f"**{SECTIONS[table.section]}**",
+            "",
+            "| | " + " | ".join(head) + " |",
+            "| --- |" + " ---: |" * len(head),
+        ]
+        for row in table.rows:
+            cells = [_ranged(row.entries.get(name), name, "–") for name in table.figures]
+            lines.append(f"| {_pipe(row.label)} | " + " | ".join(cells) + " |")
+        parts.append("\n".join([*lines, "", *(_pipe(note) + "  " for note in table.notes)]))
+    for comparison in comparisons:
+        lines = [f"**{_pipe(comparison.verdict)}**"]
+        if comparison.differences:
+            lines += ["", f"| | A: {_pipe(comparison.a.name)} | B: {_pipe(comparison.b.name)} | B − A | p | p (Holm) |"]
+            lines += ["| --- |" + " ---: |" * 5]
+            lines += ["| " + " | ".join(cells) + " |" for cells in compared(comparison)]
+            lines += ["", PAIRED + "  "]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(folders: Sequence[Folder], preset: str, comparisons: Sequence[Comparison]) -> str:
+    r"""All tables as LaTeX, ready for \input; they need the package booktabs."""
+    parts = [r"% Needs \usepackage{booktabs}; written by hvf report."]
+    for table in tables(folders, preset):
+        head = [_arrow(_tex(label(name)), r"$\uparrow$", r"$\downarrow$", name) for name in table.figures]
+        lines, kind = [], "ours"
+        for row in table.rows:
+            lines += [r"\midrule"] if row.kind != kind and row.kind != "ours" else []
+            kind = row.kind
+            cells = [_tex(_ranged(row.entries.get(name), name, "--")) for name in table.figures]
+            lines.append(" & ".join([_tex(row.label), *cells]) + r" \\")
+        caption = f"{SECTIONS[table.section]}. {' '.join(table.notes)}"
+        parts.append(_tabular(head, lines, caption, table.section))
+    for comparison in comparisons:
+        if not comparison.differences:
+            parts.append(f"% {comparison.verdict}")
+            continue
+        head = [_tex(name) for name in (f"A: {comparison.a.name}", f"B: {comparison.b.name}", "B − A", "p", "p (Holm)")]
+        lines = [" & ".join(map(_tex, cells)) + r" \\" for cells in compared(comparison)]
+        parts.append(_tabular(head, lines, f"{comparison.verdict}. {PAIRED}", "comparison"))
+    return "\n\n".join(parts) + "\n"
+
+
+PAIRED = (
+    "Means over the same images; B − A with its 95 % interval, images drawn again; p from sign flips within images, "
+    "two-sided, and corrected after Holm for the number of figures."
+)
+
+
+def compared(comparison: Comparison) -> list[list[str]]:
+    """The differences as text: figure, A, B, B − A with its interval, p, p corrected; the better one is marked."""
+    lines = []
+    for d in comparison.differences:
+        name = leaf(d.figure)
+        values = [number(value, name) + (" *" if d.better == side else "") for side, value in (("A", d.a), ("B", d.b))]
+        gap = f"{signed(d.difference, name)} ({signed(d.ci95[0], name)} to {signed(d.ci95[1], name)})"
+        lines.append([_arrow(name, "↑", "↓"), *values, gap, p_value(d.p), p_value(d.p_holm)])
+    return lines
+
+
+def number(value: float | None, name: str = "") -> str:
+    """0.4321 -> "0.432"; shares in per cent; what is undefined as a dash."""
+    if value is None or math.isnan(value):
+        return "–"
+    if leaf(name) in SHARES:
+        return f"{100 * value:.1f} %"
+    if leaf(name) in ("rank", "median_rank"):
+        return f"{value:g}"
+    return f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float, name: str = "") -> str:
+    """A difference, with its sign."""
+    text = number(abs(value), name)
+    return text if not any(c in text for c in "123456789") else ("+" if value > 0 else "−") + text
+
+
+def p_value(p: float) -> str:
+    """0.0004 -> "0.0004", 0.04321 -> "0.043"."""
+    return f"{p:.4f}" if p < 0.001 else f"{p:.3f}"
+
+
+def _rows(folder: Folder, section: str, alone: bool) -> list[Row]:
+    """A run's lines: of one run alone its ceiling and floor as well."""
+    rows = []
+    for row in ROWS if alone else ("brain",):
+        entries = {
+            leaf(name): entry
+            for name, entry in folder.metrics.items()
+            if name.split("/")[:2] == [section, row] and len(name.split("/")) == 3
+        }
+        if entries:
+            simulated = " (simulated)" if folder.simulated else ""
+            rows.append(Row((folder.name if row == "brain" else ROWS[row]) + simulated, "ours", entries))
+    return rows
+
+
+def _notes(folders: Sequence[Folder], section: str, preset: str) -> list[str]:
+    counts = [e.get("n") for f in folders for k, e in f.metrics.items() if k.startswith(f"{section}/brain/")]
+    notes = [f"{'n' if len(folders) == 1 else 'n at most'} = {max((n or 0 for n in counts), default=0)} images."]
+    notes.append("In brackets: 95 % bootstrap intervals over images; for chance, 95 % of guesses.")
+    protocols = list(dict.fromkeys(folder.protocol for folder in folders))
+    notes.append(f"Protocol: {' | '.join(protocol for protocol in protocols if protocol)}.")
+    if section == "retrieval" and any("one_to_one" in name for f in folders for name in f.metrics):
+        notes.append("One-to-one matching uses the whole test set at once: it compares with matchings only.")
+    missing = dict.fromkeys(n for f in folders for n in f.evaluation.get("not_computed", {}))
+    if section == "reconstruction" and missing:
+        notes.append(f"Not computed, for want of their networks' weights: {', '.join(map(label, missing))}.")
+    if published(preset):
+        notes.append("Published rows are the papers' own figures, on their protocols; not reproduced here.")
+    return notes
+
+
+def _ranged(entry: Mapping[str, Any] | None, name: str, none: str) -> str:
+    if not entry or entry.get("value") is None:
+        return none
+    low, high = entry.get("ci95") or (None, None)
+    return number(entry["value"], name) + (f" ({number(low, name)} to {number(high, name)})" if low is not None else "")
+
+
+def _arrow(text: str, up: str, down: str, name: str = "") -> str:
+    """A figure's label with the direction that is better."""
+    return f"{text if name else label(text)} {down if lower_is_better(name or text) else up}"
+
+
+def _pipe(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(char, char) for char in text).replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$")
+
+
+def _tabular(head: Sequence[str], lines: Sequence[str], caption: str, name: str) -> str:
+    body = "\n".join(lines)
+    return (
+        "\\begin{table}\n\\centering\n"
+        f"\\caption{{{_tex(caption)}}}\n\\label{{tab:{name}}}\n"
+        f"\\begin{{tabular}}{{l{'r' * len(head)}}}\n\\toprule\n"
+        f" & {' & '.join(head)} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
+    )

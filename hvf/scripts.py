@@ -1,0 +1,72 @@
+"""What every script ends with: options read into a dataclass, and whatever is wrong with them told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from hvf.config import HvfError, did_you_mean, flatten
+
+Settings = TypeVar("Settings")
+
+
+def parse_settings(default: Settings, argv: Sequence[str] | None = None, **tyro_settings: Any) -> Settings:
+    """``default`` with the options of a command line (none: this process's) put in.
+
+    Raises HvfError for an option that does not exist, with the nearest one, and for a value that does not fit;
+    ``--help`` prints and ends the process. ``tyro_settings`` go to `tyro.cli`.
+    """
+    import tyro
+
+    argv = sys.argv[1:] if argv is None else list(argv)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(type(default), default=default, args=argv, **tyro_settings)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    names = [name.replace("_", "-") for name, _ in flatten(default)]
+    known = [f"--{name}" for name in (*names, *(name.removeprefix("config.") for name in names), "help")]
+    for word in argv:
+        option = word.split("=")[0].replace("_", "-")
+        if option.startswith("--") and option not in known and option.replace("no-", "") not in known:
+            raise HvfError(f"there is no option {option!r}{did_you_mean(option, known)}")
+    raise HvfError(_inside(complaint.getvalue()))
+
+
+def parse_preset(
+    presets: Mapping[str, Callable[[], Settings]], argv: Sequence[str] | None = None, first: str = "mini"
+) -> Settings:
+    """The preset that ``--preset`` names (none: ``first``), with the settings given beside it; see `parse_settings`."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    name = first
+    for word, following in zip(argv, [*argv[1:], first], strict=False):
+        if word == "--preset" or word.startswith("--preset="):
+            name = word.partition("=")[2] or following
+    if name not in presets:
+        raise HvfError(f"there is no preset {name!r}{did_you_mean(name, presets)}")
+    return parse_settings(presets[name](), argv)
+
+
+def run_script(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> int:
+    """Run a script's ``main`` on its arguments; the exit code: 0, or 2 after an HvfError, which is told in one line."""
+    try:
+        main(argv)
+    except HvfError as error:
+        print(f"hvf: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _inside(box: str) -> str:
+    """What tyro says inside its box, before its advice."""
+    said: list[str] = []
+    for line in (line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))):
+        if not line or line.startswith("─"):
+            break
+        said.append(line)
+    return " ".join(said)

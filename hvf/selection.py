@@ -1,0 +1,134 @@
+"""Choosing on validation and testing once, held by types: what is to be tested can be ranked by a choice, and no more.
+
+`open_split` parts a study into what may be fitted (`Split`) and what is held out (`HeldOut`). `choose` fits candidates
+on the first alone and returns a `Choice`; `HeldOut.ranks` takes a `Choice` and nothing else, and gives nothing away
+that a fit could take. Letters: N trials, M gallery, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from hvf import alignment, retrieval
+from hvf.alignment import Alignment
+from hvf.config import SUBJECTS, Config, HvfError, with_settings
+from hvf.data.stimuli import open_images
+from hvf.data.study import open_study, other_subjects
+from hvf.data.trials import Trials
+from hvf.vision.cache import embed_all
+
+PROTOCOLS = ("intra", "loso")
+_MADE_HERE = object()
+
+
+class Choice:
+    """The candidate that was best on validation images; `choose` alone makes one.
+
+    Attributes: ``alignment``, ``settings`` (those that set it apart, and the epoch), ``validation`` {mrr, top1, n}.
+    """
+
+    def __init__(self, fitted: Alignment, settings: Mapping[str, object], key: object) -> None:
+        if key is not _MADE_HERE:
+            raise HvfError("a Choice is made by hvf.selection.choose, on validation images")
+        best = fitted.best
+        self.alignment = fitted
+        self.settings = {**settings, **{name: best[name] for name in ("epoch", "penalty") if name in best}}
+        self.validation = {name: best[f"validation_{name}"] for name in ("mrr", "top1", "n")}
+
+
+class HeldOut:
+    """Test trials and the features of the images they answer, kept from everything but the ranking by a `Choice`."""
+
+    def __init__(self, trials: Trials, features: Mapping[str, np.ndarray]) -> None:
+        self.__trials, self.__features = trials, dict(features)
+        self.image_ids = tuple(trials.image_ids.tolist())
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def ranks(self, choice: Choice) -> np.ndarray:
+        """Rank (N,) of each trial's own image among all N. Raises HvfError for anything but a `Choice`."""
+        if not isinstance(choice, Choice):
+            raise HvfError(f"test trials are ranked by a Choice, made on validation images, not by {type(choice)}")
+        z_b_ND = choice.alignment.embed_brain(self.__trials)
+        return retrieval.ranks(retrieval.similarity(z_b_ND, choice.alignment.embed_images(self.__features)))
+
+
+@dataclass(frozen=True)
+class Split:
+    """What may be fitted: trial i of N answers image ``image_N[i]`` of M, with its ``features`` (M, d) and concept."""
+
+    trials: Trials
+    image_N: np.ndarray
+    features: Mapping[str, np.ndarray]
+    concepts: tuple[str, ...]
+    note: str
+
+    @property
+    def concept_N(self) -> np.ndarray:
+        """The concept of each trial's image."""
+        return np.asarray(self.concepts)[self.image_N]
+
+    def select(self, rows: np.ndarray) -> Split:
+        """Some of the trials."""
+        return replace(self, trials=self.trials.select(rows), image_N=self.image_N[rows])
+
+    def permuted(self, seed: int) -> Split:
+        """The control: each trial answers another trial's image."""
+        return replace(self, image_N=np.random.default_rng(seed).permutation(self.image_N))
+
+
+def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") -> tuple[Split, HeldOut]:
+    """The study that ``config.data`` names, with the features of ``specs``, parted by a protocol.
+
+    ``intra``: one subject; ``loso``: fitted on all others, tested on this one. Images of a user's files are embedded
+    once, whatever the split. Raises HvfError as `open_study` and `embed_all` do.
+    """
+    if protocol not in PROTOCOLS:
+        raise HvfError(f"there is no protocol {protocol!r}; there is {', '.join(PROTOCOLS)}")
+    study = open_study(config.data)
+    everything = study.train_images if config.data.study in SUBJECTS else open_images(config.data.images or "")
+    features = embed_all(everything, specs, device())
+    row = {name: i for i, name in enumerate(everything.ids)}
+    train = other_subjects(config.data, study) if protocol == "loso" else study.train.aligned_to(study.train_images)
+    place = {name: i for i, name in enumerate(study.train_images.ids)}
+    image_N = np.array([place[name] for name in train.image_ids.tolist()])
+    rows_M = [row[name] for name in study.train_images.ids]
+    seen = {spec: x_Md[rows_M] for spec, x_Md in features.items()}
+    split = Split(train, image_N, seen, study.train_images.concepts, study.note)
+    if config.data.study in SUBJECTS:
+        shown = embed_all(study.test_images, specs, device())
+    else:
+        shown = {spec: x_Nd[[row[name] for name in study.test_images.ids]] for spec, x_Nd in features.items()}
+    return split, HeldOut(study.test.aligned_to(study.test_images), shown)
+
+
+def choose(split: Split, config: Config, candidates: Sequence[Mapping[str, object]] = ({},)) -> Choice:
+    """Fit `config` with each candidate's settings; the one whose validation images are found best.
+
+    Validation concepts are taken from ``split`` (`alignment.fit`). Raises HvfError if handed anything but a `Split`.
+    """
+    if not isinstance(split, Split):
+        raise HvfError(f"a choice is made on a Split, not on {type(split).__name__}: test trials stay out of it")
+    if not candidates:
+        raise HvfError("there is nothing to choose from: give at least one candidate")
+    best: Choice | None = None
+    for settings in candidates:
+        one = with_settings(config, settings)
+        fitted = alignment.fit(
+            split.trials, split.features, one, split.concepts, device=device(), image_N=split.image_N
+        )
+        made = Choice(fitted, settings, _MADE_HERE)
+        if best is None or made.validation["mrr"] > best.validation["mrr"]:
+            best = made
+    assert best is not None
+    return best
+
+
+def device() -> str:
+    """Where to compute: a CUDA device if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

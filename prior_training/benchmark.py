@@ -1,0 +1,418 @@
+"""How fast a Fusion Prior trains and draws, with random weights at the real SDXL shape: no download.
+
+    python prior_training/benchmark.py [--size sdxl|tiny] [--batch-size 16] [--out FOLDER]
+
+Beside our training step stands, on the same device in the same run and at the same batch, the straightforward loop: the
+public IP-Adapter recipe, which has pixels going in, VAE and image encoder in the loop, and eager attention. FLOPs are
+counted by torch; the share of the device is that of the rate of a large bf16 matrix product measured here. Where no GPU
+is at hand the tiny size runs, and what it cannot say about the real size is said to be not measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor, IPAdapterAttnProcessor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from hvf.config import HvfError
+from hvf.models import FusionPrior, adapter_layers
+from hvf.runs import check_writable, write_atomic, write_json
+from hvf.scripts import parse_settings, run_script
+
+PAPER_STEPS, PAPER_BATCH, PAPER_HOURS, PAPER_GPUS = 100_000, 32, 15.0, 2
+DRAWN, ROUNDS, STEPS = 200, 10, 4  # the reconstruction that is timed: SDXL-Turbo's four steps
+GOAL_SPEED, GOAL_SHARE, GOAL_GB, GOAL_SECONDS = 2.5, 0.5, 40.0, 90.0
+
+# The configurations of stabilityai/stable-diffusion-xl-base-1.0, as published.
+SDXL_UNET: dict[str, Any] = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "layers_per_block": 2,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "cross_attention_dim": 2048,
+}
+SDXL_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 1024,
+    "scaling_factor": 0.13025,
+}
+VIT_H: dict[str, Any] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "image_size": 224,
+    "projection_dim": 1024,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """One row of the size table: shapes of everything that takes part."""
+
+    name: str
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    vision: dict[str, Any]
+    pixels: int  # of a training picture
+    dims: dict[str, int]  # FeatureSpec -> width
+    widths: tuple[int, int, int]  # D, hidden widths of HVF and of the projector
+    tokens: int  # of the empty prompt
+    matrix: int  # side of the matrix product that measures the device
+
+
+SDXL = Size(
+    "sdxl",
+    SDXL_UNET,
+    SDXL_VAE,
+    VIT_H,
+    512,
+    {"ViT-H-14": 1024, "ViT-B-32": 512, "vae": 1024},
+    (1024, 4096, 4096),
+    77,
+    8192,
+)
+TINY = Size(
+    "tiny",
+    SDXL_UNET
+    | {
+        "sample_size": 8,
+        "block_out_channels": (16, 32, 32),
+        "attention_head_dim": (2, 2, 4),
+        "transformer_layers_per_block": (1, 1, 2),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 16,
+        "cross_attention_dim": 32,
+    },
+    SDXL_VAE | {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4},
+    VIT_H
+    | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    | {"image_size": 28, "projection_dim": 24},
+    64,
+    {"ViT-H-14": 24, "vae": 16},
+    (24, 32, 32),
+    7,
+    512,
+)
+SIZES = {"sdxl": SDXL, "tiny": TINY}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Measure training and drawing with random weights."""
+
+    size: Literal["auto", "sdxl", "tiny"] = "auto"  # auto: sdxl where there is a GPU, else tiny
+    batch_size: int = 16  # images per step
+    steps: int = 10  # timed steps, after as many warm-up steps as --warmup
+    warmup: int = 3  # steps that are not timed
+    draw_batch: int = 40  # pictures drawn at once
+    compiled: bool = False  # also time our step with torch.compile around the UNet
+    out: Path | None = None  # folder for benchmark.json and benchmark.md
+
+
+class Trainer:
+    """Ours: cached latents and features in; only the prior learns; SDPA attention; the UNet in bf16, frozen."""
+
+    name = "ours"
+
+    def __init__(self, size: Size, batch: int, device: torch.device, compiled: bool = False) -> None:
+        self.size, self.batch, self.device = size, batch, device
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.unet = make_unet(size).to(device, self.dtype).requires_grad_(False)
+        self.prior = FusionPrior.for_unet(self.unet, size.dims, *size.widths).to(device).train()
+        self.prior.attach(self.unet)
+        self.optimizer = torch.optim.AdamW(list(self.prior.parameters()), lr=1e-4, fused=device.type == "cuda")
+        self.noising: Any = DDPMScheduler()
+        self.run: Callable = torch.compile(self.unet) if compiled else self.unet
+        if compiled:
+            self.name = "ours, compiled"
+        side = size.pixels // 8
+        self.latents = torch.randn(batch, 4, side, side, device=device)
+        self.features = {spec: torch.randn(batch, dim, device=device) for spec, dim in size.dims.items()}
+        self.conditions = make_conditions(size, device, self.dtype)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.prior.parameters())
+
+    def loss(self) -> Tensor:
+        x_t, t, noise = noised(self.noising, self.latents)
+        dropped = torch.rand(self.batch, device=self.device) < 0.1
+        predicted = self.prior(self.run, x_t, t, *self.conditions, self.features, dropped)
+        return nn.functional.mse_loss(predicted.float(), noise)
+
+    def step(self) -> None:
+        self.loss().backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class Straightforward(Trainer):
+    """The public IP-Adapter recipe: pixels in, VAE and image encoder in the loop, eager attention, autocast."""
+
+    name = "straightforward loop"
+
+    def __init__(self, size: Size, batch: int, device: torch.device) -> None:
+        super().__init__(size, batch, device)
+        self.vae = AutoencoderKL(**size.vae).to(device).requires_grad_(False)  # float32, as SDXL's has to be there
+        vision = CLIPVisionConfig(**size.vision)
+        self.encoder = CLIPVisionModelWithProjection(vision).to(device, self.dtype).requires_grad_(False)
+        processors: dict[str, Any] = {}
+        for name, processor in self.unet.attn_processors.items():
+            if hasattr(processor, "to_k_ip"):
+                eager: Any = IPAdapterAttnProcessor(processor.hidden_size, processor.cross_attention_dim, (4,))
+                eager.to_k_ip, eager.to_v_ip = processor.to_k_ip, processor.to_v_ip
+                processors[name] = eager
+            else:
+                processors[name] = AttnProcessor()
+        self.unet.set_attn_processor(processors)
+        self.pixels = torch.rand(batch, 3, size.pixels, size.pixels, device=device) * 2 - 1
+        side = size.vision["image_size"]
+        self.small = torch.randn(batch, 3, side, side, device=device, dtype=self.dtype)
+
+    def loss(self) -> Tensor:
+        with torch.no_grad():
+            vae: Any = self.vae
+            self.latents = vae.encode(self.pixels).latent_dist.sample() * vae.config.scaling_factor
+            self.encoder(self.small)  # its embedding takes the place of one feature; random weights have no meaning
+        return super().loss()
+
+
+def make_unet(size: Size) -> UNet2DConditionModel:
+    return UNet2DConditionModel(**size.unet)
+
+
+def make_conditions(size: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The empty prompt's embeddings, pooled ones, and time ids, as random numbers of their shapes."""
+    pooled = size.unet["projection_class_embeddings_input_dim"] - 6 * size.unet["addition_time_embed_dim"]
+    prompt = torch.randn(1, size.tokens, size.unet["cross_attention_dim"], device=device, dtype=dtype)
+    side = float(size.pixels)
+    time_ids = torch.tensor([[side, side, 0.0, 0.0, side, side]], device=device)
+    return prompt, torch.randn(1, pooled, device=device, dtype=dtype), time_ids
+
+
+def noised(noising: Any, x_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    noise = torch.randn_like(x_0)
+    t = torch.randint(0, noising.config.num_train_timesteps, (len(x_0),), device=x_0.device)
+    return noising.add_noise(x_0, noise, t), t, noise
+
+
+def on_meta(size: Size = SDXL, batch: int = 2) -> dict[str, Any]:
+    """The whole forward and backward without memory or time: shapes, counts, and the FLOPs of an image.
+
+    Raises HvfError when a trainable parameter gets no gradient, or a frozen one does.
+    """
+    with torch.device("meta"):
+        unet = make_unet(size).requires_grad_(False)
+        prior = FusionPrior.for_unet(unet, size.dims, *size.widths).train()
+        prior.attach(unet)
+        side = size.pixels // 8
+        x_t, t = torch.empty(batch, 4, side, side), torch.zeros(batch, dtype=torch.long)
+        features = {spec: torch.empty(batch, dim) for spec, dim in size.dims.items()}
+        conditions = make_conditions(size, torch.device("meta"), torch.float32)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            z_c_ND = prior.project(prior.encode(features))  # `forward` itself asks for autocast, which meta has not
+            predicted = prior.noise_prediction(unet, x_t, t, *conditions, z_c_ND)
+            forward = counter.get_total_flops()
+            predicted.square().mean().backward()
+    without = [name for name, p in prior.named_parameters() if p.grad is None or p.grad.shape != p.shape]
+    shared = {id(p) for p in prior.parameters()}
+    moved = [name for name, p in unet.named_parameters() if id(p) not in shared and p.grad is not None]
+    if without or moved:
+        raise HvfError(f"the backward pass misses {without[:3]} or reaches frozen {moved[:3]}")
+    frozen = sum(p.numel() for p in unet.parameters() if id(p) not in shared)
+    return {
+        "output": tuple(predicted.shape),
+        "processors": len(unet.attn_processors),
+        "adapters": len(adapter_layers(unet)),
+        "parameters_unet": frozen,
+        "parameters_adapter": sum(p.numel() for p in prior.adapter.parameters()),
+        "parameters_trained": sum(p.numel() for p in prior.parameters()),
+        "flops_forward_per_image": forward // batch,
+        "flops_step_per_image": counter.get_total_flops() // batch,
+    }
+
+
+def seconds_of(work: Callable[[], Any], times: int, warmup: int, device: torch.device) -> float:
+    """Median wall seconds of one call."""
+    spent = []
+    for i in range(warmup + times):
+        wait(device)
+        since = time.perf_counter()
+        work()
+        wait(device)
+        if i >= warmup:
+            spent.append(time.perf_counter() - since)
+    return float(np.median(spent))
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(size: Size, device: torch.device) -> float:
+    """FLOP/s of a large matrix product, in the number type that training runs in: what the device gives at best."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a, b = (torch.randn(size.matrix, size.matrix, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size.matrix**3 / seconds_of(lambda: a @ b, 10, 3, device)
+
+
+def training_row(trainer: Trainer, options: Benchmark, rate: float) -> dict[str, Any]:
+    """Speed, arithmetic and memory of one way to train. FLOPs are those of the adapter's own work, not of overheads."""
+    device = trainer.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = seconds_of(trainer.step, options.steps, options.warmup, device)
+    flops = on_meta(trainer.size)["flops_step_per_image"] * trainer.batch
+    return {
+        "way": trainer.name,
+        "batch": trainer.batch,
+        "images_per_second": trainer.batch / seconds,
+        "tflop_per_second": flops / seconds / 1e12,
+        "share_of_matrix_rate": flops / seconds / rate,
+        "peak_gb": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
+        "hours": PAPER_STEPS * PAPER_BATCH * seconds / trainer.batch / 3600,
+    }
+
+
+def drawing_seconds(size: Size, options: Benchmark, device: torch.device) -> dict[str, Any]:
+    """Seconds for 200 pictures × 10 rounds at 4 steps without guidance, VAE decoding included, from a timed batch."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    unet = make_unet(size).to(device, dtype).requires_grad_(False).eval()
+    prior = FusionPrior.for_unet(unet, size.dims, *size.widths).to(device, dtype).eval()
+    prior.attach(unet)
+    vae: Any = AutoencoderKL(**size.vae).to(device, dtype).requires_grad_(False).eval()
+    conditions = make_conditions(size, device, dtype)
+    scheduler = EulerDiscreteScheduler(timestep_spacing="trailing")
+    batch, side = options.draw_batch, size.pixels // 8
+    z_ND = torch.randn(batch, size.widths[0], device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def draw() -> None:
+        scheduler.set_timesteps(STEPS, device=device)
+        x = torch.randn(batch, 4, side, side, device=device, dtype=dtype) * scheduler.init_noise_sigma
+        z_c = prior.project(z_ND)
+        for t in scheduler.timesteps:
+            told = prior.noise_prediction(unet, scheduler.scale_model_input(x, t), t, *conditions, z_c)
+            x = scheduler.step(told, t, x).prev_sample
+        for part in x.split(8):
+            vae.decode(part / vae.config.scaling_factor).sample.float().cpu()
+
+    seconds = seconds_of(draw, 3, 1, device)
+    return {"batch": batch, "seconds": seconds * DRAWN * ROUNDS / batch, "pictures": DRAWN * ROUNDS}
+
+
+def measure(options: Benchmark) -> dict[str, Any]:
+    """Everything that this machine can measure."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = options.size if options.size != "auto" else "sdxl" if device.type == "cuda" else "tiny"
+    if name == "sdxl" and device.type == "cpu":
+        raise HvfError("--size sdxl takes hours without a GPU: take --size tiny; shapes and counts are checked anyway")
+    size = SIZES[name]
+    rate = matrix_rate(size, device)
+    rows = []
+    for make in (Straightforward, Trainer) + ((_compiled,) if options.compiled else ()):
+        trainer = make(size, options.batch_size, device)
+        rows.append(training_row(trainer, options, rate))
+        del trainer
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return {
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+        "size": name,
+        "pixels": size.pixels,
+        "matrix_tflop_per_second": rate / 1e12,
+        "training": rows,
+        "drawing": drawing_seconds(size, options, device),
+        "meta": on_meta(SDXL),
+        "versions": {"torch": torch.__version__},
+    }
+
+
+def _compiled(size: Size, batch: int, device: torch.device) -> Trainer:
+    return Trainer(size, batch, device, compiled=True)
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as Markdown, goals beside them, and what was not measured said so."""
+    real, meta = found["size"] == "sdxl", found["meta"]
+    lines = [
+        f"Device: {found['device']}; size {found['size']} at {found['pixels']} px, random weights; matrix product "
+        f"{found['matrix_tflop_per_second']:.2f} TFLOP/s.",
+        "",
+        "| training | batch | images/s | TFLOP/s | of the matrix rate | peak memory | 100k steps of 32 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["training"]:
+        memory = f"{row['peak_gb']:.1f} GB" if row["peak_gb"] is not None else "not measured"
+        lines.append(
+            f"| {row['way']} | {row['batch']} | {row['images_per_second']:.2f} | {row['tflop_per_second']:.3f} | "
+            f"{row['share_of_matrix_rate']:.1%} | {memory} | {row['hours']:.2f} h |"
+        )
+    lines.append(f"| the paper, {PAPER_GPUS} GPUs | | | | | | {PAPER_HOURS:.0f} h |")
+    slow, fast = found["training"][0], max(found["training"][1:], key=lambda row: row["images_per_second"])
+    ratio = fast["images_per_second"] / slow["images_per_second"]
+    drawn = found["drawing"]
+    lines += ["", f"Ours against the straightforward loop: {ratio:.2f} × (goal {GOAL_SPEED})."]
+    lines += [
+        f"Drawing {drawn['pictures']} pictures in {STEPS} steps: {drawn['seconds']:.1f} s (goal {GOAL_SECONDS:.0f})."
+    ]
+    if real:
+        lines += [f"Goals: {GOAL_SHARE:.0%} of the matrix rate, less than {GOAL_GB:.0f} GB at batch 16."]
+    else:
+        lines += [
+            "These figures are of the tiny size: they say nothing about SDXL's. Not measured here, for want of a GPU:",
+            "images/s, TFLOP/s, memory and hours at the real size, and drawing on a GPU.",
+        ]
+    lines += [
+        "",
+        f"SDXL's shape, checked on the meta device: {meta['processors']} attention processors, {meta['adapters']} "
+        f"adapters; UNet {meta['parameters_unet']:,} parameters, frozen; trained {meta['parameters_trained']:,}, of "
+        f"which adapter {meta['parameters_adapter']:,}; {meta['flops_step_per_image'] / 1e12:.2f} TFLOP an image and "
+        f"step, {meta['flops_forward_per_image'] / 1e12:.2f} of them forward.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_settings(Benchmark(), arguments)
+    if options.out:
+        check_writable(options.out)
+    found = measure(options)
+    if options.out:
+        write_json(options.out / "benchmark.json", found)
+        write_atomic(options.out / "benchmark.md", lambda path: path.write_text(table(found)))
+    print(table(found), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,67 @@
+"""What scripts end with: every mistake in one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from hvf.config import HvfError
+from hvf.scripts import parse_preset, parse_settings, run_script
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Settings."""
+
+    preset: str = "mini"
+    max_steps: int = 3
+    resume: bool = False
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_options_are_read():
+    read = parse_settings(Outer(), ["--max_steps", "7", "--resume", "--inner.rate=2"])
+    assert (read.max_steps, read.resume, read.inner.rate) == (7, True, 2.0)
+    assert parse_settings(Outer(resume=True), ["--no-resume"]).resume is False
+    presets = {"mini": Outer, "big": lambda: Outer("big", 100)}
+    assert parse_preset(presets, []).max_steps == 3
+    assert parse_preset(presets, ["--preset", "big"]).max_steps == 100
+    assert parse_preset(presets, ["--preset=big", "--max-steps", "1"]) == Outer("big", 1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--max-stps", "3"], "there is no option '--max-stps'; did you mean '--max-steps'?"),
+        (["--inner.rat", "3"], "did you mean '--inner.rate'?"),
+        (["--max-steps", "many"], "many"),
+        (["--preset", "bgi"], "there is no preset 'bgi'; did you mean 'big'?"),
+    ],
+)
+def test_mistakes_take_one_line(argv, said, capsys):
+    presets = {"mini": Outer, "big": lambda: Outer("big", 100)}
+    assert run_script(lambda words: parse_preset(presets, words), argv) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("hvf: ")
+    assert said in lines[0]
+
+
+def test_other_errors_and_help_pass_through(capsys):
+    def broken(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_script(broken, [])
+    with pytest.raises(SystemExit) as stopped:
+        parse_settings(Outer(), ["--help"])
+    assert stopped.value.code == 0
+    assert run_script(lambda argv: None, []) == 0
+    with pytest.raises(HvfError):
+        parse_settings(Outer(), ["--nothing"])
