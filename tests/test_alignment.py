@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hvf import alignment, retrieval
-from hvf.alignment import Alignment, info_nce
+from hvf.alignment import Alignment, fitting, info_nce
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials import Trials, concept_split
 from hvf.models.fusion import HVF
@@ -172,7 +172,7 @@ def test_the_same_seed_gives_the_same_numbers(fitted):
 def test_every_row_is_seen_once_an_epoch_in_a_new_order(monkeypatch):
     seen: list[list[int]] = []
     monkeypatch.setattr(
-        alignment._Training, "step", lambda self, rows: (seen.append(rows.tolist()), torch.tensor(0.0))[1]
+        fitting._Training, "step", lambda self, rows: (seen.append(rows.tolist()), torch.tensor(0.0))[1]
     )
     trials, features, concepts = toy()
     alignment.fit(trials, features, settings(align__epochs=2), concepts)
@@ -263,14 +263,14 @@ def test_features_are_not_copied_for_each_trial():
     wide = {SPECS[0]: np.zeros((60, 20_000), np.float32) + features[SPECS[0]][:, :1], SPECS[1]: features[SPECS[1]]}
     rows = np.tile(np.arange(60), 9)
     seen: list[int] = []
-    original = alignment._Training.__init__
+    original = fitting._Training.__init__
 
     def watched(self, brain, fusion, learns, config, x_NCT, features_by_spec, *rest):
         seen.extend(len(x_Md) for x_Md in features_by_spec.values())
         original(self, brain, fusion, learns, config, x_NCT, features_by_spec, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alignment._Training, "__init__", watched)
+        patch.setattr(fitting._Training, "__init__", watched)
         alignment.fit(trials.select(rows), wide, settings(align__epochs=1), concepts, image_N=rows)
     assert seen == [60, 60]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hvf import alignment, presets
+from hvf.alignment.inputs import standard
 from hvf.config import with_settings
 from hvf.data.trials import Trials
 from hvf.data.views import View
@@ -29,7 +30,7 @@ def test_batches_from_disk_train_the_same(recording, monkeypatch):
     config = with_settings(presets.mini(), SETTINGS)
     kept = alignment.fit(recording, features, config, concepts)
 
-    monkeypatch.setattr(alignment, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr("hvf.alignment.fitting.RESIDENT_BYTES", 0)
     monkeypatch.setattr("hvf.data.views.BLOCK_BYTES", 600)
     monkeypatch.setattr("hvf.data.trials.BLOCK_BYTES", 600)
     largest = 0
@@ -52,6 +53,6 @@ def test_batches_from_disk_train_the_same(recording, monkeypatch):
 def test_statistics_read_in_parts_are_those_of_the_whole(recording, monkeypatch):
     monkeypatch.setattr("hvf.data.trials.BLOCK_BYTES", 300)
     x = recording.x_NCT.astype(np.float64)
-    mean, sd = alignment._standard(recording, "cpu")
+    mean, sd = standard(recording, "cpu")
     np.testing.assert_allclose(mean[0, :, 0], x.mean((0, 2)), rtol=1e-6)
     np.testing.assert_allclose(sd[0, :, 0], x.std((0, 2)), rtol=1e-6)
