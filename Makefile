@@ -5,7 +5,8 @@ BIN = $(VENV)/bin
 PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
 
 demo: $(VENV)/installed ; $(BIN)/hvf reconstruct --subject 8
-test: $(VENV)/installed ; $(BIN)/python -m pytest -m 'not slow'
+# A worker for each core, each with one thread: two would wait for one another.
+test: $(VENV)/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not slow'
 test-all: $(VENV)/installed ; $(BIN)/python -m pytest
 lint: $(VENV)/installed ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 types: $(VENV)/installed ; $(BIN)/pyright
