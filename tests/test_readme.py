@@ -32,6 +32,7 @@ SHORTER = {
     "prior_training/train.py": ["--max-steps", "2"],
     "brain_training/train.py": ["--seeds", "1", "--config.align.epochs", "1"],
     "brain_training/targets.py": ["--seeds", "1", "--align.epochs", "1"],
+    "eval/benchmark.py --methods": ["--epochs", "1"],
 }
 NEEDS_THE_HUB = ("--preset things-eeg", "data download")
 SERVES = ("explore",)  # until it is interrupted
