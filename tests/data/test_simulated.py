@@ -122,7 +122,7 @@ def test_trials_follow_from_subject_split_and_image_alone():
     assert not np.allclose(alone.x_NCT[0], alone.x_NCT[1], atol=1e-7)  # repeats differ by their noise
 
 
-@pytest.mark.parametrize(("study", "low", "high"), [("simulated-eeg", 6e-6, 1.3e-5), ("simulated-meg", 2e-13, 5e-13)])
+@pytest.mark.parametrize(("study", "low", "high"), [("simulated-eeg", 4e-6, 1.3e-5), ("simulated-meg", 1.5e-13, 5e-13)])
 def test_noise_has_a_brains_size_and_spectrum(study, low, high):
     brain = brain_of(1, study)
     x_RCT = simulated._noisy(brain, np.zeros(brain.evoked_CT.shape, np.float32), 60, "noise")
