@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +13,8 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+
+from tests.script_module import load_script
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN, TARGETS, LAYERS, SCALING = (
@@ -47,12 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def call(script: Path, *arguments: str | Path) -> int:
     """Run a script by its path, in this process: its libraries take longer to import than it takes to run."""
-    name = f"script_{script.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, script)
-        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their annotations up there
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name].main([str(a) for a in arguments])
+    return load_script(script).main([str(a) for a in arguments])
 
 
 def test_targets_table(files, tmp_path, capsys, monkeypatch):
@@ -128,7 +124,7 @@ def test_slope_is_the_gain_of_a_doubling(files, tmp_path, capsys):
     points = [{"amount": amount, "ranks": ranks * 5} for amount, ranks in found]
     seed = {"network": points, "image_ids": [str(i) for i in range(20)]}
     seed["ridge"] = [{**points[0], "amount": amount} for amount in (1, 2, 4)]  # flat
-    fits = sys.modules["script_scaling"]._fitted([seed])
+    fits = load_script(SCALING)._fitted([seed])
     assert fits["network"]["slope"]["value"] == pytest.approx(0.25)
     assert fits["network"]["r2"] == pytest.approx(1.0)
     low, high = fits["network"]["slope"]["ci95"]

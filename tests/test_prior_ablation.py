@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +14,14 @@ from hvf.config import with_settings
 from hvf.decoder import Decoder
 from hvf.reconstruction import MINI
 from hvf.scripts import run_script
+from tests.script_module import load_script
 
 SCRIPT = Path(__file__).resolve().parent.parent / "prior_training" / "ablation.py"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("prior_training_ablation", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script(SCRIPT)
 
 
 def test_a_wrong_encoder_is_refused(script, tmp_path, capsys):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from diffusers.models.attention_processor import IPAdapterAttnProcessor, IPAdapterAttnProcessor2_0
 
 from hvf.scripts import run_script
+from tests.script_module import load_script
 
 SCRIPT = Path(__file__).resolve().parent.parent / "prior_training" / "benchmark.py"
 
@@ -22,12 +21,7 @@ def launch(script, arguments: list[str]) -> int:
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("prior_training_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script(SCRIPT)
 
 
 def test_sdxl_forward_and_backward_on_the_meta_device(script):

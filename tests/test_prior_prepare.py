@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import signal
@@ -25,6 +24,7 @@ from hvf.scripts import run_script
 from hvf.vision import shards
 from hvf.vision.cache import embed
 from hvf.vision.shards import open_shards
+from tests.script_module import load_script
 from tests.tiny_sdxl import tiny_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,12 +38,7 @@ def launch(script, arguments: list[str]) -> int:
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("prior_training_prepare", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script(SCRIPT)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from hvf.models.denoising import Objective
 from hvf.reconstruction import load_pipeline
 from hvf.vision import shards
 from hvf.vision.cache import embed
+from tests.script_module import load_script
 from tests.tiny_sdxl import tiny_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,13 +31,7 @@ SCRIPT = ROOT / "prior_training" / "train.py"
 
 @pytest.fixture(scope="module")
 def script():
-    """The script as a module; it is not importable by name, on purpose."""
-    spec = importlib.util.spec_from_file_location("prior_training_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script(SCRIPT)
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,10 @@ class Fusion(ModelMixin, ConfigMixin):
         if not specs or len(specs) != len(widths):
             raise HvfError(f"HVF was given {len(specs)} encoder names and {len(widths)} widths; it needs one each.")
         self.register_to_config(specs=list(specs), dims=widths, width=width, intermediate=intermediate, dropout=dropout)
+        self.build()
+
+    def build(self) -> None:
+        """Make what is learnt, from the configuration."""
 
     @property
     def specs(self) -> tuple[str, ...]:
@@ -98,16 +102,8 @@ class Linear(Fusion):
     Source: arXiv 2601.21948, equation 2.
     """
 
-    def __init__(
-        self,
-        dims: Mapping[str, int] | Sequence[int],
-        width: int = 1024,
-        intermediate: int = 1024,
-        dropout: float = 0.1,
-        specs: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(dims, width, intermediate, dropout, specs)
-        self.projections = nn.ModuleList(nn.Linear(dim, width) for dim in self.config["dims"])
+    def build(self) -> None:
+        self.projections = nn.ModuleList(nn.Linear(dim, self.width) for dim in self.config["dims"])
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """{spec: (N, d_k)} -> z_f (N, D), not L2-normalised."""
@@ -121,17 +117,10 @@ class HVF(Linear):
     ``intermediate`` is the hidden width of φ_v (paper: 1024 for retrieval, 4096 in the published prior).
     """
 
-    def __init__(
-        self,
-        dims: Mapping[str, int] | Sequence[int],
-        width: int = 1024,
-        intermediate: int = 1024,
-        dropout: float = 0.1,
-        specs: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(dims, width, intermediate, dropout, specs)
-        self.block = ResidualMLP(width, intermediate, dropout)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+    def build(self) -> None:
+        super().build()
+        self.block = ResidualMLP(self.width, self.config["intermediate"], self.config["dropout"])
+        self.norm = nn.LayerNorm(self.width, eps=1e-6)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """{spec: (N, d_k)} -> z_f (N, D), not L2-normalised."""
@@ -147,15 +136,8 @@ class Gated(Linear):
 
     GAIN = 50.0
 
-    def __init__(
-        self,
-        dims: Mapping[str, int] | Sequence[int],
-        width: int = 1024,
-        intermediate: int = 1024,
-        dropout: float = 0.1,
-        specs: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(dims, width, intermediate, dropout, specs)
+    def build(self) -> None:
+        super().build()
         self.openness = nn.Parameter(torch.zeros(len(self.config["dims"])))
 
     @property
@@ -176,15 +158,7 @@ class Concatenated(Fusion):
     For one encoder this is the plain target of NICE, ATM and UBP; of ridge, too. ``width`` is not read.
     """
 
-    def __init__(
-        self,
-        dims: Mapping[str, int] | Sequence[int],
-        width: int = 0,
-        intermediate: int = 1024,
-        dropout: float = 0.1,
-        specs: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(dims, width, intermediate, dropout, specs)
+    def build(self) -> None:
         self.register_to_config(width=sum(self.config["dims"]))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
