@@ -2,13 +2,17 @@
 
 A concept such as "striped red car" fixes the object; scene, pose, size, place and light differ between exemplars.
 Everything follows from (concept, exemplar): the same pair gives the same picture on every machine.
+
+Letters: S width and height of the canvas, H and W those of a shape's bounding box, P points, K outlines.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -107,27 +111,50 @@ TEXTURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 # --- scenes: each paints a background and says where the ground is ----------------------------------------------------
 
 
-class _Canvas:
-    """A float picture (S, S, 3) with values 0..255 and the few brushes that scenes need; lengths are shares of S."""
+class Canvas:
+    """A float picture (3, S, S) with values 0..255 and the few brushes that scenes need; lengths are shares of S.
+
+    Colours are planes, and a shape touches no pixel outside its bounding box: this is where a picture's time goes.
+    Shapes wait until a gradient, or the end of the scene, needs them drawn: many at once cost little more than one.
+    """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng = size, rng
-        self.pixels = np.zeros((size, size, 3), np.float32)
+        self.pixels_3SS = np.zeros((3, size, size), np.float32)
+        self.waiting: list[tuple[np.ndarray, tuple[int, ...], float]] = []  # outlines in pixels
 
-    def gradient(self, top: float, bottom: float, first: tuple[int, ...], last: tuple[int, ...]) -> None:
+    def gradient(self, top: float, bottom: float, first: tuple[float, ...], last: tuple[float, ...]) -> None:
+        self.draw_waiting()
         y0, y1 = int(top * self.size), max(int(bottom * self.size), int(top * self.size) + 1)
-        ramp = np.linspace(0, 1, y1 - y0, dtype=np.float32)[:, None, None]
-        self.pixels[y0:y1] = np.asarray(first, np.float32) * (1 - ramp) + np.asarray(last, np.float32) * ramp
+        ramp = np.linspace(0, 1, y1 - y0, dtype=np.float32)[:, None]
+        self.pixels_3SS[:, y0:y1] = _planes(first) * (1 - ramp) + _planes(last) * ramp
 
-    def shape(self, outline: np.ndarray, colour: tuple[int, ...], opacity: float = 1.0) -> None:
+    def sky(self, lowest: float, highest: float, first: tuple[int, ...], last: tuple[int, ...]) -> float:
+        """Draw where the horizon is, between two shares of the picture, and paint all above it; returns the horizon."""
+        horizon = self.rng.uniform(lowest, highest)
+        self.gradient(0, horizon, first, last)
+        return horizon
+
+    def shape(self, outline_P2: np.ndarray, colour: tuple[int, ...], opacity: float = 1.0) -> None:
         """Fill an outline (P, 2) given in shares of the picture."""
-        mask, box = _mask(np.asarray(outline, float) * self.size, self.size)
-        if mask is not None:
-            _blend(self.pixels, mask * opacity, box, np.asarray(colour, np.float32))
+        self.waiting.append((outline_P2 * self.size, colour, opacity))
+
+    def draw_waiting(self) -> None:
+        outlines = [outline_P2 for outline_P2, _, _ in self.waiting]
+        for (box, mask_HW), (_, colour, opacity) in zip(_masks(outlines, self.size), self.waiting, strict=True):
+            self.blend(box, mask_HW * opacity, _planes(colour))
+        self.waiting.clear()
+
+    def blend(self, box: _Box, opacity_HW: np.ndarray, colour: np.ndarray) -> None:
+        """Lay a colour, (3, 1, 1) or (3, H, W), over the pixels of a box."""
+        x0, y0, x1, y1 = box
+        under_3HW = self.pixels_3SS[:, y0:y1, x0:x1]
+        change_3HW = colour - under_3HW
+        change_3HW *= opacity_HW
+        under_3HW += change_3HW
 
     def disc(self, x: float, y: float, rx: float, ry: float, colour: tuple[int, ...], opacity: float = 1.0) -> None:
-        angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-        self.shape(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), colour, opacity)
+        self.shape((x, y) + _CIRCLE_P2 * (rx, ry), colour, opacity)
 
     def hills(self, horizon: float, height: float, colour: tuple[int, ...]) -> None:
         x = np.linspace(0, 1, 30)
@@ -142,43 +169,38 @@ class _Canvas:
                 self.disc(x + dx * w, y, w * 0.9 * r * 1.3, w * 0.6 * r, (255, 255, 255), 0.85)
 
 
-def _meadow(c: _Canvas) -> float:
-    horizon = c.rng.uniform(0.5, 0.68)
-    c.gradient(0, horizon, (96, 170, 236), (206, 232, 250))
+def _meadow(c: Canvas) -> float:
+    horizon = c.sky(0.5, 0.68, (96, 170, 236), (206, 232, 250))
     c.clouds(int(c.rng.integers(1, 3)))
     c.hills(horizon, 0.14, (118, 176, 96))
     c.gradient(horizon, 1, (134, 198, 84), (76, 148, 56))
     return horizon
 
 
-def _beach(c: _Canvas) -> float:
-    horizon = c.rng.uniform(0.45, 0.6)
-    c.gradient(0, horizon, (110, 196, 240), (226, 244, 250))
+def _beach(c: Canvas) -> float:
+    horizon = c.sky(0.45, 0.6, (110, 196, 240), (226, 244, 250))
     c.gradient(horizon, horizon + 0.14, (30, 130, 186), (86, 196, 206))
     c.gradient(horizon + 0.14, 1, (250, 232, 176), (226, 194, 126))
     c.disc(c.rng.uniform(0.1, 0.9), c.rng.uniform(0.08, 0.2), 0.07, 0.07, (255, 240, 150))
     return horizon + 0.14
 
 
-def _snow(c: _Canvas) -> float:
-    horizon = c.rng.uniform(0.5, 0.66)
-    c.gradient(0, horizon, (150, 184, 216), (214, 228, 240))
+def _snow(c: Canvas) -> float:
+    horizon = c.sky(0.5, 0.66, (150, 184, 216), (214, 228, 240))
     c.hills(horizon, 0.24, (180, 200, 222))
     c.gradient(horizon, 1, (246, 250, 255), (206, 222, 240))
     return horizon
 
 
-def _desert(c: _Canvas) -> float:
-    horizon = c.rng.uniform(0.5, 0.66)
-    c.gradient(0, horizon, (244, 196, 120), (252, 226, 176))
+def _desert(c: Canvas) -> float:
+    horizon = c.sky(0.5, 0.66, (244, 196, 120), (252, 226, 176))
     c.hills(horizon, 0.18, (196, 120, 76))
     c.gradient(horizon, 1, (232, 170, 96), (190, 122, 66))
     return horizon
 
 
-def _night(c: _Canvas) -> float:
-    horizon = c.rng.uniform(0.6, 0.72)
-    c.gradient(0, horizon, (14, 18, 56), (54, 54, 112))
+def _night(c: Canvas) -> float:
+    horizon = c.sky(0.6, 0.72, (14, 18, 56), (54, 54, 112))
     for x, y in c.rng.random((14, 2)):
         c.disc(x, y * horizon, 0.011, 0.011, (255, 250, 214))
     c.disc(c.rng.uniform(0.12, 0.88), c.rng.uniform(0.1, 0.22), 0.085, 0.085, (250, 244, 206))
@@ -186,7 +208,7 @@ def _night(c: _Canvas) -> float:
     return horizon
 
 
-def _sunset(c: _Canvas) -> float:
+def _sunset(c: Canvas) -> float:
     horizon = c.rng.uniform(0.55, 0.68)
     c.gradient(0, horizon * 0.55, (92, 60, 130), (226, 96, 100))
     c.gradient(horizon * 0.55, horizon, (226, 96, 100), (254, 196, 106))
@@ -195,9 +217,8 @@ def _sunset(c: _Canvas) -> float:
     return horizon
 
 
-def _city(c: _Canvas) -> float:
-    horizon = c.rng.uniform(0.62, 0.72)
-    c.gradient(0, horizon, (166, 198, 224), (228, 228, 226))
+def _city(c: Canvas) -> float:
+    horizon = c.sky(0.62, 0.72, (166, 198, 224), (228, 228, 226))
     x = -0.05
     while x < 1:
         width, height, grey = c.rng.uniform(0.12, 0.22), c.rng.uniform(0.25, 0.6), int(c.rng.integers(110, 170))
@@ -210,9 +231,8 @@ def _city(c: _Canvas) -> float:
     return horizon
 
 
-def _forest(c: _Canvas) -> float:
-    horizon = c.rng.uniform(0.6, 0.7)
-    c.gradient(0, horizon, (136, 180, 150), (190, 216, 170))
+def _forest(c: Canvas) -> float:
+    horizon = c.sky(0.6, 0.7, (136, 180, 150), (190, 216, 170))
     for x in np.linspace(-0.02, 1.02, 7) + c.rng.uniform(-0.05, 0.05, 7):
         height, green = c.rng.uniform(0.4, 0.62), int(c.rng.integers(70, 110))
         c.shape(
@@ -222,7 +242,7 @@ def _forest(c: _Canvas) -> float:
     return horizon
 
 
-def _room(c: _Canvas) -> float:
+def _room(c: Canvas) -> float:
     horizon = c.rng.uniform(0.62, 0.74)
     wall = [(244, 220, 190), (196, 216, 226), (226, 200, 206), (206, 222, 188)][int(c.rng.integers(4))]
     c.gradient(0, horizon, wall, tuple(int(v * 0.93) for v in wall))
@@ -236,9 +256,8 @@ def _room(c: _Canvas) -> float:
     return horizon
 
 
-def _sea(c: _Canvas) -> float:
-    horizon = c.rng.uniform(0.3, 0.45)
-    c.gradient(0, horizon, (150, 206, 240), (230, 242, 248))
+def _sea(c: Canvas) -> float:
+    horizon = c.sky(0.3, 0.45, (150, 206, 240), (230, 242, 248))
     c.gradient(horizon, 1, (64, 150, 204), (18, 70, 134))
     for _ in range(9):
         x, y = c.rng.random(), c.rng.uniform(horizon + 0.05, 1)
@@ -246,14 +265,14 @@ def _sea(c: _Canvas) -> float:
     return horizon
 
 
-def _sky(c: _Canvas) -> float:
+def _sky(c: Canvas) -> float:
     c.gradient(0, 1, (62, 140, 226), (190, 224, 250))
     c.clouds(4)
     c.disc(c.rng.random(), 0.9, 0.3, 0.08, (255, 255, 255), 0.8)
     return 1.2
 
 
-def _studio(c: _Canvas) -> float:
+def _studio(c: Canvas) -> float:
     tint = np.asarray(PALETTES[list(PALETTES)[int(c.rng.integers(len(PALETTES) - 2))]][0], float)
     light = tint * 0.3 + 255 * 0.7
     c.gradient(0, 0.75, tuple(light), tuple(light * 0.96))
@@ -261,7 +280,7 @@ def _studio(c: _Canvas) -> float:
     return 0.75
 
 
-SCENES: dict[str, tuple[str, Callable[[_Canvas], float]]] = {
+SCENES: dict[str, tuple[str, Callable[[Canvas], float]]] = {
     "meadow": ("in a meadow", _meadow), "beach": ("on the beach", _beach), "snow": ("in the snow", _snow),
     "desert": ("in the desert", _desert), "night": ("at night", _night), "sunset": ("at sunset", _sunset),
     "city": ("in a city", _city), "forest": ("in a forest", _forest), "room": ("in a room", _room),
@@ -272,20 +291,46 @@ SCENES: dict[str, tuple[str, Callable[[_Canvas], float]]] = {
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def _mask(outline: np.ndarray, size: int) -> tuple[np.ndarray | None, tuple[int, int, int, int]]:
-    """Filled outline (pixels) as a 0..1 mask over its bounding box (x0, y0, x1, y1)."""
-    x0, y0 = np.clip(np.floor(outline.min(0)).astype(int), 0, size)
-    x1, y1 = np.clip(np.ceil(outline.max(0)).astype(int) + 1, 0, size)
-    if x1 <= x0 or y1 <= y0:
-        return None, (0, 0, 0, 0)
-    mask = Image.new("L", (int(x1 - x0), int(y1 - y0)))
-    ImageDraw.Draw(mask).polygon([(x - x0, y - y0) for x, y in outline.tolist()], fill=255)
-    return np.asarray(mask, np.float32)[..., None] / 255, (int(x0), int(y0), int(x1), int(y1))
+_Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the last two outside
+_TURN_P = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+_CIRCLE_P2 = np.stack([np.cos(_TURN_P), np.sin(_TURN_P)], 1)
 
 
-def _blend(pixels: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int], colour: np.ndarray) -> None:
-    x0, y0, x1, y1 = box
-    pixels[y0:y1, x0:x1] += mask * (colour - pixels[y0:y1, x0:x1])
+def _planes(colour: np.ndarray | tuple[float, ...]) -> np.ndarray:
+    return np.asarray(colour, np.float32)[:, None, None]
+
+
+def _masks(outlines: Sequence[np.ndarray], size: int) -> Iterator[tuple[_Box, np.ndarray]]:
+    """Fill outlines (P, 2) in pixels, on a canvas of size x size.
+
+    Yields for each the box of pixels that it may cover and a mask over that box, 1 inside and 0 outside, float32
+    (H, W); empty ones where it lies off the canvas. All are drawn one below the other on one sheet, as each sheet costs
+    more than what is drawn on it.
+    """
+    if not outlines:
+        return
+    ends = list(accumulate(map(len, outlines)))
+    starts = [0, *ends[:-1]]
+    points_P2 = np.concatenate(outlines)
+    first_K2 = np.floor(np.minimum.reduceat(points_P2, starts)).astype(int)
+    last_K2 = np.ceil(np.maximum.reduceat(points_P2, starts)).astype(int) + 1
+    corner_K2 = first_K2.clip(0, size)
+    # A slot on the sheet has room for all of an outline, so that what is off the canvas does not run into the next.
+    bottom_K = np.cumsum(last_K2[:, 1] - first_K2[:, 1])
+    shift_K = bottom_K - last_K2[:, 1] + corner_K2[:, 1]
+    part_P = np.repeat(np.arange(len(outlines)), [len(outline) for outline in outlines])
+    # Pillow cuts off decimals: here, before the shift, so that its size changes nothing.
+    drawn_P2 = np.trunc(points_P2 - corner_K2[part_P])
+    drawn_P2[:, 1] += shift_K[part_P]
+    xy = drawn_P2.ravel().tolist()
+    boxes = np.concatenate([corner_K2, last_K2.clip(0, size)], 1).tolist()
+    sheet = Image.new("L", (max(1, *(x1 - x0 for x0, _, x1, _ in boxes)), int(bottom_K[-1])))
+    pen = ImageDraw.Draw(sheet)
+    for start, end in zip(starts, ends, strict=True):
+        pen.polygon(xy[2 * start : 2 * end], fill=1)
+    drawn_HW = np.asarray(sheet)
+    for (x0, y0, x1, y1), top in zip(boxes, shift_K.tolist(), strict=True):
+        yield (x0, y0, x1, y1), drawn_HW[top : top + y1 - y0, : x1 - x0].astype(np.float32)
 
 
 def render(concept: Concept, exemplar: int, size: int = 64) -> Rendered:
@@ -299,17 +344,29 @@ def render(concept: Concept, exemplar: int, size: int = 64) -> Rendered:
     rng = np.random.default_rng([zlib.crc32(concept.name.encode()), exemplar])
     scene = list(SCENES)[int(rng.integers(len(SCENES)))]
     words, paint = SCENES[scene]
-    canvas = _Canvas(size * SUPERSAMPLING, rng)
+    canvas = Canvas(size * SUPERSAMPLING, rng)
     ground = paint(canvas)
+    canvas.draw_waiting()
     _draw_object(canvas, concept, ground)
     light = rng.uniform(0.88, 1.08) * (1 + rng.uniform(-0.03, 0.03, 3))
-    pixels = canvas.pixels.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 3).mean((1, 3)) * light
-    image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    pixels_3HW = _averaged(canvas.pixels_3SS, SUPERSAMPLING) * light[:, None, None]
+    image = np.ascontiguousarray(np.moveaxis(np.clip(np.rint(pixels_3HW), 0, 255).astype(np.uint8), 0, 2))
     texture = "" if concept.texture == "plain" else f"{concept.texture} "
     return Rendered(image, f"a {texture}{concept.palette} {concept.kind} {words}", concept, scene)
 
 
-def _draw_object(canvas: _Canvas, concept: Concept, ground: float) -> None:
+def _averaged(pixels_3SS: np.ndarray, times: int) -> np.ndarray:
+    """Means over squares of times x times pixels, (3, S / times, S / times); added in the order of reading."""
+    size = pixels_3SS.shape[1] // times
+    squares = pixels_3SS.reshape(3, size, times, size, times)
+    total = np.zeros((3, size, size), np.float32)
+    for row in range(times):
+        for column in range(times):
+            total += squares[:, :, row, :, column]
+    return total / times**2
+
+
+def _draw_object(canvas: Canvas, concept: Concept, ground: float) -> None:
     """Place the concept's parts by a random size, turn and mirror, feet below the horizon, with shade and shadow."""
     rng, size = canvas.rng, canvas.size
     scale = rng.uniform(0.82, 1.22) * EXTENT * size
@@ -321,27 +378,37 @@ def _draw_object(canvas: _Canvas, concept: Concept, ground: float) -> None:
     matrix = scale * np.array([[np.cos(turn) * mirror, -np.sin(turn)], [np.sin(turn) * mirror, np.cos(turn)]])
     if ground < 1:
         _drop_shadow(canvas, x, feet * size, scale)
-    primary, second = (np.asarray(colour, np.float32) for colour in PALETTES[concept.palette])
+    primary, second = (_planes(colour) for colour in PALETTES[concept.palette])
+    textured = concept.texture != "plain"
+    # The light, which comes from the upper left, and the textures' coordinates are each a sum of a term for the
+    # column and a term for the row.
     inverse = np.linalg.inv(matrix)
-    for part in PARTS[concept.kind]:
-        outline = part.outline @ matrix.T + (x, y)
-        mask, box = _mask(outline, size)
-        if mask is None:
-            continue
-        px, py = np.meshgrid(np.arange(box[0], box[2]) - x, np.arange(box[1], box[3]) - y)
-        u, v = inverse[0, 0] * px + inverse[0, 1] * py, inverse[1, 0] * px + inverse[1, 1] * py
-        if part.role == "body":
-            share = TEXTURES[concept.texture](u, v)[..., None]
-            colour = primary * (1 - share) + second * share
+    px_S, py_S1 = np.arange(size) - x, np.arange(size)[:, None] - y
+    light_S, light_S1 = 1.1 - 0.16 * (px_S / scale), 0.2 * (py_S1 / scale)
+    u_S, u_S1, v_S, v_S1 = inverse[0, 0] * px_S, inverse[0, 1] * py_S1, inverse[1, 0] * px_S, inverse[1, 1] * py_S1
+    parts = PARTS[concept.kind]
+    masks_K = _masks([part.outline @ matrix.T + (x, y) for part in parts], size)
+    for part, (box, mask_HW) in zip(parts, masks_K, strict=True):
+        columns, rows = slice(box[0], box[2]), slice(box[1], box[3])
+        if part.role == "body" and textured:
+            share_HW = TEXTURES[concept.texture](u_S[columns] + u_S1[rows], v_S[columns] + v_S1[rows])
+            colour = primary * (1 - share_HW) + second * share_HW
+        elif part.role in ("body", "accent"):
+            colour = primary if part.role == "body" else second
         else:
-            colour = second if part.role == "accent" else np.asarray(ROLE_COLOURS[part.role], np.float32)
-        shade = 1.1 - 0.16 * (px / scale)[..., None] - 0.2 * (py / scale)[..., None]  # light from the upper left
-        _blend(canvas.pixels, mask, box, np.clip(colour * shade, 0, 255).astype(np.float32))
+            colour = _planes(ROLE_COLOURS[part.role])
+        lit_3HW = (colour * (light_S[columns] - light_S1[rows])).astype(np.float32)
+        canvas.blend(box, mask_HW, np.minimum(lit_3HW, 255, out=lit_3HW))
 
 
-def _drop_shadow(canvas: _Canvas, x: float, y: float, scale: float) -> None:
-    soft = Image.new("L", (canvas.size, canvas.size))
-    box = (x - scale * 0.85, y - scale * 0.14, x + scale * 0.85, y + scale * 0.16)
-    ImageDraw.Draw(soft).ellipse(box, fill=110)
-    soft = soft.filter(ImageFilter.BoxBlur(canvas.size / 40))
-    canvas.pixels *= 1 - np.asarray(soft, np.float32)[..., None] / 255
+def _drop_shadow(canvas: Canvas, x: float, y: float, scale: float) -> None:
+    blur = canvas.size / 40
+    reach = math.ceil(blur) + 1
+    left, top = int(x - scale * 0.85), int(y - scale * 0.14)
+    right, bottom = int(x + scale * 0.85), int(y + scale * 0.16)
+    x0, x1 = max(left - reach, 0), min(right + reach + 1, canvas.size)
+    y0, y1 = max(top - reach, 0), min(bottom + reach + 1, canvas.size)
+    soft = Image.new("L", (x1 - x0, y1 - y0))
+    ImageDraw.Draw(soft).ellipse((left - x0, top - y0, right - x0, bottom - y0), fill=110)
+    soft = soft.filter(ImageFilter.BoxBlur(blur))
+    canvas.pixels_3SS[:, y0:y1, x0:x1] *= 1 - np.asarray(soft, np.float32) / 255

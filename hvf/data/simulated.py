@@ -13,11 +13,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
+import sys
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import mne
@@ -59,6 +62,7 @@ WORLD_SEED = 20
 
 N_TEST_CONCEPTS = 200  # the first of the concept list, whatever is asked for; the rest are for training
 MAX_TRAIN_CONCEPTS = 1654
+WORKERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 # Mean and spread of each feature over rendered images, so that all drive the brain about alike, around a common wave.
 FEATURE_RANGE = {
     "luminance": (0.59, 0.20),
@@ -135,19 +139,30 @@ def _rendered(concepts: list[rendering.Concept], exemplars: int) -> ImageSet:
     path = cache_dir() / "stimuli" / f"rendered-{len(ids)}-{key}.safetensors"
     x_NHWC, captions = _read_rendered(path)
     if x_NHWC is None:
-        x_NHWC, captions = _render(shown)
+        x_NHWC, captions = draw(shown)
         meta = {"captions": json.dumps(captions)}
         store(path, lambda p: write_atomic(p, lambda temporary: save_file({"x_NHWC": x_NHWC}, temporary, meta)))
     return ImageSet.from_arrays(x_NHWC, ids, [concept.name for concept, _ in shown], captions)
 
 
-def _render(shown: list[tuple[rendering.Concept, int]]) -> tuple[np.ndarray, list[str]]:
-    batches = [shown[i : i + 32] for i in range(0, len(shown), 32)]
-    rendered: list[rendering.Rendered] = []
-    with ThreadPoolExecutor(2) as pool:  # drawing spends most of its time in NumPy, outside the interpreter's lock
-        for batch in track(batches, "rendering the images"):
-            rendered += pool.map(lambda item: rendering.render(*item), batch)
-    return np.stack([r.image for r in rendered]), [r.caption for r in rendered]
+def draw(shown: list[tuple[rendering.Concept, int]]) -> tuple[np.ndarray, list[str]]:
+    """Draw exemplars of concepts: pictures uint8 (N, 64, 64, 3) and their captions, on all cores."""
+    with _drawing_pool() as pool:
+        drawing = pool.map(rendering.render, *zip(*shown, strict=True), chunksize=32)  # starts before a bar's thread
+        with track(len(shown), "rendering the images") as bar:
+            x_NHWC, captions = np.empty((len(shown), 64, 64, 3), np.uint8), []
+            for i, rendered in enumerate(drawing):
+                x_NHWC[i] = rendered.image
+                captions.append(rendered.caption)
+                bar.advance()
+    return x_NHWC, captions
+
+
+def _drawing_pool() -> Executor:
+    """Processes where they start at once and without the caller's script; else threads, which wait for one another."""
+    if sys.platform == "linux":
+        return ProcessPoolExecutor(WORKERS, get_context("fork"))
+    return ThreadPoolExecutor(WORKERS)
 
 
 def _read_rendered(path: Path) -> tuple[np.ndarray | None, list[str]]:
@@ -176,8 +191,9 @@ def low_level(images: ImageSet) -> np.ndarray:
     Luminance on 8 × 8 patches; red-green and blue-yellow opponency and the energy of Gabor filters (4 orientations ×
     2 scales) on 4 × 4 patches. Their order is that of `feature_layout`.
     """
-    return np.concatenate([_low_level(images.array(range(i, min(i + 256, len(images))), size=64))
-                           for i in range(0, len(images), 256)])  # fmt: skip
+    batches = [range(i, min(i + 32, len(images))) for i in range(0, len(images), 32)]
+    with ThreadPoolExecutor(WORKERS) as pool:  # transforms run outside the interpreter's lock
+        return np.concatenate(list(pool.map(lambda batch: _low_level(images.array(batch, size=64)), batches)))
 
 
 def _low_level(x_NHWC: np.ndarray) -> np.ndarray:
@@ -457,15 +473,18 @@ def simulate_trials(data: DataConfig, images: ImageSet, subject: int, split: str
     kind = data.study.removeprefix("simulated-")
     n_channels = len(brain.ch_names)
     x_NCT = np.empty((len(images) * (1 if averaged else repeats), n_channels, n_times), np.float32)
-    for start in track(range(0, len(images), 200), f"simulating {kind.upper()}, subject {subject}, {split}"):
-        some = range(start, min(start + 200, len(images)))
-        response_NCT = _response(brain, images.subset(some))
-        for i, response_CT in zip(some, response_NCT, strict=True):
-            x_RCT = _noisy(brain, response_CT, repeats, f"{data.study}/{subject}/{split}/{images.ids[i]}")
-            if averaged:
-                x_NCT[i] = mean_of_repeats(x_RCT)
-            else:
-                x_NCT[i * repeats : (i + 1) * repeats] = x_RCT
+
+    def simulate(i: int, response_CT: np.ndarray) -> None:
+        x_RCT = _noisy(brain, response_CT, repeats, f"{data.study}/{subject}/{split}/{images.ids[i]}")
+        if averaged:
+            x_NCT[i] = mean_of_repeats(x_RCT)
+        else:
+            x_NCT[i * repeats : (i + 1) * repeats] = x_RCT
+
+    with ThreadPoolExecutor(WORKERS) as pool:  # each image's noise has its own seed; drawing it lets others run
+        for start in track(range(0, len(images), 200), f"simulating {kind.upper()}, subject {subject}, {split}"):
+            some = range(start, min(start + 200, len(images)))
+            list(pool.map(simulate, some, _response(brain, images.subset(some))))
     ids = np.asarray(images.ids) if averaged else np.repeat(np.asarray(images.ids), repeats)
     return Trials(x_NCT, ids, f"sub-{subject:02d}", data.sfreq, data.tmin, brain.ch_names, kind, simulated=True)
 

@@ -66,6 +66,18 @@ def test_test_concepts_are_unseen_and_training_is_a_prefix_of_the_full_study():
     assert len(train.captions) == 160
 
 
+def test_pictures_from_the_cache_are_those_that_were_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulated, "cache_dir", lambda: tmp_path)
+    drawn = simulated._rendered(rendering.concepts()[:3], 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(simulated, "draw", None)  # not drawn again
+        kept = simulated._rendered(rendering.concepts()[:3], 2)
+    assert kept.captions == drawn.captions
+    alone = np.stack([rendering.render(c, i).image for c in rendering.concepts()[:3] for i in range(2)])
+    for images in (drawn, kept):
+        np.testing.assert_array_equal(images.array(), alone)
+
+
 def test_low_level_features_see_what_they_should():
     layout = feature_layout()
     x = np.zeros((5, 64, 64, 3), np.uint8)

@@ -1,0 +1,203 @@
+"""How fast the embedded world is made: its pictures, what they drive in a brain, and the trials.
+
+    python eval/world_benchmark.py                                    # 240 pictures, 200 images shown
+    python eval/world_benchmark.py --pictures 24 --images 10          # a small one
+    OMP_NUM_THREADS=1 python eval/world_benchmark.py                  # to compare processor times
+
+Pictures are drawn in the straightforward way too: each shape as soon as it is asked for, with coordinates of its own,
+the three colours of a pixel side by side, a shadow as large as the canvas. Written here for comparison; both have to
+give the same picture to the last bit, or this fails. Processor times compare on a busy machine as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+from rich.console import Console
+from rich.table import Table
+
+from hvf.config import DataConfig, HvfError
+from hvf.data import rendering, simulated
+from hvf.data.objects import PARTS
+from hvf.data.rendering import PALETTES, ROLE_COLOURS, SCENES, SUPERSAMPLING, TEXTURES, Concept
+from hvf.data.stimuli import ImageSet
+from hvf.runs import write_atomic
+from hvf.scripts import parse_settings, run_script
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WorldBenchmark:
+    """Time the making of the embedded world."""
+
+    pictures: int = 240  # drawn both ways
+    images: int = 200  # shown to a subject
+    repeats: int = 4  # of each image
+    rounds: int = 3  # the shortest time of so many counts
+    out: Path | None = None  # a JSON file for the table
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One line of the table: how many things, and the seconds and processor seconds they took."""
+
+    name: str
+    unit: str
+    n: int
+    wall: float
+    cpu: float | None  # None where the work is done by other processes
+
+
+class PlainCanvas(rendering.Canvas):
+    """The brushes in the straightforward way; pixels (S, S, 3)."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        super().__init__(size, rng)
+        self.pixels_SS3 = np.zeros((size, size, 3), np.float32)
+
+    def gradient(self, top: float, bottom: float, first: tuple[float, ...], last: tuple[float, ...]) -> None:
+        y0, y1 = int(top * self.size), max(int(bottom * self.size), int(top * self.size) + 1)
+        ramp = np.linspace(0, 1, y1 - y0, dtype=np.float32)[:, None, None]
+        self.pixels_SS3[y0:y1] = np.asarray(first, np.float32) * (1 - ramp) + np.asarray(last, np.float32) * ramp
+
+    def shape(self, outline_P2: np.ndarray, colour: tuple[int, ...], opacity: float = 1.0) -> None:
+        found = plain_mask(outline_P2 * self.size, self.size)
+        if found:
+            (x0, y0, x1, y1), mask_HW1 = found
+            under_HW3 = self.pixels_SS3[y0:y1, x0:x1]
+            under_HW3 += mask_HW1 * opacity * (np.asarray(colour, np.float32) - under_HW3)
+
+
+def plain_mask(outline_P2: np.ndarray, size: int) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
+    """A filled outline (pixels) over the box that it may cover, (H, W, 1); None where that box is empty."""
+    x0, y0 = np.clip(np.floor(outline_P2.min(0)).astype(int), 0, size)
+    x1, y1 = np.clip(np.ceil(outline_P2.max(0)).astype(int) + 1, 0, size)
+    if x1 <= x0 or y1 <= y0:
+        return None
+    mask = Image.new("L", (int(x1 - x0), int(y1 - y0)))
+    ImageDraw.Draw(mask).polygon([(x - x0, y - y0) for x, y in outline_P2.tolist()], fill=255)
+    return (x0, y0, x1, y1), np.asarray(mask, np.float32)[..., None] / 255
+
+
+def plain_render(concept: Concept, exemplar: int, size: int = 64) -> np.ndarray:
+    """What `rendering.render` draws, uint8 (size, size, 3), in the straightforward way."""
+    rng = np.random.default_rng([zlib.crc32(concept.name.encode()), exemplar])
+    canvas = PlainCanvas(size * SUPERSAMPLING, rng)
+    paint = SCENES[list(SCENES)[int(rng.integers(len(SCENES)))]][1]
+    plain_object(canvas, concept, paint(canvas))
+    light = rng.uniform(0.88, 1.08) * (1 + rng.uniform(-0.03, 0.03, 3))
+    pixels = canvas.pixels_SS3.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 3).mean((1, 3)) * light
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def plain_object(canvas: PlainCanvas, concept: Concept, ground: float) -> None:
+    rng, size = canvas.rng, canvas.size
+    scale = rng.uniform(0.82, 1.22) * rendering.EXTENT * size
+    turn, mirror = np.radians(rng.normal(0, 7)), rng.choice([-1.0, 1.0])
+    half = scale / size
+    x = rng.uniform(max(half, 0.38), min(1 - half, 0.62)) * size
+    feet = min(max(ground + 0.12, half * 2 + 0.04), 0.96) if ground < 1 else rng.uniform(half * 2 + 0.05, 0.92)
+    y = (feet - half) * size
+    if ground < 1:
+        soft, middle = Image.new("L", (size, size)), feet * size
+        box = (x - scale * 0.85, middle - scale * 0.14, x + scale * 0.85, middle + scale * 0.16)
+        ImageDraw.Draw(soft).ellipse(box, fill=110)
+        soft = soft.filter(ImageFilter.BoxBlur(size / 40))
+        canvas.pixels_SS3 *= 1 - np.asarray(soft, np.float32)[..., None] / 255
+    matrix = scale * np.array([[np.cos(turn) * mirror, -np.sin(turn)], [np.sin(turn) * mirror, np.cos(turn)]])
+    inverse = np.linalg.inv(matrix)
+    primary, second = (np.asarray(colour, np.float32) for colour in PALETTES[concept.palette])
+    for part in PARTS[concept.kind]:
+        found = plain_mask(part.outline @ matrix.T + (x, y), size)
+        if not found:
+            continue
+        (x0, y0, x1, y1), mask_HW1 = found
+        px, py = np.meshgrid(np.arange(x0, x1) - x, np.arange(y0, y1) - y)
+        u, v = inverse[0, 0] * px + inverse[0, 1] * py, inverse[1, 0] * px + inverse[1, 1] * py
+        if part.role == "body":
+            share = TEXTURES[concept.texture](u, v)[..., None]
+            colour = primary * (1 - share) + second * share
+        else:
+            colour = second if part.role == "accent" else np.asarray(ROLE_COLOURS[part.role], np.float32)
+        shade = 1.1 - 0.16 * (px / scale)[..., None] - 0.2 * (py / scale)[..., None]
+        under_HW3 = canvas.pixels_SS3[y0:y1, x0:x1]
+        under_HW3 += mask_HW1 * (np.clip(colour * shade, 0, 255).astype(np.float32) - under_HW3)
+
+
+def measure(options: WorldBenchmark) -> list[Timed]:
+    """All lines. Raises HvfError for counts below one, or if the two ways differ in a pixel."""
+    if min(options.pictures, options.images, options.repeats, options.rounds) < 1:
+        raise HvfError("give one picture, image, repeat and round or more")
+    concepts = rendering.concepts()
+    shown = [(concepts[i % len(concepts)], i // len(concepts)) for i in range(options.pictures)]
+    rendering.render(*shown[0])  # what is done once is not counted
+    plain, plain_wall, plain_cpu = _spent(lambda: [plain_render(*item) for item in shown], options.rounds)
+    drawn, wall, cpu = _spent(lambda: [rendering.render(*item).image for item in shown], options.rounds)
+    different = [c.name for (c, _), a, b in zip(shown, plain, drawn, strict=True) if not np.array_equal(a, b)]
+    if different:
+        raise HvfError(f"the two ways draw {len(different)} pictures differently, {different[0]} for one")
+    n = len(shown)
+    lines = [
+        Timed("drawing, straightforward", "pictures", n, plain_wall, plain_cpu),
+        Timed("drawing", "pictures", n, wall, cpu),
+    ]
+    _, wall, _ = _spent(lambda: simulated.draw(shown), options.rounds)
+    lines.append(Timed(f"drawing, {simulated.WORKERS} workers", "pictures", n, wall, None))
+
+    data = DataConfig(study="simulated-eeg", train_repeats=options.repeats)
+    some = [concepts[i % len(concepts)] for i in range(options.images)]
+    x_NHWC, captions = simulated.draw([(concept, i // len(concepts)) for i, concept in enumerate(some)])
+    images = ImageSet.from_arrays(x_NHWC, map(str, range(len(some))), [c.name for c in some], captions)
+    simulated.simulate_trials(data, images.subset([0]), 1, "train")
+    _, wall, cpu = _spent(lambda: simulated.low_level(images), options.rounds)
+    lines.append(Timed("low-level features", "images", len(images), wall, cpu))
+    _, wall, cpu = _spent(lambda: simulated.simulate_trials(data, images, 1, "train"), options.rounds)
+    lines.append(Timed("simulating EEG, features included", "trials", len(images) * options.repeats, wall, cpu))
+    return lines
+
+
+def _spent(work: Callable[[], T], rounds: int) -> tuple[T, float, float]:
+    """What it gives, and the shortest seconds and processor seconds that it took."""
+    results, walls, cpus = [], [], []
+    for _ in range(rounds):
+        wall, cpu = time.perf_counter(), time.process_time()
+        results = [work()]
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return results[0], min(walls), min(cpus)
+
+
+def table_of(lines: list[Timed]) -> Table:
+    table = Table(title="the embedded world")
+    for column in ("", "n", "per second", "processor, ms each", "faster by processor time"):
+        table.add_column(column, justify="right" if column else "left")
+    plain = lines[0].cpu or 0.0
+    for line in lines:
+        each = "" if line.cpu is None else f"{line.cpu / line.n * 1e3:.2f}"
+        faster = f"{plain / line.cpu:.1f} x" if line.cpu and line.unit == "pictures" else ""
+        table.add_row(line.name, f"{line.n} {line.unit}", f"{line.n / line.wall:.0f}", each, faster)
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_settings(WorldBenchmark(), arguments)
+    lines = measure(options)
+    Console(width=None if os.environ.get("COLUMNS") else 110).print(table_of(lines))
+    if options.out:
+        text = json.dumps([vars(line) for line in lines], indent=2)
+        write_atomic(options.out, lambda path: path.write_text(text))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
