@@ -5,8 +5,9 @@ and the fusion of the best layers with VAE latents.
     python brain_training/layers.py --trials X.npy --images Z.zip --backbone torchvision:squeezenet1_0/FILE \
         --layers 2 3 4 5 7 8 9 10 12 --pool grid2 --latents vae:taesdxl@112:grid4 --seeds 5    yours, 5 random splits
 
-Rows: every layer alone, the gate over all of them, the latents, HVF over several layers and latents, the same on
-permuted trials, ridge, chance. Which layer is best, which layers are fused, the epoch and ridge's penalty: all are
+Rows: every layer alone, the gate over all of them, the latents, HVF over several layers and latents, --members of those
+together (other validation images and other weights to begin with; the mean of their similarities), the same on permuted
+trials, ridge, chance. Which layer is best, which layers are fused, the epoch and ridge's penalty: all are
 chosen on validation concepts of the training images (`hvf.selection`). Writes layers.json, layers.png and figures.
 """
 
@@ -31,6 +32,7 @@ from hvf.selection import Choice, HeldOut, choose, open_split
 from hvf.vision.features import parse_spec
 
 GATE, FUSED, PERMUTED, RIDGE, LATENTS = "gate over layers", "layers and latents (HVF)", "permuted", "ridge", "latents"
+TOGETHER = "several HVFs together"
 MOST = (2, 3, 5)  # how many of the best layers a fusion may have; all of them is a candidate, too
 
 
@@ -47,6 +49,9 @@ class Sweep:
     layers: tuple[str, ...] = ("0", "1", "2", "3")  # of the backbone, from shallow to deep
     pool: str = "mean"  # how a layer becomes a vector: cls, mean, flat, gridK
     latents: str | None = "vae:mini"  # fused with the layers; None leaves them out
+    members: int = (
+        1  # HVFs over layers and latents whose similarities are averaged, in a row of its own; 1: no such row
+    )
     seeds: int = 3  # simulated: training seeds; files: random splits into training and test
     out: Path | None = None  # where to (default: a readable name in runs/)
 
@@ -64,6 +69,8 @@ def sweep(options: Sweep) -> Path:
     check(config)
     if options.seeds < 1:
         raise HvfError(f"--seeds must be at least 1, not {options.seeds}")
+    if options.members < 1:
+        raise HvfError(f"--members must be at least 1, not {options.members}")
     if len(specs) < 2:
         raise HvfError("a sweep needs at least two layers: --layers 0 1")
     simulated = config.data.study in SUBJECTS
@@ -74,7 +81,7 @@ def sweep(options: Sweep) -> Path:
         which = {"align.seed": seed} if simulated else {"align.seed": seed, "data.split_seed": seed}
         name = f"seed-{seed}.json" if simulated else f"split-{seed}.json"
         if not run.has(name):
-            run.write_json(name, _one_seed(with_settings(config, which), specs, latents))
+            run.write_json(name, _one_seed(with_settings(config, which), specs, latents, options.members))
         found.append(run.read_json(name))
     table = _table(found, specs)
     run.write_json("layers.json", table)
@@ -84,7 +91,7 @@ def sweep(options: Sweep) -> Path:
     return run.path
 
 
-def _one_seed(config: Config, specs: list[str], latents: str | None) -> dict:
+def _one_seed(config: Config, specs: list[str], latents: str | None, members: int) -> dict:
     """Ranks of the test images and what validation said, for every row of one seed or split."""
     every = (*specs, latents) if latents else tuple(specs)
     split, held_out = open_split(config, every)
@@ -100,20 +107,27 @@ def _one_seed(config: Config, specs: list[str], latents: str | None) -> dict:
     choices |= {GATE: gate, FUSED: fused}
     choices[PERMUTED] = choose(split.permuted(config.align.seed), with_settings(config, taken))
     choices[RIDGE] = choose(split, with_settings(config, linear))
+    rows = {row: _row([choice], held_out) for row, choice in choices.items()}
+    if members > 1:  # seeds far apart, so that no member is another seed's
+        seeds = [config.align.seed + 1000 * k for k in range(1, members)]
+        others = [choose(split, with_settings(config, {**taken, "align.seed": seed})) for seed in seeds]
+        rows[TOGETHER] = _row([fused, *others], held_out)
     weights = dict(zip(specs, gate.alignment.hvf.gate.tolist(), strict=True))
     return {
         "note": split.note,
         "image_ids": list(held_out.image_ids),
-        "rows": {row: _row(choice, held_out) for row, choice in choices.items()},
+        "rows": rows,
         "gate": weights,
         "best_layer": best_first[0],
         "gate_layer": max(weights, key=lambda spec: weights[spec]),
     }
 
 
-def _row(choice: Choice, held_out: HeldOut) -> dict:
-    chosen = {name: list(v) if isinstance(v, tuple) else v for name, v in choice.settings.items()}
-    return {"ranks": held_out.ranks(choice).tolist(), "validation": choice.validation, "chosen": chosen}
+def _row(choices: list[Choice], held_out: HeldOut) -> dict:
+    """Ranks by all choices together; what validation said is their mean, what was chosen the first's."""
+    chosen = {name: list(v) if isinstance(v, tuple) else v for name, v in choices[0].settings.items()}
+    validation = {key: float(np.mean([choice.validation[key] for choice in choices])) for key in choices[0].validation}
+    return {"ranks": held_out.ranks(*choices).tolist(), "validation": validation, "chosen": chosen}
 
 
 KEYS = ("top1", "top5", "mrr")
@@ -154,7 +168,14 @@ def _draw(table: dict, names: tuple[str, ...], path: Path) -> None:
     axes.fill_between(at, ends[:, 0], ends[:, 1], alpha=0.2, color="C0", linewidth=0)
     axes.plot(at, percent("top1"), "o-", color="C0", label="one layer, test")
     axes.plot(at, [100 * rows[s]["validation_top1"] for s in table["layers"]], "o:", color="C7", label="validation")
-    for row, colour in ((FUSED, "C3"), (GATE, "C2"), (RIDGE, "C1"), (LATENTS, "C4"), (PERMUTED, "0.6")):
+    for row, colour in (
+        (TOGETHER, "C5"),
+        (FUSED, "C3"),
+        (GATE, "C2"),
+        (RIDGE, "C1"),
+        (LATENTS, "C4"),
+        (PERMUTED, "0.6"),
+    ):
         if row in rows:
             axes.axhline(100 * rows[row]["top1"]["value"], color=colour, linestyle="--", linewidth=1.2, label=row)
     axes.set_xticks(at, names)

@@ -1,12 +1,15 @@
-"""Which target is found best from the brain? A table of visual encoders alone, all of them fused, and the controls.
+"""Which target is found best from the brain, and what does each part of the method bring? A table, and the controls.
 
     python brain_training/targets.py [--subject 8] [--seeds 3]                        the simulated study, 3 seeds
+    python brain_training/targets.py --ablations encoders projector temperature loss  and what each part of it brings
     python brain_training/targets.py --trials X.npy --images Z.zip --targets.specs SPEC SPEC --seeds 5 \
         [--grid brain.input_noise=0.5,1.0 ...]                                        your data, 5 random splits
 
-Rows: each encoder, all fused by HVF, the same on permuted trials, ridge regression to all encoders, chance. Every
-choice is made on validation concepts taken from the training images: the epoch, ridge's penalty, the settings of
---grid. Each split is tested once. Letters: N trials, P = C·T predictors, M gallery, D embedding.
+Rows: each encoder, all fused by HVF, the ablations asked for (every set of encoders; every kind of fusion, of which
+"concatenated" learns nothing; a fixed τ; the loss in one direction), the fusion on permuted trials, ridge regression to
+all encoders, chance. Every choice is made on validation concepts taken from the training images (`hvf.selection`): the
+epoch, ridge's penalty, the settings of --grid. Each split is tested once. A second call takes up the rows that are
+there, whatever ablations it asks for.
 """
 
 from __future__ import annotations
@@ -17,27 +20,21 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from scipy.linalg import cho_factor, cho_solve
 
-from hvf import alignment, presets, retrieval
-from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
-from hvf.data.stimuli import open_images
-from hvf.data.study import Study, open_study
-from hvf.data.trials import Trials, concept_split
+from hvf import presets, retrieval
+from hvf.config import FUSIONS, LOSSES, SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run
 from hvf.scripts import parse_preset, run_script
-from hvf.vision.cache import embed
+from hvf.selection import choose, open_split
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
-PENALTIES = tuple(10.0**e for e in range(1, 7))
-Features = dict[str, np.ndarray]
+LINEAR = {"brain.encoder": "ridge", "fusion.kind": "concatenated"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,8 @@ class Comparison:
     trials: Path | None = None  # your own responses; with --images the same as --data.study files --data.trials FILE
     images: Path | None = None  # the images they answer, in the same order: folder or zip
     seeds: int = 3  # simulated: training seeds; files: random splits into training and test
+    ablations: tuple[Literal["encoders", "projector", "temperature", "loss"], ...] = ()  # further rows
+    temperatures: tuple[float, ...] = (0.01, 0.03, 0.07, 0.2, 0.5)  # the fixed ones
     grid: tuple[str, ...] = ()  # settings to choose among on validation, as brain.input_noise=0.5,1.0
     out: Path | None = None  # where to (default: a readable name in runs/)
 
@@ -65,6 +64,9 @@ def compare(options: Comparison) -> Path:
         raise HvfError("targets are compared in retrieval mode: the prior's fusion is one fixed set of encoders")
     for config_of_candidate in (with_settings(config, candidate) for candidate in candidates):
         check(config_of_candidate)
+    rows = _rows(config, options)
+    for settings_of_row in rows.values():
+        check(with_settings(config, settings_of_row))
     if options.seeds < 1:
         raise HvfError(f"--seeds must be at least 1, not {options.seeds}")
     simulated = config.data.study in SUBJECTS
@@ -74,10 +76,7 @@ def compare(options: Comparison) -> Path:
     for seed in range(options.seeds):
         which = {"align.seed": seed} if simulated else {"align.seed": seed, "data.split_seed": seed}
         name = f"seed-{seed}.json" if simulated else f"split-{seed}.json"
-        if not (run.has(name) and run.read_json(name)["grid"] == list(options.grid)):
-            rows = _one_seed(with_settings(config, which), candidates)
-            run.write_json(name, {"grid": options.grid, **rows})
-        found.append(run.read_json(name))
+        found.append(_one_seed(run, name, with_settings(config, which), rows, candidates))
     table = _table(found)
     run.write_json("targets.json", table)
     run.write_metrics(_flat(table), merge=False)
@@ -97,109 +96,57 @@ def _candidates(grid: Sequence[str]) -> Iterator[dict[str, Any]]:
     return (dict(point) for point in itertools.product(*axes))
 
 
-def _one_seed(config: Config, candidates: list[dict]) -> dict:
-    """Ranks of the test images, and what was chosen on validation, for every row of one seed or split."""
-    study = open_study(config.data)
-    train_features, test_features = _features(config, study)
-    train, test = study.train.aligned_to(study.train_images), study.test.aligned_to(study.test_images)
-    permuted = study.train.permuted(config.align.seed).aligned_to(study.train_images)
-    specs = config.targets.specs
-    rows = {spec: (train, (spec,)) for spec in specs}
+def _rows(config: Config, options: Comparison) -> dict[str, dict[str, Any]]:
+    """The settings that make each row."""
+    specs, asked = config.targets.specs, options.ablations
+    rows: dict[str, dict[str, Any]] = {spec: {"targets.specs": (spec,)} for spec in specs}
     if len(specs) > 1:
-        rows[FUSED] = (train, specs)
-    rows[PERMUTED] = (permuted, specs)
-    out = {
-        name: _contrastive(config, candidates, trials, study, train_features, row_specs, test, test_features)
-        for name, (trials, row_specs) in rows.items()
-    }
-    concepts = study.train_images.concepts
-    out[RIDGE] = _ridge(config, train, concepts, {s: train_features[s] for s in specs}, test, test_features)
-    return {"note": study.note, "image_ids": list(study.test_images.ids), "rows": out}
+        rows[FUSED] = {}
+    if "encoders" in asked:
+        sets = (s for size in range(2, len(specs)) for s in itertools.combinations(specs, size))
+        rows |= {" + ".join(some): {"targets.specs": some} for some in sets}
+    if "projector" in asked:
+        rows |= {f"fusion: {kind}": {"fusion.kind": kind} for kind in FUSIONS if kind != config.fusion.kind}
+    if "temperature" in asked:
+        fixed = {"align.learn_temperature": False}
+        rows |= {f"τ fixed at {value:g}": {**fixed, "align.temperature": value} for value in options.temperatures}
+    if "loss" in asked:
+        rows |= {f"loss: {loss}": {"align.loss": loss} for loss in LOSSES if loss != config.align.loss}
+    return rows | {PERMUTED: {}, RIDGE: LINEAR}
 
 
-def _features(config: Config, study: Study) -> tuple[Features, Features]:
-    """Features of the training and of the test images."""
-    if config.data.study in SUBJECTS:
-        train, test = ({s: embed(i, s) for s in config.targets.specs} for i in (study.train_images, study.test_images))
-        return train, test
-    everything = open_images(config.data.images or "")  # embedded once, whatever the splits
-    row = {name: i for i, name in enumerate(everything.ids)}
-    features = {spec: embed(everything, spec) for spec in config.targets.specs}
-    parts = ([row[name] for name in images.ids] for images in (study.train_images, study.test_images))
-    train, test = ({spec: x_Nd[index] for spec, x_Nd in features.items()} for index in parts)
-    return train, test
-
-
-def _contrastive(
-    config: Config,
-    candidates: list[dict],
-    trials: Trials,
-    study: Study,
-    train_features: Features,
-    specs: Sequence[str],
-    test: Trials,
-    test_features: Features,
-) -> dict:
-    """Fit every candidate, keep the one that is best on its validation images, and test that one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    best, chosen = None, {}
-    for candidate in candidates:
-        settings = with_settings(config, {**candidate, "targets.specs": tuple(specs)})
-        fitted = alignment.fit(trials, train_features, settings, study.train_images.concepts, device=device)
-        if best is None or fitted.best["validation_mrr"] > best.best["validation_mrr"]:
-            best, chosen = fitted, candidate
-    assert best is not None
-    ranks_N = retrieval.ranks(retrieval.similarity(best.embed_brain(test), best.embed_images(test_features)))
-    validation = {name: best.best[f"validation_{name}"] for name in ("mrr", "top1", "n")}
-    return {"ranks": ranks_N.tolist(), "chosen": {**chosen, "epoch": best.best["epoch"]}, "validation": validation}
-
-
-def _ridge(
-    config: Config, train: Trials, concepts: Sequence[str], features: Mapping, test: Trials, test_features: Mapping
-) -> dict:
-    """Ridge from trials to each encoder's features, all standardised; cosines added, weighted by validation MRR."""
-    fit_N, val_N = concept_split(concepts, config.align.validation_fraction, config.align.seed, at_least=2)
-    x_NP, x_test_NP = _standard(train.x_NCT.reshape(len(train), -1), test.x_NCT.reshape(len(test), -1))
-    total_NM, total_val, penalties = 0.0, 0.0, {}
-    for spec, y in features.items():
-        y_ND, y_test_MD = _standard(y, test_features[spec])
-        scores = {
-            penalty: retrieval.similarity(predicted, y_ND[val_N])
-            for penalty, predicted in _predict(x_NP[fit_N], y_ND[fit_N], x_NP[val_N], PENALTIES)
+def _one_seed(run: Run, name: str, config: Config, rows: Mapping[str, Mapping], candidates: list[dict]) -> dict:
+    """Ranks of the test images, and what was chosen on validation, for every row of one seed or split."""
+    told = run.read_json(name) if run.has(name) else {}
+    if told.get("candidates") != candidates:
+        told = {"candidates": candidates, "rows": {}}
+    missing = [row for row in rows if told["rows"].get(row, {}).get("settings") != _plain(rows[row])]
+    if missing:
+        split, held_out = open_split(config, config.targets.specs)
+        told |= {"note": split.note, "image_ids": list(held_out.image_ids)}
+    for row in missing:
+        part = split.permuted(config.align.seed) if row == PERMUTED else split
+        choice = choose(part, with_settings(config, rows[row]), [{}] if row == RIDGE else candidates)
+        told["rows"][row] = {
+            "settings": _plain(rows[row]),
+            "ranks": held_out.ranks(choice).tolist(),
+            "chosen": _plain(choice.settings),
+            "validation": choice.validation,
         }
-        mrr = {p: retrieval.mean_reciprocal_rank(retrieval.ranks(s)) for p, s in scores.items()}
-        penalties[spec] = penalty = max(mrr, key=lambda p: mrr[p])
-        ((_, predicted),) = _predict(x_NP, y_ND, x_test_NP, (penalty,))
-        total_NM = total_NM + mrr[penalty] * retrieval.similarity(predicted, y_test_MD)
-        total_val = total_val + mrr[penalty] * scores[penalty]
-    ranks_val = retrieval.ranks(total_val)
-    top1, mrr_all = retrieval.topk(ranks_val, 1), retrieval.mean_reciprocal_rank(ranks_val)
-    validation = {"mrr": mrr_all, "top1": top1, "n": len(ranks_val)}
-    return {"ranks": retrieval.ranks(total_NM).tolist(), "chosen": penalties, "validation": validation}
+        run.write_json(name, told)
+    return {**told, "rows": {row: told["rows"][row] for row in rows}}
 
 
-def _predict(x_NP, y_ND, x_new, penalties: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-    """Ridge predictions for each penalty, solved on the smaller side of X."""
-    dual = len(x_NP) < x_NP.shape[1]
-    gram = x_NP @ x_NP.T if dual else x_NP.T @ x_NP
-    right = y_ND if dual else x_NP.T @ y_ND
-    left = x_new @ x_NP.T if dual else x_new
-    for penalty in penalties:
-        factor = cho_factor(gram + penalty * np.eye(len(gram), dtype=gram.dtype), overwrite_a=True)
-        yield penalty, left @ cho_solve(factor, right)
-
-
-def _standard(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float64, standardised by the training rows."""
-    mean, sd = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
-    sd[sd == 0] = 1.0
-    return (train - mean) / sd, (test - mean) / sd
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def _table(found: list[dict]) -> dict[str, dict]:
-    """For every row: top1 and top5, the fused row's lead in top1 on the same images, and the mean on validation."""
+    """For every row: top1 and top5, the lead of all encoders fused on the same images, and the mean on validation."""
     ids = [name for one in found for name in one["image_ids"]]
     ranks = {row: np.concatenate([one["rows"][row]["ranks"] for one in found]) for row in found[0]["rows"]}
+    whole = FUSED if FUSED in ranks else next(iter(ranks))
     table = {}
     for row, ranks_N in ranks.items():
         summary = retrieval.summarise(ranks_N, ids)
@@ -207,8 +154,8 @@ def _table(found: list[dict]) -> dict[str, dict]:
         validation = float(np.mean([one["rows"][row]["validation"]["top1"] for one in found]))
         table[row] = {name: summary[name] for name in ("top1", "top5", "mrr")}
         table[row] |= {"top1_each": each, "validation_top1": validation}
-        if FUSED in ranks and row != FUSED:
-            lead_N = (ranks[FUSED] <= 1).astype(float) - (ranks_N <= 1)
+        if row != whole:
+            lead_N = (ranks[whole] <= 1).astype(float) - (ranks_N <= 1)
             table[row]["fused_leads"] = retrieval.interval(lead_N, ids)
     m = len(found[0]["image_ids"])
     table["chance"] = {f"top{k}": retrieval.chance(k, len(ids), m) for k in retrieval.KS}

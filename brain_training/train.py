@@ -1,10 +1,12 @@
 """Train brain encoders by a protocol, over several seeds, and test each once: a run folder per seed and their mean.
 
     accelerate launch brain_training/train.py [--subject 8] [--protocol intra|loso] [--seeds 3] [--out DIR]
+    accelerate launch brain_training/train.py --subjects 1 2 3 4 5 6 7 8 9 10 [--seeds 3] [--out DIR]
 
 intra: trained and tested on one subject. loso: trained on all other subjects of the study, or of a folder of prepared
 ones (`--trials DIR --images DIR`), tested on this one. Every setting of a configuration is an option too
-(`--align.epochs 50`, see --help). Several processes share the seeds; a seed that is finished is not trained again.
+(`--align.epochs 50`, see --help). Several processes share the runs; one that is finished is not trained again. On a
+CUDA device runs that share a shape train together, as one batched model (`--together`).
 Letters: N trials, C channels, T samples.
 """
 
@@ -21,7 +23,8 @@ import tyro
 from accelerate import PartialState
 
 from hvf import alignment, presets, retrieval
-from hvf.alignment import Alignment
+from hvf.alignment import Alignment, batched
+from hvf.alignment.batched import Material
 from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check, with_settings
 from hvf.data.study import Study, open_study, other_subjects
 from hvf.data.trials import Trials
@@ -40,16 +43,18 @@ class Training:
     config: Annotated[Config, tyro.conf.arg(name="")]  # every setting of the preset
     preset: str = "mini"  # a whole configuration: mini, things-eeg, things-meg
     subject: int | None = None  # whose test trials; the same as --data.subject
+    subjects: tuple[int, ...] = ()  # several, each in a folder of its own inside --out
     trials: Path | None = None  # your own responses, or a folder of prepared subjects; same as --data.trials
     images: Path | None = None  # the images they answer: folder or zip
     protocol: Literal["intra", "loso"] = "intra"  # train on this subject, or on all others of the study
     seeds: int = 3  # how many seeds, from --align.seed up
+    together: int | None = None  # runs trained as one batched model, at most (default: all on CUDA, 1 on a CPU)
     out: Path | None = None  # the folder of runs (default: a readable name in runs/)
 
 
 @dataclass(frozen=True)
-class Material:
-    """What one protocol trains and tests on; row i of `train` shows image `row_N[i]` of the study's training images."""
+class Protocol:
+    """What one subject is trained and tested on; row i of `train` shows image `row_N[i]` of the training images."""
 
     train: Trials
     row_N: np.ndarray
@@ -57,37 +62,57 @@ class Material:
 
 
 def train(options: Training) -> Path:
-    """Train and test all seeds, write everything, and return the folder. Raises HvfError before writing if refused."""
+    """Train and test all runs, write everything, and return the folder. Raises HvfError before writing if refused."""
     state = PartialState()
     settings: dict[str, Any] = {} if options.subject is None else {"data.subject": options.subject}
     for name in ("trials", "images"):
         path = getattr(options, name)
         settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
     config = with_settings(options.config, settings)
-    check(config)
+    subjects = options.subjects or (config.data.subject,)
+    for subject in subjects:
+        check(with_settings(config, {"data.subject": subject}))
     several = config.data.study in SUBJECTS or Path(config.data.trials or "").is_dir()
-    if options.protocol == "loso" and not several:
-        studies = " or ".join(SUBJECTS)
-        raise HvfError(
-            f"--protocol loso needs a study of several subjects: {studies}, or --trials DIR of prepared ones"
-        )
-    if options.seeds < 1:
-        raise HvfError(f"--seeds must be at least 1, not {options.seeds}")
-    who = f"sub-{config.data.subject:02d}" if several else Path(config.data.trials or "").stem
+    if (options.protocol == "loso" or options.subjects) and not several:
+        option = "--subjects" if options.subjects else "--protocol loso"
+        raise HvfError(f"{option} needs a study of several subjects: {' or '.join(SUBJECTS)}, or --trials DIR of them")
+    for name, number in (("seeds", options.seeds), ("together", options.together)):
+        if number is not None and number < 1:
+            raise HvfError(f"--{name} must be at least 1, not {number}")
+    together = _together(options, config, state.device.type)
+    if options.subjects:
+        who = "sub-" + "-".join(f"{subject:02d}" for subject in subjects)
+    else:
+        who = f"sub-{config.data.subject:02d}" if several else Path(config.data.trials or "").stem
     out = options.out or Path("runs") / f"{who}-{config.data.study}-{options.protocol}-{options.seeds}-seeds"
+    folders = {subject: out / f"sub-{subject:02d}" if options.subjects else out for subject in subjects}
     seeds = range(config.align.seed, config.align.seed + options.seeds)
     with state.main_process_first():
-        _claim(out, config, options.protocol)
-    material = _material(config.data, options.protocol)
-    for seed in list(seeds)[state.process_index :: state.num_processes]:
-        run = Run.create(out / f"seed-{seed}", with_settings(config, {"align.seed": seed}))
-        if not run.has("retrieval.json"):
-            _train_seed(run, material, str(state.device))
-        _recording(run).check(material.study.test)
+        for folder, subject in ({out: subjects[0]} | {folder: s for s, folder in folders.items()}).items():
+            _claim(folder, with_settings(config, {"data.subject": subject}), options.protocol)
+    protocols = {}
+    for subject, folder in folders.items():
+        protocols[folder] = _protocol(with_settings(config, {"data.subject": subject}).data, options.protocol)
+    paths = [folder / f"seed-{seed}" for folder in folders.values() for seed in seeds]
+    share = paths[state.process_index :: state.num_processes]
+    _train(share, protocols, config, together, str(state.device))
     state.wait_for_everyone()
     if state.is_main_process:
-        _summarise(out, config, seeds, material.study, options.protocol)
+        for folder, protocol in protocols.items():
+            print(f"{protocol.study.note}; protocol {options.protocol}; {len(seeds)} seeds")
+            _summarise(folder, [path for path in paths if path.parent == folder], protocol.study)
+        if options.subjects:
+            print(f"all {len(subjects)} subjects; protocol {options.protocol}; {len(seeds)} seeds")
+            _summarise(out, paths, protocols[folders[subjects[0]]].study)
     return out
+
+
+def _together(options: Training, config: Config, kind: str) -> int | None:
+    """How many runs train as one at most; None: all. Refuses only what was asked for."""
+    why = batched.obstacle(config)
+    if why and (options.together or 1) > 1:
+        raise HvfError(f"--together {options.together}: {why}; leave it out, to train one after another")
+    return 1 if why or (options.together is None and kind != "cuda") else options.together
 
 
 def _claim(out: Path, config: Config, protocol: str) -> None:
@@ -98,29 +123,43 @@ def _claim(out: Path, config: Config, protocol: str) -> None:
     run.write_json("protocol.json", {"protocol": protocol})
 
 
-def _material(data: DataConfig, protocol: str) -> Material:
+def _protocol(data: DataConfig, protocol: str) -> Protocol:
     study = open_study(data)
     train = other_subjects(data, study) if protocol == "loso" else study.train
     row = {name: i for i, name in enumerate(study.train_images.ids)}
-    return Material(train, np.array([row[name] for name in train.image_ids.tolist()]), study)
+    return Protocol(train, np.array([row[name] for name in train.image_ids.tolist()]), study)
 
 
-def _train_seed(run: Run, material: Material, device: str) -> None:
-    study = material.study
+def _train(
+    paths: Sequence[Path], protocols: dict[Path, Protocol], config: Config, together: int | None, device: str
+) -> None:
+    """Train what is not finished, as many at once as may be, and test each run as soon as it is trained."""
+    everyones = Decoder(config, device)  # its prior and encoders are those of all runs
+    runs, materials, features = [], [], {}
+    for path in paths:
+        protocol, images = protocols[path.parent], protocols[path.parent].study.train_images
+        seed, subject = int(path.name.removeprefix("seed-")), Run.open(path.parent).config.data.subject
+        run = Run.create(path, with_settings(config, {"data.subject": subject, "align.seed": seed}))
+        if run.has("retrieval.json"):
+            _recording(run).check(protocol.study.test)
+            continue
+        if path.parent not in features:
+            features[path.parent] = everyones.features(images)
+        hvf = everyones.prior.hvf if config.align.mode == "reconstruction" else None
+        told = protocol.train, features[path.parent], run.config, images.concepts, hvf, protocol.row_N, images.digest
+        materials.append(Material(*told))
+        runs.append(run)
+    for group in batched.groups(materials, together):
+        fitted = batched.fit_together([materials[i] for i in group], device)
+        for i, one in zip(group, fitted, strict=True):
+            _test(runs[i], one, protocols[runs[i].path.parent].study, device)
+
+
+def _test(run: Run, fitted: Alignment, study: Study, device: str) -> None:
     decoder = Decoder(run.config, device)
-    hvf = decoder.prior.hvf if run.config.align.mode == "reconstruction" else None
-    decoder.alignment = alignment.fit(
-        material.train,
-        decoder.features(study.train_images),
-        run.config,
-        study.train_images.concepts,
-        hvf,
-        device,
-        image_N=material.row_N,
-        images_digest=study.train_images.digest,
-    )
+    decoder.alignment = fitted
     decoder.save(run.path / "checkpoint")
-    run.write_json("history.json", decoder.alignment.history)
+    run.write_json("history.json", fitted.history)
     test = study.test.aligned_to(study.test_images)
     ranks = {
         "brain": decoder.retrieve(test, study.test_images).ranks_N,
@@ -144,24 +183,22 @@ def _figures(ranks: dict[str, np.ndarray], image_ids: list[str] | None, n: int) 
     return figures | {f"chance/retrieval/top{k}": retrieval.chance(k, n, n) for k in retrieval.KS}
 
 
-def _summarise(out: Path, config: Config, seeds: range, study: Study, protocol: str) -> None:
-    """The mean over seeds, its interval over images, and the spread over seeds: metrics.json and a table."""
-    found = {seed: Run.open(out / f"seed-{seed}").read_json("retrieval.json") for seed in seeds}
-    ids = [name for told in found.values() for name in told["image_ids"]]
-    ranks = {row: np.concatenate([told[row] for told in found.values()]) for row in ("brain", "floor")}
+def _summarise(out: Path, paths: Sequence[Path], study: Study) -> None:
+    """The mean over runs, its interval over images, and the spread over runs: metrics.json and a table."""
+    found = [Run.open(path).read_json("retrieval.json") for path in paths]
+    ids = [name for told in found for name in told["image_ids"]]
+    ranks = {row: np.concatenate([told[row] for told in found]) for row in ("brain", "floor")}
     figures = _figures(ranks, ids, len(study.test_images))
-    run = Run.open(out)
-    run.write_metrics(figures, merge=False)
-    each = {seed: Run.open(out / f"seed-{seed}").metrics() for seed in seeds}
-    print(f"{study.note}; protocol {protocol}; {len(seeds)} seeds")
+    Run.open(out).write_metrics(figures, merge=False)
+    each = [Run.open(path).metrics() for path in paths]
     for row in ("brain", "floor"):
         for name in FIGURES:
             entry = figures[f"retrieval/{row}/{name}"]
             low, high = entry["ci95"]
-            spread = [m[f"retrieval/{row}/{name}"]["value"] for m in each.values()]
+            spread = [m[f"retrieval/{row}/{name}"]["value"] for m in each]
             chance = figures.get(f"chance/retrieval/{name}")
             told = f"  chance {chance['value']:.3f}" if chance else ""
-            seen = f"seeds {min(spread):.3f} to {max(spread):.3f}"
+            seen = f"runs {min(spread):.3f} to {max(spread):.3f}"
             print(f"  {row:5} {name:4} {entry['value']:.3f}  95 % [{low:.3f}, {high:.3f}]  {seen}{told}")
 
 

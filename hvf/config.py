@@ -25,6 +25,8 @@ SUBJECTS = {"simulated-eeg": 10, "simulated-meg": 4}
 STUDIES = (*SUBJECTS, "files")
 MODES = ("retrieval", "reconstruction")
 FUSIONS = ("hvf", "linear", "gated", "concatenated")
+LOSSES = ("both", "brain-to-image", "image-to-brain")
+VIEW_CHOICES = ("drawn", "confidence")
 STARTS = ("noise", "latents")
 
 # Settings that only change how a run is named or executed; every other one identifies its results (`digest`).
@@ -80,6 +82,9 @@ class TargetConfig:
     """The frozen visual encoders whose features are fused."""
 
     specs: tuple[str, ...] = ("openclip:mini-resnet", "openclip:mini-vit", "vae:mini")  # FeatureSpecs, one per encoder
+    views: tuple[str, ...] = ()  # views that training sees instead of the specs' own, one a step, as fovea45 fovea51
+    view_choice: str = "drawn"  # "drawn" at random, or by "confidence": easy, usual or hard to find (UBP), of 3 views
+    text: str | None = None  # text encoder of the images' captions, as text:mini-vit; for align.text_weight
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class BrainConfig:
     intermediate: int = 256  # hidden width of the residual block; mbp alone has one
     dropout: float = 0.1  # dropout inside the encoder
     input_noise: float = 0.0  # sd of Gaussian noise added to standardised trials while training
+    input_smooth: float = 0.0  # share of the channels smoothed over 5 samples while training, drawn anew each step
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,10 @@ class AlignConfig:
     batch_size: int = 1024  # items contrasted with each other in a step
     epochs: int = 25  # passes over the training images
     clip_norm: float = 1.0  # largest gradient norm
-    temperature: float = 0.07  # starting value of the learnt τ
+    temperature: float = 0.07  # τ, or where it starts
+    learn_temperature: bool = True  # whether τ is learnt
+    loss: str = "both"  # what is contrasted: "both", trials among images "brain-to-image", or "image-to-brain"
+    text_weight: float = 0.0  # share of the loss that contrasts trials with the images' captions (targets.text)
     validation_fraction: float = 0.1  # share of the training concepts kept to choose the epoch
     seed: int = 0  # weights, batches and the validation concepts
 
@@ -139,6 +148,7 @@ class SamplingConfig:
     scheduler: str = "ddim"  # diffusers sampler: "ddim", "euler", "ancestral", "dpm"; "pipeline": its own
     start: str = "noise"  # what denoising starts from: "noise", or "latents" predicted from the embedding (img2img)
     strength: float = 0.7  # start "latents": the share of the steps that is still done; 1 starts from noise alone
+    expectation: float = 0.0  # share of the mean of z_f given z_b in what the brain's pictures are drawn from; 0: z_b
 
 
 @dataclass(frozen=True)
@@ -234,6 +244,7 @@ def check(config: Config) -> None:
     data = config.data
     settings = dict(flatten(config))
     words = {"data.study": STUDIES, "align.mode": MODES, "fusion.kind": FUSIONS, "sampling.start": STARTS}
+    words |= {"align.loss": LOSSES, "targets.view_choice": VIEW_CHOICES}
     for name, known in words.items():
         if settings[name] not in known:
             raise HvfError(f"{name} is {settings[name]!r}{did_you_mean(settings[name], known)}")
@@ -249,6 +260,7 @@ def check(config: Config) -> None:
         raise HvfError(f"brain.width {config.brain.width} and fusion.width {config.fusion.width} must be equal")
     if not config.targets.specs:
         raise HvfError("targets.specs is empty: name at least one encoder, e.g. --targets openclip:mini-vit")
+    _check_learnt_from(config)
     if data.tmax <= data.tmin:
         raise HvfError(f"data.tmax {data.tmax} must come after data.tmin {data.tmin}")
     for name in COUNTS:
@@ -266,9 +278,29 @@ def check(config: Config) -> None:
     steps, strength = config.sampling.steps, config.sampling.strength
     if not 0 < strength <= 1 or (config.sampling.start == "latents" and int(steps * strength) < 1):
         raise HvfError(f"sampling.strength must be at most 1 and leave one of {steps} steps to do, not {strength}")
-    for name in ("brain.dropout", "fusion.dropout", "align.validation_fraction"):
+    for name in ("brain.dropout", "fusion.dropout", "align.validation_fraction", "align.text_weight"):
         if not 0 <= settings[name] < 1:
             raise HvfError(f"{name} must be at least 0 and less than 1, not {settings[name]}")
+    for name in ("brain.input_smooth", "sampling.expectation"):
+        if not 0 <= settings[name] <= 1:
+            raise HvfError(f"{name} must lie between 0 and 1, not {settings[name]}")
+
+
+def _check_learnt_from(config: Config) -> None:
+    """Refuse views and captions that training cannot use."""
+    targets, align = config.targets, config.align
+    if targets.views and targets.view_choice == "confidence" and len(targets.views) != 3:
+        raise HvfError(
+            f"targets.views are {len(targets.views)}: a choice by confidence needs 3, for images found easily, "
+            "as usual, and hardly"
+        )
+    if (targets.text is not None) != (align.text_weight > 0):
+        raise HvfError(
+            f"targets.text {targets.text} and align.text_weight {align.text_weight} go together: set both or neither"
+        )
+    for name, there in (("targets.views", targets.views), ("targets.text", targets.text)):
+        if there and align.mode == "reconstruction":
+            raise HvfError(f"{name} is for align.mode 'retrieval': the prior's fusion is frozen")
 
 
 def _exists(path: str) -> bool:
@@ -289,7 +321,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(args[0], v, where) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if origin is None and isinstance(value, hint) and not isinstance(value, bool):
+    if origin is None and isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value
     expected = hint.__name__ if origin is None else str(hint).replace("typing.", "")
     raise HvfError(f"setting {where!r} must be {expected}, not {value!r}")

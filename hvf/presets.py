@@ -97,12 +97,14 @@ def things_meg() -> Config:
 STAND_INS = {
     "openclip:RN50/openai": "openclip:mini-resnet",
     "openclip:RN50/openai~fovea51": "openclip:mini-resnet~fovea51",
+    "openclip:RN50/openai~blur15+noise25+coarse22+mosaic44": "openclip:mini-resnet~blur15+noise25+coarse22+mosaic44",
     "openclip:ViT-B-32/laion2b_s34b_b79k": "openclip:mini-vit",
     "openclip:ViT-L-14/openai": "openclip:mini-vit",
     "openclip:ViT-H-14/laion2b_s32b_b79k": "openclip:mini-vit",
     "transformers:OpenGVLab/InternViT-6B-448px-V2_5@27:mean": "openclip:mini-vit@2:mean",
     "dreamsim:synclr_vitb16": "openclip:mini-vit",
     "vae:sdxl": "vae:mini",
+    "text:ViT-H-14/laion2b_s32b_b79k": "text:mini-vit",
 }
 RN50_B32_VAE = ("openclip:RN50/openai", "openclip:ViT-B-32/laion2b_s34b_b79k", "vae:sdxl")
 
@@ -116,6 +118,9 @@ class Recipe:
     fusion: str
     dropout: float
     align: AlignConfig
+    views: tuple[str, ...] = ()  # chosen by confidence
+    text: str | None = None
+    input_smooth: float = 0.0
 
 
 def hvf() -> Recipe:
@@ -143,24 +148,29 @@ def shallow() -> Recipe:
 def ubp() -> Recipe:
     """Uncertainty-aware Blur Prior: EEGProject meets RN50's features of images blurred towards the edge.
 
-    Paper    Wu et al., CVPR 2025. The blur's prior width (51 pixels of 224) is here; that it becomes 45 or 57 for
-             images found too easily or too hardly while training is not
+    Paper    Wu et al., CVPR 2025. The blur is 51 pixels of 224 wide, and 45 or 57 for images that are found too easily
+             or too hardly while training. The gallery is blurred as the tower is, by 51; the trials' vectors are
+             normalised and τ is bounded, which they are not there
     Command  python eval/benchmark.py --methods ubp
     Expect   published: EEG 50.9/79.7 % within, 12.4/33.4 % across subjects; MEG 26.7/55.2, 2.2/10.4
     """
     align = AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50)
-    return Recipe(("openclip:RN50/openai~fovea51",), "eegproject", "concatenated", 0.3, align)
+    specs, views = ("openclip:RN50/openai~fovea51",), ("fovea45", "fovea51", "fovea57")
+    return Recipe(specs, "eegproject", "concatenated", 0.3, align, views=views)
 
 
 def neurobridge() -> Recipe:
-    """NeuroBridge: EEGProject and RN50 meet in a space of their own, through a projector.
+    """NeuroBridge: EEGProject and augmented RN50 features meet in a space of their own, through a projector.
 
-    Paper    NeuroBridge (feroooooo/NeuroBridge). Its projector is here; its augmented images and responses are not
+    Paper    NeuroBridge (feroooooo/NeuroBridge). Images: the mean of RN50's features under blur, noise, low resolution
+             and mosaic, in training and gallery; responses: 30 % of the channels smoothed, anew each step. Not here:
+             a projector on the brain's side (its encoder ends in a linear map as it is); τ is learnt, theirs is not
     Command  python eval/benchmark.py --methods neurobridge
     Expect   published: EEG 63.2/89.9 % within, 19.0/45.9 % across subjects; MEG 32.2/60.8, 3.4/12.8
     """
     align = AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50)
-    return Recipe(("openclip:RN50/openai",), "eegproject", "linear", 0.3, align)
+    specs = ("openclip:RN50/openai~blur15+noise25+coarse22+mosaic44",)
+    return Recipe(specs, "eegproject", "linear", 0.3, align, input_smooth=0.3)
 
 
 def nice() -> Recipe:
@@ -175,14 +185,18 @@ def nice() -> Recipe:
 
 
 def atm() -> Recipe:
-    """ATM-S meets CLIP ViT-H/14's image embedding as it is.
+    """ATM-S meets CLIP ViT-H/14's image embedding as it is and, with weight 0.01, that of the image's caption.
 
-    Paper    Li et al., NeurIPS 2024. The text in its loss (weight 0.01) is not here
+    Paper    Li et al., NeurIPS 2024. The caption is the images' own, or "This picture is CONCEPT" as there; images
+             of one caption are not contrasted here
     Command  python eval/benchmark.py --methods atm
     Expect   published: EEG 27.1/58.1 % (28.5/60.4 in HVF's tables) within, 11.9/33.8 % across subjects
     """
-    align = AlignConfig(learning_rate=3e-4, betas=(0.9, 0.999), weight_decay=0.01, batch_size=64, epochs=40)
-    return Recipe(("openclip:ViT-H-14/laion2b_s32b_b79k",), "atm", "concatenated", 0.5, align)
+    align = AlignConfig(
+        learning_rate=3e-4, betas=(0.9, 0.999), weight_decay=0.01, batch_size=64, epochs=40, text_weight=0.01
+    )
+    clip = "ViT-H-14/laion2b_s32b_b79k"
+    return Recipe((f"openclip:{clip}",), "atm", "concatenated", 0.5, align, text=f"text:{clip}")
 
 
 def human_aligned() -> Recipe:
@@ -215,7 +229,8 @@ ENCODERS = ("published", "mini", "given")
 def method(name: str, config: Config, encoders: str = "published") -> Config:
     """`config` with what the method of that name sets: encoders, fusion, training; its study, size and seed stay.
 
-    ``encoders``: "published" those of the paper, "mini" their `STAND_INS`, "given" the targets that `config` names.
+    ``encoders``: "published" those of the paper, "mini" their `STAND_INS`; "given" the targets that `config` names, as
+    they are: without a method's views of the images and without captions.
     Raises HvfError for an unknown name, with the nearest.
     """
     key = name.replace("-", "_")
@@ -224,17 +239,24 @@ def method(name: str, config: Config, encoders: str = "published") -> Config:
     if encoders not in ENCODERS:
         raise HvfError(f"unknown encoders {encoders!r}{did_you_mean(encoders, ENCODERS)}")
     recipe = METHODS[key]()
-    specs = {
-        "published": recipe.specs,
-        "mini": tuple(dict.fromkeys(STAND_INS[spec] for spec in recipe.specs)),
-        "given": config.targets.specs,
+    published = TargetConfig(recipe.specs, recipe.views, "confidence" if recipe.views else "drawn", recipe.text)
+    mini = tuple(dict.fromkeys(STAND_INS[spec] for spec in recipe.specs))
+    targets = {
+        "published": published,
+        "mini": replace(published, specs=mini, text=STAND_INS[recipe.text] if recipe.text else None),
+        "given": config.targets,
     }[encoders]
     return replace(
         config,
-        targets=TargetConfig(specs),
-        brain=replace(config.brain, encoder=recipe.encoder, dropout=recipe.dropout),
+        targets=targets,
+        brain=replace(config.brain, encoder=recipe.encoder, dropout=recipe.dropout, input_smooth=recipe.input_smooth),
         fusion=replace(config.fusion, kind=recipe.fusion),
-        align=replace(recipe.align, mode="retrieval", seed=config.align.seed),
+        align=replace(
+            recipe.align,
+            mode="retrieval",
+            seed=config.align.seed,
+            text_weight=(config if encoders == "given" else recipe).align.text_weight,
+        ),
     )
 
 

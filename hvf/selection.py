@@ -7,31 +7,57 @@ that a fit could take. Letters: N trials, M gallery, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 import torch
 
 from hvf import alignment, retrieval
 from hvf.alignment import Alignment
+from hvf.alignment.dina import DinaAlignment
+from hvf.alignment.examination import Examination
 from hvf.config import SUBJECTS, Config, HvfError, with_settings
 from hvf.data.stimuli import open_images
 from hvf.data.study import open_study, other_subjects
 from hvf.data.trials import Trials
 from hvf.vision.cache import embed_all
+from hvf.vision.features import versions
+from hvf.vision.texts import embed_captions
 
 PROTOCOLS = ("intra", "loso")
 _MADE_HERE = object()
 
 
-class Choice:
+class Fitted(Protocol):
+    """What can be chosen and tested: `Alignment`, `DinaAlignment`."""
+
+    @property
+    def best(self) -> dict:
+        """The epoch or penalty that validation images chose, with what they said: validation_mrr, _top1, _n."""
+        ...
+
+    def embed_brain(self, trials: Trials) -> np.ndarray:
+        """(N, D)."""
+        ...
+
+    def embed_images(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(M, D)."""
+        ...
+
+
+F = TypeVar("F", bound=Fitted)
+
+
+class Choice(Generic[F]):
     """The candidate that was best on validation images; `choose` alone makes one.
 
     Attributes: ``alignment``, ``settings`` (those that set it apart, and the epoch), ``validation`` {mrr, top1, n}.
     """
 
-    def __init__(self, fitted: Alignment, settings: Mapping[str, object], key: object) -> None:
+    def __init__(self, fitted: F, settings: Mapping[str, object], key: object) -> None:
         if key is not _MADE_HERE:
             raise HvfError("a Choice is made by hvf.selection.choose, on validation images")
         best = fitted.best
@@ -50,12 +76,32 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def ranks(self, choice: Choice) -> np.ndarray:
-        """Rank (N,) of each trial's own image among all N. Raises HvfError for anything but a `Choice`."""
-        if not isinstance(choice, Choice):
-            raise HvfError(f"test trials are ranked by a Choice, made on validation images, not by {type(choice)}")
-        z_b_ND = choice.alignment.embed_brain(self.__trials)
-        return retrieval.ranks(retrieval.similarity(z_b_ND, choice.alignment.embed_images(self.__features)))
+    def ranks(self, *choices: Choice[Any]) -> np.ndarray:
+        """Rank (N,) of each trial's own image among all N; by the mean similarity, if several choices are given.
+
+        Raises HvfError for anything but a `Choice`.
+        """
+        if not choices:
+            raise HvfError("test trials are ranked by a Choice: give at least one")
+        for choice in choices:
+            _refuse_unchosen(choice)
+        fitted = [choice.alignment for choice in choices]
+        similarities = [
+            retrieval.similarity(one.embed_brain(self.__trials), one.embed_images(self.__features)) for one in fitted
+        ]
+        return retrieval.ranks(np.mean(similarities, axis=0))
+
+    def examine(self, choice: Choice[DinaAlignment]) -> Examination:
+        """What a chosen DINA's maps hold of the test trials. Raises HvfError for anything but a `Choice` of one."""
+        _refuse_unchosen(choice)
+        if not isinstance(choice.alignment, DinaAlignment):
+            raise HvfError(f"maps are examined, and {type(choice.alignment).__name__} has none: choose with dina.fit")
+        return choice.alignment.examine(self.__trials, self.__features)
+
+
+def _refuse_unchosen(choice: object) -> None:
+    if not isinstance(choice, Choice):
+        raise HvfError(f"test trials are ranked by a Choice, made on validation images, not by {type(choice)}")
 
 
 @dataclass(frozen=True)
@@ -92,13 +138,16 @@ def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") ->
         raise HvfError(f"there is no protocol {protocol!r}; there is {', '.join(PROTOCOLS)}")
     study = open_study(config.data)
     everything = study.train_images if config.data.study in SUBJECTS else open_images(config.data.images or "")
-    features = embed_all(everything, specs, device())
+    views = versions(specs, config.targets.views)  # of the training images alone; the gallery has its own
+    features = embed_all(everything, [*specs, *itertools.chain(*views.values())], device())
     row = {name: i for i, name in enumerate(everything.ids)}
     train = other_subjects(config.data, study) if protocol == "loso" else study.train.aligned_to(study.train_images)
     place = {name: i for i, name in enumerate(study.train_images.ids)}
     image_N = np.array([place[name] for name in train.image_ids.tolist()])
     rows_M = [row[name] for name in study.train_images.ids]
     seen = {spec: x_Md[rows_M] for spec, x_Md in features.items()}
+    if config.targets.text:
+        seen[config.targets.text] = embed_captions(study.train_images, config.targets.text, device())
     split = Split(train, image_N, seen, study.train_images.concepts, study.note)
     if config.data.study in SUBJECTS:
         shown = embed_all(study.test_images, specs, device())
@@ -107,21 +156,36 @@ def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") ->
     return split, HeldOut(study.test.aligned_to(study.test_images), shown)
 
 
-def choose(split: Split, config: Config, candidates: Sequence[Mapping[str, object]] = ({},)) -> Choice:
+@overload
+def choose(split: Split, config: Config, candidates: Sequence[Mapping[str, object]] = ({},)) -> Choice[Alignment]: ...
+
+
+@overload
+def choose(
+    split: Split, config: Config, candidates: Sequence[Mapping[str, object]] = ({},), *, fit: Callable[..., F]
+) -> Choice[F]: ...
+
+
+def choose(
+    split: Split,
+    config: Config,
+    candidates: Sequence[Mapping[str, object]] = ({},),
+    *,
+    fit: Callable[..., Any] = alignment.fit,
+) -> Choice[Any]:
     """Fit `config` with each candidate's settings; the one whose validation images are found best.
 
-    Validation concepts are taken from ``split`` (`alignment.fit`). Raises HvfError if handed anything but a `Split`.
+    Validation concepts are taken from ``split`` by ``fit``: `alignment.fit`, or `alignment.dina.fit` with its own
+    settings bound (`functools.partial`). Raises HvfError if handed anything but a `Split`.
     """
     if not isinstance(split, Split):
         raise HvfError(f"a choice is made on a Split, not on {type(split).__name__}: test trials stay out of it")
     if not candidates:
         raise HvfError("there is nothing to choose from: give at least one candidate")
-    best: Choice | None = None
+    best: Choice[Any] | None = None
     for settings in candidates:
         one = with_settings(config, settings)
-        fitted = alignment.fit(
-            split.trials, split.features, one, split.concepts, device=device(), image_N=split.image_N
-        )
+        fitted = fit(split.trials, split.features, one, split.concepts, device=device(), image_N=split.image_N)
         made = Choice(fitted, settings, _MADE_HERE)
         if best is None or made.validation["mrr"] > best.validation["mrr"]:
             best = made

@@ -80,6 +80,26 @@ def test_targets_table(files, tmp_path, capsys, monkeypatch):
     assert (out / "targets.json").read_bytes() == before
 
 
+def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = tmp_path / "out"
+    arguments = [*files, "--seeds", "1", "--align.epochs", "12", "--out", out]
+    assert call(TARGETS, *arguments) == 0
+    kept = json.loads((out / "split-0.json").read_text())["rows"]
+    more = ["--ablations", "encoders", "projector", "temperature", "loss", "--temperatures", "0.05", "1.0"]
+    assert call(TARGETS, *arguments, *more) == 0
+    rows = json.loads((out / "split-0.json").read_text())["rows"]
+    assert {row: rows[row] for row in kept} == kept  # taken up
+    added = ["fusion: linear", "fusion: gated", "fusion: concatenated", "τ fixed at 0.05", "τ fixed at 1"]
+    added += ["loss: brain-to-image", "loss: image-to-brain"]
+    assert set(rows) - set(kept) == set(added)  # two encoders have no further set
+    assert rows["τ fixed at 1"]["settings"] == {"align.learn_temperature": False, "align.temperature": 1.0}
+    table = json.loads((out / "targets.json").read_text())
+    assert all("fused_leads" in table[row] for row in added)
+    printed = capsys.readouterr().out
+    assert all(row in printed for row in added)
+
+
 def without_targets(files: list[str]) -> list[str]:
     at = files.index("--targets.specs")
     return files[:at] + files[at + 3 :]
@@ -90,7 +110,7 @@ def test_layers_and_the_gate(files, tmp_path, capsys):
     out = tmp_path / "out"
     backbone = files[files.index("--targets.specs") + 1].partition("@")[0]
     arguments = [*without_targets(files), "--backbone", backbone, "--layers", "0", "2", "12", "--pool", "grid2"]
-    arguments += ["--latents", "None", "--seeds", "1", "--out", out]
+    arguments += ["--latents", "None", "--seeds", "1", "--members", "2", "--out", out]
     assert call(LAYERS, *arguments) == 0
     assert "gate's layer" in capsys.readouterr().out
     table = json.loads((out / "layers.json").read_text())
@@ -98,6 +118,7 @@ def test_layers_and_the_gate(files, tmp_path, capsys):
     assert sum(table["gate"].values()) == pytest.approx(1, abs=1e-5)
     assert table["gate_layer"][0] in table["layers"]
     assert rows["layers and latents (HVF)"]["top1"]["value"] > 0.3 > rows["permuted"]["top1"]["value"]
+    assert rows["several HVFs together"]["top1"]["value"] > 0.3
     assert rows["ridge"]["top1"]["value"] > 0.2
     assert table["best_layer"][0] == max(table["layers"], key=lambda spec: rows[spec]["validation_mrr"])
     assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")

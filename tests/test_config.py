@@ -96,6 +96,7 @@ def test_missing_keys_take_their_default():
         ({"data": {"subject": "eight"}}, "setting 'data.subject' must be int, not 'eight'"),
         ({"data": {"subject": True}}, "setting 'data.subject' must be int, not True"),
         ({"data": {"ch_names": "Oz"}}, "'data.ch_names' must be tuple[str, ...], not 'Oz'"),
+        ({"align": {"learn_temperature": 1}}, "'align.learn_temperature' must be bool, not 1"),
         ({"align": {"betas": [0.9]}}, "'align.betas' must be tuple[float, float], not [0.9]"),
         ({"align": 3}, "align must be a table of settings, not 3"),
     ],
@@ -121,9 +122,10 @@ def test_digest_separates_results_from_execution():
     for name, value in flatten(mini):
         if name in EXECUTION_ONLY or not isinstance(value, (int, float)):
             continue
-        other = with_settings(mini, {name: value + 1})
+        changed = not value if isinstance(value, bool) else value + 1
+        other = with_settings(mini, {name: changed})
         assert digest(other) != digest(mini), name
-        assert first_difference(mini, other) == (name, value, value + 1)
+        assert first_difference(mini, other) == (name, value, changed)
     assert len(digest(mini)) == 12
 
 
@@ -147,6 +149,12 @@ def test_digest_knows_no_type_of_number():
         ({"align.validation_fraction": 1.0}, "align.validation_fraction must be at least 0 and less than 1"),
         ({"brain.width": 512}, "brain.width 512 and fusion.width 256 must be equal"),
         ({"targets.specs": ()}, "targets.specs is empty"),
+        ({"align.loss": "bth"}, "did you mean 'both'?"),
+        ({"brain.input_smooth": 1.5}, "brain.input_smooth must lie between 0 and 1, not 1.5"),
+        ({"targets.views": ("blur9",), "targets.view_choice": "confidence"}, "targets.views are 1: a choice by confid"),
+        ({"targets.views": ("blur9",), "align.mode": "reconstruction"}, "targets.views is for align.mode 'retrieval'"),
+        ({"targets.text": "text:mini-vit"}, "targets.text text:mini-vit and align.text_weight 0.0 go together"),
+        ({"align.text_weight": 0.1}, "targets.text None and align.text_weight 0.1 go together"),
         ({"data.tmax": 0.0}, "data.tmax 0.0 must come after data.tmin 0.0"),
     ],
 )

@@ -32,6 +32,7 @@ FLOORS = [
     {"metrics", "retrieval"},
     {"alignment", "evaluation", "pretraining", "reconstruction", "report"},
     {"decoder", "explore", "selection"},
+    {"interpretation"},
     {"__init__", "__main__", "cli", "cli_data", *SCRIPTS},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

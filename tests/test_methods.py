@@ -10,7 +10,7 @@ from hvf import presets, published
 from hvf.config import HvfError, check, from_dict, to_dict, with_settings
 from hvf.models.brain import BRAIN_ENCODERS
 from hvf.models.fusion import FUSIONS
-from hvf.vision.features import parse_spec
+from hvf.vision.features import parse_spec, versions
 
 
 @pytest.mark.parametrize("name", presets.METHODS)
@@ -27,6 +27,9 @@ def test_a_method_says_what_it_is_and_fits_any_study(name):
         assert from_dict(type(config), to_dict(config)) == config
         for spec in config.targets.specs:
             parse_spec(spec)
+        views = config.targets.views
+        assert versions(config.targets.specs, views).keys() == set(config.targets.specs)
+        assert (config.targets.view_choice == "confidence") == bool(views)
         if encoders == "given":
             assert config.targets == base.targets
         if encoders == "mini":
@@ -40,7 +43,17 @@ def test_methods_differ():
 
 def test_every_target_has_a_stand_in_of_its_own_kind():
     named = {spec for make in presets.METHODS.values() for spec in make().specs}
+    named |= {made.text for made in (make() for make in presets.METHODS.values()) if made.text}
     assert named <= set(presets.STAND_INS)
+
+
+def test_what_the_papers_add_to_the_loop_is_set():
+    ubp, neurobridge, atm = (presets.method(name, presets.mini()) for name in ("ubp", "neurobridge", "atm"))
+    assert ubp.targets.views == ("fovea45", "fovea51", "fovea57")
+    assert neurobridge.brain.input_smooth == 0.3
+    assert (atm.targets.text, atm.align.text_weight) == ("text:ViT-H-14/laion2b_s32b_b79k", 0.01)
+    plain = presets.method("atm", presets.mini(), "given")
+    assert (plain.targets.text, plain.align.text_weight) == (None, 0.0)
 
 
 def test_unknown_names_are_refused_with_the_nearest():

@@ -7,19 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from hvf import retrieval
-from hvf.alignment.inputs import centred, check_inputs, image_rows, move, new_brain, standard, standardised, visual
+from hvf.alignment.inputs import (
+    augmented,
+    centred,
+    check_inputs,
+    image_rows,
+    move,
+    new_brain,
+    standard,
+    visual,
+)
+from hvf.alignment.rows import Rows, split
 from hvf.alignment.trained import Alignment, Recording
-from hvf.config import Config, HvfError
-from hvf.data.trials import Trials, concept_split
-from hvf.models.fusion import FUSIONS, HVF, Fusion
+from hvf.alignment.views import Captions, Views
+from hvf.config import AlignConfig, Config, HvfError
+from hvf.data.trials import Trials
+from hvf.models.fusion import FUSIONS, HVF, Fusion, Gated
 from hvf.runs import track
 
 MAX_LOG_SCALE = math.log(100)  # 1/τ ≤ 100, as CLIP clamps it; the official code does not
@@ -27,17 +42,24 @@ PENALTIES = tuple(10.0**e for e in range(7))  # ridge, for standardised trials
 RESIDENT_BYTES = 2**31  # trials that take more, as float32, are not held in memory but read batch by batch
 
 
-def info_nce(z_b_ND: Tensor, z_f_ND: Tensor, log_scale: Tensor | float, image_N: Tensor | None = None) -> Tensor:
+def info_nce(
+    z_b_ND: Tensor, z_f_ND: Tensor, log_scale: Tensor | float, image_N: Tensor | None = None, loss: str = "both"
+) -> Tensor:
     """Symmetric InfoNCE: cross-entropy of cosine · exp(log_scale) over rows and over columns, averaged. A scalar.
 
-    Where trials of one image share a batch, `image_N` numbers the images: such pairs are not contrasted.
+    Where trials of one image share a batch, `image_N` numbers the images: such pairs are not contrasted. `loss`
+    "brain-to-image" is the rows' part alone (each trial among the images), "image-to-brain" the columns'.
     """
     scale = torch.as_tensor(log_scale).exp()
     logits_NN = scale * functional.normalize(z_b_ND, dim=1) @ functional.normalize(z_f_ND, dim=1).T
     own_N = torch.arange(len(logits_NN), device=logits_NN.device)
     if image_N is not None:
-        twin_NN = (image_N[:, None] == image_N[None, :]).fill_diagonal_(False)
+        twin_NN = (image_N[:, None] == image_N[None, :]) & (own_N[:, None] != own_N[None, :])
         logits_NN = logits_NN.masked_fill(twin_NN, -torch.inf)
+    if loss == "brain-to-image":
+        return functional.cross_entropy(logits_NN, own_N)
+    if loss == "image-to-brain":
+        return functional.cross_entropy(logits_NN.T, own_N)
     return (functional.cross_entropy(logits_NN, own_N) + functional.cross_entropy(logits_NN.T, own_N)) / 2
 
 
@@ -60,59 +82,86 @@ def fit(
     `config.align.mode` "retrieval" trains the brain encoder and a new HVF over `features` together; "reconstruction"
     trains the brain encoder against `hvf`, the prior's, frozen and in eval mode, on features as they are. A share of
     the concepts is kept from training; the epoch that finds those images best (mean reciprocal rank among them) is the
-    one returned. The same seed gives the same numbers. `images_digest` names the training images (`ImageSet.digest`;
+    one returned. The same seed gives the same numbers. `config.targets` may name views of the training images, of which
+    a step sees one instead of the image (`Views`), and a text encoder, whose features of the images' captions then are
+    among `features`, and take part in the loss. `images_digest` names the training images (`ImageSet.digest`;
     by default a hash of the trials' image ids) and goes into the checkpoint.
 
     Raises HvfError if trials and images do not pair, values are not finite, or `hvf` is missing, unwanted or of another
     width.
     """
-    study_train = study_train.in_memory(RESIDENT_BYTES)
-    same_N = np.unique(study_train.image_ids, return_inverse=True)[1] if image_N is None else np.asarray(image_N)
-    image_N = image_rows(study_train, concepts, image_N)
-    check_inputs(study_train, features, config, concepts, hvf)
-    concept_N = np.asarray(concepts, dtype=str)[image_N].tolist()
-    train_N, val_N = concept_split(concept_N, config.align.validation_fraction, config.align.seed, at_least=2)
-    specs = tuple(config.targets.specs) if hvf is None else hvf.specs
-    normalisation = {"x": standard(study_train.select(train_N), device)}
-    if hvf is None:  # the prior's HVF was trained on raw features; to a new one all encoders should be equals
-        normalisation |= {spec: centred(features[spec], np.unique(image_N[train_N]), device) for spec in specs}
-    x_NCT = _Rows(study_train, normalisation["x"])
-    seen = visual(features, specs, {}, device)  # standardised as they are used: on the CPU this is no copy of them
-    device = x_NCT.device
-    with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
-        torch.manual_seed(config.align.seed)
-        brain = new_brain(config, _width(config, seen, hvf), *x_NCT.shape[1:]).to(device)
-        fusion = _new_fusion(seen, config) if hvf is None else hvf.eval()
-        move(fusion, device)
-        training = _Training(
-            brain, fusion, hvf is None, config, x_NCT, seen, normalisation, image_N, same_N, train_N, val_N
+    with seeded(config.align.seed, device):
+        training = prepare(
+            study_train, features, config, concepts, hvf, device, image_N=image_N, images_digest=images_digest
         )
         if config.brain.encoder == "ridge":
             training.solve()
         else:
             for epoch in track(range(config.align.epochs), "training the brain encoder"):
                 training.run(epoch)
-    log_scale, history = training.finish()
+    return training.finish()
+
+
+@contextmanager
+def seeded(seed: int, device: str | torch.device) -> Iterator[None]:
+    """torch's global generators start from `seed` within, and go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def prepare(
+    study_train: Trials,
+    features: Mapping[str, np.ndarray],
+    config: Config,
+    concepts: Sequence[str],
+    hvf: HVF | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    image_N: Sequence[int] | np.ndarray | None = None,
+    images_digest: str | None = None,
+) -> _Training:
+    """All that `fit` does before the first step, with its arguments; weights are drawn from the global generator."""
     digest = images_digest or hashlib.sha256("\n".join(study_train.image_ids).encode()).hexdigest()
-    return Alignment(brain, fusion, log_scale, history, normalisation, Recording.of(study_train, digest), config)
+    same_N = np.unique(study_train.image_ids, return_inverse=True)[1] if image_N is None else np.asarray(image_N)
+    image_N = image_rows(study_train, concepts, image_N)
+    resident = 4 * math.prod(study_train.shape) <= RESIDENT_BYTES
+    if resident:  # a copy, read once, that is standardised in its place
+        study_train = replace(study_train, x_NCT=study_train.batch(slice(None)))
+    check_inputs(study_train, features, config, concepts, hvf)
+    train_N, val_N = split(study_train, config, concepts, image_N)
+    specs = tuple(config.targets.specs) if hvf is None else hvf.specs
+    normalisation = {"x": standard(study_train.select(train_N), device)}
+    if hvf is None:  # the prior's HVF was trained on raw features; to a new one all encoders should be equals
+        normalisation |= {spec: centred(features[spec], np.unique(image_N[train_N]), device) for spec in specs}
+    recording = Recording.of(study_train, digest)
+    x_NCT = Rows(study_train, normalisation["x"], resident)
+    seen = visual(features, specs, {}, device)  # standardised as they are used: on the CPU this is no copy of them
+    brain = new_brain(config, _width(config, seen, hvf), *x_NCT.shape[1:]).to(x_NCT.device)
+    fusion = _new_fusion(seen, config) if hvf is None else hvf.eval()
+    move(fusion, x_NCT.device)
+    training = _Training(
+        brain, fusion, hvf is None, config, x_NCT, seen, normalisation, recording, image_N, same_N, train_N, val_N
+    )
+    if config.targets.views:
+        training.views = Views(config, features, len(study_train), x_NCT.device)
+    if config.targets.text:
+        training.captions = Captions(features[config.targets.text], np.unique(image_N[train_N]), x_NCT.device)
+        training.captions.check(brain.width)
+    return training
 
 
-class _Rows:
-    """Standardised trials, by row: kept on the device where they fit, else read anew for each batch."""
-
-    def __init__(self, trials: Trials, statistics: tuple[Tensor, Tensor]) -> None:
-        self.trials, self.statistics, self.shape = trials, statistics, trials.shape
-        self.device = statistics[0].device
-        self.kept_NCT = None
-        if 4 * math.prod(self.shape) <= RESIDENT_BYTES:
-            self.kept_NCT = torch.empty(self.shape, device=self.device)
-            for rows, x_NCT in trials.batches():
-                self.kept_NCT[rows] = standardised(x_NCT, statistics, self.device)
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        if self.kept_NCT is not None:
-            return self.kept_NCT[rows]
-        return standardised(self.trials.batch(rows.cpu().numpy()), self.statistics, self.device)
+def adamw(
+    parameters: Sequence[Tensor], align: AlignConfig, batches: int, stacked: bool = False
+) -> tuple[AdamW, CosineAnnealingLR]:
+    """The optimiser, and its rate's schedule over all steps; `stacked`: of parameters of several runs, (R, ...)."""
+    ranks = [p.ndim - stacked for p in parameters]
+    # Decay is for matrices: it would pull gains to 0 and τ to 1.
+    matrices = [p for p, rank in zip(parameters, ranks, strict=True) if rank > 1]
+    others = [p for p, rank in zip(parameters, ranks, strict=True) if rank <= 1]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    optimizer = AdamW(groups, align.learning_rate, align.betas, weight_decay=align.weight_decay, fused=True)
+    return optimizer, CosineAnnealingLR(optimizer, batches * align.epochs)
 
 
 class _Training:
@@ -124,9 +173,10 @@ class _Training:
         fusion,
         fusion_learns: bool,
         config: Config,
-        x_NCT: _Rows,
+        x_NCT: Rows,
         seen: Mapping[str, Tensor],
-        standard: Mapping[str, tuple[Tensor, Tensor]],
+        normalisation: dict[str, tuple[Tensor, Tensor]],
+        recording: Recording,
         image_N: np.ndarray,
         same_N: np.ndarray,
         train_N: np.ndarray,
@@ -138,20 +188,16 @@ class _Training:
         rows = (train_N, val_N, image_N, image_N[val_N[first]])
         self.train_N, self.val_N, self.image_N, self.gallery = (torch.as_tensor(r, device=device) for r in rows)
         self.same_N = torch.as_tensor(same_N, device=device) if len(np.unique(same_N)) < len(same_N) else None
-        self.x_NCT, self.seen, self.standard = x_NCT, seen, standard
-        with torch.no_grad():
-            self.frozen_z_f_MD = None if fusion_learns else fusion(seen)
+        self.x_NCT, self.seen, self.normalisation, self.recording = x_NCT, seen, normalisation, recording
+        self.frozen_z_f_MD = None if fusion_learns else _fused_once(fusion, seen)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
         self.learners = [brain, fusion] if fusion_learns else [brain]
-        self.parameters = [p for module in self.learners for p in module.parameters()] + [self.log_scale]
+        self.parameters = [p for module in self.learners for p in module.parameters()]
+        self.parameters += [self.log_scale] if align.learn_temperature else []
+        self.views: Views | None = None
+        self.captions: Captions | None = None
         self.batches = math.ceil(len(train_N) / align.batch_size)
-        matrices = [p for p in self.parameters if p.ndim > 1]  # decay would pull gains to 0 and τ to 1
-        others = [p for p in self.parameters if p.ndim <= 1]
-        groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            groups, align.learning_rate, align.betas, weight_decay=align.weight_decay, fused=device.type == "cuda"
-        )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.batches * align.epochs)
+        self.optimizer, self.schedule = adamw(self.parameters, align, self.batches)
         self.history: list[dict] = []
         self.kept: list[dict[str, Tensor]] = []
 
@@ -159,10 +205,19 @@ class _Training:
         """One pass over the training rows in a new order, then a look at the validation rows."""
         self.brain.train()
         self.fusion.train(self.fusion_learns)
-        order_N = self.train_N[torch.randperm(len(self.train_N)).to(self.train_N.device)]
-        # Parts of equal size: a short last batch would have fewer negatives, hence another loss.
-        losses = [self.step(rows) for rows in order_N.tensor_split(self.batches)]
-        loss, rate = float(torch.stack(losses).mean()), self.config.align.learning_rate
+        losses = [self.step(rows) for rows in self.order()]
+        if isinstance(self.fusion, Gated):
+            self.fusion.weigh(self.validation_losses())
+        self.judge(epoch, float(torch.stack(losses).mean()))
+
+    def order(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """The rows of an epoch's batches, of equal size: a short one would have fewer negatives, hence another loss."""
+        order_N = torch.randperm(len(self.train_N), generator=generator).to(self.train_N.device)
+        return self.train_N[order_N].tensor_split(self.batches)
+
+    def judge(self, epoch: int, loss: float) -> None:
+        """Look at the validation rows after an epoch, and keep the weights if these were never found better."""
+        rate = self.config.align.learning_rate
         if not math.isfinite(loss):
             raise HvfError(f"the loss is not finite after epoch {epoch}: lower align.learning_rate, {rate}")
         entry = {"epoch": epoch, "loss": loss, **self.validate(), "best": False}
@@ -205,35 +260,75 @@ class _Training:
         self.kept_log_scale = self.log_scale.item()
 
     def step(self, rows: Tensor) -> Tensor:
-        x_NCT, noise = self.x_NCT[rows], self.config.brain.input_noise
-        if noise:
-            x_NCT = x_NCT + noise * torch.randn_like(x_NCT)
+        align, image_N = self.config.align, self.image_N[rows]
+        z_b_ND = self.brain(augmented(self.x_NCT[rows], self.config.brain))
+        targets = self.targets(image_N, None if self.views is None else self.views.gather(rows, image_N))
         same_N = None if self.same_N is None else self.same_N[rows]
-        loss = info_nce(self.brain(x_NCT), self.images(self.image_N[rows]), self.log_scale, same_N)
+        loss = self.contrast(z_b_ND, targets, same_N)
+        if self.captions is not None:
+            z_t_ND, same_N = self.captions.z_MD[image_N], self.captions.same_M[image_N]
+            in_words = info_nce(z_b_ND, z_t_ND, self.log_scale, same_N, align.loss)
+            loss = (1 - align.text_weight) * loss + align.text_weight * in_words
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, self.config.align.clip_norm)
+        nn.utils.clip_grad_norm_(self.parameters, align.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        with torch.no_grad():
-            self.log_scale.clamp_(max=MAX_LOG_SCALE)
+        if align.learn_temperature:
+            with torch.no_grad():
+                self.log_scale.clamp_(max=MAX_LOG_SCALE)
+        if self.views is not None and self.views.by_confidence:
+            self.views.look(rows, z_b_ND, sum((w * z for w, z in targets), start=torch.zeros(())))
         return loss.detach()
+
+    def targets(self, image_N: Tensor, gathered: dict[str, Tensor] | None = None) -> list[tuple[Tensor, Tensor]]:
+        """[(weight, z (N, D))] that z_b of these images is contrasted with; `gathered` are their features, if known."""
+        if self.frozen_z_f_MD is not None:
+            return [(torch.ones(()), self.frozen_z_f_MD.index_select(0, image_N))]
+        gathered = self.features(image_N) if gathered is None else gathered
+        return self.fusion.targets(self.standardised(gathered))
+
+    def contrast(self, z_b_ND: Tensor, targets: list[tuple[Tensor, Tensor]], same_N: Tensor | None) -> Tensor:
+        """The weighted sum of InfoNCE with every target."""
+        parts = [w * info_nce(z_b_ND, z, self.log_scale, same_N, self.config.align.loss) for w, z in targets]
+        return torch.stack(parts).sum()
+
+    @torch.no_grad()
+    def validation_losses(self) -> Tensor:
+        """The contrastive loss of each of a fusion's targets on the validation rows, (K,)."""
+        self.brain.eval()
+        self.fusion.eval()
+        parts = self.val_N.tensor_split(math.ceil(len(self.val_N) / self.config.align.batch_size))
+        losses = []
+        for rows in parts:
+            z_b_ND, image_N = self.brain(self.x_NCT[rows]), self.image_N[rows]
+            same_N = None if self.same_N is None else self.same_N[rows]
+            targets = self.targets(image_N)
+            losses.append(torch.stack([info_nce(z_b_ND, z, self.log_scale, same_N) for _, z in targets]))
+        return torch.stack(losses).mean(0)
 
     def images(self, image_N: Tensor) -> Tensor:
         """z_f (N, D) of these images."""
         if self.frozen_z_f_MD is not None:
-            return self.frozen_z_f_MD[image_N]
-        gathered = {spec: x_Md[image_N] for spec, x_Md in self.seen.items()}
-        for spec in gathered.keys() & self.standard.keys():
-            mean, sd = self.standard[spec]
-            gathered[spec] = (gathered[spec] - mean) / sd
-        return self.fusion(gathered)
+            return self.frozen_z_f_MD.index_select(0, image_N)
+        return self.fusion(self.standardised(self.features(image_N)))
+
+    def features(self, image_N: Tensor) -> dict[str, Tensor]:
+        """{spec: (N, d)} of these images, as they are."""
+        return {spec: x_Md.index_select(0, image_N) for spec, x_Md in self.seen.items()}
+
+    def standardised(self, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Features (N, d) in their own place, as a fusion that learns takes them."""
+        for spec, x_Nd in gathered.items():
+            mean, sd = self.normalisation[spec]
+            x_Nd.sub_(mean).div_(sd)
+        return gathered
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
+        """How well the validation images are found among themselves."""
         self.brain.eval()
         self.fusion.eval()
-        """How well the validation images are found among themselves."""
         parts = self.val_N.split(self.config.align.batch_size)
         z_b_ND = torch.cat([self.brain(self.x_NCT[rows]) for rows in parts])
         ranks_N = retrieval.ranks(retrieval.similarity(z_b_ND, self.images(self.gallery)), self.target_N)
@@ -244,10 +339,19 @@ class _Training:
             "temperature": math.exp(-self.log_scale.item()),
         }
 
-    def finish(self) -> tuple[float, list[dict]]:
+    def finish(self) -> Alignment:
+        """The best epoch's weights, and all that belongs to them."""
         for module, state in zip(self.learners, self.kept, strict=True):
             module.load_state_dict(state)
-        return self.kept_log_scale, self.history
+        told = self.history, self.normalisation, self.recording, self.config
+        return Alignment(self.brain, self.fusion, self.kept_log_scale, *told)
+
+
+@torch.no_grad()
+def _fused_once(fusion: Fusion, seen: Mapping[str, Tensor], batch: int = 1024) -> Tensor:
+    """z_f (M, D) of all images, some at a time: a fusion's hidden layer is wider than what it gives."""
+    parts = zip(*(x_Md.split(batch) for x_Md in seen.values()), strict=True)
+    return torch.cat([fusion(dict(zip(seen, part, strict=True))) for part in parts])
 
 
 def _width(config: Config, seen: Mapping[str, Tensor], hvf: Fusion | None) -> int:

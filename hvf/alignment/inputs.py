@@ -12,11 +12,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from hvf.config import Config, HvfError
+from hvf.config import BrainConfig, Config, HvfError
 from hvf.data.trials import Trials
 from hvf.models.brain import BrainEncoder, build_brain
 from hvf.models.fusion import HVF
+from hvf.vision.features import versions
+
+SMOOTHED = 5  # samples that a smoothed channel is averaged over, as NeuroBridge does
 
 
 def new_brain(config: Config, width: int, n_chans: int, n_times: int) -> BrainEncoder:
@@ -68,6 +72,20 @@ def standardised(x: np.ndarray, statistics: tuple[Tensor, Tensor], device) -> Te
     return (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device) - mean).div_(sd)
 
 
+def augmented(x_NCT: Tensor, brain: BrainConfig) -> Tensor:
+    """Standardised trials (N, C, T) as a training step sees them: some channels smoothed, noise added.
+
+    Smoothing is a moving average over SMOOTHED samples, fewer at the ends (NeuroBridge, feroooooo/NeuroBridge).
+    """
+    if brain.input_smooth:
+        smooth_NCT = functional.avg_pool1d(x_NCT, SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)
+        chosen_NC1 = torch.rand((*x_NCT.shape[:2], 1), device=x_NCT.device) < brain.input_smooth
+        x_NCT = torch.where(chosen_NC1, smooth_NCT, x_NCT)
+    if brain.input_noise:
+        x_NCT = x_NCT + brain.input_noise * torch.randn_like(x_NCT)
+    return x_NCT
+
+
 def visual(features: Mapping[str, np.ndarray], specs: Sequence[str], normalisation, device) -> dict[str, Tensor]:
     missing = [spec for spec in specs if spec not in features]
     if missing:
@@ -96,6 +114,13 @@ def image_rows(trials: Trials, concepts: Sequence[str], image_N: Sequence[int] |
     return image_N
 
 
+def needed(config: Config) -> list[str]:
+    """All that features must be given of: encoders, their views, the captions' encoder."""
+    targets = config.targets
+    views = [view for group in versions(targets.specs, targets.views).values() for view in group]
+    return [*targets.specs, *views, *([targets.text] if targets.text else [])]
+
+
 def check_inputs(trials: Trials, features, config: Config, concepts: Sequence[str], hvf: HVF | None) -> None:
     if (config.align.mode == "reconstruction") != (hvf is not None):
         need = "needs the prior's frozen HVF" if hvf is None else "trains its own HVF and takes none"
@@ -104,7 +129,7 @@ def check_inputs(trials: Trials, features, config: Config, concepts: Sequence[st
         raise HvfError(f"ridge learns no fusion: set fusion.kind to 'concatenated', not {config.fusion.kind!r}")
     if hvf is not None and hvf.config["width"] != config.brain.width:
         raise HvfError(f"the prior's embedding is {hvf.config['width']} wide, brain.width is {config.brain.width}")
-    for spec in config.targets.specs if hvf is None else hvf.specs:
+    for spec in needed(config) if hvf is None else hvf.specs:
         if spec not in features:
             raise HvfError(f"no features of {spec} were given: compute them with hvf embed --targets {spec}")
         if len(features[spec]) != len(concepts):

@@ -21,7 +21,10 @@ from hvf.runs import cache_dir
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One subject's data: averaged trials, row i answering image i of the set beside them."""
+    """One subject's data: averaged trials, row i answering image i of the set beside them, each marked with its split.
+
+    The mark goes where the trials go: what trains refuses those of the test (`hvf.alignment.fit`).
+    """
 
     name: str
     train: Trials
@@ -30,6 +33,11 @@ class Study:
     test_images: ImageSet
     simulated: bool
     note: str
+
+
+def _parted(trials: Trials, split: str) -> Trials:
+    """The same trials, marked as "train" or "test"."""
+    return trials._but(splits=[split] * len(trials))
 
 
 def open_study(data: DataConfig) -> Study:
@@ -57,6 +65,7 @@ def _simulated_study(data: DataConfig) -> Study:
         f"{len(train_images)} training images of {data.train_concepts} concepts x {data.train_repeats} repeats, "
         f"{len(test_images)} test images of other concepts x {data.test_repeats} repeats"
     )
+    train, test = _parted(train, "train"), _parted(test, "test")
     return Study(data.study, train, test, train_images, test_images, simulated=True, note=note)
 
 
@@ -91,7 +100,7 @@ def _files_study(data: DataConfig) -> Study:
     if data.ch_names is not None:
         trials = trials.pick(data.ch_names)
     train_index, test_index = held_out(_groups(images), data.test_images, data.split_seed)
-    train, test = trials.select(train_index), trials.select(test_index)
+    train, test = _parted(trials.select(train_index), "train"), _parted(trials.select(test_index), "test")
     train.check()
     concepts = len(set(images.concepts))
     note = (
@@ -141,7 +150,7 @@ def _prepared_study(data: DataConfig, path: Path) -> Study:
     train_images, test_images = shown.subset(train_index), shown.subset(test_index)
     _check_apart(train_images, test_images, path)
     train, test = (
-        (trials if trials.splits is None else trials.split(part)).aligned_to(part_images)
+        _parted((trials if trials.splits is None else trials.split(part)).aligned_to(part_images), part)
         for part, part_images in (("train", train_images), ("test", test_images))
     )
     recipe = (trials.history or {}).get("recipe")

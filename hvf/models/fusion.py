@@ -79,6 +79,10 @@ class Fusion(ModelMixin, ConfigMixin):
         """D."""
         return self.config["width"]
 
+    def targets(self, features: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """[(weight, z (N, D))], what a brain's embedding is contrasted with: z_f alone, unless a kind says more."""
+        return [(torch.ones(()), self(features))]
+
     def parts(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Each encoder's features (N, d_k), in order; features of other encoders are ignored.
 
@@ -128,28 +132,38 @@ class HVF(Linear):
 
 
 class Gated(Linear):
-    """z_f = Σ_k g_k LayerNorm(z_v^(k) W^(k) + b^(k)), g = softmax(γ a): a gate learns which layer counts.
+    """z_f = Σ_k g_k z_k, z_k = LayerNorm(z_v^(k) W^(k) + b^(k)): a gate finds which layer counts.
 
-    AdamW moves a parameter by at most about the learning rate per step, so that the gate would hardly open in the few
-    hundred steps of a training: γ makes it as quick as the rest is slow.
+    The brain is contrasted with each z_k by itself, weighed by g_k (`targets`), so that the z_k do not complete each
+    other. After each epoch the gate hears the loss of each on validation images (`weigh`): g ∝ exp(-η Σ loss), the
+    Hedge algorithm (Freund and Schapire, 1997). Learnt from the training loss, of the sum, it ended at the last layer:
+    the easiest to fit, and not the best to find images by (docs/LOG.md).
     """
 
-    GAIN = 50.0
+    ETA = 0.5
 
     def build(self) -> None:
         super().build()
-        self.openness = nn.Parameter(torch.zeros(len(self.config["dims"])))
+        self.register_buffer("regret_K", torch.zeros(len(self.config["dims"])))
 
     @property
     def gate(self) -> Tensor:
         """g (K,), positive, of sum 1, in the order of ``specs``."""
-        return (self.GAIN * self.openness).softmax(0)
+        return (-self.ETA * self.regret_K).softmax(0)
+
+    def targets(self, features: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """[(g_k, z_k (N, D))]."""
+        pairs = zip(self.projections, self.parts(features), strict=True)
+        normed = [functional.layer_norm(projection(x_Nd), (self.width,)) for projection, x_Nd in pairs]
+        return list(zip(self.gate, normed, strict=True))
+
+    def weigh(self, losses_K: Tensor) -> None:
+        """Hear what each z_k's contrastive loss on validation images is."""
+        self.regret_K += losses_K.detach()
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """{spec: (N, d_k)} -> z_f (N, D), not L2-normalised."""
-        pairs = zip(self.projections, self.parts(features), strict=True)
-        z_KND = torch.stack([functional.layer_norm(projection(x), (self.width,)) for projection, x in pairs])
-        return torch.einsum("k,knd->nd", self.gate, z_KND)
+        return sum((weight * z_ND for weight, z_ND in self.targets(features)), start=torch.zeros(()))
 
 
 class Concatenated(Fusion):

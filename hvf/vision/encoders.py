@@ -1,4 +1,4 @@
-"""The kinds of frozen encoder: open_clip image towers, VAE latents, torchvision networks; others in libraries.py.
+"""The kinds of frozen encoder: open_clip towers, gLocal, VAE latents, torchvision networks; others in libraries.py.
 
 Each finds its weights locally (a path, the package data, or the Hugging Face cache; nothing is downloaded) and makes a
 Tower of them.
@@ -6,7 +6,10 @@ Tower of them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from torch import nn
 
 from hvf.config import HvfError, did_you_mean
 from hvf.vision import libraries
-from hvf.vision.features import FeatureSpec
+from hvf.vision.features import Encoder, FeatureSpec, parse_spec
 from hvf.vision.frozen import FrozenEncoder, Tower, cached_from_hub, nearest, read_state, reading, resized
 from hvf.vision.views import viewed
 
@@ -29,16 +32,61 @@ VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 CAFFE_SIZE, CAFFE_MEAN_BGR = 227, (104.0, 117.0, 123.0)
 
 
-def build(spec: FeatureSpec, device: str | torch.device) -> FrozenEncoder:
+def build(spec: FeatureSpec, device: str | torch.device) -> Encoder:
     """Load the encoder of a parsed spec. Raises HvfError for missing, unreadable or mismatched weights, naming them."""
-    towers = {"openclip": _openclip, "vae": _vae, "torchvision": _torchvision}
+    towers = {"openclip": _openclip, "vae": _vae, "torchvision": _torchvision, "glocal": _glocal}
     towers |= {"timm": libraries.timm_tower, "transformers": libraries.transformers_tower}
     tower = (towers | {"dreamsim": libraries.dreamsim_tower})[spec.kind](spec)
-    if spec.view:
-        sharp, view = tower.prepare, spec.view
-        recipe = f"{tower.recipe} view {view}"
-        tower = replace(tower, prepare=lambda images: sharp(viewed(images, view)), recipe=recipe)
-    return FrozenEncoder(spec, tower, device)
+    if not spec.view:
+        return FrozenEncoder(spec, tower, device)
+    encoders = [FrozenEncoder(spec, _seen_as(tower, view), device) for view in spec.view.split("+")]
+    return encoders[0] if len(encoders) == 1 else Averaged(encoders)
+
+
+class Averaged:
+    """An Encoder: the mean of what several views of one image give."""
+
+    def __init__(self, encoders: Sequence[FrozenEncoder]) -> None:
+        self._encoders, self.dim = encoders, encoders[0].dim
+        hashes = " ".join(encoder.weights_hash for encoder in encoders)
+        self.weights_hash = hashlib.sha256(hashes.encode()).hexdigest()[:16]
+
+    def __call__(self, images_N3HW: torch.Tensor) -> torch.Tensor:
+        """Features (N, D) float32 of RGB images (N, 3, H, W), floats in 0..1."""
+        return torch.stack([encoder(images_N3HW) for encoder in self._encoders]).mean(0)
+
+    def together(self, images_N3HW: torch.Tensor, specs: Sequence[FeatureSpec]) -> list[torch.Tensor]:
+        """The same for several specs that differ in layer and pool alone."""
+        views = [encoder.together(images_N3HW, specs) for encoder in self._encoders]
+        return [torch.stack(list(of_spec)).mean(0) for of_spec in zip(*views, strict=True)]
+
+
+def _seen_as(tower: Tower, view: str) -> Tower:
+    prepare = tower.prepare
+    return replace(tower, prepare=lambda x: prepare(viewed(x, view)), recipe=f"{tower.recipe} view {view}")
+
+
+def _glocal(spec: FeatureSpec) -> Tower:
+    """CLIP's image projection x, as (x - mean) / std · W (+ b). Source: LukasMut/gLocal, GlocalTransform."""
+    weights = "" if spec.name.startswith("mini-") else "/openai"
+    clip = _openclip(parse_spec(f"openclip:{spec.name}{weights}"))
+    path = Path(spec.weights or "").expanduser()
+    if not path.is_file():
+        raise HvfError(f"{spec}: there is no file {path}; gLocal's transforms are in the repository LukasMut/gLocal")
+    with reading(path, "a gLocal transform (weights, mean, std)"):
+        state = {name: tensor.float() for name, tensor in read_state(path).items()}
+        matrix_DD, mean, sd = state["weights"], state["mean"], state["std"]
+        bias = state.get("bias", torch.zeros(()))
+    run = clip.run
+
+    def aligned(x: torch.Tensor) -> torch.Tensor:
+        out_ND = run(x)
+        if out_ND.shape[1] != len(matrix_DD):
+            raise HvfError(f"{path} transforms {len(matrix_DD)} features; {spec.name} gives {out_ND.shape[1]}")
+        return (out_ND - mean.to(x.device)) / sd.to(x.device) @ matrix_DD.to(x.device) + bias.to(x.device)
+
+    transform = {f"glocal.{name}": tensor for name, tensor in state.items()}
+    return replace(clip, run=aligned, state={**clip.state, **transform}, recipe=f"{clip.recipe} glocal")
 
 
 def load_vae(spec: FeatureSpec) -> nn.Module:
@@ -130,20 +178,43 @@ def _taesd(encoder_file: Path) -> nn.Module:
     return vae.eval()
 
 
-def _openclip(spec: FeatureSpec) -> Tower:
+def clip_model(spec: FeatureSpec) -> nn.Module:
+    """The whole open_clip model, in eval mode."""
     import open_clip
-    from open_clip.model import get_model_preprocess_cfg
 
     folder = _clip_folder(spec)
     if folder:
         with reading(folder, "an open_clip model"):
-            model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
-    else:
-        path, settings = _clip_weights(spec)
-        with reading(path, f"open_clip {spec.name} weights"):
-            model = open_clip.create_model(spec.name, pretrained=str(path), require_pretrained=True, **settings)
+            return open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
+    path, settings = _clip_weights(spec)
+    with reading(path, f"open_clip {spec.name} weights"):
+        return open_clip.create_model(spec.name, pretrained=str(path), require_pretrained=True, **settings).eval()
+
+
+def clip_tokenizer(spec: FeatureSpec) -> Callable[[list[str]], torch.Tensor]:
+    """Lines of text -> token ids (N, length), as the model of that name reads them."""
+    import open_clip
+    from transformers import AutoTokenizer
+
+    folder = _clip_folder(spec)
+    if not folder:
+        return open_clip.get_tokenizer(spec.name)
+    with reading(folder / CLIP_CONFIG, "an open_clip model with a text side"):
+        text = json.loads((folder / CLIP_CONFIG).read_text())["model_cfg"]["text_cfg"]
+        length = text["context_length"]
+        if "hf_tokenizer_name" not in text:
+            return open_clip.SimpleTokenizer(context_length=length)
+        words = AutoTokenizer.from_pretrained((folder / text["hf_tokenizer_name"]).resolve(), local_files_only=True)
+    told: dict[str, Any] = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+    return lambda lines: words(lines, **told).input_ids
+
+
+def _openclip(spec: FeatureSpec) -> Tower:
+    from open_clip.model import get_model_preprocess_cfg
+
+    model: Any = clip_model(spec)
     visual: Any = model.visual
-    config = get_model_preprocess_cfg(model.eval())
+    config = get_model_preprocess_cfg(model)
     size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"], config["size"])
     mean, std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     interpolation = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"

@@ -17,14 +17,18 @@ Grammar: ``KIND:NAME[/WEIGHTS][@LAYER][:POOL][~VIEW]``
 ``timm:vit_base_patch16_224/FILE@5:mean``      a timm name and a local file; output of block 5, or of a submodule
 ``transformers:ORG/REPO@27:mean``              a vision model that transformers knows, from the Hub or a folder
 ``dreamsim:synclr_vitb16``                     DreamSim's human-aligned encoders (package dreamsim): one vector
+``glocal:ViT-L-14/FILE.npz``                   OpenAI's CLIP of that name, under gLocal's human-alignment transform
 ``…~fovea51``, ``…~blur9``                     any of these, of images blurred: at the edge (UBP), or everywhere
+``…~blur15+noise25+coarse22+mosaic44``         the mean of an image's features under several views (NeuroBridge)
 =============================================  =====================================================================
 
 A NAME that starts with ``/``, ``./``, ``../`` or ``~`` is a path. ``@`` and ``:`` separate only after the last ``/``:
 folders may carry them, file names may not. POOL: ``cls`` the class token; ``mean`` over positions, class token left
 out; ``flat`` every position, as (channel, row, column); ``gridK`` adaptive average pooling to K by K, then ``flat``;
 ``attn`` the model's own attention pooling of its last layer, where it has one, and so the default there.
-VIEW: Gaussian kernels of K pixels (odd) in an image of 224, as UBP has them (51 unless it is sure or unsure).
+VIEW: ``foveaK``, ``blurK``: Gaussian kernels of K pixels (odd) in an image of 224, as UBP has them (51 unless it is
+sure or unsure); ``noiseK``: Gaussian noise of K of 255 levels; ``coarseK``, ``mosaicK``: K pixels a side, smooth or in
+squares.
 
 Parsing imports neither torch nor a model library.
 """
@@ -33,7 +37,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from hvf.config import HvfError, did_you_mean
@@ -41,9 +45,9 @@ from hvf.config import HvfError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("openclip", "vae", "torchvision", "timm", "transformers", "dreamsim")
+KINDS = ("openclip", "vae", "torchvision", "timm", "transformers", "dreamsim", "glocal")
 POOLS = ("cls", "mean", "flat", "attn", "gridK")
-VIEWS = ("foveaK", "blurK")
+VIEW = r"((fovea|blur)\d*[13579]|(noise|coarse|mosaic)[1-9]\d*)"
 _PATH = re.compile(r"(/|\./|\.\./|~)")
 
 
@@ -117,6 +121,11 @@ def parse_spec(text: str | FeatureSpec) -> FeatureSpec:
     return _checked(spec, text)
 
 
+def versions(specs: Sequence[str], views: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """{spec: the same under each view}; a spec's own view gives way. Raises HvfError for an unknown view."""
+    return {spec: tuple(str(parse_spec(str(replace(parse_spec(spec), view=view)))) for view in views) for spec in specs}
+
+
 def load_encoder(spec: str | FeatureSpec, device: str | torch.device = "cpu") -> Encoder:
     """Load the frozen encoder that a spec names, in eval mode and float32, on a device.
 
@@ -140,10 +149,15 @@ def _checked(spec: FeatureSpec, text: str) -> FeatureSpec:
     pool, layer = spec.pool, spec.layer
     if pool is not None and pool not in POOLS[:4] and not re.fullmatch(r"grid[1-9]\d*", pool):
         raise HvfError(f"feature spec {text!r}: unknown pool {pool!r}{did_you_mean(pool, POOLS)}")
-    if spec.view is not None and not re.fullmatch(r"(fovea|blur)\d*[13579]", spec.view):
-        raise HvfError(f"feature spec {text!r}: unknown view {spec.view!r}; there is foveaK and blurK, K an odd number")
-    if spec.kind == "dreamsim" and (layer or pool):
-        raise HvfError(f"feature spec {text!r}: DreamSim gives one vector; it has no layer and no pool to name")
+    if spec.view is not None and not re.fullmatch(rf"{VIEW}(\+{VIEW})*", spec.view):
+        raise HvfError(
+            f"feature spec {text!r}: unknown view {spec.view!r}; there is foveaK and blurK, K an odd number, noiseK, "
+            "coarseK and mosaicK, and the mean of several, as in blur15+noise25"
+        )
+    if spec.kind in ("dreamsim", "glocal") and (layer or pool):
+        raise HvfError(f"feature spec {text!r}: {spec.kind} gives one vector; it has no layer and no pool to name")
+    if spec.kind == "glocal" and not spec.weights:
+        raise HvfError(f"feature spec {text!r}: name the transform's file, as glocal:{spec.name}/FILE.npz")
     if spec.kind == "vae":
         if layer is not None and not re.fullmatch(r"[1-9]\d*", layer):
             raise HvfError(f"feature spec {text!r}: after '@' a vae takes its input size in pixels, not {layer!r}")

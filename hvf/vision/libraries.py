@@ -14,9 +14,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from hvf.config import HvfError
+from hvf.config import HvfError, did_you_mean
 from hvf.vision.features import FeatureSpec
 from hvf.vision.frozen import Tower, cached_from_hub, nearest, read_state, reading, resized
+
+# What the package `dreamsim` looks for, by type; it would fetch what is missing.
+DREAMSIM = {
+    "ensemble": (
+        *("dino_vitb16_pretrain.pth", "clip_vitb16_pretrain.pth.tar", "open_clip_vitb16_pretrain.pth.tar"),
+        "ensemble_lora",
+    ),
+    "dino_vitb16": ("dino_vitb16_pretrain.pth", "dino_vitb16_single_lora"),
+    "dinov2_vitb14": ("dinov2_vitb14_pretrain.pth", "dinov2_vitb14_single_lora"),
+    "open_clip_vitb32": ("open_clip_vitb32_pretrain.pth.tar", "open_clip_vitb32_single_lora"),
+    "clip_vitb32": ("clip_vitb32_pretrain.pth.tar", "clip_vitb32_single_lora"),
+    "synclr_vitb16": ("synclr_vit_b_16.pth", "synclr_vitb16_single_lora"),
+}
 
 
 def timm_tower(spec: FeatureSpec) -> Tower:
@@ -83,20 +96,27 @@ def transformers_tower(spec: FeatureSpec) -> Tower:
 
 def dreamsim_tower(spec: FeatureSpec) -> Tower:
     """DreamSim's tuned encoders by the package `dreamsim`, weights in its cache folder `models`, or in spec.weights."""
+    if spec.name not in DREAMSIM:
+        raise HvfError(f"{spec}: DreamSim has no {spec.name!r}{did_you_mean(spec.name, DREAMSIM)}")
     if find_spec("dreamsim") is None:
         raise HvfError(f"{spec}: the package dreamsim is not installed: pip install dreamsim")
     from dreamsim import dreamsim  # pyright: ignore[reportMissingImports]  (optional)
 
     folder = Path(spec.weights or "models").expanduser()
-    if not folder.is_dir():
+    missing = [name for name in DREAMSIM[spec.name] if not (folder / name).exists()]
+    if missing:
         raise HvfError(
-            f"{spec}: there is no folder {folder} of DreamSim's weights; name it after a slash, and fill it once with: "
+            f"{spec}: {folder / missing[0]} is missing; name the folder of DreamSim's weights after a slash, made by: "
             f"python -c \"from dreamsim import dreamsim; dreamsim(dreamsim_type='{spec.name}', cache_dir='{folder}')\""
         )
     with reading(folder, f"DreamSim {spec.name}"):
         model: Any = dreamsim(pretrained=True, device="cpu", cache_dir=str(folder), dreamsim_type=spec.name)[0]
+
+    def embed(x: torch.Tensor) -> torch.Tensor:
+        return model.embed(x).reshape(len(x), -1)  # the package squeezes a batch of one
+
     recipe = "dreamsim 224 bicubic"
-    return Tower(model, lambda images: resized(images, (224, 224), "squash"), model.embed, model.state_dict(), recipe)
+    return Tower(model, lambda images: resized(images, (224, 224), "squash"), embed, model.state_dict(), recipe)
 
 
 def _prepared(size: Any, mean: Any, std: Any, interpolation: str, crop: float) -> tuple[Any, str]:

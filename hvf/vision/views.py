@@ -1,10 +1,13 @@
-"""Views: images blurred before a frozen encoder sees them, as the Uncertainty-aware Blur Prior does.
+"""Views: images blurred or coarsened before a frozen encoder sees them.
 
-Widths are in pixels of an image of 224, whatever its own size. Source: HaitaoWuTJU/Uncertainty-aware-Blur-Prior,
-FoveaBlur and UniformBlur, with OpenCV's rule for the deviation that belongs to a kernel's width.
+Widths are in pixels of an image of 224, whatever its own size. Sources: HaitaoWuTJU/Uncertainty-aware-Blur-Prior,
+FoveaBlur and UniformBlur, with OpenCV's rule for the deviation that belongs to a kernel's width; feroooooo/NeuroBridge,
+GaussianBlur (15), GaussianNoise (25), LowResolution (a tenth: 22 pixels a side), Mosaic (blocks of 5: 44 a side).
 """
 
 from __future__ import annotations
+
+import zlib
 
 import torch
 from torch.nn import functional
@@ -16,10 +19,17 @@ SHARPNESS, DECLINE = 0.5, 3.0  # share of the sharp image at the centre; how fas
 
 
 def viewed(images_N3HW: torch.Tensor, view: str) -> torch.Tensor:
-    """Images (N, 3, H, W) in 0..1 as ``foveaK`` or ``blurK`` shows them, (N, 3, 224, 224)."""
-    kind, kernel = view.rstrip("0123456789"), int(view.lstrip("abcdefghijklmnopqrstuvwxyz"))
+    """Images (N, 3, H, W) in 0..1 as a view of `hvf.vision.features` shows them, (N, 3, 224, 224)."""
+    kind, k = view.rstrip("0123456789"), int(view.lstrip("abcdefghijklmnopqrstuvwxyz"))
     images_N3HW = resized(images_N3HW, (SIZE, SIZE))
-    soft_N3HW = gaussian(images_N3HW, kernel)
+    if kind == "noise":
+        return (images_N3HW + k / 255 * _noise(images_N3HW)).clamp(0, 1)
+    if kind == "coarse":
+        return resized(resized(images_N3HW, (k, k), "squash", "bilinear"), (SIZE, SIZE), "squash", "bilinear")
+    if kind == "mosaic":
+        small_N3KK = functional.interpolate(images_N3HW, (k, k), mode="bilinear", align_corners=False)
+        return functional.interpolate(small_N3KK, (SIZE, SIZE), mode="nearest")
+    soft_N3HW = gaussian(images_N3HW, k)
     if kind == "blur":
         return soft_N3HW
     sharp_HW = SHARPNESS * torch.exp(-DECLINE * _eccentricity(SIZE, images_N3HW.device))
@@ -36,6 +46,14 @@ def gaussian(images_N3HW: torch.Tensor, kernel: int) -> torch.Tensor:
     x = functional.pad(images_N3HW, (edge, edge, edge, edge), mode="reflect")
     x = functional.conv2d(x, weights, groups=3)
     return functional.conv2d(x, weights.transpose(2, 3), groups=3)
+
+
+def _noise(images_N3HW: torch.Tensor) -> torch.Tensor:
+    """Standard normal noise that hangs on each image's pixels alone, so that a feature is the same every time."""
+    levels = (images_N3HW * 255).round().to(torch.uint8).cpu().numpy()
+    seeds = [zlib.crc32(image.tobytes()) for image in levels]
+    noise = [torch.randn(images_N3HW.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(noise).to(images_N3HW.device)
 
 
 def _eccentricity(size: int, device: torch.device) -> torch.Tensor:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvf.config import DataConfig, HvfError
+from hvf import alignment
+from hvf.config import Config, DataConfig, HvfError, with_settings
 from hvf.data import simulated
 from hvf.data.study import held_out, open_study, other_subjects, subjects
 from hvf.data.trials import Trials
@@ -111,6 +112,23 @@ def test_files_study_refuses_faults(files, tmp_path):
         open_study(files)
 
 
+def test_every_study_marks_what_may_not_be_trained_on(files):
+    for data in (TINY, files):
+        study = open_study(data)
+        assert set(study.train.splits) == {"train"}
+        assert set(study.test.splits) == {"test"}
+        features = {"a:a": np.random.default_rng(0).normal(size=(len(study.test), 4)).astype(np.float32)}
+        config = with_settings(Config(), {"targets.specs": ("a:a",), "align.epochs": 1})
+        said = f"{len(study.test)} of the trials to be trained on are test trials"
+        with pytest.raises(HvfError, match=said):
+            alignment.fit(study.test, features, config, study.test_images.concepts)
+        both = Trials.concatenate([study.train, study.test])
+        both_features = {"a:a": np.zeros((len(both), 4), np.float32)}
+        concepts = (*study.train_images.concepts, *study.test_images.concepts)
+        with pytest.raises(HvfError, match=said):  # among others, and in another order, too
+            alignment.fit(both.select(np.arange(len(both))[::-1]), both_features, config, concepts)
+
+
 def test_held_out_images_of_single_concepts_are_a_random_draw():
     concepts = tuple(f"c{i}" for i in range(50))
     train, test = held_out(concepts, 10, seed=0)
@@ -212,6 +230,7 @@ def test_prepared_trials_without_split_or_concepts(things, tmp_path):
     data = replace(things, trials=str(tmp_path / "s.npy"))
     study = open_study(data)
     assert len(study.test) == 2
+    assert (set(study.train.splits), set(study.test.splits)) == ({"train"}, {"test"})
     assert {*study.train_images.concepts, *study.test_images.concepts} == set("abcde")
     assert not set(study.train_images.concepts) & set(study.test_images.concepts)
     assert "split 0" in study.note

@@ -1,0 +1,198 @@
+"""Many runs at once: subjects and seeds that share a shape train as one batched model, each a run of its own.
+
+What `fit` does for one run is done for R with one matrix product per layer: `torch.func.vmap` over stacked parameters.
+Each run has its own data, order, temperature, gradient norm and best epoch; AdamW, being elementwise, does not know of
+the others. The gain is a GPU's, on which one run's products are too small to fill it.
+
+Letters: R runs, N trials of a batch, C channels, T samples, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from hvf.alignment.fitting import MAX_LOG_SCALE, _Training, adamw, fit, info_nce, prepare, seeded
+from hvf.alignment.inputs import augmented, new_brain
+from hvf.alignment.rows import split
+from hvf.alignment.trained import Alignment
+from hvf.config import Config, HvfError
+from hvf.data.trials import Trials
+from hvf.models.fusion import HVF
+from hvf.runs import track
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one run is fitted on: the arguments of `fit`, by the same names."""
+
+    study_train: Trials
+    features: Mapping[str, np.ndarray]
+    config: Config
+    concepts: Sequence[str]
+    hvf: HVF | None = None
+    image_N: np.ndarray | None = None
+    images_digest: str | None = None
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What runs must have in common to train together; equal for seeds, and mostly for subjects, of one study."""
+        config, (n, *sizes) = self.config, self.study_train.shape
+        widths = [(spec, *x.shape[1:]) for spec, x in self.features.items()]
+        train_N, _ = split(self.study_train, config, self.concepts, self.image_N)
+        settings = config.brain, config.fusion, config.targets, replace(config.align, seed=0)
+        return settings, n, tuple(sizes), len(train_N), tuple(widths)
+
+
+def groups(materials: Sequence[Material], most: int | None = None) -> list[list[int]]:
+    """Which of the runs can train together: their places, at most `most` in a group (None: however many)."""
+    alike: dict[Any, list[int]] = {}
+    for i, material in enumerate(materials):
+        alike.setdefault(material.shape if most != 1 else i, []).append(i)
+    return [g[i : i + (most or len(g))] for g in alike.values() for i in range(0, len(g), most or len(g))]
+
+
+def obstacle(config: Config) -> str | None:
+    """Why runs of this configuration cannot train together, in words; None if they can."""
+    name, targets = config.brain.encoder, config.targets
+    if name == "ridge":
+        return "ridge is solved, not trained"
+    if targets.views or targets.text:
+        return "views and captions of images are drawn for one run alone"
+    if config.fusion.kind == "gated" and config.align.mode == "retrieval":
+        return "a gate hears of each run's validation images between epochs"
+    with torch.device("meta"):
+        brain = new_brain(config, config.brain.width, 64, 256)  # of whatever shape
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in brain.modules()):
+        return f"encoder {name} has batch normalisation, whose running statistics are no parameters"
+    return None
+
+
+def fit_together(materials: Sequence[Material], device: str | torch.device = "cpu") -> list[Alignment]:
+    """Fit all runs at once; each comes out as `fit` alone gives it, within rounding, without dropout and input noise.
+
+    With them it is another draw: the runs share the generator from which they are drawn (first run's seed).
+
+    Raises HvfError as `fit` does, and, naming why, if the runs cannot train together.
+    """
+    if len(materials) < 2:
+        return [fit(**vars(m), device=device) for m in materials]
+    first = materials[0]
+    shape = first.shape
+    for material in materials:
+        why = obstacle(material.config)
+        if why is None and material.shape != shape:
+            why = "they differ in more than subject and seed (settings, rows, channels, samples or features)"
+        if why:
+            raise HvfError(f"runs cannot train together: {why}; train them one after another")
+    runs, generators = [], []
+    for m in materials:
+        with seeded(m.config.align.seed, device):
+            runs.append(prepare(**vars(m), device=device))
+            generators.append(torch.Generator().set_state(torch.get_rng_state()))  # orders go on as `fit`'s do
+    with seeded(first.config.align.seed, device):
+        together = Together(runs)
+        for epoch in track(range(first.config.align.epochs), f"training {len(runs)} brain encoders at once"):
+            together.run(epoch, generators)
+    return together.finish()
+
+
+class Together:
+    """R trainings whose parameters are rows of stacked ones: what a run looks at, keeps and gives back is its own."""
+
+    def __init__(self, runs: list[_Training]) -> None:
+        self.runs, self.align, self.device = runs, runs[0].config.align, runs[0].x_NCT.device
+        self.stacks = {name: self.stacked(name) for name in self.parameters(runs[0])}
+        learnt = [p for name, p in self.stacks.items() if name != "log_scale" or self.align.learn_temperature]
+        self.optimizer, self.schedule = adamw(learnt, self.align, runs[0].batches, stacked=True)
+        # Which trials are of one image, where that happens in any run.
+        every = [
+            torch.arange(len(run.image_N), device=self.device) if run.same_N is None else run.same_N for run in runs
+        ]
+        self.same_R = every if any(run.same_N is not None for run in runs) else None
+        dims = (0, 0, 0, 0 if self.same_R else None)
+        self.losses_R = vmap(self.loss, in_dims=dims, randomness="different")
+
+    @staticmethod
+    def parameters(run: _Training) -> dict[str, nn.Parameter]:
+        modules = {"brain": run.brain} | ({"fusion": run.fusion} if run.fusion_learns else {})
+        named = {f"{room}.{name}": p for room, module in modules.items() for name, p in module.named_parameters()}
+        return named | {"log_scale": run.log_scale}
+
+    def stacked(self, name: str) -> Tensor:
+        """The parameter of all runs, (R, ...), of which each run's own becomes a view."""
+        own = [self.parameters(run)[name] for run in self.runs]
+        stack = torch.stack([p.detach() for p in own])
+        for p, row in zip(own, stack, strict=True):
+            p.data = row
+        return stack.requires_grad_()
+
+    def loss(self, parameters: dict[str, Tensor], x_NCT: Tensor, target: Any, same_N: Tensor | None) -> Tensor:
+        """What one run's step lowers; `target`: z_f (N, D), or the features that its own fusion takes."""
+        run = self.runs[0]
+        z_b_ND = functional_call(run.brain, _part(parameters, "brain."), (x_NCT,))
+        z_f_ND = functional_call(run.fusion, _part(parameters, "fusion."), (target,)) if run.fusion_learns else target
+        return info_nce(z_b_ND, z_f_ND, parameters["log_scale"], same_N, self.align.loss)
+
+    def run(self, epoch: int, generators: Sequence[torch.Generator]) -> None:
+        """One pass over each run's training rows, in its own order, then each run's look at its validation rows."""
+        for run in self.runs:
+            run.brain.train()
+            run.fusion.train(run.fusion_learns)
+        orders = [run.order(generator) for run, generator in zip(self.runs, generators, strict=True)]
+        losses_R = torch.stack([self.step(rows_R) for rows_R in zip(*orders, strict=True)]).mean(0)
+        for run, loss in zip(self.runs, losses_R.tolist(), strict=True):
+            run.judge(epoch, loss)
+
+    def step(self, rows_R: Sequence[Tensor]) -> Tensor:
+        pairs = list(zip(self.runs, rows_R, strict=True))
+        x_RNCT = torch.stack([augmented(run.x_NCT[rows], run.config.brain) for run, rows in pairs])
+        targets = [self.target(run, run.image_N[rows]) for run, rows in pairs]
+        same_RN = self.same_R and torch.stack([same_N[rows] for same_N, rows in zip(self.same_R, rows_R, strict=True)])
+        losses_R = self.losses_R(self.stacks, x_RNCT, _stack(targets), same_RN)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses_R.sum().backward()
+        self.clip()
+        self.optimizer.step()
+        self.schedule.step()
+        if self.align.learn_temperature:
+            with torch.no_grad():
+                self.stacks["log_scale"].clamp_(max=MAX_LOG_SCALE)
+        return losses_R.detach()
+
+    @staticmethod
+    def target(run: _Training, image_N: Tensor) -> Any:
+        """z_f (N, D) if it is frozen, else {spec: (N, d)} that the run's fusion takes."""
+        return run.standardised(run.features(image_N)) if run.fusion_learns else run.images(image_N)
+
+    @torch.no_grad()
+    def clip(self) -> None:
+        """Each run's gradient to its own largest norm, as `clip_grad_norm_` does it for one."""
+        learnt = [p for group in self.optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in learnt if p.grad is not None]
+        norm_R = torch.stack([g.flatten(1).norm(dim=1) if g.ndim > 1 else g.abs() for g in gradients]).norm(dim=0)
+        factor_R = (self.align.clip_norm / (norm_R + 1e-6)).clamp(max=1.0)
+        for g in gradients:
+            g.mul_(factor_R.view(-1, *[1] * (g.ndim - 1)))
+
+    def finish(self) -> list[Alignment]:
+        for run in self.runs:
+            for p in self.parameters(run).values():
+                p.data = p.data.clone()  # no view any more, which would hold all runs' weights
+        return [run.finish() for run in self.runs]
+
+
+def _part(parameters: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): p for name, p in parameters.items() if name.startswith(prefix)}
+
+
+def _stack(targets: Sequence[Any]) -> Any:
+    if isinstance(targets[0], Tensor):
+        return torch.stack(list(targets))
+    return {spec: torch.stack([target[spec] for target in targets]) for spec in targets[0]}

@@ -1,0 +1,56 @@
+"""The rows of a training: which are trained on and which choose the epoch, and their values on the device.
+
+Letters: N trials, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hvf.alignment.inputs import image_rows, standardised
+from hvf.config import Config
+from hvf.data.trials import Trials, concept_split
+
+
+def split(
+    trials: Trials, config: Config, concepts: Sequence[str], image_N: Sequence[int] | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and those of the validation concepts, whose images are not trained on."""
+    concept_N = np.asarray(concepts, dtype=str)[image_rows(trials, concepts, image_N)].tolist()
+    return concept_split(concept_N, config.align.validation_fraction, config.align.seed, at_least=2)
+
+
+class Rows:
+    """Standardised trials, by row: `resident` on the device, in place of the array that they had, or read by batch."""
+
+    def __init__(self, trials: Trials, statistics: tuple[Tensor, Tensor], resident: bool) -> None:
+        self.statistics, self.shape, self.device = statistics, trials.shape, statistics[0].device
+        self.kept_NCT: Tensor | None = None
+        if resident:
+            mean, sd = statistics
+            self.kept_NCT = torch.from_numpy(trials.x_NCT).to(self.device).sub_(mean).div_(sd)
+        else:
+            self.trials = trials
+            _release(trials)  # read whole, to check and to standardise them
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        if self.kept_NCT is not None:
+            return self.kept_NCT.index_select(0, rows)
+        x_NCT = self.trials.batch(rows.cpu().numpy())
+        _release(self.trials)
+        return standardised(x_NCT, self.statistics, self.device)
+
+
+def _release(trials: Trials) -> None:
+    """Let go of the memory maps' pages that were read: they stay in the system's cache, and are not ours any more."""
+    for part in trials.view.parts:
+        array = part.array
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            array.base.madvise(mmap.MADV_DONTNEED)
