@@ -1,8 +1,13 @@
 """Which sensors and latencies carry it: maps and time courses of what an analysis left in the run folder.
 
 sensors.json is a list of {"title", "how", "ch_names", "values": one per sensor}, with "positions", [x, y] in m, if
-names are not of the 10-05 system or CTF's. windows.json is a list of {"title", "how", "chance": a value or null,
-"windows": [{"tmin", "tmax" (s), "value", "ci95": [low, high] or null, "top5": optional, columns per image}]}.
+names are not of the 10-05 system or CTF's, "marked", true where a sensor stands out (a white dot), and "limits", [low,
+high] of the colours where maps are to be compared. windows.json is a list of {"title", "how", "chance": a value or
+null, "windows": [{"tmin", "tmax" (s), "value", "ci95": [low, high] or null, "top5": optional, columns per image}]}.
+embedding.png is shown beside them.
+
+Positions are those seen from above, nose up, where the distance from the middle is the angle from the vertex, and the
+head's outline (`HEAD`) is at 90°: a part of the sensors stays where it is on the head.
 """
 
 from __future__ import annotations
@@ -18,6 +23,9 @@ from hvf.config import HvfError
 from hvf.report.folder import Folder
 
 STRONGEST = 5  # sensors named in words
+BARS = 20  # of sensors without places, so many are drawn
+HEAD = 0.095  # m, radius of the outline
+INK = "#8a919c"  # readable on light and on dark paper
 
 
 def time_courses(folder: Folder) -> list[dict[str, Any]]:
@@ -52,23 +60,154 @@ def time_courses(folder: Folder) -> list[dict[str, Any]]:
 
 
 def sensor_maps(folder: Folder) -> list[dict[str, Any]]:
-    """Each list of sensors as a topographic picture (data URI; "" where positions are unknown) and in words."""
+    """Each list of sensors as a topography, or as bars where places are unknown, and in words; the embedding map."""
     maps = []
     for told in _listed(folder, "sensors.json", ("title", "ch_names", "values")):
         values, names = np.array(told["values"], dtype=float), list(told["ch_names"])
         if len(values) != len(names):
             raise HvfError(f"{folder.path / 'sensors.json'} has {len(names)} sensors but {len(values)} values")
         order = np.argsort(-np.abs(values))[:STRONGEST]
-        positions = _positions(names, told.get("positions"))
+        places = told.get("positions")
+        positions = positions_of(names) if places is None else np.array(places, dtype=float)
+        marked = np.array(told.get("marked") or np.zeros(len(names)), dtype=bool)
+        what = "ranked bars" if positions is None else "on the head, seen from above, nose up"
         maps.append(
             {
                 "title": told["title"],
                 "how": told.get("how", ""),
-                "uri": "" if positions is None else _topomap(values, positions),
-                "strongest": ", ".join(f"{names[i]} ({values[i]:+.3g})".replace("-", "−") for i in order),
+                "alt": f"{told['title']}: {what}",
+                "words": "Strongest: " + ", ".join(f"{names[i]} ({values[i]:+.3g})" for i in order).replace("-", "−"),
+                **_square(values, names, positions, marked, told.get("limits")),
             }
         )
+    if (folder.path / "embedding.png").is_file():
+        maps.append(_picture(folder))
     return maps
+
+
+# --- where sensors are ------------------------------------------------------------------------------------------------
+
+
+def positions_of(names: Sequence[str]) -> np.ndarray | None:
+    """(C, 2) in m by the sensors' names, of the 10-05 system or of CTF's layout; None if any is unknown."""
+    import mne
+
+    # MNE 1.13 gave standard_1005 another name.
+    system = next(n for n in ("colin27_1005", "standard_1005") if n in mne.channels.get_builtin_montages())
+    places = mne.channels.make_standard_montage(system).get_positions()["ch_pos"]
+    cap = {name.upper(): place for name, place in places.items()}
+    if all(name.upper() in cap for name in names):
+        centre = _centre(np.stack(list(cap.values())))
+        return flat(np.stack([cap[name.upper()] for name in names]), centre)
+    layout = mne.channels.read_layout("CTF-275")
+    centre_C2 = layout.pos[:, :2] + layout.pos[:, 2:] / 2
+    middle, extent = (centre_C2.max(axis=0) + centre_C2.min(axis=0)) / 2, np.ptp(centre_C2, axis=0)
+    helmet = {n.split("-")[0]: p for n, p in zip(layout.names, (centre_C2 - middle) / extent * 2 * HEAD, strict=True)}
+    short = [name.split("-")[0] for name in names]
+    return np.array([helmet[name] for name in short]) if all(name in helmet for name in short) else None
+
+
+def flat(positions_C3: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
+    """Places in space (x right, y front, z up, m) seen from above, (C, 2): azimuthal equidistant about the sphere that
+    fits them best, or about `centre`."""
+    x_C3 = positions_C3 - (_centre(positions_C3) if centre is None else centre)
+    angle_C = np.arccos(x_C3[:, 2] / np.linalg.norm(x_C3, axis=1))
+    level_C = np.linalg.norm(x_C3[:, :2], axis=1)
+    return x_C3[:, :2] * (HEAD * angle_C / (np.pi / 2) / np.where(level_C > 0, level_C, 1.0))[:, None]
+
+
+def _centre(positions_C3: np.ndarray) -> np.ndarray:
+    """Of the sphere that fits best, |x|² = 2 x·c + k."""
+    design = np.hstack([2 * positions_C3, np.ones((len(positions_C3), 1))])
+    return np.linalg.lstsq(design, np.square(positions_C3).sum(axis=1), rcond=None)[0][:3]
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def draw_topography(axes, values: np.ndarray, positions: np.ndarray, limits=None, marked=None, ink: str = "black"):
+    """A topography by MNE on ``axes``; returns its image, for a colour bar.
+
+    Values of both signs have white at zero. ``limits`` are those of the colours, ``marked`` sensors get a white dot.
+    """
+    import mne
+
+    low, high = limits or limits_of(values)
+    image, _ = mne.viz.plot_topomap(
+        values,
+        positions,
+        axes=axes,
+        show=False,
+        contours=4,
+        cmap="RdBu_r" if low < 0 else "Reds",
+        vlim=(low, high),
+        sphere=(0.0, 0.0, 0.0, HEAD),
+        extrapolate="local",  # where there is no sensor nothing is known
+        sensors=False,
+        mask=None if marked is None or not marked.any() else marked,
+        mask_params={"marker": "o", "markerfacecolor": "w", "markeredgecolor": "k", "markersize": 3.5, "linewidth": 0},
+    )
+    for line in axes.lines:
+        if line.get_marker() in ("None", None, ""):
+            line.set_color(ink)
+    return image
+
+
+def draw_bars(axes, values: np.ndarray, names: Sequence[str], marked: np.ndarray | None = None) -> None:
+    """The strongest `BARS` sensors, ranked; those marked in colour."""
+    order = np.argsort(-values)[:BARS]
+    colours = ["C0" if marked is None or marked[i] else "0.7" for i in order]
+    axes.barh(np.arange(len(order)), values[order], color=colours)
+    axes.set_yticks(np.arange(len(order)), [names[i] for i in order])
+    axes.invert_yaxis()
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def limits_of(values: np.ndarray) -> tuple[float, float]:
+    """Of the colours: symmetric about zero if a tenth or more of the largest lies below it, else from zero."""
+    largest = float(np.abs(values).max()) or 1.0
+    return (-largest, largest) if values.min() < -0.1 * largest else (0.0, largest)
+
+
+def _square(values: np.ndarray, names: Sequence[str], positions: np.ndarray | None, marked: np.ndarray, limits) -> dict:
+    """{"uri", "width", "height"} of a drawing that is readable on light and dark paper."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4, 3.4), dpi=110)
+    figure.patch.set_alpha(0)
+    if positions is None:
+        axes = figure.add_axes((0.2, 0.1, 0.75, 0.88))
+        axes.patch.set_alpha(0)
+        draw_bars(axes, values, names, marked if marked.any() else None)
+        axes.tick_params(colors=INK, labelsize=7)
+        axes.spines["bottom"].set_color(INK)
+    else:
+        axes = figure.add_axes((0.02, 0.1, 0.96, 0.9))
+        image = draw_topography(axes, values, positions, limits, marked, INK)
+        bar = figure.colorbar(image, cax=figure.add_axes((0.25, 0.06, 0.5, 0.022)), orientation="horizontal")
+        bar.set_ticks([image.get_clim()[0], *([0.0] if image.get_clim()[0] < 0 else []), image.get_clim()[1]])
+        bar.ax.set_xticklabels([f"{t:.2g}".replace("-", "−") for t in bar.get_ticks()])
+        bar.ax.tick_params(colors=INK, labelsize=8, length=2)
+        bar.outline.set_visible(False)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": ""})
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"uri": uri, "width": 374, "height": 374}
+
+
+def _picture(folder: Folder) -> dict[str, Any]:
+    from hvf.report.folder import open_picture
+    from hvf.report.pictures import data_uri
+
+    picture = open_picture(folder.path / "embedding.png")
+    picture.thumbnail((900, 900))
+    title = "Embeddings of brain and image in one plane"
+    how = "t-SNE; a line joins the two of one image"
+    size = {"width": picture.width, "height": picture.height}
+    return {"title": title, "how": how, "alt": title, "words": "", "uri": data_uri(picture, lossless=False), **size}
 
 
 def _listed(folder: Folder, name: str, needed: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -76,57 +215,6 @@ def _listed(folder: Folder, name: str, needed: Sequence[str]) -> list[Mapping[st
     if not isinstance(told, list) or not all(isinstance(t, dict) and all(key in t for key in needed) for t in told):
         raise HvfError(f"{folder.path / name} should be a list of objects with {', '.join(needed)}")
     return told
-
-
-def _positions(names: Sequence[str], given: Sequence[Sequence[float]] | None) -> np.ndarray | None:
-    """(n, 2) in metres, seen from above: given, of the 10-05 system, or of CTF's layout; None if any is unknown."""
-    if given is not None:
-        return np.array(given, dtype=float)
-    import mne
-
-    # MNE 1.13 gave standard_1005 another name.
-    system = next(n for n in ("colin27_1005", "standard_1005") if n in mne.channels.get_builtin_montages())
-    montage = mne.channels.make_standard_montage(system)
-    if {name.upper() for name in montage.ch_names}.issuperset(name.upper() for name in names):
-        info = mne.create_info(list(names), 100.0, "eeg")
-        info.set_montage(montage, match_case=False, verbose="error")
-        layout = mne.channels.find_layout(info)
-        centre = layout.pos[:, :2] + layout.pos[:, 2:] / 2
-        return (centre - centre.mean(axis=0)) / np.ptp(centre, axis=0) * 0.17
-    layout = mne.channels.read_layout("CTF-275")
-    place = {name.split("-")[0]: pos[:2] + pos[2:] / 2 for name, pos in zip(layout.names, layout.pos, strict=True)}
-    short = [name.split("-")[0] for name in names]
-    if not all(name in place for name in short):
-        return None
-    centre = np.array([place[name] for name in short])
-    return (centre - centre.mean(axis=0)) / np.ptp(centre, axis=0) * 0.17
-
-
-def _topomap(values: np.ndarray, positions: np.ndarray) -> str:
-    import mne
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.4, 3.4), dpi=110)
-    figure.patch.set_alpha(0)
-    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
-    signed = values.min() < 0 < values.max()
-    limit = float(np.abs(values).max()) or 1.0
-    mne.viz.plot_topomap(
-        values,
-        positions,
-        axes=axes,
-        show=False,
-        contours=4,
-        cmap="RdBu_r" if signed else "viridis",
-        vlim=(-limit, limit) if signed else (float(values.min()), float(values.max())),
-        sphere=(0.0, 0.0, 0.0, 0.095),
-    )
-    for line in axes.lines:
-        line.set_color("#8a919c")  # readable on light and on dark paper
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": ""})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _ms(window: Mapping[str, Any]) -> str:

@@ -1,0 +1,245 @@
+"""What an interpretation found, for the page (sensors.json, windows.json) and as pictures for a paper.
+
+Taken from interpretation.json, which brain_training/interpret.py leaves in a run: nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hvf.report.sensors import draw_bars, draw_topography, limits_of
+
+FIGURE, LOST = "mrr", "reciprocal rank lost"  # the figure that is shown: finer than top-1
+ONLY = ("only low-level", "shared", "only semantic")
+COLOURS = dict(zip(ONLY, ("#2a7fb8", "0.6", "#c8553d"), strict=True))
+
+
+def sensor_lists(told: Mapping[str, Any]) -> list[dict]:
+    """sensors.json: what is lost without a sensor, with its neighbours first, then by time."""
+    lost, names = told["occlusion"], told["ch_names"]
+    where = {} if told["positions"] is None else {"positions": told["positions"]}
+    common = "occluded: replaced by the mean training response, images ranked again"
+    near = f"each sensor with those within {1000 * told['radius']:g} mm ({lost['neighbours_each']:.1f} on average)"
+    maps = []
+    for name, title, how in (
+        ("neighbours", LOST.capitalize(), near),
+        ("sensor", f"{LOST.capitalize()}, one sensor at a time", "each alone"),
+    ):
+        if name in lost:
+            values, marked = lost_of(lost[name])
+            how = f"{how}, {common}. Dots: more than the largest of all by chance (p < .05, family-wise)"
+            maps.append({"title": title, "how": how, "ch_names": names, "values": values, "marked": marked} | where)
+    limits = list(limits_of(np.array([part["lost"][FIGURE] for part in lost["parts"]] or [[0.0]])))
+    for part in lost["parts"]:
+        title, how = f"{LOST.capitalize()}, {ms(part)}", f"{near}, {common}, in this time alone"
+        maps.append(
+            {"title": title, "how": how, "ch_names": names, "values": part["lost"][FIGURE]} | where | {"limits": limits}
+        )
+    return maps
+
+
+def window_lists(told: Mapping[str, Any]) -> list[dict]:
+    """windows.json: retrained and occluded windows, and what explains the responses."""
+    n = told["retrained"][0]["figures"]["top1"]["n"]
+    retrained = [{"tmin": w["tmin"], "tmax": w["tmax"], **_entry(w["figures"]["top1"]), "top5": w["top5"]}
+                 for w in told["retrained"]]  # fmt: skip
+    lost = told["occlusion"]["window"]["figures"][FIGURE]
+    hidden = [{"tmin": w["tmin"], "tmax": w["tmax"], **_entry(entry)}
+              for w, entry in zip(told["retrained"], lost, strict=True)]  # fmt: skip
+    courses = [
+        {"title": "Top-1 from one window", "how": "retrained on it alone", "chance": 1 / n, "windows": retrained},
+        {"title": LOST.capitalize(), "how": "the window occluded", "chance": None, "windows": hidden},
+    ]
+    edges = told["explained"].get("edges", [])
+    for name in ONLY if edges else ():
+        bins = [{"tmin": a, "tmax": b, **_entry(entry)} for a, b, entry in
+                zip(edges[:-1], edges[1:], told["explained"]["responses"][name], strict=True)]  # fmt: skip
+        how = "R² of all sensors' responses to test images; variance partitioning, banded ridge"
+        courses.append({"title": f"Explained: {name}", "how": how, "chance": None, "windows": bins})
+    return courses
+
+
+def _entry(figure: Mapping[str, Any]) -> dict:
+    return {"value": figure["value"], "ci95": figure["ci95"]}
+
+
+def draw_interpretation(told: Mapping[str, Any], path: Path) -> None:
+    """interpretation.png: sensors, sensors by time, windows, and what explains the responses."""
+    from matplotlib.figure import Figure
+
+    timed, explained = bool(told["retrained"]), "left_out" not in told["explained"]
+    rows = [0.72 if timed else 1.1] + [0.85] * timed + [0.85] * (timed and explained)
+    figure = Figure(figsize=(10, 3.1 * sum(rows) + 0.4), layout="constrained")
+    figure.suptitle(told["title"], fontsize=10)
+    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
+    top = parts[0]
+    if explained and not timed:
+        top, beside = parts[0].subfigures(1, 2)
+        _draw_embedding(beside.subplots(), told["explained"], "b")
+    (_draw_heads if told["positions"] is not None else _draw_ranked)(told, top)
+    if timed:
+        _draw_windows(told, parts[1])
+        if explained:
+            _draw_explained(told["explained"], parts[2])
+    figure.savefig(path, format="png", dpi=170)
+
+
+def _draw_ranked(told: Mapping[str, Any], part) -> None:
+    axes = part.subplots()
+    values, marked = lost_of(told["occlusion"]["sensor"])
+    draw_bars(axes, np.array(values), told["ch_names"], np.array(marked))
+    axes.tick_params(axis="y", labelsize=6)
+    axes.set_xlabel(f"{LOST} without it")
+    axes.set_title("a  the strongest alone (colour: p < .05, family-wise)", loc="left", fontsize=9)
+
+
+def _draw_heads(told: Mapping[str, Any], part) -> None:
+    lost, times = told["occlusion"], told["occlusion"]["parts"]
+    positions, n = np.array(told["positions"]), len(told["occlusion"]["parts"])
+    grid = part.add_gridspec(1, 3 + n, width_ratios=[1.7, 0.05] + [1.0] * n + [0.05])
+    values, marked = lost_of(lost["neighbours"])
+    axes = part.add_subplot(grid[0])
+    axes.set_title(f"a  {LOST} without\na sensor and its neighbours", loc="left", fontsize=9)
+    image = draw_topography(axes, np.array(values), positions, marked=np.array(marked))
+    _bar(part, image, grid[1])
+    every = np.array([one["lost"][FIGURE] for one in times])
+    for i, one in enumerate(times):
+        axes = part.add_subplot(grid[2 + i])
+        axes.set_title(ms(one), fontsize=8)
+        if i == 0:
+            axes.set_title("b  the same, only in a window of time\n", loc="left", fontsize=9)
+        image = draw_topography(axes, every[i], positions, limits_of(every))
+    if times:
+        _bar(part, image, grid[-1])
+
+
+def _bar(part, image, place) -> None:
+    axes = part.add_subplot(place)
+    axes.axis("off")
+    inset = axes.inset_axes((0, 0.3, 1, 0.4))  # as high as the heads beside it
+    part.colorbar(image, cax=inset).ax.tick_params(labelsize=7)
+
+
+def _draw_windows(told: Mapping[str, Any], part) -> None:
+    left, right = part.subplots(1, 2)
+    x = np.array([500 * (w["tmin"] + w["tmax"]) for w in told["retrained"]])
+    entries = [w["figures"]["top1"] for w in told["retrained"]]
+    _line(left, x, entries, "C0", scale=100)
+    left.axhline(100 / entries[0]["n"], color="k", linestyle="--", linewidth=0.8)
+    left.annotate("chance", (x[-1], 100 / entries[0]["n"]), (0, 3), textcoords="offset points", ha="right", fontsize=7)
+    left.set(ylabel="top-1 %", ylim=(0, None))
+    left.set_title("c  decoder retrained on one window alone", loc="left", fontsize=9)
+    hidden = told["occlusion"]["window"]
+    _line(right, x, hidden["figures"][FIGURE], "C3")
+    right.axhline(0, color="k", linewidth=0.8)
+    right.axhline(hidden["threshold"][FIGURE], color="k", linestyle=":", linewidth=0.8)
+    right.annotate("p < .05, family-wise", (x[-1], hidden["threshold"][FIGURE]), (0, 3), textcoords="offset points",
+                   ha="right", fontsize=7)  # fmt: skip
+    right.set(ylabel=LOST)
+    right.set_title("d  one window occluded", loc="left", fontsize=9)
+    for axes in (left, right):
+        _tidy(axes)
+        axes.set_xlabel("ms after onset (centre of the window)")
+
+
+def _draw_explained(found: Mapping[str, Any], part) -> None:
+    left, right = part.subplots(1, 2)
+    edges = 1000 * np.array(found["edges"])
+    x = (edges[:-1] + edges[1:]) / 2
+    for name in ONLY:
+        _line(left, x, found["responses"][name], COLOURS[name], label=name, scale=100, marker="")
+    left.axhline(0, color="k", linewidth=0.8)
+    left.set(xlabel="ms after onset", ylabel="R² of responses, %")
+    left.legend(fontsize=7, frameon=False)
+    left.set_title("e  what explains the responses", loc="left", fontsize=9)
+    _tidy(left)
+    _draw_embedding(right, found, "f")
+
+
+def _draw_embedding(axes, found: Mapping[str, Any], letter: str) -> None:
+    """R² of the brain embedding, parted, and how often it is identified from each kind of feature alone."""
+    entries = [100 * found["embedding"][name]["value"] for name in ONLY]
+    start, kinds = 0.0, list(found["identified"])
+    for name, value in zip(ONLY, entries, strict=True):
+        axes.barh(0, value, left=start, color=COLOURS[name], height=0.55, label=name)
+        if abs(value) > 1.5:
+            axes.text(start + value / 2, 0, f"{value:.0f}", ha="center", va="center", fontsize=8, color="w")
+        start += value
+    for i, (name, colour) in enumerate(zip(kinds, (COLOURS[ONLY[0]], COLOURS[ONLY[2]], "0.3"), strict=True)):
+        entry = found["identified"][name]
+        ends = [[100 * (entry["value"] - entry["ci95"][0])], [100 * (entry["ci95"][1] - entry["value"])]]
+        axes.barh(i + 1.3, 100 * entry["value"], xerr=ends, color=colour, height=0.55, alpha=0.75)
+    labels = ["R² of z_b", *(f"identified: {name}" for name in kinds)]
+    axes.set_yticks([0, 1.3, 2.3, 3.3], labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel="%", xlim=(min(0.0, min(entries)), None))
+    axes.set_title(f"{letter}  what explains the brain embedding z_b", loc="left", fontsize=9)
+    _tidy(axes)
+
+
+def draw_embedding(told: Mapping[str, Any], path: Path) -> None:
+    """embedding.png: brain (dots) and image (rings) of each test image, and accuracy by category."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    found, told_of = told["found"], told["found"].get("by_category")
+    figure = Figure(figsize=(10 if told_of else 6, 5.2), layout="constrained")
+    axes, *rest = np.atleast_1d(figure.subplots(1, 2 if told_of else 1, width_ratios=[1.4, 1] if told_of else None))
+    brain_N2, image_N2 = np.array(found["brain"]), np.array(found["images"])
+    shades = colormaps["tab20" if told_of and len(told_of) > 10 else "tab10"]
+    colour_of = {name: shades(i % shades.N) for i, name in enumerate(sorted(told_of or ()))}
+    colours = [colour_of[name] for name in found["categories"]] if told_of else ["C0"] * len(brain_N2)
+    for brain_2, image_2, colour in zip(brain_N2, image_N2, colours, strict=True):
+        axes.plot(*zip(brain_2, image_2, strict=True), color=colour, linewidth=0.5, alpha=0.5, zorder=1)
+    axes.scatter(*image_N2.T, s=26, facecolors="w", edgecolors=colours, linewidths=1.2, label="image", zorder=2)
+    axes.scatter(*brain_N2.T, s=16, c=colours, linewidths=0, label="brain", zorder=3)
+    axes.set(xticks=[], yticks=[], aspect="equal")
+    simulated = "simulated: " if told["simulated"] else ""
+    axes.set_title(f"{simulated}brain (dots) and image (rings), t-SNE", loc="left", fontsize=9)
+    for side in rest:
+        names = list(told_of or ())
+        at = np.arange(len(names))
+        for offset, key, alpha in ((-0.2, "category", 1.0), (0.2, "top1", 0.45)):
+            entries = [told_of[name][key] for name in names]
+            value = 100 * np.array([e["value"] for e in entries])
+            ends = np.abs(100 * np.array([e["ci95"] for e in entries]).T - value)
+            shown = {"color": [colour_of[n] for n in names], "alpha": alpha, "error_kw": {"linewidth": 0.8}}
+            side.barh(at + offset, value, 0.38, xerr=ends, **shown)
+        for i, name in enumerate(names):
+            side.plot([100 * told_of[name]["chance"]] * 2, [i - 0.4, i], "k--", linewidth=0.9)
+        side.set_yticks(at, [f"{name} ({told_of[name]['top1']['n']})" for name in names], fontsize=8)
+        side.invert_yaxis()
+        side.set(xlabel="%", xlim=(0, 100))
+        side.set_title("first is of the category (dark; dashed: chance); image found (light)", loc="left", fontsize=8)
+        _tidy(side)
+    figure.savefig(path, format="png", dpi=170)
+
+
+def _line(
+    axes, x, entries: Sequence[Mapping], colour: str, label: str = "", scale: float = 1, marker: str = "o"
+) -> None:
+    ends = scale * np.array([entry["ci95"] for entry in entries])
+    axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x, [scale * entry["value"] for entry in entries], color=colour, marker=marker, markersize=3, label=label)
+
+
+def _tidy(axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_fontsize(8)
+
+
+def lost_of(found: Mapping[str, Any]) -> tuple[list[float], list[bool]]:
+    """Mean losses, and which of them lie above the family-wise threshold."""
+    values = [entry["value"] for entry in found["figures"][FIGURE]]
+    return values, [value > found["threshold"][FIGURE] for value in values]
+
+
+def ms(window: Mapping[str, float]) -> str:
+    """100–150 ms."""
+    return f"{1000 * window['tmin']:.0f}–{1000 * window['tmax']:.0f} ms"
