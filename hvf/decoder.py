@@ -69,6 +69,7 @@ class Decoder:
         self.alignment: Alignment | None = None
         self._prior: FusionPrior | None = None
         self._reconstructor: Reconstructor | None = None
+        self._known_MD: np.ndarray | None = None  # z_f of the training images, for sampling.expectation
 
     def fit(self, trials: Trials, images: ImageSet) -> Decoder:
         """Train on trials and the images they answer. Repeats of an image are averaged; validation is split off inside.
@@ -86,6 +87,9 @@ class Decoder:
             self.device,
             images_digest=self.material(averaged, images),
         )
+        self._known_MD = None
+        if self.config.align.mode == "reconstruction":
+            self.learn(averaged, images)
         return self
 
     def embed_trials(self, trials: Trials) -> np.ndarray:
@@ -107,23 +111,56 @@ class Decoder:
 
     def reconstruct(self, trials: Trials) -> np.ndarray:
         """One picture per trial, uint8 (N, H, W, 3). Raises HvfError when fitted for retrieval alone."""
-        return self.draw(self.embed_trials(trials))
+        return self.draw(self.steering(self.embed_trials(trials)))
+
+    def steering(self, z_b_ND: np.ndarray) -> np.ndarray:
+        """What is drawn instead of z_b (N, D): with sampling.expectation, a direction nearer to those of real images.
+
+        A brain's z_b is as long as an image's z_f, however little it tells; the mean of z_f given z_b is the best
+        guess. The share of its direction is sampling.expectation. Raises HvfError before `learn` where that is above 0.
+        """
+        share = self.config.sampling.expectation
+        if not share:
+            return z_b_ND
+        if self._known_MD is None:
+            raise HvfError("sampling.expectation needs the training images' embeddings: call learn with them first")
+        mean_ND = self._fitted().expected(z_b_ND, self._known_MD)
+        length_N1, mean_length_N1 = (np.linalg.norm(x, axis=1, keepdims=True) for x in (z_b_ND, mean_ND))
+        mixed_ND = (1 - share) * z_b_ND / length_N1 + share * mean_ND / mean_length_N1
+        return mixed_ND * length_N1 / np.linalg.norm(mixed_ND, axis=1, keepdims=True)
 
     def draw(self, z_ND: np.ndarray, round_index: int = 0) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do.
 
-        Every round starts from other noise. Raises HvfError for sampling.start "latents" before `learn_start`.
+        Every round starts from other noise. Raises HvfError for sampling.start "latents" before `learn`.
         """
         if self.config.align.mode != "reconstruction":
             raise HvfError("this decoder was fitted for retrieval: set align.mode to 'reconstruction' and fit again")
         return self.reconstructor.draw(z_ND, self.config.sampling, round_index)
 
-    def learn_start(self, trials: Trials, images: ImageSet) -> None:
-        """For sampling.start "latents": learn from training material which latents an embedding begins with."""
+    def learn(self, trials: Trials, images: ImageSet) -> None:
+        """What drawing needs of the training material: embeddings for sampling.expectation, latents for sampling.start.
+
+        Fits nothing that is not asked for. `fit` does it too, a loaded decoder has to be told.
+        """
+        if self.config.sampling.expectation:
+            self._known_MD = self.embed_images(images)
+        if self.config.sampling.start == "noise":
+            return
         align = self.config.align
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         held_out = dict(zip(rows.tolist(), self.embed_trials(trials.aligned_to(images))[rows], strict=True))
-        self.reconstructor.learn_start(images, self.embed_images(images), held_out)
+        self.reconstructor.learn_start(self._latents(images), self.embed_images(images), held_out)
+
+    def _latents(self, images: ImageSet) -> np.ndarray:
+        """Latents of the pipeline's VAE: from the cache, where the prior fuses the very same ones."""
+        shown = self.reconstructor.encode([images[i] for i in range(min(2, len(images)))])
+        for spec in self.prior.specs:
+            if spec.startswith("vae:") and self.prior.dims[spec] == shown[0].size:
+                kept = embed(images, spec, self.device).reshape(-1, *shown.shape[1:])
+                if np.allclose(kept[: len(shown)], shown, atol=1e-2):  # another VAE's would not be near
+                    return kept
+        return self.reconstructor.encode(images)
 
     @property
     def reconstructor(self) -> Reconstructor:
@@ -235,7 +272,7 @@ def reconstruct_run(run: Run) -> None:
     z = load_file(run.path / "embeddings.safetensors")
     ids = study.test_images.ids
     rounds = run.config.sampling.rounds
-    learnt = run.config.sampling.start == "noise"
+    learnt = False
     figures = [name for name in run.metrics() if name.startswith("reconstruction/")]
     measured = bool(figures) and run.has("evaluation.json") and run.has("per_image.json")
     for row in ROWS:
@@ -246,10 +283,11 @@ def reconstruct_run(run: Run) -> None:
         measured = False
         (run.path / "evaluation.json").unlink(missing_ok=True)  # what it tells was of other pictures
         if not learnt:
-            decoder.learn_start(study.train, study.train_images)
+            decoder.learn(study.train, study.train_images)
             learnt = True
+        steering_ND = z[f"z_{row}"] if row == "ceiling" else decoder.steering(z[f"z_{row}"])
         for round_index, folder in enumerate(folders):
-            _write_pictures(run, folder, ids, decoder.draw(z[f"z_{row}"], round_index))
+            _write_pictures(run, folder, ids, decoder.draw(steering_ND, round_index))
         run.write_json(stamp, made_from)
     if not measured:
         evaluate_run(run)

@@ -150,15 +150,16 @@ class Reconstructor:
         return np.concatenate(latents)
 
     def learn_start(
-        self, images: Sequence, z_ND: np.ndarray, held_out: Mapping[int, np.ndarray] | None = None
+        self, latents_NCHW: np.ndarray, z_ND: np.ndarray, held_out: Mapping[int, np.ndarray] | None = None
     ) -> float:
         """Learn to predict an image's latents from its embedding: the start of sampling.start "latents".
 
-        `images` (N) are those of the training, `z_ND` their z_f. A linear map; its penalty is chosen among PENALTIES by
-        its error on `held_out`, {index of an image: its z_b}, whose images the map is not fitted to: a penalty that
-        suits z_f is far too small for what a brain tells. Without any, by leave-one-out error. Returns the penalty.
+        `latents_NCHW` are those of the training images (`encode`), `z_ND` their z_f. A linear map; its penalty is
+        chosen among PENALTIES by its error on `held_out`, {index of an image: its z_b}, whose images the map is not
+        fitted to: a penalty that suits z_f is far too small for what a brain tells. Without any, by leave-one-out
+        error. Returns the penalty.
         """
-        z_ND, target_ND = self._checked(z_ND).cpu().numpy(), self.encode(images).reshape(len(images), -1)
+        z_ND, target_ND = self._checked(z_ND).cpu().numpy(), latents_NCHW.reshape(len(latents_NCHW), -1)
         if held_out:
             rows, heard_ND = list(held_out), np.stack(list(held_out.values()))
             fitted = np.setdiff1d(np.arange(len(z_ND)), rows)

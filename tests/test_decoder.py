@@ -73,6 +73,31 @@ def test_own_embeddings_are_found_and_permuted_ones_are_not(fitted: Decoder, stu
     assert decoder._rank(np.roll(z, 1, axis=0), z).top(1) == 0.0
 
 
+def test_the_expected_embedding_is_the_weighted_mean_of_the_known_ones(fitted: Decoder, study: Study) -> None:
+    z_b, z_f = fitted.embed_trials(study.test), fitted.embed_images(study.train_images)
+    cosine = (z_b / np.linalg.norm(z_b, axis=1, keepdims=True)) @ (z_f / np.linalg.norm(z_f, axis=1, keepdims=True)).T
+    weights = np.exp(cosine * np.exp(fitted.alignment.log_scale))
+    expected = (weights / weights.sum(axis=1, keepdims=True)) @ z_f
+    np.testing.assert_allclose(fitted.alignment.expected(z_b, z_f), expected, rtol=1e-3, atol=1e-4)
+    certain = fitted.alignment.expected(z_f[:3], np.concatenate([z_f[:1], -z_f[1:3]]))  # nothing else is possible
+    np.testing.assert_allclose(certain[0], z_f[0], rtol=1e-3, atol=1e-2)
+
+
+def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, study: Study) -> None:
+    z_b = fitted.embed_trials(study.test)
+    assert np.array_equal(fitted.steering(z_b), z_b)  # the paper's way, unless asked
+    told = Decoder(with_settings(fitted.config, {"sampling.expectation": 0.5}))
+    told.alignment = fitted.alignment
+    with pytest.raises(HvfError, match="call learn"):
+        told.steering(z_b)
+    told.learn(study.train, study.train_images)
+    mean = fitted.alignment.expected(z_b, fitted.embed_images(study.train_images))
+    steered = told.steering(z_b)
+    np.testing.assert_allclose(np.linalg.norm(steered, axis=1), np.linalg.norm(z_b, axis=1), rtol=1e-4)
+    nearer = lambda z: (z * mean).sum(1) / np.linalg.norm(z, axis=1)  # noqa: E731
+    assert (nearer(steered) > nearer(z_b)).all()
+
+
 def test_trials_of_other_channels_are_refused_by_name(fitted: Decoder, study: Study) -> None:
     with pytest.raises(HvfError, match=r"channels.*" + study.test.ch_names[-1]):
         fitted.embed_trials(study.test.pick(study.test.ch_names[:-1]))

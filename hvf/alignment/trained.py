@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hvf import retrieval
 from hvf.alignment.inputs import move, new_brain, standardised, visual
 from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.data.trials import Trials
@@ -106,6 +107,15 @@ class Alignment:
     def embed_images(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """z_f (N, D) float32 of images given {spec: (N, d_k)}. Raises HvfError naming a missing or misshapen one."""
         return self.hvf(visual(features, self.hvf.specs, self.normalisation, self.device)).cpu().numpy()
+
+    def expected(self, z_b_ND: np.ndarray, z_f_MD: np.ndarray) -> np.ndarray:
+        """The mean of z_f given z_b, (N, D), if one of M images, none likelier than another, was seen.
+
+        InfoNCE makes exp(cos(z_b, z_f) / τ) proportional to p(z_f | z_b) / p(z_f) (arXiv 1807.03748, section 2.3).
+        Images of the training stand for p(z_f).
+        """
+        logits_NM = math.exp(self.log_scale) * torch.from_numpy(retrieval.similarity(z_b_ND, z_f_MD))
+        return (logits_NM.softmax(dim=1) @ torch.from_numpy(z_f_MD)).numpy()
 
     def save(self, folder: str | Path) -> Path:
         """Write everything into one file of the folder, atomically: weights and settings cannot be parted."""
