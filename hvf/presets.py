@@ -45,7 +45,7 @@ def mini() -> Config:
         name="mini",
         brain=BrainConfig(input_noise=0.5),
         align=AlignConfig(batch_size=256),
-        sampling=SamplingConfig(steps=7, guidance=2.0, scheduler="ancestral"),
+        sampling=SamplingConfig(steps=7, guidance=2.0, scheduler="ancestral", expectation=0.5),
     )
 
 
