@@ -33,7 +33,8 @@ from hvf.vision.features import parse_spec
 
 GATE, FUSED, PERMUTED, RIDGE, LATENTS = "gate over layers", "layers and latents (HVF)", "permuted", "ridge", "latents"
 TOGETHER = "several HVFs together"
-MOST = (2, 3, 5)  # how many of the best layers a fusion may have; all of them is a candidate, too
+MOST = (2, 3, 5)  # how many of the best layers a fusion may have; all of them is a candidate, too, and so is
+APART = (2, 3)  # every second or third from the last down: neighbours tell the same
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def _one_seed(config: Config, specs: list[str], latents: str | None, members: in
     gate = choose(split, with_settings(config, {"targets.specs": tuple(specs), "fusion.kind": "gated"}))
     best_first = sorted(specs, key=lambda spec: -alone[spec].validation["mrr"])
     sets = [best_first[:most] for most in MOST if most < len(specs)] + [specs]
+    sets += [specs[::-1][::step] for step in APART if len(specs) > 2 * step]
     candidates = [{"targets.specs": (*chosen, *([latents] if latents else []))} for chosen in sets]
     fused = choose(split, config, candidates)
     taken = {"targets.specs": fused.alignment.config.targets.specs}
@@ -149,10 +151,12 @@ def _table(found: list[dict], specs: list[str]) -> dict:
     apart = [abs(place[one["gate_layer"]] - place[one["best_layer"]]) for one in found]
     gate = {spec: float(np.mean([one["gate"][spec] for one in found])) for spec in specs}
     chosen = [one["rows"][FUSED]["chosen"]["targets.specs"] for one in found]
+    best = max(specs, key=lambda spec: rows[spec]["validation_mrr"])
     return {
         "note": found[0]["note"], "layers": specs, "rows": rows, "gate": gate, "fused": chosen,
         "best_layer": [one["best_layer"] for one in found], "gate_layer": [one["gate_layer"] for one in found],
-        "layers_apart": apart, "chance": {f"top{k}": retrieval.chance(k, len(ids), m) for k in (1, 5)},
+        "layers_apart": apart, "apart_on_average": abs(place[max(gate, key=lambda spec: gate[spec])] - place[best]),
+        "chance": {f"top{k}": retrieval.chance(k, len(ids), m) for k in (1, 5)},
     }  # fmt: skip
 
 
@@ -200,7 +204,8 @@ def _show(table: dict, repeated: str) -> None:
     chance = [f"{100 * table['chance'][k]['value']:.1f}" for k in ("top1", "top5")]
     shown.add_row("chance", chance[0], "", chance[1], "", "")
     Console().print(shown)
-    print(f"the gate's layer is {table['layers_apart']} layers from the sweep's best, split by split")
+    apart = ", ".join(str(n) for n in table["layers_apart"])
+    print(f"layers from the sweep's best to the gate's: {apart}; on average over all, {table['apart_on_average']}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -112,7 +112,7 @@ def test_layers_and_the_gate(files, tmp_path, capsys):
     arguments = [*without_targets(files), "--backbone", backbone, "--layers", "0", "2", "12", "--pool", "grid2"]
     arguments += ["--latents", "None", "--seeds", "1", "--members", "2", "--out", out]
     assert call(LAYERS, *arguments) == 0
-    assert "gate's layer" in capsys.readouterr().out
+    assert "from the sweep's best to the gate's" in capsys.readouterr().out
     table = json.loads((out / "layers.json").read_text())
     rows = table["rows"]
     assert sum(table["gate"].values()) == pytest.approx(1, abs=1e-5)

@@ -32,6 +32,8 @@ SHORTER = {
     "prior_training/train.py": ["--max-steps", "2"],
     "brain_training/train.py": ["--seeds", "1", "--config.align.epochs", "1"],
     "brain_training/targets.py": ["--seeds", "1", "--align.epochs", "1"],
+    "brain_training/layers.py": ["--seeds", "1", "--align.epochs", "1"],
+    "brain_training/scaling.py": ["--seeds", "1", "--align.epochs", "1", "--points", "3"],
     "eval/benchmark.py --methods": ["--epochs", "1"],
 }
 NEEDS_THE_HUB = ("--preset things-eeg", "data download")
