@@ -187,7 +187,7 @@ def _draw(table: dict, names: tuple[str, ...], path: Path) -> None:
     below = axes.twinx()
     below.bar(at, [table["gate"][spec] for spec in table["layers"]], width=0.4, color="C2", alpha=0.25)
     below.set(ylim=(0, 4), yticks=(0, 1), ylabel="gate")
-    axes.legend(fontsize=7, loc="upper left", ncols=2, frameon=False)
+    figure.legend(fontsize=7, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, format="png", dpi=160)
 
 
