@@ -85,7 +85,8 @@ def test_the_expected_embedding_is_the_weighted_mean_of_the_known_ones(fitted: D
 
 def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, study: Study) -> None:
     z_b = fitted.embed_trials(study.test)
-    assert np.array_equal(fitted.steering(z_b), z_b)  # the paper's way, unless asked
+    plain = Decoder(with_settings(fitted.config, {"sampling.expectation": 0.0}))
+    assert np.array_equal(plain.steering(z_b), z_b)  # the paper's way
     told = Decoder(with_settings(fitted.config, {"sampling.expectation": 0.5}))
     told.alignment = fitted.alignment
     with pytest.raises(HvfError, match="call learn"):
@@ -96,6 +97,7 @@ def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, 
     np.testing.assert_allclose(np.linalg.norm(steered, axis=1), np.linalg.norm(z_b, axis=1), rtol=1e-4)
     nearer = lambda z: (z * mean).sum(1) / np.linalg.norm(z, axis=1)  # noqa: E731
     assert (nearer(steered) > nearer(z_b)).all()
+    assert np.array_equal(steered, fitted.steering(z_b))  # fit has learnt by itself what drawing needs
 
 
 def test_trials_of_other_channels_are_refused_by_name(fitted: Decoder, study: Study) -> None:

@@ -44,7 +44,7 @@ def test_simulated_study(monkeypatch, tmp_path):
 
     calls = []
     monkeypatch.setattr(simulated, "_noisy", lambda *a: calls.append(a))
-    monkeypatch.setattr(simulated, "_render", lambda *a: calls.append(a))
+    monkeypatch.setattr(simulated, "draw", lambda *a: calls.append(a))
     again = open_study(TINY)  # from the cache: nothing is simulated or rendered
     assert not calls
     np.testing.assert_array_equal(again.train.x_NCT, study.train.x_NCT)
