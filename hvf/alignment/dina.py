@@ -219,8 +219,9 @@ def _categories(features: Mapping[str, np.ndarray], rows: np.ndarray, maps: Maps
     if maps.semantic is None or maps.semantic not in features:
         raise HvfError("the category loss needs semantic features: name their spec in Maps.semantic and compute them")
     x_Md = np.asarray(features[maps.semantic], dtype=np.float32).reshape(len(features[maps.semantic]), -1)
-    clusters = KMeans(min(maps.categories, len(rows)), n_init=4, random_state=seed).fit(x_Md[rows])
-    return clusters.predict(x_Md).astype(np.int64)
+    among = min(maps.categories, len(rows))
+    clusters = KMeans(among, n_init=4, random_state=seed).fit(x_Md[rows])  # pyright: ignore[reportArgumentType]
+    return np.asarray(clusters.predict(x_Md), dtype=np.int64)
 
 
 class _Training:
