@@ -14,13 +14,16 @@ benchmark = load_script(Path(__file__).resolve().parent.parent / "eval" / "world
 SMALL = benchmark.WorldBenchmark(pictures=24, images=2, repeats=2, rounds=1)
 
 
-def test_a_table_of_times_from_equal_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_times_from_equal_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # so that no word of the table is broken
     out = tmp_path / "world.json"
     benchmark.main(["--pictures", "24", "--images", "2", "--repeats", "2", "--rounds", "1", "--out", str(out)])
     lines = json.loads(out.read_text())
     assert [line["n"] for line in lines] == [24, 24, 24, 2, 4]
     assert all(line["wall"] > 0 for line in lines)
-    assert "straightforward" in capsys.readouterr().out
+    assert "drawing, straightforward" in capsys.readouterr().out
 
 
 def test_pictures_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
