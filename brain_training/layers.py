@@ -50,9 +50,7 @@ class Sweep:
     layers: tuple[str, ...] = ("0", "1", "2", "3")  # of the backbone, from shallow to deep
     pool: str = "mean"  # how a layer becomes a vector: cls, mean, flat, gridK
     latents: str | None = "vae:mini"  # fused with the layers; None leaves them out
-    members: int = (
-        1  # HVFs over layers and latents whose similarities are averaged, in a row of its own; 1: no such row
-    )
+    members: int = 1  # above 1: so many HVFs over layers and latents in a row, by their mean similarity
     seeds: int = 3  # simulated: training seeds; files: random splits into training and test
     out: Path | None = None  # where to (default: a readable name in runs/)
 

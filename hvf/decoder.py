@@ -143,14 +143,18 @@ class Decoder:
 
         Fits nothing that is not asked for. `fit` does it too, a loaded decoder has to be told.
         """
-        if self.config.sampling.expectation:
-            self._known_MD = self.embed_images(images)
-        if self.config.sampling.start == "noise":
+        sampling = self.config.sampling
+        if not sampling.expectation and sampling.start == "noise":
+            return
+        z_f_MD = self.embed_images(images)
+        if sampling.expectation:
+            self._known_MD = z_f_MD
+        if sampling.start == "noise":
             return
         align = self.config.align
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         held_out = dict(zip(rows.tolist(), self.embed_trials(trials.aligned_to(images))[rows], strict=True))
-        self.reconstructor.learn_start(self._latents(images), self.embed_images(images), held_out)
+        self.reconstructor.learn_start(self._latents(images), z_f_MD, held_out)
 
     def _latents(self, images: ImageSet) -> np.ndarray:
         """Latents of the pipeline's VAE: from the cache, where the prior fuses the very same ones."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from hvf import retrieval
 from hvf.alignment.examination import Examination, examine, silenced
-from hvf.alignment.fitting import MAX_LOG_SCALE, info_nce
+from hvf.alignment.fitting import MAX_LOG_SCALE, adamw, info_nce
 from hvf.alignment.inputs import check_inputs, image_rows, standard, standardised
 from hvf.alignment.trained import Recording
 from hvf.config import Config, HvfError
@@ -242,11 +242,7 @@ class _Training:
         self.repeats = len(np.unique(image_N)) < len(image_N)
         align = config.align
         self.batches = math.ceil(len(train_N) / align.batch_size)
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]
-        groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, align.learning_rate, align.betas, weight_decay=align.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.batches * align.epochs)
+        self.optimizer, self.schedule = adamw(list(model.parameters()), align, self.batches)
         self.history: list[dict] = []
         self.kept: dict[str, Tensor] = {}
 
