@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -27,7 +27,7 @@ from rich.table import Table
 from hvf import presets, retrieval
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, run_script
+from hvf.scripts import parse_preset, run_script, study_settings
 from hvf.selection import Choice, HeldOut, choose, open_split
 from hvf.vision.features import parse_spec
 
@@ -57,10 +57,7 @@ class Sweep:
 
 def sweep(options: Sweep) -> Path:
     """Fit and test every row on every seed or split, write table and picture, and return their folder."""
-    settings: dict[str, Any] = {} if options.subject is None else {"data.subject": options.subject}
-    for name in ("trials", "images"):
-        path = getattr(options, name)
-        settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
+    settings = study_settings(options.subject, options.trials, options.images)
     specs = [str(parse_spec(f"{options.backbone}@{layer}:{options.pool}")) for layer in options.layers]
     latents = str(parse_spec(options.latents)) if options.latents else None
     every = (*specs, latents) if latents else tuple(specs)
@@ -75,10 +72,12 @@ def sweep(options: Sweep) -> Path:
     simulated = config.data.study in SUBJECTS
     who = f"sub-{config.data.subject:02d}-{config.data.study}" if simulated else Path(config.data.trials or "").stem
     run = Run.create(options.out or Path("runs") / f"{who}-layers", config)
+    names = [f"seed-{seed}.json" if simulated else f"split-{seed}.json" for seed in range(options.seeds)]
+    for name in filter(run.has, names):
+        _check_members(run, name, options.members)
     found = []
-    for seed in range(options.seeds):
+    for seed, name in enumerate(names):
         which = {"align.seed": seed} if simulated else {"align.seed": seed, "data.split_seed": seed}
-        name = f"seed-{seed}.json" if simulated else f"split-{seed}.json"
         if not run.has(name):
             run.write_json(name, _one_seed(with_settings(config, which), specs, latents, options.members))
         found.append(run.read_json(name))
@@ -88,6 +87,14 @@ def sweep(options: Sweep) -> Path:
     write_atomic(run.path / "layers.png", lambda path: _draw(table, options.layers, path))
     _show(table, f"{options.seeds} {'training seeds' if simulated else 'random splits'}")
     return run.path
+
+
+def _check_members(run: Run, name: str, members: int) -> None:
+    """Refuse a stored seed or split of another --members, the one option that is not among the run's settings."""
+    stored = run.read_json(name)
+    there = stored.get("members", "unknown" if TOGETHER in stored["rows"] else 1)  # older ones did not tell
+    if there != members:
+        raise HvfError(f"{run.path} holds {name} with --members {there}, not {members}: choose another --out")
 
 
 def _one_seed(config: Config, specs: list[str], latents: str | None, members: int) -> dict:
@@ -115,6 +122,7 @@ def _one_seed(config: Config, specs: list[str], latents: str | None, members: in
     weights = dict(zip(specs, gate.alignment.hvf.gate.tolist(), strict=True))
     return {
         "note": split.note,
+        "members": members,
         "image_ids": list(held_out.image_ids),
         "rows": rows,
         "gate": weights,

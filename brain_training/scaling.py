@@ -24,7 +24,7 @@ import tyro
 from hvf import presets, retrieval
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, run_script
+from hvf.scripts import parse_preset, run_script, study_settings
 from hvf.selection import HeldOut, Split, choose, open_split
 
 DRAWS = 2000
@@ -49,10 +49,7 @@ class Scaling:
 
 def scale(options: Scaling) -> Path:
     """Fit and test every point of every axis, write fits and picture, and return their folder."""
-    settings: dict[str, Any] = {} if options.subject is None else {"data.subject": options.subject}
-    for name in ("trials", "images"):
-        path = getattr(options, name)
-        settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
+    settings = study_settings(options.subject, options.trials, options.images)
     config = with_settings(options.config, {**settings, "align.mode": "retrieval"})
     check(config)
     simulated = config.data.study in SUBJECTS

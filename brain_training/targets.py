@@ -30,7 +30,7 @@ from rich.table import Table
 from hvf import presets, retrieval
 from hvf.config import FUSIONS, LOSSES, SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run
-from hvf.scripts import parse_preset, run_script
+from hvf.scripts import parse_preset, run_script, study_settings
 from hvf.selection import choose, open_split
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
@@ -55,10 +55,7 @@ class Comparison:
 
 def compare(options: Comparison) -> Path:
     """Train and test every row on every seed or split, write the table, and return its folder."""
-    settings: dict[str, Any] = {} if options.subject is None else {"data.subject": options.subject}
-    for name in ("trials", "images"):
-        path = getattr(options, name)
-        settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
+    settings = study_settings(options.subject, options.trials, options.images)
     config, candidates = with_settings(options.config, settings), list(_candidates(options.grid))
     if config.align.mode != "retrieval":
         raise HvfError("targets are compared in retrieval mode: the prior's fusion is one fixed set of encoders")

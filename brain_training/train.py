@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -30,7 +30,7 @@ from hvf.data.study import Study, open_study, other_subjects
 from hvf.data.trials import Trials
 from hvf.decoder import Decoder
 from hvf.runs import Run
-from hvf.scripts import parse_preset, run_script
+from hvf.scripts import parse_preset, run_script, study_settings
 
 FIGURES = ("top1", "top5", "mrr")
 FLOOR_SEED = 0
@@ -64,10 +64,7 @@ class Protocol:
 def train(options: Training) -> Path:
     """Train and test all runs, write everything, and return the folder. Raises HvfError before writing if refused."""
     state = PartialState()
-    settings: dict[str, Any] = {} if options.subject is None else {"data.subject": options.subject}
-    for name in ("trials", "images"):
-        path = getattr(options, name)
-        settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
+    settings = study_settings(options.subject, options.trials, options.images)
     config = with_settings(options.config, settings)
     subjects = options.subjects or (config.data.subject,)
     for subject in subjects:
@@ -143,9 +140,9 @@ def _train(
         if run.has("retrieval.json"):
             _recording(run).check(protocol.study.test)
             continue
-        if path.parent not in features:
-            features[path.parent] = everyones.features(images)
         hvf = everyones.prior.hvf if config.align.mode == "reconstruction" else None
+        if path.parent not in features:
+            features[path.parent] = alignment.training_features(images, config, hvf, device)
         told = protocol.train, features[path.parent], run.config, images.concepts, hvf, protocol.row_N, images.digest
         materials.append(Material(*told))
         runs.append(run)
@@ -158,6 +155,7 @@ def _train(
 def _test(run: Run, fitted: Alignment, study: Study, device: str) -> None:
     decoder = Decoder(run.config, device)
     decoder.alignment = fitted
+    decoder.learn_expectation(study.train_images)
     decoder.save(run.path / "checkpoint")
     run.write_json("history.json", fitted.history)
     test = study.test.aligned_to(study.test_images)

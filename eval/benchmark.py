@@ -28,7 +28,7 @@ from hvf import presets, published, retrieval, selection
 from hvf.config import Config, HvfError, check, with_settings
 from hvf.decoder import ROWS, reconstruct_run
 from hvf.runs import Run, check_writable, write_atomic
-from hvf.scripts import parse_preset, run_script
+from hvf.scripts import parse_preset, run_script, study_settings
 
 CONTROL = "trials permuted"
 
@@ -76,11 +76,8 @@ def method_cells(options: Benchmark) -> dict[str, list[dict]]:
 
 
 def _configured(options: Benchmark, name: str, subject: int, seed: int) -> Config:
-    settings: dict[str, Any] = {"data.subject": subject, "align.seed": seed, "align.mode": "retrieval"}
-    settings |= {"data.study": options.study} if options.study else {}
-    for key in ("trials", "images"):
-        path = getattr(options, key)
-        settings |= {} if path is None else {"data.study": "files", f"data.{key}": str(path.absolute())}
+    settings: dict[str, Any] = {"align.seed": seed, "align.mode": "retrieval"}
+    settings |= study_settings(subject, options.trials, options.images, options.study)
     if options.trials is not None and not options.trials.is_dir():
         settings["data.split_seed"] = seed
     settings |= {"targets.specs": options.specs} if options.specs else {}
@@ -123,7 +120,8 @@ def method_table(rows: Mapping, told: Mapping[str, Sequence[Mapping]], options: 
     cells = len(next(iter(told.values())))
     lines = [
         f"Protocol: {options.protocol}, {len(options.subjects)} subject(s) x {len(options.seeds)} seed(s), "
-        f"{cells} run(s) a row; {first['note']}.",
+        f"{cells} run(s) a row; {first['note']}"
+        + (f"; {options.epochs} epochs for every method." if options.epochs else "; each method's own epochs."),
         "Gallery: the plain test images through the method's own encoders; ties are misses; the epoch and ridge's "
         "penalty are chosen on validation concepts. Intervals (95 %) draw test images again.",
         "",

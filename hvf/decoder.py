@@ -29,8 +29,9 @@ from hvf.figures import findings
 from hvf.models.prior import FusionPrior
 from hvf.reconstruction import Reconstructor, load_pipeline, load_prior
 from hvf.runs import Run, code_version, write_atomic
-from hvf.vision.cache import embed
+from hvf.vision.cache import embed, embed_all
 from hvf.vision.features import load_encoder, parse_spec
+from hvf.vision.texts import captions_of
 
 ROWS = ("ceiling", "brain", "floor")  # the image's own z_f; z_b; z_b of trials permuted against the images
 FLOOR_SEED = 0
@@ -69,14 +70,15 @@ class Decoder:
         self.alignment: Alignment | None = None
         self._prior: FusionPrior | None = None
         self._reconstructor: Reconstructor | None = None
-        self._known_MD: np.ndarray | None = None  # z_f of the training images, for sampling.expectation
+        self._start_learnt = False  # for sampling.start "latents"
 
     def fit(self, trials: Trials, images: ImageSet) -> Decoder:
         """Train on trials and the images they answer. Repeats of an image are averaged; validation is split off inside.
 
-        Raises HvfError where an image has no trial, values are not finite, or weights are missing.
+        Raises HvfError where an image has no trial, values are not finite, weights are missing, or views or captions
+        should be learnt from in reconstruction mode, whose target is frozen.
         """
-        features = self.features(images)
+        features = alignment.training_features(images, self.config, self._frozen_hvf(), self.device)
         averaged = trials.aligned_to(images).in_memory(alignment.RESIDENT_BYTES)
         self.alignment = alignment.fit(
             averaged,
@@ -87,7 +89,7 @@ class Decoder:
             self.device,
             images_digest=self.material(averaged, images),
         )
-        self._known_MD = None
+        self._start_learnt = False
         if self.config.align.mode == "reconstruction":
             self.learn(averaged, images)
         return self
@@ -122,9 +124,10 @@ class Decoder:
         share = self.config.sampling.expectation
         if not share:
             return z_b_ND
-        if self._known_MD is None:
+        trained = self._fitted()
+        if trained.known_MD is None:
             raise HvfError("sampling.expectation needs the training images' embeddings: call learn with them first")
-        mean_ND = self._fitted().expected(z_b_ND, self._known_MD)
+        mean_ND = trained.expected(z_b_ND, trained.known_MD)
         length_N1, mean_length_N1 = (np.linalg.norm(x, axis=1, keepdims=True) for x in (z_b_ND, mean_ND))
         mixed_ND = (1 - share) * z_b_ND / length_N1 + share * mean_ND / mean_length_N1
         return mixed_ND * length_N1 / np.linalg.norm(mixed_ND, axis=1, keepdims=True)
@@ -139,22 +142,30 @@ class Decoder:
         return self.reconstructor.draw(z_ND, self.config.sampling, round_index)
 
     def learn(self, trials: Trials, images: ImageSet) -> None:
-        """What drawing needs of the training material: embeddings for sampling.expectation, latents for sampling.start.
+        """What drawing needs of the training material: `learn_expectation`, and latents for sampling.start.
 
-        Fits nothing that is not asked for. `fit` does it too, a loaded decoder has to be told.
+        Fits nothing that is not asked for. `fit` does it too; a checkpoint carries the former, not the latter.
         """
-        sampling = self.config.sampling
-        if not sampling.expectation and sampling.start == "noise":
-            return
-        z_f_MD = self.embed_images(images)
-        if sampling.expectation:
-            self._known_MD = z_f_MD
-        if sampling.start == "noise":
+        self.learn_expectation(images)
+        if self.config.sampling.start == "noise":
             return
         align = self.config.align
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         held_out = dict(zip(rows.tolist(), self.embed_trials(trials.aligned_to(images))[rows], strict=True))
-        self.reconstructor.learn_start(self._latents(images), z_f_MD, held_out)
+        self.reconstructor.learn_start(self._latents(images), self.embed_images(images), held_out)
+        self._start_learnt = True
+
+    def learn_expectation(self, images: ImageSet) -> None:
+        """Keep z_f of the training images, for a decoder that draws with sampling.expectation; checkpoints carry it."""
+        if self.config.align.mode == "reconstruction" and self.config.sampling.expectation:
+            self._fitted().known_MD = self.embed_images(images)
+
+    @property
+    def learnt(self) -> bool:
+        """Whether all that `learn` gives is there."""
+        sampling = self.config.sampling
+        known = not sampling.expectation or self._fitted().known_MD is not None
+        return known and (sampling.start == "noise" or self._start_learnt)
 
     def _latents(self, images: ImageSet) -> np.ndarray:
         """Latents of the pipeline's VAE: from the cache, where the prior fuses the very same ones."""
@@ -182,10 +193,13 @@ class Decoder:
         return self._prior
 
     def features(self, images: ImageSet) -> dict[str, np.ndarray]:
-        """{spec: (N, d_k)} of the encoders that the target fuses, from the cache where they are there."""
+        """{spec: (N, d_k)} of the encoders that the target fuses, from the cache where they are there.
+
+        Training takes more where views or captions are learnt from: `alignment.training_features`.
+        """
         drawn = self.config.align.mode == "reconstruction"
         specs = self.prior.specs if drawn else self.config.targets.specs
-        return {spec: embed(images, spec, self.device) for spec in specs}
+        return embed_all(images, specs, self.device)
 
     def save(self, folder: str | Path) -> Path:
         """Write the trained part, with its configuration, into ``folder``."""
@@ -200,12 +214,13 @@ class Decoder:
         return decoder
 
     def material(self, trials: Trials, images: ImageSet) -> str:
-        """A hash of all that training sees: responses, images, and the prior's frozen fusion where there is one."""
+        """A hash of all that training sees: responses, images, captions if asked for, the prior's frozen fusion."""
         hvf = self._frozen_hvf()
         responses = hashlib.sha256()
         for _, x_NCT in trials.aligned_to(images).batches():
             responses.update(x_NCT.tobytes())
         seen = [images.digest, responses.hexdigest()[:16], _weights_hash(hvf) if hvf else ""]
+        seen += captions_of(images) if self.config.targets.text else []
         return hashlib.sha256("\n".join(seen).encode()).hexdigest()
 
     def _frozen_hvf(self):
@@ -276,7 +291,6 @@ def reconstruct_run(run: Run) -> None:
     z = load_file(run.path / "embeddings.safetensors")
     ids = study.test_images.ids
     rounds = run.config.sampling.rounds
-    learnt = False
     figures = [name for name in run.metrics() if name.startswith("reconstruction/")]
     measured = bool(figures) and run.has("evaluation.json") and run.has("per_image.json")
     for row in ROWS:
@@ -286,9 +300,8 @@ def reconstruct_run(run: Run) -> None:
             continue
         measured = False
         (run.path / "evaluation.json").unlink(missing_ok=True)  # what it tells was of other pictures
-        if not learnt:
+        if not decoder.learnt:  # an older checkpoint, or one of a decoder that starts from latents
             decoder.learn(study.train, study.train_images)
-            learnt = True
         steering_ND = z[f"z_{row}"] if row == "ceiling" else decoder.steering(z[f"z_{row}"])
         for round_index, folder in enumerate(folders):
             _write_pictures(run, folder, ids, decoder.draw(steering_ND, round_index))

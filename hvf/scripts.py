@@ -1,4 +1,4 @@
-"""What every script ends with: options read into a dataclass, and whatever is wrong with them told in one line."""
+"""What scripts share: options read into a dataclass, whatever is wrong with them told in one line, whose data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hvf.config import HvfError, did_you_mean, flatten
@@ -50,6 +51,23 @@ def parse_preset(
     if name not in presets:
         raise HvfError(f"there is no preset {name!r}{did_you_mean(name, presets)}")
     return parse_settings(presets[name](), argv)
+
+
+def study_settings(
+    subject: int | None, trials: Path | None, images: Path | None, study: str | None = None
+) -> dict[str, Any]:
+    """The settings of a configuration that a script's --subject, --trials, --images and --study stand for; None: not
+    given.
+
+    Paths are absolute, because a run is opened again from elsewhere. Raises HvfError for files of a simulated study.
+    """
+    if study not in (None, "files") and (trials or images):
+        raise HvfError(f"--trials and --images need --study files, not {study!r}")
+    settings: dict[str, Any] = {} if subject is None else {"data.subject": subject}
+    settings |= {} if study is None else {"data.study": study}
+    for name, path in (("trials", trials), ("images", images)):
+        settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
+    return settings
 
 
 def run_script(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,6 @@ that a fit could take. Letters: N trials, M gallery, D embedding.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -20,12 +19,10 @@ from hvf.alignment import Alignment
 from hvf.alignment.dina import DinaAlignment
 from hvf.alignment.examination import Examination
 from hvf.config import SUBJECTS, Config, HvfError, with_settings
-from hvf.data.stimuli import open_images
+from hvf.data.stimuli import ImageSet, open_images
 from hvf.data.study import open_study, other_subjects
 from hvf.data.trials import Trials
 from hvf.vision.cache import embed_all
-from hvf.vision.features import versions
-from hvf.vision.texts import embed_captions
 
 PROTOCOLS = ("intra", "loso")
 _MADE_HERE = object()
@@ -131,29 +128,37 @@ class Split:
 def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") -> tuple[Split, HeldOut]:
     """The study that ``config.data`` names, with the features of ``specs``, parted by a protocol.
 
-    ``intra``: one subject; ``loso``: fitted on all others, tested on this one. Images of a user's files are embedded
-    once, whatever the split. Raises HvfError as `open_study` and `embed_all` do.
+    ``intra``: one subject; ``loso``: fitted on all others, tested on this one. What training sees beside the images
+    (views, captions) is in the split alone. Images of a user's files are embedded once, whatever the split. Raises
+    HvfError as `open_study` and `training_features` do.
     """
     if protocol not in PROTOCOLS:
         raise HvfError(f"there is no protocol {protocol!r}; there is {', '.join(PROTOCOLS)}")
     study = open_study(config.data)
-    everything = study.train_images if config.data.study in SUBJECTS else open_images(config.data.images or "")
-    views = versions(specs, config.targets.views)  # of the training images alone; the gallery has its own
-    features = embed_all(everything, [*specs, *itertools.chain(*views.values())], device())
+    simulated = config.data.study in SUBJECTS
+    everything = study.train_images if simulated else _every_image(config, study.train_images)
+    learnt = with_settings(config, {"targets.specs": tuple(specs)})
+    features = alignment.training_features(everything, learnt, device=device())
     row = {name: i for i, name in enumerate(everything.ids)}
     train = other_subjects(config.data, study) if protocol == "loso" else study.train.aligned_to(study.train_images)
     place = {name: i for i, name in enumerate(study.train_images.ids)}
     image_N = np.array([place[name] for name in train.image_ids.tolist()])
     rows_M = [row[name] for name in study.train_images.ids]
     seen = {spec: x_Md[rows_M] for spec, x_Md in features.items()}
-    if config.targets.text:
-        seen[config.targets.text] = embed_captions(study.train_images, config.targets.text, device())
     split = Split(train, image_N, seen, study.train_images.concepts, study.note)
-    if config.data.study in SUBJECTS:
+    if simulated:
         shown = embed_all(study.test_images, specs, device())
     else:
-        shown = {spec: x_Nd[[row[name] for name in study.test_images.ids]] for spec, x_Nd in features.items()}
+        shown = {spec: features[spec][[row[name] for name in study.test_images.ids]] for spec in specs}
     return split, HeldOut(study.test.aligned_to(study.test_images), shown)
+
+
+def _every_image(config: Config, train_images: ImageSet) -> ImageSet:
+    """All images of a user's files; those trained on under the concepts that the study gives them, for captions."""
+    everything = open_images(config.data.images or "")
+    told = dict(zip(train_images.ids, train_images.concepts, strict=True))
+    everything.concepts = tuple(told.get(*pair) for pair in zip(everything.ids, everything.concepts, strict=True))
+    return everything
 
 
 @overload

@@ -14,6 +14,8 @@ import torch
 import torchvision
 from PIL import Image
 
+from hvf.alignment import Alignment
+from hvf.data.study import open_study
 from tests.script_module import load_script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,6 +129,35 @@ def test_layers_and_the_gate(files, tmp_path, capsys):
     assert (out / "layers.json").read_bytes() == before
 
 
+def test_stored_splits_of_other_members_are_refused(files, tmp_path, capsys, monkeypatch):
+    """--members is no setting of the run: another number beside the same --out must not show what was there before."""
+    script, out, made = load_script(LAYERS), tmp_path / "out", []
+    row = {"ranks": [1, 2], "validation": {"mrr": 0.5, "top1": 0.5, "n": 2}, "chosen": {"targets.specs": []}}
+
+    def one_seed(config, specs, latents, members):
+        made.append(members)
+        rows = dict.fromkeys((*specs, script.FUSED, *([script.TOGETHER] if members > 1 else [])), row)
+        first = {"best_layer": specs[0], "gate_layer": specs[0], "gate": dict.fromkeys(specs, 0.5)}
+        return {"note": "", "members": members, "image_ids": ["a", "b"], "rows": rows, **first}
+
+    monkeypatch.setattr(script, "_one_seed", one_seed)
+    monkeypatch.setattr(script, "_draw", lambda table, names, path: path.write_bytes(b""))
+    arguments = [*without_targets(files), "--layers", "0", "1", "--seeds", "2", "--out", out]
+    assert call(LAYERS, *arguments, "--members", "2") == 0
+    assert call(LAYERS, *arguments, "--members", "2") == 0
+    assert made == [2, 2]  # two splits, taken up by the second call
+    (out / "split-0.json").unlink()
+    for members in ("1", "3"):
+        assert call(LAYERS, *arguments, "--members", members) == 2
+        assert f"split-1.json with --members 2, not {members}: choose another --out" in capsys.readouterr().err
+    assert made == [2, 2]  # refused before anything is computed
+    assert call(LAYERS, *arguments, "--members", "2") == 0
+    older = json.loads((out / "split-0.json").read_text())
+    (out / "split-0.json").write_text(json.dumps({k: v for k, v in older.items() if k != "members"}))
+    assert call(LAYERS, *arguments, "--members", "2") == 2
+    assert "with --members unknown, not 2" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_scaling_of_a_study(files, tmp_path, capsys):
     out = tmp_path / "out"
@@ -198,6 +229,15 @@ def test_train_by_the_launcher(files, tmp_path):
     again = tmp_path / "again"
     assert call(TRAIN, *files, "--seeds", "1", "--out", again) == 0  # another process, the same seed, the same numbers
     assert (again / "seed-0" / "metrics.json").read_bytes() == (out / "seed-0" / "metrics.json").read_bytes()
+
+
+def test_training_sees_views(files, tmp_path):
+    z = {}
+    for name, views in {"plain": [], "seen": ["--targets.views", "blur9", "blur41"]}.items():
+        assert call(TRAIN, *files, *views, "--align.epochs", "3", "--seeds", "1", "--out", tmp_path / name) == 0
+        trained = Alignment.load(tmp_path / name / "seed-0" / "checkpoint")
+        z[name] = trained.embed_brain(open_study(trained.config.data).test)
+    assert not np.allclose(z["plain"], z["seen"])
 
 
 @pytest.mark.parametrize(

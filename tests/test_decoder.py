@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hvf.config import Config, HvfError, with_settings
 from hvf.data.study import Study, open_study
 from hvf.decoder import Decoder
 from hvf.runs import Run
+from hvf.selection import choose, open_split
 
 SMALL = {
     "data.train_concepts": 60,
@@ -65,6 +67,24 @@ def test_saved_and_loaded_decoder_says_the_same(fitted: Decoder, study: Study, t
     again = Decoder.load(tmp_path)
     assert np.array_equal(fitted.embed_trials(study.test), again.embed_trials(study.test))
     assert np.array_equal(fitted.embed_images(study.test_images), again.embed_images(study.test_images))
+    seen = study.test.select(range(2))
+    assert fitted.config.sampling.expectation > 0
+    assert np.array_equal(again.reconstruct(seen), fitted.reconstruct(seen))  # at once: nothing is to be learnt again
+
+
+def test_a_checkpoint_without_the_known_images_says_what_to_do(fitted: Decoder, study: Study, tmp_path: Path) -> None:
+    """As they were written before, and as they are where nothing is drawn from the expectation."""
+    forgetful(fitted).save(tmp_path)
+    with pytest.raises(HvfError, match="call learn"):
+        Decoder.load(tmp_path).reconstruct(study.test)
+
+
+def forgetful(decoder: Decoder, **settings: object) -> Decoder:
+    """The same decoder before `learn`."""
+    other = Decoder(with_settings(decoder.config, {name.replace("__", "."): v for name, v in settings.items()}))
+    other.alignment = copy.copy(decoder.alignment)
+    other.alignment.known_MD = None
+    return other
 
 
 def test_own_embeddings_are_found_and_permuted_ones_are_not(fitted: Decoder, study: Study) -> None:
@@ -85,10 +105,11 @@ def test_the_expected_embedding_is_the_weighted_mean_of_the_known_ones(fitted: D
 
 def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, study: Study) -> None:
     z_b = fitted.embed_trials(study.test)
-    plain = Decoder(with_settings(fitted.config, {"sampling.expectation": 0.0}))
+    plain = forgetful(fitted, sampling__expectation=0.0)
+    plain.learn(study.train, study.train_images)
+    assert plain.alignment.known_MD is None
     assert np.array_equal(plain.steering(z_b), z_b)  # the paper's way
-    told = Decoder(with_settings(fitted.config, {"sampling.expectation": 0.5}))
-    told.alignment = fitted.alignment
+    told = forgetful(fitted, sampling__expectation=0.5)
     with pytest.raises(HvfError, match="call learn"):
         told.steering(z_b)
     told.learn(study.train, study.train_images)
@@ -98,6 +119,50 @@ def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, 
     nearer = lambda z: (z * mean).sum(1) / np.linalg.norm(z, axis=1)  # noqa: E731
     assert (nearer(steered) > nearer(z_b)).all()
     assert np.array_equal(steered, fitted.steering(z_b))  # fit has learnt by itself what drawing needs
+
+
+NO_VIEWS, NO_CAPTIONS = (
+    {"targets.views": (), "targets.view_choice": "drawn"},
+    {"targets.text": None, "align.text_weight": 0},
+)
+
+
+@pytest.mark.parametrize(("method", "without"), [("ubp", NO_VIEWS), ("atm", NO_CAPTIONS)])
+def test_views_and_captions_are_learnt_from(method: str, without: dict) -> None:
+    """As the benchmark trains them: the same seed gives the same numbers, and without them other ones."""
+    tiny = {"data.train_concepts": 40, "data.images_per_concept": 1, "data.test_concepts": 6}
+    config = presets.method(method, with_settings(presets.mini(), tiny), "mini")
+    config = with_settings(config, {"align.epochs": 2, "align.mode": "retrieval"})
+    study = open_study(config.data)
+    told = Decoder(config).fit(study.train, study.train_images)
+    split, _ = open_split(config, config.targets.specs)
+    chosen = choose(split, config).alignment
+    assert np.array_equal(told.embed_trials(study.test), chosen.embed_brain(study.test))
+    assert told.alignment.history == chosen.history
+    assert told.alignment.known_MD is None  # nothing is drawn in retrieval mode
+    plain = Decoder(with_settings(config, without)).fit(study.train, study.train_images)
+    assert not np.allclose(told.embed_trials(study.test), plain.embed_trials(study.test))
+    assert set(told.features(study.test_images)) == set(config.targets.specs)  # the gallery is of plain images
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [({"targets.views": ("blur9",)}, "views"), ({"targets.text": "text:mini-vit", "align.text_weight": 0.5}, "text")],
+)
+def test_views_and_captions_are_refused_beside_a_frozen_fusion(config, study: Study, settings: dict, name: str) -> None:
+    with pytest.raises(HvfError, match=rf"targets\.{name} is for align\.mode 'retrieval'"):
+        Decoder(with_settings(config, settings)).fit(study.train, study.train_images)
+
+
+def test_other_captions_are_other_material(study: Study) -> None:
+    """A checkpoint that learnt from captions is not taken up for others."""
+    images, trials = study.train_images.subset(range(8)), study.train.select(range(8))
+    plain, told = (Decoder(with_settings(presets.mini(), {"targets.text": text})) for text in (None, "text:mini-vit"))
+    before = [decoder.material(trials, images) for decoder in (plain, told)]
+    images.captions = ("another", *images.captions[1:])
+    after = [decoder.material(trials, images) for decoder in (plain, told)]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
 
 
 def test_trials_of_other_channels_are_refused_by_name(fitted: Decoder, study: Study) -> None:
@@ -129,7 +194,16 @@ def test_run_folder_is_whole(finished: Path) -> None:
         assert all(len(columns) == 5 for columns in told[row]["top5"])
 
 
-def test_each_stage_runs_alone_and_gives_the_same(finished: Path, tmp_path: Path) -> None:
+def count_learning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by one each time that a decoder is told the training images."""
+    calls: list[str] = []
+    learn = Decoder.learn
+    monkeypatch.setattr(Decoder, "learn", lambda self, *told: (calls.append("learn"), learn(self, *told))[1])
+    return calls
+
+
+def test_each_stage_runs_alone_and_gives_the_same(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    calls = count_learning(monkeypatch)
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
     before = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.png")}
@@ -139,12 +213,15 @@ def test_each_stage_runs_alone_and_gives_the_same(finished: Path, tmp_path: Path
     decoder.reconstruct_run(Run.open(copy))
     assert {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.png")} == before
     assert json.loads((copy / "metrics.json").read_text()) == json.loads(figures)
+    assert calls == []  # the checkpoint carries it
 
 
-def test_the_same_seed_gives_the_same_run(finished: Path, config: Config, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_run(finished: Path, config: Config, tmp_path: Path, monkeypatch) -> None:
+    calls = count_learning(monkeypatch)
     run = Run.create(tmp_path / "again", config)
     decoder.reconstruct_run(run)
     assert run.metrics() == Run.open(finished).metrics()
+    assert calls == ["learn"]
 
 
 def test_pictures_swapped_by_hand_are_noticed(finished: Path, tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from hvf.config import HvfError
-from hvf.scripts import parse_preset, parse_settings, run_script
+from hvf.scripts import parse_preset, parse_settings, run_script, study_settings
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,17 @@ def test_options_are_read():
     assert parse_preset(presets, []).max_steps == 3
     assert parse_preset(presets, ["--preset", "big"]).max_steps == 100
     assert parse_preset(presets, ["--preset=big", "--max-steps", "1"]) == Outer("big", 1)
+
+
+def test_whose_data():
+    assert study_settings(None, None, None) == {}
+    assert study_settings(3, None, None) == {"data.subject": 3}
+    here = {"data.trials": str(Path("a.npy").absolute()), "data.images": "/b"}
+    assert study_settings(None, Path("a.npy"), Path("/b")) == {"data.study": "files", **here}
+    assert study_settings(None, None, None, "simulated-meg") == {"data.study": "simulated-meg"}
+    assert study_settings(None, Path("a.npy"), Path("/b"), "files") == {"data.study": "files", **here}
+    with pytest.raises(HvfError, match="need --study files, not 'simulated-meg'"):
+        study_settings(None, Path("a.npy"), None, "simulated-meg")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,17 @@ gets. Source: arXiv 2602.07495 (HVF).
 """
 
 from hvf.alignment.fitting import MAX_LOG_SCALE, PENALTIES, RESIDENT_BYTES, fit, info_nce
+from hvf.alignment.inputs import training_features
 from hvf.alignment.trained import FILE, Alignment, Recording
 
-__all__ = ["FILE", "MAX_LOG_SCALE", "PENALTIES", "RESIDENT_BYTES", "Alignment", "Recording", "fit", "info_nce"]
+__all__ = [
+    "FILE",
+    "MAX_LOG_SCALE",
+    "PENALTIES",
+    "RESIDENT_BYTES",
+    "Alignment",
+    "Recording",
+    "fit",
+    "info_nce",
+    "training_features",
+]

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvf.config import BrainConfig, Config, HvfError
+from hvf.data.stimuli import ImageSet
 from hvf.data.trials import Trials
 from hvf.models.brain import BrainEncoder, build_brain
 from hvf.models.fusion import HVF
+from hvf.vision.cache import embed_all
 from hvf.vision.features import versions
+from hvf.vision.texts import embed_captions
 
 SMOOTHED = 5  # samples that a smoothed channel is averaged over, as NeuroBridge does
 
@@ -114,11 +117,29 @@ def image_rows(trials: Trials, concepts: Sequence[str], image_N: Sequence[int] |
     return image_N
 
 
-def needed(config: Config) -> list[str]:
-    """All that features must be given of: encoders, their views, the captions' encoder."""
+def needed(config: Config, hvf: HVF | None = None) -> list[str]:
+    """All that features must be given of: encoders, their views, the captions' encoder; of the prior's HVF, its own.
+
+    Raises HvfError for views or captions beside the prior's HVF, which is frozen to whole images, and is not learnt.
+    """
     targets = config.targets
+    if hvf is not None and (targets.views or targets.text):
+        name = "targets.views" if targets.views else "targets.text"
+        raise HvfError(f"{name} is for align.mode 'retrieval': the prior's fusion is frozen")
+    if hvf is not None:
+        return list(hvf.specs)
     views = [view for group in versions(targets.specs, targets.views).values() for view in group]
     return [*targets.specs, *views, *([targets.text] if targets.text else [])]
+
+
+def training_features(images: ImageSet, config: Config, hvf: HVF | None = None, device="cpu") -> dict[str, np.ndarray]:
+    """{name: (M, d)} of training images, all that `fit` takes: their encoders, views of them, their captions.
+
+    From the cache where they are there. Raises HvfError as `needed`, `embed_all` and `embed_captions` do.
+    """
+    names, text = needed(config, hvf), config.targets.text
+    features = embed_all(images, [name for name in names if name != text], device)
+    return features | ({text: embed_captions(images, text, device)} if text else {})
 
 
 def check_inputs(trials: Trials, features, config: Config, concepts: Sequence[str], hvf: HVF | None) -> None:
@@ -129,7 +150,7 @@ def check_inputs(trials: Trials, features, config: Config, concepts: Sequence[st
         raise HvfError(f"ridge learns no fusion: set fusion.kind to 'concatenated', not {config.fusion.kind!r}")
     if hvf is not None and hvf.config["width"] != config.brain.width:
         raise HvfError(f"the prior's embedding is {hvf.config['width']} wide, brain.width is {config.brain.width}")
-    for spec in needed(config) if hvf is None else hvf.specs:
+    for spec in needed(config, hvf):
         if spec not in features:
             raise HvfError(f"no features of {spec} were given: compute them with hvf embed --targets {spec}")
         if len(features[spec]) != len(concepts):

@@ -66,6 +66,7 @@ class Alignment:
     recording : Recording
     config : Config
     normalisation : {"x" | spec: (mean, sd)}, from training rows only; "x" is (1, C, 1) both, a spec (1, d_k) and (1, 1)
+    known_MD : z_f of the training images where drawing needs them (sampling.expectation), float32; else None
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Alignment:
     ) -> None:
         self.brain, self.hvf, self.log_scale, self.history = brain.eval(), hvf.eval(), log_scale, history
         self.normalisation, self.recording, self.config = normalisation, recording, config
+        self.known_MD: np.ndarray | None = None
 
     @property
     def best(self) -> dict:
@@ -123,6 +125,8 @@ class Alignment:
         state |= {f"hvf.{k}": v for k, v in self.hvf.state_dict().items()}
         for name, (mean, sd) in self.normalisation.items():
             state |= {f"mean.{name}": mean, f"sd.{name}": sd}
+        if self.known_MD is not None:  # in full precision: pictures drawn after loading are the very same
+            state["known"] = torch.from_numpy(self.known_MD)
         told = {
             "recording": asdict(self.recording),
             "config": to_dict(self.config),
@@ -157,7 +161,9 @@ class Alignment:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise HvfError(f"{path} is not an alignment written by hvf: {error}") from error
         move(hvf, device)
-        return cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config)
+        trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config)
+        trained.known_MD = state["known"].numpy() if "known" in state else None
+        return trained
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
