@@ -30,7 +30,7 @@ from hvf import presets, retrieval
 from hvf.alignment import dina
 from hvf.config import Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, run_script
+from hvf.scripts import parse_preset, run_script, study_settings
 from hvf.selection import Choice, HeldOut, Split, choose, open_split
 from hvf.vision.features import parse_spec
 
@@ -68,9 +68,8 @@ def align(options: Population) -> Path:
     specs, vectors = (_specs(options, grid, of_latents) for grid, of_latents in _grids(options))
     semantic = str(parse_spec(options.semantic or options.backbone))
     maps = replace(options.maps, side=options.grid, semantic=semantic)
-    settings: dict[str, Any] = {"data.study": "files", "align.mode": "retrieval", "targets.specs": specs}
-    settings |= {f"data.{name}": str(getattr(options, name).absolute()) for name in ("trials", "images")}
-    config = with_settings(options.config, settings)
+    settings = study_settings(None, options.trials, options.images)
+    config = with_settings(options.config, {**settings, "align.mode": "retrieval", "targets.specs": specs})
     check(config)
     run = Run.create(options.out or Path("runs") / f"{options.trials.stem}-population", config)
     told = {"losses": asdict(options.losses), "maps": asdict(maps), "vectors": list(vectors)}

@@ -301,6 +301,8 @@ def _check_learnt_from(config: Config) -> None:
     for name, there in (("targets.views", targets.views), ("targets.text", targets.text)):
         if there and align.mode == "reconstruction":
             raise HvfError(f"{name} is for align.mode 'retrieval': the prior's fusion is frozen")
+        if there and config.brain.encoder == "ridge":
+            raise HvfError(f"{name} is learnt from step by step: ridge, solved at once, takes the images as they are")
 
 
 def _exists(path: str) -> bool:

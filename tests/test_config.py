@@ -155,6 +155,7 @@ def test_digest_knows_no_type_of_number():
         ({"targets.views": ("blur9",), "align.mode": "reconstruction"}, "targets.views is for align.mode 'retrieval'"),
         ({"targets.text": "text:mini-vit"}, "targets.text text:mini-vit and align.text_weight 0.0 go together"),
         ({"align.text_weight": 0.1}, "targets.text None and align.text_weight 0.1 go together"),
+        ({"targets.views": ("blur9",), "brain.encoder": "ridge"}, "ridge, solved at once, takes the images as they"),
         ({"data.tmax": 0.0}, "data.tmax 0.0 must come after data.tmin 0.0"),
     ],
 )

@@ -173,6 +173,8 @@ def test_what_cannot_work_is_refused(parts, chosen):
         choose(held_out, config(), fit=fitting())
     with pytest.raises(HvfError, match="every loss has weight 0"):
         choose(split, config(), fit=fitting(contrast=0.0, local=0.0, reconstruction=0.0))
+    with pytest.raises(HvfError, match="leave targets.views and targets.text out"):
+        choose(split, config(targets__views=("blur9",)), fit=fitting())
     with pytest.raises(HvfError, match="needs semantic features"):
         choose(split, config(), fit=functools.partial(dina.fit, maps=dina.Maps(SIDE), losses=dina.Losses(category=1.0)))
     long = Trials(

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hvf import retrieval
 from hvf.alignment.examination import Examination, examine, silenced
-from hvf.alignment.fitting import MAX_LOG_SCALE, adamw, info_nce
+from hvf.alignment.fitting import MAX_LOG_SCALE, Epochs, adamw, info_nce, seeded
 from hvf.alignment.inputs import check_inputs, image_rows, standard, standardised
+from hvf.alignment.rows import split
 from hvf.alignment.trained import Recording
 from hvf.config import Config, HvfError
-from hvf.data.trials import Trials, concept_split
+from hvf.data.trials import Trials
 from hvf.models.dina import Dina
 from hvf.runs import track
 from hvf.vision.features import parse_spec
@@ -178,13 +178,14 @@ def fit(
     """
     losses, maps = losses or Losses(), maps or Maps()
     image_N = image_rows(study_train, concepts, image_N)
+    if config.targets.views or config.targets.text:
+        raise HvfError("DINA learns from the images as they are: leave targets.views and targets.text out")
     check_inputs(study_train, features, config, concepts, None)
     if study_train.shape[2] != 1:
         raise HvfError(f"DINA takes one number per neuron and trial, not {study_train.shape[2]} samples: crop them")
     if not any(vars(losses).values()):
         raise HvfError("every loss has weight 0: DINA needs at least one")
-    concept_N = np.asarray(concepts, dtype=str)[image_N].tolist()
-    train_N, val_N = concept_split(concept_N, config.align.validation_fraction, config.align.seed, at_least=2)
+    train_N, val_N = split(study_train, config, concepts, image_N)
     seen = np.unique(image_N[train_N])
     statistics = standard(study_train.select(train_N), device)
     frozen = FrozenMaps(features, config.targets.specs, seen, maps, device)
@@ -192,8 +193,7 @@ def fit(
         _categories(features, seen, maps, config.align.seed) if losses.category else np.zeros(len(concepts), int)
     )
     brain, device = config.brain, statistics[0].device
-    with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
-        torch.manual_seed(config.align.seed)
+    with seeded(config.align.seed, device):
         model = Dina(
             study_train.shape[1], frozen.components, maps.channels, maps.side, maps.categories, brain.width,
             brain.intermediate, brain.dropout, math.log(1 / config.align.temperature),
@@ -224,42 +224,30 @@ def _categories(features: Mapping[str, np.ndarray], rows: np.ndarray, maps: Maps
     return np.asarray(clusters.predict(x_Md), dtype=np.int64)
 
 
-class _Training:
+class _Training(Epochs):
     """Data, optimiser, and the best epoch so far."""
 
     def __init__(
         self, model: Dina, config: Config, losses: Losses, x_NC: Tensor, maps: Mapping[str, Tensor],
         image_N: np.ndarray, category_M: np.ndarray, train_N: np.ndarray, val_N: np.ndarray,
     ) -> None:  # fmt: skip
-        self.model, self.config, self.losses, self.x_NC, self.maps = model, config, losses, x_NC, maps
         # Several trials of one image share a target in validation, and are not contrasted in training.
-        gallery, self.target_N = np.unique(image_N[val_N], return_inverse=True)
-        device = x_NC.device
-        rows = (train_N, val_N, image_N, category_M, gallery)
-        self.train_N, self.val_N, self.image_N, self.category_M, self.gallery = (
-            torch.as_tensor(r, device=device) for r in rows
-        )
+        gallery, target_N = np.unique(image_N[val_N], return_inverse=True)
+        super().__init__(config, torch.as_tensor(train_N, device=x_NC.device), target_N)
+        self.model, self.losses, self.x_NC, self.maps, self.log_scale = model, losses, x_NC, maps, model.log_scale
+        rows = (val_N, image_N, category_M, gallery)
+        self.val_N, self.image_N, self.category_M, self.gallery = (torch.as_tensor(r, device=x_NC.device) for r in rows)
         self.repeats = len(np.unique(image_N)) < len(image_N)
-        align = config.align
-        self.batches = math.ceil(len(train_N) / align.batch_size)
-        self.optimizer, self.schedule = adamw(list(model.parameters()), align, self.batches)
-        self.history: list[dict] = []
+        self.optimizer, self.schedule = adamw(list(model.parameters()), config.align, self.batches)
         self.kept: dict[str, Tensor] = {}
 
     def run(self, epoch: int) -> None:
         """One pass over the training rows in a new order, then a look at the validation rows."""
         self.model.train()
-        order_N = self.train_N[torch.randperm(len(self.train_N)).to(self.train_N.device)]
-        loss = float(torch.stack([self.step(rows) for rows in order_N.tensor_split(self.batches)]).mean())
-        if not math.isfinite(loss):
-            rate = self.config.align.learning_rate
-            raise HvfError(f"the loss is not finite after epoch {epoch}: lower align.learning_rate, {rate}")
-        entry = {"epoch": epoch, "loss": loss, **self.validate(), "best": False}
-        if not self.history or entry["validation_mrr"] > max(e["validation_mrr"] for e in self.history):
-            self.history = [{**e, "best": False} for e in self.history]
-            entry["best"] = True
-            self.kept = {name: x.clone() for name, x in self.model.state_dict().items()}
-        self.history.append(entry)
+        self.judge(epoch, float(torch.stack([self.step(rows) for rows in self.order()]).mean()))
+
+    def keep(self) -> None:
+        self.kept = {name: x.clone() for name, x in self.model.state_dict().items()}
 
     def step(self, rows: Tensor) -> Tensor:
         x_NC, noise = self.x_NC[rows], self.config.brain.input_noise
@@ -297,19 +285,10 @@ class _Training:
             parts.append(weights.category * (errors[0] + errors[1]) / 2)
         return torch.stack(parts).sum()
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """How well the validation images are found among themselves."""
+    def embedded(self) -> tuple[Tensor, Tensor]:
         self.model.eval()
-        r_ND = self.model.response(self.x_NC[self.val_N]).flatten(1)
-        i_MD = self.model.image({spec: f_MPSS[self.gallery] for spec, f_MPSS in self.maps.items()}).flatten(1)
-        ranks_N = retrieval.ranks(retrieval.similarity(r_ND, i_MD), self.target_N)
-        return {
-            "validation_mrr": retrieval.mean_reciprocal_rank(ranks_N),
-            "validation_top1": retrieval.topk(ranks_N, 1),
-            "validation_n": len(ranks_N),
-            "temperature": math.exp(-self.model.log_scale.item()),
-        }
+        i_MDSS = self.model.image({spec: f_MPSS[self.gallery] for spec, f_MPSS in self.maps.items()})
+        return self.model.response(self.x_NC[self.val_N]).flatten(1), i_MDSS.flatten(1)
 
 
 def local_info_nce(r_NDSS: Tensor, i_NDSS: Tensor, log_scale: Tensor, image_N: Tensor | None = None) -> Tensor:

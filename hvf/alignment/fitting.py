@@ -164,51 +164,18 @@ def adamw(
     return optimizer, CosineAnnealingLR(optimizer, batches * align.epochs)
 
 
-class _Training:
-    """Data on the device, the optimiser, and the best epoch so far."""
+class Epochs:
+    """Of every training: the order of an epoch's batches, and the look at the validation rows that keeps the best.
 
-    def __init__(
-        self,
-        brain,
-        fusion,
-        fusion_learns: bool,
-        config: Config,
-        x_NCT: Rows,
-        seen: Mapping[str, Tensor],
-        normalisation: dict[str, tuple[Tensor, Tensor]],
-        recording: Recording,
-        image_N: np.ndarray,
-        same_N: np.ndarray,
-        train_N: np.ndarray,
-        val_N: np.ndarray,
-    ) -> None:
-        self.brain, self.fusion, self.fusion_learns, self.config = brain, fusion, fusion_learns, config
-        device, align = x_NCT.device, config.align
-        _, first, self.target_N = np.unique(same_N[val_N], return_index=True, return_inverse=True)
-        rows = (train_N, val_N, image_N, image_N[val_N[first]])
-        self.train_N, self.val_N, self.image_N, self.gallery = (torch.as_tensor(r, device=device) for r in rows)
-        self.same_N = torch.as_tensor(same_N, device=device) if len(np.unique(same_N)) < len(same_N) else None
-        self.x_NCT, self.seen, self.normalisation, self.recording = x_NCT, seen, normalisation, recording
-        self.frozen_z_f_MD = None if fusion_learns else _fused_once(fusion, seen)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
-        self.learners = [brain, fusion] if fusion_learns else [brain]
-        self.parameters = [p for module in self.learners for p in module.parameters()]
-        self.parameters += [self.log_scale] if align.learn_temperature else []
-        self.views: Views | None = None
-        self.captions: Captions | None = None
-        self.batches = math.ceil(len(train_N) / align.batch_size)
-        self.optimizer, self.schedule = adamw(self.parameters, align, self.batches)
+    What is trained says how: ``embedded``, ``keep``, and its ``log_scale``.
+    """
+
+    log_scale: Tensor
+
+    def __init__(self, config: Config, train_N: Tensor, target_N: np.ndarray) -> None:
+        self.config, self.train_N, self.target_N = config, train_N, target_N
+        self.batches = math.ceil(len(train_N) / config.align.batch_size)
         self.history: list[dict] = []
-        self.kept: list[dict[str, Tensor]] = []
-
-    def run(self, epoch: int) -> None:
-        """One pass over the training rows in a new order, then a look at the validation rows."""
-        self.brain.train()
-        self.fusion.train(self.fusion_learns)
-        losses = [self.step(rows) for rows in self.order()]
-        if isinstance(self.fusion, Gated):
-            self.fusion.weigh(self.validation_losses())
-        self.judge(epoch, float(torch.stack(losses).mean()))
 
     def order(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """The rows of an epoch's batches, of equal size: a short one would have fewer negatives, hence another loss."""
@@ -226,6 +193,71 @@ class _Training:
             entry["best"] = True
             self.keep()
         self.history.append(entry)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """How well the validation images are found among themselves."""
+        ranks_N = retrieval.ranks(retrieval.similarity(*self.embedded()), self.target_N)
+        return {
+            "validation_mrr": retrieval.mean_reciprocal_rank(ranks_N),
+            "validation_top1": retrieval.topk(ranks_N, 1),
+            "validation_n": len(ranks_N),
+            "temperature": math.exp(-self.log_scale.item()),
+        }
+
+    def embedded(self) -> tuple[Tensor, Tensor]:
+        """Validation trials (N, D) and the images they answer (M, D), modules in eval mode."""
+        raise NotImplementedError
+
+    def keep(self) -> None:
+        """Remember the weights as they are now."""
+        raise NotImplementedError
+
+
+class _Training(Epochs):
+    """Data on the device, the optimiser, and the best epoch so far."""
+
+    def __init__(
+        self,
+        brain,
+        fusion,
+        fusion_learns: bool,
+        config: Config,
+        x_NCT: Rows,
+        seen: Mapping[str, Tensor],
+        normalisation: dict[str, tuple[Tensor, Tensor]],
+        recording: Recording,
+        image_N: np.ndarray,
+        same_N: np.ndarray,
+        train_N: np.ndarray,
+        val_N: np.ndarray,
+    ) -> None:
+        device, align = x_NCT.device, config.align
+        _, first, target_N = np.unique(same_N[val_N], return_index=True, return_inverse=True)
+        super().__init__(config, torch.as_tensor(train_N, device=device), target_N)
+        self.brain, self.fusion, self.fusion_learns = brain, fusion, fusion_learns
+        rows = (val_N, image_N, image_N[val_N[first]])
+        self.val_N, self.image_N, self.gallery = (torch.as_tensor(r, device=device) for r in rows)
+        self.same_N = torch.as_tensor(same_N, device=device) if len(np.unique(same_N)) < len(same_N) else None
+        self.x_NCT, self.seen, self.normalisation, self.recording = x_NCT, seen, normalisation, recording
+        self.frozen_z_f_MD = None if fusion_learns else _fused_once(fusion, seen)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
+        self.learners = [brain, fusion] if fusion_learns else [brain]
+        self.parameters = [p for module in self.learners for p in module.parameters()]
+        self.parameters += [self.log_scale] if align.learn_temperature else []
+        self.views: Views | None = None
+        self.captions: Captions | None = None
+        self.optimizer, self.schedule = adamw(self.parameters, align, self.batches)
+        self.kept: list[dict[str, Tensor]] = []
+
+    def run(self, epoch: int) -> None:
+        """One pass over the training rows in a new order, then a look at the validation rows."""
+        self.brain.train()
+        self.fusion.train(self.fusion_learns)
+        losses = [self.step(rows) for rows in self.order()]
+        if isinstance(self.fusion, Gated):
+            self.fusion.weigh(self.validation_losses())
+        self.judge(epoch, float(torch.stack(losses).mean()))
 
     def solve(self) -> None:
         """Ridge regression from flat trials to the images' features: no steps, a penalty chosen on validation rows.
@@ -324,20 +356,11 @@ class _Training:
             x_Nd.sub_(mean).div_(sd)
         return gathered
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """How well the validation images are found among themselves."""
+    def embedded(self) -> tuple[Tensor, Tensor]:
         self.brain.eval()
         self.fusion.eval()
         parts = self.val_N.split(self.config.align.batch_size)
-        z_b_ND = torch.cat([self.brain(self.x_NCT[rows]) for rows in parts])
-        ranks_N = retrieval.ranks(retrieval.similarity(z_b_ND, self.images(self.gallery)), self.target_N)
-        return {
-            "validation_mrr": retrieval.mean_reciprocal_rank(ranks_N),
-            "validation_top1": retrieval.topk(ranks_N, 1),
-            "validation_n": len(ranks_N),
-            "temperature": math.exp(-self.log_scale.item()),
-        }
+        return torch.cat([self.brain(self.x_NCT[rows]) for rows in parts]), self.images(self.gallery)
 
     def finish(self) -> Alignment:
         """The best epoch's weights, and all that belongs to them."""
