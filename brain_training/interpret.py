@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hvf import interpretation, retrieval
-from hvf.alignment import FILE, Alignment
+from hvf.alignment import FILE, Alignment, fit
 from hvf.config import SUBJECTS, HvfError, with_settings
 from hvf.data import rendering, sensors
 from hvf.data.study import Study, open_study
@@ -59,6 +59,7 @@ PARTS = 6  # windows of a row of topographies
 FEW = 10  # validation concepts from which a brain embedding can be explained
 MOST = 4000  # images to fit the responses on: for so few components more change nothing
 BINS = 40  # of time, at most, at which responses are explained
+PLAIN = {"targets.views": (), "targets.text": None, "align.text_weight": 0.0}  # ridge learns from neither
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,13 @@ def interpret(options: Interpret) -> Path:
     if options.window <= 0 or options.radius <= 0:
         raise HvfError(f"--window and --radius must be greater than 0, not {options.window:g} and {options.radius:g}")
     run = Run.open(options.run)
+    if options.retrain == "own" and (run.config.targets.views or run.config.targets.text):
+        raise HvfError(f"{run.path} learnt from views or captions, which windows are not retrained on: --retrain ridge")
     material = Material(run, options)
     categories = _categories(material)
     told: dict[str, Any] = {"note": material.study.note, "simulated": material.study.simulated}
+    # First: it alone needs a package that may be absent, which is better told before an hour than after it.
+    told["found"] = _piece(run, "found", material, lambda m: _found(m, categories), categories, "UMAP")
     told["occlusion"] = _piece(run, "occlusion", material, _occlusion, options.window, options.radius)
     told["retrained"] = [
         _piece(
@@ -136,8 +141,7 @@ def interpret(options: Interpret) -> Path:
         )
         for a, b in track(material.windows, "retraining on windows")
     ]
-    told["explained"] = _piece(run, "explained", material, _explained, options.layers)
-    told["found"] = _piece(run, "found", material, lambda m: _found(m, categories), categories)
+    told["explained"] = _piece(run, "explained", material, _explained, options.layers, "without validation rows")
     told |= {"title": _title(material, told), "ch_names": list(material.test.ch_names), "radius": options.radius}
     told["positions"] = None if material.positions is None else material.positions.tolist()
     run.write_json("interpretation.json", told)
@@ -216,7 +220,7 @@ def _parts(m: Material, lost: Sequence[dict]) -> list[Window]:
 def _window(m: Material, window: Window) -> dict:
     """Top-1 and the rest of a decoder that had this window alone."""
     split = Split(m.train, np.arange(len(m.train)), m.seen, m.study.train_images.concepts, m.study.note)
-    linear = {"brain.encoder": "ridge", "fusion.kind": "concatenated"} if m.options.retrain == "ridge" else {}
+    linear = {"brain.encoder": "ridge", "fusion.kind": "concatenated", **PLAIN} if m.options.retrain == "ridge" else {}
     made = interpretation.retrain(split, m.test, m.shown, with_settings(m.run.config, linear), window)
     ids = list(m.test.image_ids)
     figures = {f: retrieval.interval(v, ids) for f, v in interpretation.scores(made.ranks_N, len(ids)).items()}
@@ -229,7 +233,7 @@ def _window(m: Material, window: Window) -> dict:
 def _explained(m: Material) -> dict:
     """R² of responses over time and of the brain embedding: low-level, semantic, shared; and of each encoder alone."""
     concepts, ids, align = np.array(m.study.train_images.concepts), list(m.test.image_ids), m.run.config.align
-    _, held = concept_split(concepts, align.validation_fraction, align.seed, at_least=2)
+    learnt, held = concept_split(concepts, align.validation_fraction, align.seed, at_least=2)
     if len(set(concepts[held])) < FEW:
         return {"left_out": f"{len(set(concepts[held]))} validation concepts are too few to explain the embedding with"}
     specs, seen, shown = list(m.seen), dict(m.seen), dict(m.shown)
@@ -261,7 +265,8 @@ def _explained(m: Material) -> dict:
     total_NT = interpretation.variance(y_MPT, y_NPT)
     found |= {"responses": intervals(r2, total_NT), "encoders": intervals(alone, total_NT)}
     # Of the brain embedding: fitted where its encoder was not, on validation concepts.
-    z_MD, z_ND = (_unit(m.alignment.embed_brain(trials)) for trials in (m.train.select(held), m.test))
+    encoder = _encoder_without_validation(m, learnt)
+    z_MD, z_ND = (_unit(encoder.embed_brain(trials)) for trials in (m.train.select(held), m.test))
     z_MD1, z_ND1 = z_MD[..., None], z_ND[..., None]
     r2, predicted = interpretation.partition(bands(groups, held), z_MD1, z_ND1, concepts[held])
     of_z = intervals(r2, interpretation.variance(z_MD1, z_ND1))
@@ -269,6 +274,16 @@ def _explained(m: Material) -> dict:
     ranks = {name: interpretation.identified(z_ND, y_NPT[..., 0]) for name, y_NPT in predicted.items()}
     found["identified"] = {name: retrieval.interval(ranks_N <= 1, ids) for name, ranks_N in ranks.items()}
     return found
+
+
+def _encoder_without_validation(m: Material, learnt: np.ndarray) -> Alignment:
+    """The run's encoder; for ridge, fitted to the validation rows too in the end, another from the rows ``learnt``."""
+    if m.run.config.brain.encoder != "ridge":
+        return m.alignment
+    plain = with_settings(m.run.config, PLAIN)
+    prior = m.alignment.hvf if plain.align.mode == "reconstruction" else None
+    concepts = m.study.train_images.concepts
+    return fit(m.train.select(learnt), m.seen, plain, concepts, prior, device(), image_N=learnt)
 
 
 def _binned(train: Trials, test: Trials) -> tuple[list[np.ndarray], list[float]]:
@@ -294,7 +309,8 @@ def _found(m: Material, categories: Sequence[str] | None) -> dict:
     """Accuracy by category, and the map of both modalities."""
     z_b_ND, z_f_ND = m.alignment.embed_brain(m.test), m.alignment.embed_images(m.shown)
     scores_NN = retrieval.similarity(z_b_ND, z_f_ND)
-    brain_N2, image_N2 = interpretation.joint_map(z_b_ND, z_f_ND)
+    with track(1, "laying out both modalities in one plane"):
+        brain_N2, image_N2 = interpretation.joint_map(z_b_ND, z_f_ND)
     found: dict[str, Any] = {"brain": brain_N2.tolist(), "images": image_N2.tolist(), "categories": categories}
     if categories is not None:
         first_N = retrieval.top_items(scores_NN, 1)[:, 0]
@@ -352,8 +368,9 @@ def _show(m: Material, told: dict) -> None:
         line(ms(window), lost["window"], i)
     Console().print(table)
     if told["retrained"]:
-        best = max(told["retrained"], key=lambda w: w["figures"]["top1"]["value"])
-        print(f"retrained on one window, most from {ms(best)}: top-1 {_interval(best['figures']['top1'], 100)} %")
+        best = max(told["retrained"], key=lambda w: w["validation"]["mrr"])
+        top1 = best["figures"]["top1"]
+        print(f"retrained on one window, {ms(best)} by validation: top-1 {_interval(top1, 100)} % ({_chance(top1)})")
     explained = told["explained"]
     if "left_out" in explained:
         print(f"low-level against semantic: {explained['left_out']}")
@@ -369,7 +386,11 @@ def _show(m: Material, told: dict) -> None:
         when = f", most at {1000 * explained['edges'][peak]:.0f} ms" if told["retrained"] else ""
         print(f"{spec} alone: R² of responses {_interval(entries[peak])}{when}")
     for name, entry in explained["identified"].items():
-        print(f"z_b identified by what {name} features predict: {_interval(entry, 100)} %")
+        print(f"z_b identified by what {name} features predict: {_interval(entry, 100)} % ({_chance(entry)})")
+
+
+def _chance(top1: dict) -> str:
+    return f"chance {100 / top1['n']:.1f}"
 
 
 def _interval(entry: dict, scale: float = 1) -> str:

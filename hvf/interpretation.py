@@ -11,8 +11,10 @@ d features, P responses, D embedding.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -332,16 +334,27 @@ def by_category(ranks_N: np.ndarray, first_N: np.ndarray, categories: Sequence[s
 
 
 def joint_map(z_b_ND: np.ndarray, z_f_ND: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Both modalities in one plane, (N, 2) each, by t-SNE of cosine distances (van der Maaten and Hinton 2008).
+    """Both modalities in one plane, (N, 2) each, by UMAP of cosine distances (McInnes et al. 2018).
 
     Each modality is centred on its own mean: contrastive embeddings lie on two cones, and a map would show nothing but
-    that gap (Liang et al. 2022). Raises HvfError for fewer than four images.
+    that gap (Liang et al. 2022). Raises HvfError for fewer than four images, or without umap-learn.
     """
-    from sklearn.manifold import TSNE
-
     n = len(z_b_ND)
     if n < 4:
         raise HvfError(f"a map needs four images or more, not {n}")
     z_ND = np.concatenate([z - z.mean(axis=0) for z in (z_b_ND, z_f_ND)])
-    plane = TSNE(perplexity=min(30.0, n / 3), metric="cosine", init="random", random_state=seed).fit_transform(z_ND)
+    # One thread: with a seed there is no other, and umap would warn of it.
+    plane = _umap().UMAP(n_neighbors=min(15, n), metric="cosine", random_state=seed, n_jobs=1).fit_transform(z_ND)
     return plane[:n], plane[n:]
+
+
+def _umap() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)  # that there is no TensorFlow, which is not needed
+            import umap  # here, for it is slow; the first map of a process compiles some 20 s more
+    except (ImportError, RuntimeError) as error:  # numba's, where it finds no folder to cache what it compiled
+        raise HvfError(
+            f"the map is UMAP's, which cannot be imported ({error}): pip install 'hvf[interpret]'"
+        ) from error
+    return umap

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import mne
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.decomposition import PCA
 
-from hvf import decoder, report
+from hvf import decoder, interpretation, report
 from hvf.config import with_settings
 from hvf.presets import mini
 from hvf.runs import Run
@@ -45,6 +47,18 @@ def study(tmp_path_factory) -> Path:
     return root
 
 
+class Plane:
+    """In UMAP's place: it compiles for 20 s, and is tested in test_interpretation.py and by the README's command."""
+
+    def __init__(self, **_settings) -> None:
+        self.fit_transform = PCA(2, random_state=0).fit_transform
+
+
+@pytest.fixture(autouse=True)
+def quick_map(monkeypatch):
+    monkeypatch.setattr(interpretation, "_umap", lambda: SimpleNamespace(UMAP=Plane))
+
+
 def trained(study: Path, trials: str, out: Path) -> Run:
     where = {"data.trials": str(study / trials), "data.images": str(study / "images")}
     run = Run.create(out, with_settings(mini(), SMALL | where))
@@ -61,7 +75,8 @@ def test_a_recording_with_places_and_times(study, tmp_path, capsys, monkeypatch)
     run = trained(study, "mine-epo.fif", tmp_path / "run")
     assert call(run.path, "--window", "50") == 0
     printed = capsys.readouterr().out
-    assert "retrained on one window, most from 100–150 ms" in printed
+    assert "retrained on one window, 100–150 ms by validation" in printed
+    assert "(chance 2.5)" in printed
     for said in ("O1 and neighbours", "only low-level", "shared", "only semantic", "z_b identified"):
         assert said in printed
     maps, courses = run.read_json("sensors.json"), run.read_json("windows.json")
@@ -111,11 +126,13 @@ def test_neurons_have_neither_places_nor_times(study, tmp_path, capsys):
 
 def test_refused_in_one_line(study, tmp_path, capsys):
     run = Run.create(tmp_path / "bare", mini())
+    viewed = Run.create(tmp_path / "viewed", with_settings(mini(), {"targets.views": ("blur9",)}))
     for arguments, said in (
         ([], "name a run folder"),
         ([tmp_path], "name a run folder"),
         ([run.path], "train first, with hvf train"),
         ([run.path, "--radius", "0"], "must be greater than 0"),
+        ([viewed.path, "--retrain", "own"], "learnt from views or captions"),
         ([run.path, "--windw", "50"], "did you mean '--window'"),
     ):
         assert call(*arguments) == 2

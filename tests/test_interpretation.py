@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -114,6 +115,7 @@ def test_categories_best_first_with_their_chance():
     assert found["dog"]["chance"] == 0.5
 
 
+@pytest.mark.slow  # UMAP is compiled when it is first used
 def test_the_map_brings_pairs_together_across_the_gap():
     rng = np.random.default_rng(0)
     z_f_ND = rng.normal(size=(30, 16))
@@ -122,8 +124,15 @@ def test_the_map_brings_pairs_together_across_the_gap():
     apart_NN = np.linalg.norm(brain_N2[:, None] - image_N2[None], axis=-1)
     assert (apart_NN.argmin(axis=1) == np.arange(30)).mean() > 0.9
     assert np.array_equal(joint_map(z_b_ND, z_f_ND)[0], brain_N2)
+
+
+def test_what_a_map_needs(monkeypatch):
+    z_ND = np.random.default_rng(0).normal(size=(4, 8))
     with pytest.raises(HvfError, match="four images"):
-        joint_map(z_b_ND[:3], z_f_ND[:3])
+        joint_map(z_ND[:3], z_ND[:3])
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(HvfError, match=r"pip install 'hvf\[interpret\]'"):
+        joint_map(z_ND, z_ND)
 
 
 def test_places_of_sensors():

@@ -173,10 +173,12 @@ def _draw_embedding(axes, found: Mapping[str, Any], letter: str) -> None:
         entry = found["identified"][name]
         ends = [[100 * (entry["value"] - entry["ci95"][0])], [100 * (entry["ci95"][1] - entry["value"])]]
         axes.barh(i + 1.3, 100 * entry["value"], xerr=ends, color=colour, height=0.55, alpha=0.75)
+    chance = 100 / found["identified"][kinds[0]]["n"]
+    axes.plot([chance, chance], [0.9, 3.7], "k--", linewidth=0.8)
     labels = ["R² of z_b", *(f"identified: {name}" for name in kinds)]
     axes.set_yticks([0, 1.3, 2.3, 3.3], labels, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="%", xlim=(min(0.0, min(entries)), None))
+    axes.set(xlabel="%; dashed: chance", xlim=(min(0.0, min(entries)), None))
     axes.set_title(f"{letter}  what explains the brain embedding z_b", loc="left", fontsize=9)
     _tidy(axes)
 
@@ -199,7 +201,7 @@ def draw_embedding(told: Mapping[str, Any], path: Path) -> None:
     axes.scatter(*brain_N2.T, s=16, c=colours, linewidths=0, label="brain", zorder=3)
     axes.set(xticks=[], yticks=[], aspect="equal")
     simulated = "simulated: " if told["simulated"] else ""
-    axes.set_title(f"{simulated}brain (dots) and image (rings), t-SNE", loc="left", fontsize=9)
+    axes.set_title(f"{simulated}brain (dots) and image (rings), UMAP", loc="left", fontsize=9)
     for side in rest:
         names = list(told_of or ())
         at = np.arange(len(names))
