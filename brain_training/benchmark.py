@@ -14,7 +14,6 @@ Letters: N trials, M images, C channels, T samples, d width of an encoder.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,14 +32,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
-from hvf import alignment, presets
+from hvf import presets
 from hvf.alignment.batched import Material, Together
 from hvf.alignment.fitting import info_nce, prepare, seeded
 from hvf.alignment.inputs import new_brain
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials import Trials, TrialsWriter
 from hvf.models.fusion import HVF
-from hvf.runs import check_writable, write_json
+from hvf.runs import check_writable, track, write_json
 from hvf.scripts import parse_settings, run_script
 
 GOAL_SPEED, GOAL_GB = 1.8, 4.0
@@ -273,11 +272,11 @@ def speed_together(options: Benchmark, device: str) -> dict[str, Any]:
 
 
 def memory(options: Benchmark) -> dict[str, Any]:
-    """Write nine subjects' trials to disk, then train on all of them in a process of its own; its peak memory."""
+    """Write nine subjects' trials to disk, then train on all of them in a process of its own, which tells its peak."""
     size = SIZES[options.size]
     names, concepts = image_ids(size)
     with tempfile.TemporaryDirectory(prefix="hvf-benchmark-") as folder:
-        for subject in range(SUBJECTS):
+        for subject in track(range(SUBJECTS), "writing the subjects' trials"):
             rng = np.random.default_rng(subject)
             told = {"image_ids": names, "concepts": concepts, "subject": f"sub-{subject:02d}", "kind": "eeg"}
             told |= {"sfreq": 250.0, "tmin": 0.0, "ch_names": presets.POSTERIOR_17}
@@ -289,25 +288,43 @@ def memory(options: Benchmark) -> dict[str, Any]:
         for spec, x_Md in random_features(size).items():
             np.save(Path(folder) / f"features-{SPECS.index(spec)}.npy", x_Md)
         command = [sys.executable, __file__, "--child", folder, options.size, str(options.threads or 0)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # progress shows on stderr
     if done.returncode:
-        raise HvfError(f"the training process failed: {done.stderr.strip().splitlines()[-1]}")
+        short = " (killed, as the system does where memory is short)" if done.returncode == -9 else ""
+        raise HvfError(f"the training process ended with {done.returncode}{short}")
     return {"subjects": SUBJECTS, "dtype": options.dtype} | json.loads(done.stdout.splitlines()[-1])
 
 
 def train_and_tell(folder: Path, size: Size) -> None:
-    """The training process of `memory`: one epoch of `alignment.fit` on the trials of all subjects in a folder."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """The training process of `memory`: one epoch, as `hvf.alignment.fit` has it, on all subjects in a folder."""
+    before, started = peak_gb(), time.perf_counter()
     parts = [Trials.load(path) for path in sorted(folder.glob("sub-*.npy"))]
     features = {s: np.load(folder / f"features-{i}.npy", mmap_mode="r") for i, s in enumerate(SPECS)}
     names, concepts = image_ids(size)
     row = {name: i for i, name in enumerate(names)}
     trials = Trials.concatenate(parts)
     rows_N = np.array([row[name] for name in trials.image_ids.tolist()])
-    fitted = alignment.fit(trials, features, configuration(size, "retrieval"), concepts, image_N=rows_N)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    told = {"trials": len(trials), "loss": fitted.history[-1]["loss"], "cpu_seconds": usage.ru_utime + usage.ru_stime}
-    print(json.dumps(told | {"peak_gb": usage.ru_maxrss * 1024 / 1e9, "libraries_gb": before * 1024 / 1e9}))
+    config = configuration(size, "retrieval")
+    with seeded(config.align.seed, "cpu"):
+        with track(1, "checking and standardising the trials"):
+            training = prepare(trials, features, config, concepts, image_N=rows_N)
+        prepared, batches = peak_gb(), training.order
+        training.order = lambda: track(batches(), "training, by the batch")
+        training.run(0)
+    fitted = training.finish()
+    told = {"trials": len(trials), "threads": torch.get_num_threads(), "loss": fitted.history[-1]["loss"]}
+    told |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time()}
+    print(json.dumps(told | {"libraries_gb": before, "prepared_gb": prepared, "peak_gb": peak_gb()}))
+
+
+def peak_gb() -> float:
+    """The most memory that this process has had resident: of its own, while getrusage counts what its parent had."""
+    try:
+        told = Path("/proc/self/status").read_text()
+    except OSError:
+        raise HvfError("--memory reads its peak from /proc/self/status, which this system has not") from None
+    (kilobytes,) = (line.split()[1] for line in told.splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(kilobytes) / 1e9
 
 
 def table(found: Mapping[str, Any]) -> Table:
@@ -350,7 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found["memory"] = told = memory(options)
         print(
             f"{told['trials']} trials of {SUBJECTS} subjects, {told['dtype']} on disk, one epoch: peak "
-            f"{told['peak_gb']:.2f} GB (goal: less than {GOAL_GB:.0f}), of which libraries {told['libraries_gb']:.2f}"
+            f"{told['peak_gb']:.2f} GB (goal: less than {GOAL_GB:.0f}), of which libraries {told['libraries_gb']:.2f}; "
+            f"{told['seconds']:.0f} s, of processor {told['cpu_seconds']:.0f}, {told['threads']} threads"
         )
     else:
         found["batch"] = configuration(SIZES[options.size], "retrieval").align.batch_size

@@ -71,11 +71,16 @@ def test_the_table(script, tmp_path, capsys):
 
 def test_what_leave_one_subject_out_needs(script, tmp_path, capsys):
     """Read from disk, batch by batch, whatever is stored: the process that trains tells its own peak."""
-    assert run_script(script.main, ["--size", "small", "--memory", "--out", str(tmp_path)]) == 0
+    threads = torch.get_num_threads()
+    try:
+        assert run_script(script.main, ["--size", "small", "--memory", "--threads", "2", "--out", str(tmp_path)]) == 0
+    finally:
+        torch.set_num_threads(threads)
     told = json.loads((tmp_path / "benchmark.json").read_text())["memory"]
     assert told["trials"] == 9 * 400
     assert np.isfinite(told["loss"])
-    assert told["libraries_gb"] <= told["peak_gb"] < 3
+    assert told["libraries_gb"] <= told["prepared_gb"] <= told["peak_gb"] < 3
+    assert told["threads"] == 2
     assert "one epoch: peak" in capsys.readouterr().out
 
 
