@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from hvf.config import BrainConfig, HvfError
 from hvf.models.brain import BRAIN_ENCODERS, MBP, BrainEncoder, build_brain
+from hvf.models.brain.convolutional import temporal_spatial
 
 BRAINDECODE = ("deepnet", "eegconformer", "eegnet", "shallownet")
 
@@ -74,3 +75,22 @@ def test_errors_name_what_is_wrong(tmp_path):
         BrainEncoder.load(tmp_path / "torn.safetensors")
     with pytest.raises(HvfError, match="absent.safetensors"):
         BrainEncoder.load(tmp_path / "absent.safetensors")
+
+
+def test_convolution_and_pooling_are_one():
+    torch.manual_seed(0)
+    maps = temporal_spatial(5, (7, 11, 3), 0.0)
+    pooled, x_N1CT = maps[0], torch.randn(4, 1, 5, 60, requires_grad=True)
+    convolved = F.conv2d(x_N1CT, pooled.weight, pooled.bias)
+    expected = F.avg_pool2d(convolved, (1, 11), (1, 3))
+    torch.testing.assert_close(pooled(x_N1CT), expected)
+    ours = torch.autograd.grad(pooled(x_N1CT).square().sum(), [x_N1CT, pooled.weight, pooled.bias])
+    theirs = torch.autograd.grad(expected.square().sum(), [x_N1CT, pooled.weight, pooled.bias])
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert {name.partition(".")[0] for name in maps.state_dict()} == {
+        "0",
+        "2",
+        "4",
+        "5",
+        "8",
+    }  # as reference code has it

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hvf.models.brain.base import BrainEncoder, ProjectionHead
 
@@ -41,17 +43,35 @@ class TSConv(BrainEncoder):
         return self.head(maps_NFt.transpose(1, 2).flatten(1))
 
 
+class PooledConv(nn.Conv2d):
+    """A convolution in time and the mean over windows of its output, (N, 1, C, T) -> (N, F, C, t), in one.
+
+    Both are linear: one convolution by the kernel averaged over the window's shifts, at the pooling's stride. It
+    never makes the maps of every sample, of which the pooling leaves a fifth.
+    """
+
+    def __init__(self, filters: int, kernel: int, window: int, stride: int) -> None:
+        super().__init__(1, filters, (1, kernel))
+        self.window, self.step = window, stride
+
+    def forward(self, x_N1CT: Tensor) -> Tensor:
+        box_11w = self.weight.new_full((1, 1, self.window), 1 / self.window)
+        kernel_F1l = functional.conv1d(self.weight[:, :, 0], box_11w, padding=self.window - 1)
+        return functional.conv2d(x_N1CT, kernel_F1l[:, :, None], self.bias, stride=(1, self.step))
+
+
 def temporal_spatial(n_chans: int, sizes: Sequence[int], dropout: float) -> nn.Sequential:
-    """(N, 1, C, T) -> (N, F, 1, t): the convolutions of NICE and of ATM."""
-    kernel, window, stride = sizes
-    return nn.Sequential(
-        nn.Conv2d(1, FILTERS, (1, kernel)),
-        nn.AvgPool2d((1, window), (1, stride)),
-        nn.BatchNorm2d(FILTERS),
-        nn.ELU(),
-        nn.Conv2d(FILTERS, FILTERS, (n_chans, 1)),
-        nn.BatchNorm2d(FILTERS),
-        nn.ELU(),
-        nn.Dropout(dropout),
-        nn.Conv2d(FILTERS, FILTERS, 1),
+    """(N, 1, C, T) -> (N, F, 1, t): the convolutions of NICE and of ATM. Layers are numbered as there: 1 is in 0."""
+    layers = OrderedDict(
+        {
+            "0": PooledConv(FILTERS, *sizes),
+            "2": nn.BatchNorm2d(FILTERS),
+            "3": nn.ELU(),
+            "4": nn.Conv2d(FILTERS, FILTERS, (n_chans, 1)),
+            "5": nn.BatchNorm2d(FILTERS),
+            "6": nn.ELU(),
+            "7": nn.Dropout(dropout),
+            "8": nn.Conv2d(FILTERS, FILTERS, 1),
+        }
     )
+    return nn.Sequential(layers)
