@@ -273,6 +273,7 @@ def speed_together(options: Benchmark, device: str) -> dict[str, Any]:
 
 def memory(options: Benchmark) -> dict[str, Any]:
     """Write nine subjects' trials to disk, then train on all of them in a process of its own, which tells its peak."""
+    peak_gb()  # where it cannot be told, nothing need be written
     size = SIZES[options.size]
     names, concepts = image_ids(size)
     with tempfile.TemporaryDirectory(prefix="hvf-benchmark-") as folder:
@@ -385,6 +386,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         if int(sys.argv[4]):
             torch.set_num_threads(int(sys.argv[4]))
-        train_and_tell(Path(sys.argv[2]), SIZES[sys.argv[3]])
+        sys.exit(run_script(lambda _: train_and_tell(Path(sys.argv[2]), SIZES[sys.argv[3]])))
     else:
         sys.exit(run_script(main))

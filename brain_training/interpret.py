@@ -7,8 +7,9 @@
 Into the run folder: occlusion of sensors, alone and with their neighbours, and of time windows; a decoder retrained on
 each window, chosen on validation concepts (`hvf.selection`); variance of the responses and of the brain embedding that
 low-level features (pixels, edges, VAE latents) and semantic ones explain; accuracy by category; both modalities in one
-plane. Test images are looked at, nothing is chosen on them. Writes sensors.json and windows.json, which `hvf report`
-and `hvf explore` show, interpretation.json, interpretation.png and embedding.png; takes up pieces in interpretation/.
+plane. Test images are looked at: the latencies named and drawn are where they show most; nothing that is tested is
+chosen on them. Writes sensors.json and windows.json, which `hvf report` and `hvf explore` show, interpretation.json,
+interpretation.png and embedding.png; takes up pieces in interpretation/.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from hvf.report.interpreted import (
 from hvf.report.sensors import flat, positions_of
 from hvf.runs import Run, track, write_atomic
 from hvf.scripts import parse_settings, run_script
-from hvf.selection import Split, device
+from hvf.selection import LINEAR, Split, device
 from hvf.vision.cache import embed_all
 
 PIXELS, EDGES = 16, 64  # pixels of a side: what an image looks like, without any network
@@ -59,7 +60,6 @@ PARTS = 6  # windows of a row of topographies
 FEW = 10  # validation concepts from which a brain embedding can be explained
 MOST = 4000  # images to fit the responses on: for so few components more change nothing
 BINS = 40  # of time, at most, at which responses are explained
-PLAIN = {"targets.views": (), "targets.text": None, "align.text_weight": 0.0}  # ridge learns from neither
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _parts(m: Material, lost: Sequence[dict]) -> list[Window]:
 def _window(m: Material, window: Window) -> dict:
     """Top-1 and the rest of a decoder that had this window alone."""
     split = Split(m.train, np.arange(len(m.train)), m.seen, m.study.train_images.concepts, m.study.note)
-    linear = {"brain.encoder": "ridge", "fusion.kind": "concatenated", **PLAIN} if m.options.retrain == "ridge" else {}
+    linear = LINEAR if m.options.retrain == "ridge" else {}
     made = interpretation.retrain(split, m.test, m.shown, with_settings(m.run.config, linear), window)
     ids = list(m.test.image_ids)
     figures = {f: retrieval.interval(v, ids) for f, v in interpretation.scores(made.ranks_N, len(ids)).items()}
@@ -280,10 +280,9 @@ def _encoder_without_validation(m: Material, learnt: np.ndarray) -> Alignment:
     """The run's encoder; for ridge, fitted to the validation rows too in the end, another from the rows ``learnt``."""
     if m.run.config.brain.encoder != "ridge":
         return m.alignment
-    plain = with_settings(m.run.config, PLAIN)
-    prior = m.alignment.hvf if plain.align.mode == "reconstruction" else None
+    prior = m.alignment.hvf if m.run.config.align.mode == "reconstruction" else None
     concepts = m.study.train_images.concepts
-    return fit(m.train.select(learnt), m.seen, plain, concepts, prior, device(), image_N=learnt)
+    return fit(m.train.select(learnt), m.seen, m.run.config, concepts, prior, device(), image_N=learnt)
 
 
 def _binned(train: Trials, test: Trials) -> tuple[list[np.ndarray], list[float]]:
@@ -378,12 +377,12 @@ def _show(m: Material, told: dict) -> None:
     for name in (*ONLY, "both"):
         peak = int(np.argmax([entry["value"] for entry in explained["responses"][name]]))
         at = {"tmin": explained["edges"][peak], "tmax": explained["edges"][peak + 1]}
-        when = f" (most at {ms(at)})" if told["retrained"] else ""
+        when = f" (most, on the test images, at {ms(at)})" if told["retrained"] else ""
         of = f"R² of responses {_interval(explained['responses'][name][peak])}{when}"
         print(f"{name}: {of}; of z_b {_interval(explained['embedding'][name])}")
     for spec, entries in explained["encoders"].items():
         peak = int(np.argmax([entry["value"] for entry in entries]))
-        when = f", most at {1000 * explained['edges'][peak]:.0f} ms" if told["retrained"] else ""
+        when = f", most, on the test images, at {1000 * explained['edges'][peak]:.0f} ms" if told["retrained"] else ""
         print(f"{spec} alone: R² of responses {_interval(entries[peak])}{when}")
     for name, entry in explained["identified"].items():
         print(f"z_b identified by what {name} features predict: {_interval(entry, 100)} % ({_chance(entry)})")

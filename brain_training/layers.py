@@ -28,7 +28,7 @@ from hvf import presets, retrieval
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
 from hvf.scripts import parse_preset, run_script, study_settings
-from hvf.selection import Choice, HeldOut, choose, open_split
+from hvf.selection import LINEAR, Choice, HeldOut, choose, open_split
 from hvf.vision.features import parse_spec
 
 GATE, FUSED, PERMUTED, RIDGE, LATENTS = "gate over layers", "layers and latents (HVF)", "permuted", "ridge", "latents"
@@ -109,7 +109,7 @@ def _one_seed(config: Config, specs: list[str], latents: str | None, members: in
     candidates = [{"targets.specs": (*chosen, *([latents] if latents else []))} for chosen in sets]
     fused = choose(split, config, candidates)
     taken = {"targets.specs": fused.alignment.config.targets.specs}
-    linear = {**taken, "brain.encoder": "ridge", "fusion.kind": "concatenated"}
+    linear = {**taken, **LINEAR}
     choices = {(LATENTS if spec == latents else spec): choice for spec, choice in alone.items()}
     choices |= {GATE: gate, FUSED: fused}
     choices[PERMUTED] = choose(split.permuted(config.align.seed), with_settings(config, taken))

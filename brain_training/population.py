@@ -31,7 +31,7 @@ from hvf.alignment import dina
 from hvf.config import Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
 from hvf.scripts import parse_preset, run_script, study_settings
-from hvf.selection import Choice, HeldOut, Split, choose, open_split
+from hvf.selection import LINEAR, Choice, HeldOut, Split, choose, open_split
 from hvf.vision.features import parse_spec
 
 DINA, HVF, RIDGE, PERMUTED = "DINA", "HVF, contrastive", "ridge", "DINA, permuted"
@@ -68,6 +68,8 @@ def align(options: Population) -> Path:
     specs, vectors = (_specs(options, grid, of_latents) for grid, of_latents in _grids(options))
     semantic = str(parse_spec(options.semantic or options.backbone))
     maps = replace(options.maps, side=options.grid, semantic=semantic)
+    if options.config.targets.views or options.config.targets.text:
+        raise HvfError("DINA learns from the images as they are: leave targets.views and targets.text out")
     settings = study_settings(None, options.trials, options.images)
     config = with_settings(options.config, {**settings, "align.mode": "retrieval", "targets.specs": specs})
     check(config)
@@ -115,7 +117,7 @@ def _one_split(config: Config, vectors: tuple[str, ...], losses: dina.Losses, ma
         rows[row], held[row] = _dina(split, held_out, config, weights, maps)
     fused = with_settings(config, {"targets.specs": vectors})
     rows[HVF] = _row(choose(split, fused), held_out)
-    linear = with_settings(fused, {"brain.encoder": "ridge", "fusion.kind": "concatenated"})
+    linear = with_settings(fused, LINEAR)
     rows[RIDGE] = _row(choose(split, linear), held_out)
     rows[PERMUTED], held[PERMUTED] = _dina(split.permuted(config.align.seed), held_out, config, losses, maps)
     return {

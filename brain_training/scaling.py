@@ -25,7 +25,7 @@ from hvf import presets, retrieval
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
 from hvf.scripts import parse_preset, run_script, study_settings
-from hvf.selection import HeldOut, Split, choose, open_split
+from hvf.selection import LINEAR, HeldOut, Split, choose, open_split
 
 DRAWS = 2000
 NAMES = {"trials": "training images", "repeats": "repeats of an image, averaged", "subjects": "other subjects"}
@@ -85,7 +85,7 @@ def scale(options: Scaling) -> Path:
 
 def _one_seed(config: Config, axis: Axis, points: int) -> dict:
     """{model: [{amount, ranks}, ...]} of one seed or split."""
-    linear = with_settings(config, {"brain.encoder": "ridge", "fusion.kind": "concatenated"})
+    linear = with_settings(config, LINEAR)
     out: dict[str, Any] = {"network": [], "ridge": []}
     for amount, split, held_out in _amounts(config, axis, points):
         for model, settings in (("network", config), ("ridge", linear)):

@@ -31,10 +31,9 @@ from hvf import presets, retrieval
 from hvf.config import FUSIONS, LOSSES, SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run
 from hvf.scripts import parse_preset, run_script, study_settings
-from hvf.selection import choose, open_split
+from hvf.selection import LINEAR, choose, open_split
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
-LINEAR = {"brain.encoder": "ridge", "fusion.kind": "concatenated"}
 
 
 @dataclass(frozen=True)

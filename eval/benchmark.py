@@ -159,12 +159,9 @@ def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
     cells = {}
     for subject in options.subjects:
         for seed in options.seeds:
-            settings = {
-                "data.subject": subject,
-                "align.seed": seed,
-                "sampling.seed": seed,
-                "align.mode": "reconstruction",
-            }
+            settings = study_settings(subject, options.trials, options.images, options.study)
+            settings |= {"align.seed": seed, "sampling.seed": seed, "align.mode": "reconstruction"}
+            settings |= {} if options.epochs is None else {"align.epochs": options.epochs}
             config = with_settings(options.config, settings)
             run = Run.create(options.out / f"sub-{subject:02d}-seed-{seed}", config)
             reconstruct_run(run)
@@ -193,18 +190,21 @@ def table_rows(cells: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, d
     return rows
 
 
-def markdown(rows: Mapping[str, Mapping[str, dict]], cells: int) -> str:
-    """The table as Markdown, simulated rows first, published ones below."""
+def markdown(rows: Mapping[str, Mapping[str, dict]], cells: int, simulated: bool) -> str:
+    """The table as Markdown, our rows first, labelled where they are simulated, published ones below."""
     figures = [f for f in rows["brain"] if f not in ("mrr", "median_rank")]
     lines = [
-        f"Simulated study, {cells} run(s) of one subject and one seed each; mean, and 95 % interval over runs.",
-        "Within subject; test concepts unseen in training; gallery: the plain test images; ties are misses.",
+        f"{'Simulated study' if simulated else 'Own recordings'}, {cells} run(s) of one subject and one seed each; "
+        "mean, and 95 % interval over runs.",
+        "Within subject; gallery: the plain test images; ties are misses."
+        + (" Test concepts are unseen in training." if simulated else ""),
         "",
         "| | " + " | ".join(figures) + " |",
         "| --- |" + " --- |" * len(figures),
     ]
     for row, entries in rows.items():
-        lines.append(f"| {row} (simulated) | " + " | ".join(_cell(entries.get(f)) for f in figures) + " |")
+        named = f"{row} (simulated)" if simulated else row
+        lines.append(f"| {named} | " + " | ".join(_cell(entries.get(f)) for f in figures) + " |")
     for preset, kind in published.DATA.items():
         for row in published.published(preset):
             values = {name.partition("/")[2]: {"value": value, "ci95": None} for name, value in row.figures.items()}
@@ -231,11 +231,17 @@ def run(arguments: Sequence[str] | None) -> None:
     options = parse_preset(known, arguments)
     if not options.subjects or not options.seeds:
         raise HvfError("name at least one subject and one seed, as --subjects 8 --seeds 0")
+    of_methods = options.specs or options.encoders != "mini" or options.protocol != "intra"
+    if of_methods and not options.methods:
+        raise HvfError("--protocol, --encoders and --specs are for methods: name some, as --methods hvf ridge")
     cells = method_cells(options) if options.methods else run_cells(options)
     if not PartialState().is_main_process:
         return
     rows = method_rows(cells) if options.methods else table_rows(cells)
-    text = method_table(rows, cells, options) if options.methods else markdown(rows, len(cells))
+    if options.methods:
+        text = method_table(rows, cells, options)
+    else:
+        text = markdown(rows, len(cells), any(Run.open(options.out / name).simulated for name in cells))
     whole = json.dumps({"rows": rows, "cells": cells}, indent=2)
     write_atomic(options.out / "table.md", lambda path: path.write_text(text))
     write_atomic(options.out / "table.json", lambda path: path.write_text(whole))

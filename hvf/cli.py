@@ -22,6 +22,7 @@ from hvf import cli_data, presets
 from hvf.config import EXECUTION_ONLY, Config, HvfError, did_you_mean, flatten, with_settings
 from hvf.figures import chance_name
 from hvf.runs import Run, cache_dir, check_writable, write_json
+from hvf.scripts import study_settings
 
 # The settings that each flag sets.
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -70,13 +71,8 @@ class _Stage:
     def config(self) -> Config:
         """The preset with the flags that were given."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in FLAGS}
-        for name in ("trials", "images"):
-            if given[name] is not None:  # absolute, because a run is opened again from elsewhere
-                given[name] = str(given[name].absolute())
-                given["study"] = given["study"] or "files"
-                if given["study"] != "files":
-                    raise HvfError("--trials and --images need --study files, not a simulated one")
         settings = {s: value for name, value in given.items() if value is not None for s in FLAGS[name]}
+        settings |= study_settings(self.subject, self.trials, self.images, self.study)
         return with_settings(presets.get(self.preset), settings)
 
     def run_folder(self) -> Run:

@@ -25,6 +25,13 @@ from hvf.data.trials import Trials
 from hvf.vision.cache import embed_all
 
 PROTOCOLS = ("intra", "loso")
+LINEAR = {  # the honest baseline, over any configuration; it is solved at once, and learns from no views or captions
+    "brain.encoder": "ridge",
+    "fusion.kind": "concatenated",
+    "targets.views": (),
+    "targets.text": None,
+    "align.text_weight": 0.0,
+}
 _MADE_HERE = object()
 
 

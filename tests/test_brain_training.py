@@ -102,6 +102,12 @@ def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypat
     assert all(row in printed for row in added)
 
 
+def test_ridge_stands_beside_targets_with_views(files, tmp_path):
+    out = tmp_path / "out"
+    assert call(TARGETS, *files, "--targets.views", "blur9", "--align.epochs", "2", "--seeds", "1", "--out", out) == 0
+    assert "ridge, all encoders" in (out / "targets.json").read_text()
+
+
 def without_targets(files: list[str]) -> list[str]:
     at = files.index("--targets.specs")
     return files[:at] + files[at + 3 :]
@@ -206,6 +212,8 @@ def test_benchmark_of_methods(files, tmp_path, capsys):
     assert cell.stat().st_mtime_ns == kept
     assert call(BENCHMARK, "--methods", "hfv", "--out", out) == 2
     assert "unknown method 'hfv'; did you mean 'hvf'" in capsys.readouterr().err
+    assert call(BENCHMARK, "--protocol", "loso", "--out", out) == 2
+    assert "for methods: name some" in capsys.readouterr().err
 
 
 def test_train_by_the_launcher(files, tmp_path):

@@ -235,3 +235,6 @@ def test_the_script_from_files_to_pictures(tmp_path, capsys, monkeypatch):
     assert "other losses, maps or vectors" in capsys.readouterr().err
     assert call(["--images", str(tmp_path)]) == 2
     assert "give --trials FILE" in capsys.readouterr().err
+    assert call([str(a) for a in [*arguments, "--targets.views", "blur9", "--out", tmp_path / "viewed"]]) == 2
+    assert "leave targets.views and targets.text out" in capsys.readouterr().err
+    assert not (tmp_path / "viewed").exists()

@@ -103,11 +103,19 @@ def _files_study(data: DataConfig) -> Study:
     train, test = _parted(trials.select(train_index), "train"), _parted(trials.select(test_index), "test")
     train.check()
     concepts = len(set(images.concepts))
+    made_up = trials.simulated or _in_simulated_folder(path) or _in_simulated_folder(Path(data.images))
     note = (
-        f"{path.name}: {len(train)} training and {len(test)} held-out images "
+        f"{path.name}: {'simulated, ' if made_up else ''}{len(train)} training and {len(test)} held-out images "
         f"({concepts} concepts, split {data.split_seed}), {len(trials.ch_names)} channels"
     )
-    return Study(path.stem, train, test, images.subset(train_index), images.subset(test_index), False, note)
+    return Study(path.stem, train, test, images.subset(train_index), images.subset(test_index), made_up, note)
+
+
+def _in_simulated_folder(path: Path) -> bool:
+    """Whether a file is of a layout that `hvf data simulate` wrote, for data that do not carry the mark themselves."""
+    from hvf.data.layouts import is_simulated  # pandas takes its time
+
+    return any(map(is_simulated, path.resolve().parents))
 
 
 def store_path(path: str | Path, subject: int) -> Path:

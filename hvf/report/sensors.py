@@ -205,7 +205,7 @@ def _picture(folder: Folder) -> dict[str, Any]:
     picture = open_picture(folder.path / "embedding.png")
     picture.thumbnail((900, 900))
     title = "Embeddings of brain and image in one plane"
-    how = "UMAP; a line joins the two of one image"
+    how = "a line joins the two of one image"
     size = {"width": picture.width, "height": picture.height}
     return {"title": title, "how": how, "alt": title, "words": "", "uri": data_uri(picture, lossless=False), **size}
 

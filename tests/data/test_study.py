@@ -10,6 +10,7 @@ from PIL import Image
 from hvf import alignment
 from hvf.config import Config, DataConfig, HvfError, with_settings
 from hvf.data import simulated
+from hvf.data.layouts import TITLE
 from hvf.data.study import held_out, open_study, other_subjects, subjects
 from hvf.data.trials import Trials
 from hvf.presets import things_eeg
@@ -97,6 +98,13 @@ def test_files_study_pairs_rows_with_images(files):
     other = open_study(replace(files, split_seed=1))
     assert other.test_images.ids != study.test_images.ids
     assert open_study(files).test_images.ids == study.test_images.ids
+
+
+def test_simulated_recordings_are_called_so_without_a_mark_of_their_own(files, tmp_path):
+    (tmp_path / "README.md").write_text(f"{TITLE}\n")
+    study = open_study(files)
+    assert study.simulated
+    assert "simulated" in study.note
 
 
 def test_files_study_refuses_faults(files, tmp_path):
