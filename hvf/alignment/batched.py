@@ -120,7 +120,7 @@ class Together:
         self.losses_R = vmap(self.loss, in_dims=dims, randomness="different")
 
     @staticmethod
-    def parameters(run: _Training) -> dict[str, nn.Parameter]:
+    def parameters(run: _Training) -> dict[str, Tensor]:
         modules = {"brain": run.brain} | ({"fusion": run.fusion} if run.fusion_learns else {})
         named = {f"{room}.{name}": p for room, module in modules.items() for name, p in module.named_parameters()}
         return named | {"log_scale": run.log_scale}

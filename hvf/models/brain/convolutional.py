@@ -62,7 +62,7 @@ class PooledConv(nn.Conv2d):
 
 def temporal_spatial(n_chans: int, sizes: Sequence[int], dropout: float) -> nn.Sequential:
     """(N, 1, C, T) -> (N, F, 1, t): the convolutions of NICE and of ATM. Layers are numbered as there: 1 is in 0."""
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         {
             "0": PooledConv(FILTERS, *sizes),
             "2": nn.BatchNorm2d(FILTERS),
