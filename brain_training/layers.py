@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import numpy as np
@@ -173,6 +174,7 @@ def _draw(table: dict, names: tuple[str, ...], path: Path) -> None:
     rows, at = table["rows"], np.arange(len(names))
     percent = lambda key: [100 * rows[spec][key]["value"] for spec in table["layers"]]  # noqa: E731
     figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure.suptitle(fill(table["note"], 110), fontsize=7)  # simulated data are called so here
     axes = figure.subplots()
     ends = 100 * np.array([rows[spec]["top1"]["ci95"] for spec in table["layers"]])
     axes.fill_between(at, ends[:, 0], ends[:, 1], alpha=0.2, color="C0", linewidth=0)

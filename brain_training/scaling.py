@@ -71,7 +71,7 @@ def scale(options: Scaling) -> Path:
             found.setdefault(axis, []).append(run.read_json(name))
     told = {axis: _fitted(seeds) for axis, seeds in found.items()}
     run.write_json("scaling.json", told)
-    write_atomic(run.path / "scaling.png", lambda path: _draw(told, path))
+    write_atomic(run.path / "scaling.png", lambda path: _draw(told, who, path))
     for axis, models in told.items():
         for model, fit in models.items():
             low, high = fit["slope"]["ci95"]
@@ -145,10 +145,11 @@ def _fitted(seeds: list[dict]) -> dict[str, dict]:
     return told
 
 
-def _draw(told: dict, path: Path) -> None:
+def _draw(told: dict, who: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(told), 3.8), layout="constrained")
+    figure.suptitle(who, fontsize=8)  # of a simulated study it says that it is one
     for axes, (axis, models) in zip(np.atleast_1d(figure.subplots(1, len(told))), told.items(), strict=True):
         for colour, (model, fit) in zip(("C0", "C1"), models.items(), strict=True):
             x, y = np.array(fit["amounts"]), 100 * np.array([entry["value"] for entry in fit["top1"]])
