@@ -68,8 +68,7 @@ def align(options: Population) -> Path:
     specs, vectors = (_specs(options, grid, of_latents) for grid, of_latents in _grids(options))
     semantic = str(parse_spec(options.semantic or options.backbone))
     maps = replace(options.maps, side=options.grid, semantic=semantic)
-    if options.config.targets.views or options.config.targets.text:
-        raise HvfError("DINA learns from the images as they are: leave targets.views and targets.text out")
+    dina.check_targets(options.config)
     settings = study_settings(None, options.trials, options.images)
     config = with_settings(options.config, {**settings, "align.mode": "retrieval", "targets.specs": specs})
     check(config)

@@ -237,10 +237,11 @@ def run(arguments: Sequence[str] | None) -> None:
     cells = method_cells(options) if options.methods else run_cells(options)
     if not PartialState().is_main_process:
         return
-    rows = method_rows(cells) if options.methods else table_rows(cells)
     if options.methods:
+        rows = method_rows(cells)
         text = method_table(rows, cells, options)
     else:
+        rows = table_rows(cells)
         text = markdown(rows, len(cells), any(Run.open(options.out / name).simulated for name in cells))
     whole = json.dumps({"rows": rows, "cells": cells}, indent=2)
     write_atomic(options.out / "table.md", lambda path: path.write_text(text))

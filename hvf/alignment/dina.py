@@ -178,8 +178,7 @@ def fit(
     """
     losses, maps = losses or Losses(), maps or Maps()
     image_N = image_rows(study_train, concepts, image_N)
-    if config.targets.views or config.targets.text:
-        raise HvfError("DINA learns from the images as they are: leave targets.views and targets.text out")
+    check_targets(config)
     check_inputs(study_train, features, config, concepts, None)
     if study_train.shape[2] != 1:
         raise HvfError(f"DINA takes one number per neuron and trial, not {study_train.shape[2]} samples: crop them")
@@ -210,6 +209,12 @@ def fit(
         drop_C = silenced(made.model, x_NC[val_N], made.model.image(shown)).sum(axis=(1, 2))
     made.order = tuple(np.argsort(-drop_C, kind="stable").tolist())
     return made
+
+
+def check_targets(config: Config) -> None:
+    """Raise HvfError for views and captions, which nothing here would learn from."""
+    if config.targets.views or config.targets.text:
+        raise HvfError("DINA learns from the images as they are: leave targets.views and targets.text out")
 
 
 def _categories(features: Mapping[str, np.ndarray], rows: np.ndarray, maps: Maps, seed: int) -> np.ndarray:
