@@ -24,12 +24,8 @@ from hvf.figures import chance_name
 from hvf.runs import Run, cache_dir, check_writable, write_json
 from hvf.scripts import study_settings
 
-# The settings that each flag sets.
+# The settings that each flag sets, beside those of `study_settings`.
 FLAGS: dict[str, tuple[str, ...]] = {
-    "subject": ("data.subject",),
-    "study": ("data.study",),
-    "trials": ("data.trials",),
-    "images": ("data.images",),
     "test_images": ("data.test_images",),
     "targets": ("targets.specs",),
     "mode": ("align.mode",),
