@@ -28,7 +28,7 @@ from rich.table import Table
 from hvf import presets, retrieval
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, run_script, study_settings
+from hvf.scripts import parse_preset, recording_name, repeats, run_script, study_settings
 from hvf.selection import LINEAR, Choice, HeldOut, choose, open_split
 from hvf.vision.features import parse_spec
 
@@ -64,29 +64,25 @@ def sweep(options: Sweep) -> Path:
     every = (*specs, latents) if latents else tuple(specs)
     config = with_settings(options.config, {**settings, "align.mode": "retrieval", "targets.specs": every})
     check(config)
-    if options.seeds < 1:
-        raise HvfError(f"--seeds must be at least 1, not {options.seeds}")
+    seeds = repeats(config, options.seeds)
     if options.members < 1:
         raise HvfError(f"--members must be at least 1, not {options.members}")
     if len(specs) < 2:
         raise HvfError("a sweep needs at least two layers: --layers 0 1")
-    simulated = config.data.study in SUBJECTS
-    who = f"sub-{config.data.subject:02d}-{config.data.study}" if simulated else Path(config.data.trials or "").stem
-    run = Run.create(options.out or Path("runs") / f"{who}-layers", config)
-    names = [f"seed-{seed}.json" if simulated else f"split-{seed}.json" for seed in range(options.seeds)]
-    for name in filter(run.has, names):
-        _check_members(run, name, options.members)
-    found = []
-    for seed, name in enumerate(names):
-        which = {"align.seed": seed} if simulated else {"align.seed": seed, "data.split_seed": seed}
-        if not run.has(name):
-            run.write_json(name, _one_seed(with_settings(config, which), specs, latents, options.members))
-        found.append(run.read_json(name))
+    run = Run.create(options.out or Path("runs") / f"{recording_name(config)}-layers", config)
+    files = {f"{name}.json": one for name, one in seeds.items()}
+    for file in filter(run.has, files):
+        _check_members(run, file, options.members)
+    for file, one in files.items():
+        if not run.has(file):
+            run.write_json(file, _one_seed(one, specs, latents, options.members))
+    found = [run.read_json(file) for file in files]
     table = _table(found, specs)
     run.write_json("layers.json", table)
     run.write_metrics({f"retrieval/{row}/{k}": entry[k] for row, entry in table["rows"].items() for k in KEYS})
     write_atomic(run.path / "layers.png", lambda path: _draw(table, options.layers, path))
-    _show(table, f"{options.seeds} {'training seeds' if simulated else 'random splits'}")
+    repeated = "training seeds" if config.data.study in SUBJECTS else "random splits"
+    _show(table, f"{options.seeds} {repeated}")
     return run.path
 
 

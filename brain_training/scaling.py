@@ -24,7 +24,7 @@ import tyro
 from hvf import presets, retrieval
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, run_script, study_settings
+from hvf.scripts import parse_preset, recording_name, repeats, run_script, study_settings
 from hvf.selection import LINEAR, HeldOut, Split, choose, open_split
 
 DRAWS = 2000
@@ -52,26 +52,22 @@ def scale(options: Scaling) -> Path:
     settings = study_settings(options.subject, options.trials, options.images)
     config = with_settings(options.config, {**settings, "align.mode": "retrieval"})
     check(config)
-    simulated = config.data.study in SUBJECTS
-    if not simulated and set(options.axes) - {"trials"}:
+    if config.data.study not in SUBJECTS and set(options.axes) - {"trials"}:
         raise HvfError("repeats and subjects are counted in a simulated study; your own files have --axes trials")
-    if options.seeds < 1:
-        raise HvfError(f"--seeds must be at least 1, not {options.seeds}")
+    seeds = repeats(config, options.seeds)
     if options.points < 3:
         raise HvfError(f"a line needs at least three points: --points 5, not {options.points}")
-    who = f"sub-{config.data.subject:02d}-{config.data.study}" if simulated else Path(config.data.trials or "").stem
-    run = Run.create(options.out or Path("runs") / f"{who}-scaling", config)
+    run = Run.create(options.out or Path("runs") / f"{recording_name(config)}-scaling", config)
     found: dict[str, list[dict]] = {}
     for axis in options.axes:
-        for seed in range(options.seeds):
-            which = {"align.seed": seed} if simulated else {"align.seed": seed, "data.split_seed": seed}
-            name = f"{axis}-{seed}-{options.points}.json"
+        for repeat, one in seeds.items():
+            name = f"{axis}-{repeat}-{options.points}.json"
             if not run.has(name):
-                run.write_json(name, _one_seed(with_settings(config, which), axis, options.points))
+                run.write_json(name, _one_seed(one, axis, options.points))
             found.setdefault(axis, []).append(run.read_json(name))
     told = {axis: _fitted(seeds) for axis, seeds in found.items()}
     run.write_json("scaling.json", told)
-    write_atomic(run.path / "scaling.png", lambda path: _draw(told, who, path))
+    write_atomic(run.path / "scaling.png", lambda path: _draw(told, recording_name(config), path))
     for axis, models in told.items():
         for model, fit in models.items():
             low, high = fit["slope"]["ci95"]

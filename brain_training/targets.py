@@ -30,7 +30,7 @@ from rich.table import Table
 from hvf import presets, retrieval
 from hvf.config import FUSIONS, LOSSES, SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run
-from hvf.scripts import parse_preset, run_script, study_settings
+from hvf.scripts import parse_preset, recording_name, repeats, run_script, study_settings
 from hvf.selection import LINEAR, choose, open_split
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
@@ -63,20 +63,14 @@ def compare(options: Comparison) -> Path:
     rows = _rows(config, options)
     for settings_of_row in rows.values():
         check(with_settings(config, settings_of_row))
-    if options.seeds < 1:
-        raise HvfError(f"--seeds must be at least 1, not {options.seeds}")
-    simulated = config.data.study in SUBJECTS
-    who = f"sub-{config.data.subject:02d}-{config.data.study}" if simulated else Path(config.data.trials or "").stem
-    run = Run.create(options.out or Path("runs") / f"{who}-targets", config)
-    found = []
-    for seed in range(options.seeds):
-        which = {"align.seed": seed} if simulated else {"align.seed": seed, "data.split_seed": seed}
-        name = f"seed-{seed}.json" if simulated else f"split-{seed}.json"
-        found.append(_one_seed(run, name, with_settings(config, which), rows, candidates))
+    seeds = repeats(config, options.seeds)
+    run = Run.create(options.out or Path("runs") / f"{recording_name(config)}-targets", config)
+    found = [_one_seed(run, f"{name}.json", one, rows, candidates) for name, one in seeds.items()]
     table = _table(found)
     run.write_json("targets.json", table)
     run.write_metrics(_flat(table), merge=False)
-    _show(table, found[0]["note"], f"{options.seeds} {'training seeds' if simulated else 'random splits'}")
+    repeated = "training seeds" if config.data.study in SUBJECTS else "random splits"
+    _show(table, found[0]["note"], f"{options.seeds} {repeated}")
     return run.path
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hvf.config import HvfError
-from hvf.scripts import parse_preset, parse_settings, run_script, study_settings
+from hvf import presets
+from hvf.config import HvfError, with_settings
+from hvf.scripts import parse_preset, parse_settings, recording_name, repeats, run_script, study_settings
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ def test_options_are_read():
     read = parse_settings(Outer(), ["--max_steps", "7", "--resume", "--inner.rate=2"])
     assert (read.max_steps, read.resume, read.inner.rate) == (7, True, 2.0)
     assert parse_settings(Outer(resume=True), ["--no-resume"]).resume is False
-    presets = {"mini": Outer, "big": lambda: Outer("big", 100)}
-    assert parse_preset(presets, []).max_steps == 3
-    assert parse_preset(presets, ["--preset", "big"]).max_steps == 100
-    assert parse_preset(presets, ["--preset=big", "--max-steps", "1"]) == Outer("big", 1)
+    known = {"mini": Outer, "big": lambda: Outer("big", 100)}
+    assert parse_preset(known, []).max_steps == 3
+    assert parse_preset(known, ["--preset", "big"]).max_steps == 100
+    assert parse_preset(known, ["--preset=big", "--max-steps", "1"]) == Outer("big", 1)
 
 
 def test_whose_data():
@@ -47,6 +48,22 @@ def test_whose_data():
         study_settings(None, Path("a.npy"), None, "simulated-meg")
 
 
+def test_repeats():
+    simulated = presets.mini()
+    assert recording_name(simulated) == "sub-08-simulated-eeg"
+    seeds = repeats(simulated, 2)
+    assert list(seeds) == ["seed-0", "seed-1"]
+    assert [one.align.seed for one in seeds.values()] == [0, 1]
+    assert {one.data.split_seed for one in seeds.values()} == {simulated.data.split_seed}
+    files = with_settings(simulated, study_settings(None, Path("a/v4.npy"), Path("b")))
+    assert recording_name(files) == "v4"
+    splits = repeats(files, 3)
+    assert list(splits) == ["split-0", "split-1", "split-2"]
+    assert [(one.align.seed, one.data.split_seed) for one in splits.values()] == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(HvfError, match="--seeds must be at least 1, not 0"):
+        repeats(files, 0)
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -57,8 +74,8 @@ def test_whose_data():
     ],
 )
 def test_mistakes_take_one_line(argv, said, capsys):
-    presets = {"mini": Outer, "big": lambda: Outer("big", 100)}
-    assert run_script(lambda words: parse_preset(presets, words), argv) == 2
+    known = {"mini": Outer, "big": lambda: Outer("big", 100)}
+    assert run_script(lambda words: parse_preset(known, words), argv) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("hvf: ")

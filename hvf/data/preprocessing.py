@@ -6,7 +6,6 @@ R repeats of an image.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from sklearn.utils import shuffle
 from threadpoolctl import threadpool_limits
 
 from hvf.config import HvfError, did_you_mean
+from hvf.runs import usable_cores
 
 # The 63 channels of THINGS-EEG2, front to back, in the order of NICE, UBP and NeuroBridge.
 _CAP = """
@@ -167,8 +167,7 @@ class Workers:
 @contextmanager
 def workers(jobs: int | None = None) -> Iterator[Workers]:
     """`jobs` threads, by default one per core that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(cores if jobs is None else max(1, jobs))
+    pool = ThreadPoolExecutor(usable_cores() if jobs is None else max(1, jobs))
     try:
         with threadpool_limits(1, user_api="blas"):
             yield Workers(pool)

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
 from hvf.data import objects, rendering
-from hvf.data.simulated import N_TEST_CONCEPTS
+from hvf.data.simulated import N_TEST_CONCEPTS, draw
 from hvf.data.stimuli import ImageSet
-from hvf.runs import cache_dir, track, write_atomic
+from hvf.runs import cache_dir, write_atomic
 
 FIRST_EXEMPLAR = 1000
 
 
-def pretraining_images(exemplars: int = 6, size: int = 64, workers: int = 2) -> ImageSet:
+def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
     """Pictures (N, size, size, 3) of the concepts that no test uses, ``exemplars`` of each, with captions.
 
-    They are drawn once by ``workers`` processes and kept in the cache, keyed by the code that draws them.
+    They are drawn once and kept in the cache, keyed by the code that draws them.
     """
     shown = rendering.concepts()[N_TEST_CONCEPTS:]
     drawn_by = "".join(inspect.getsource(module) for module in (objects, rendering)).encode()
@@ -32,20 +31,8 @@ def pretraining_images(exemplars: int = 6, size: int = 64, workers: int = 2) -> 
     folder = cache_dir() / "pretraining"
     stack, words = folder / f"{key}.npy", folder / f"{key}.txt"
     if not (stack.exists() and words.exists()):
-        jobs = [(concept, exemplars, size) for concept in shown]
-        drawn = []
-        with ProcessPoolExecutor(workers) as pool, track(len(jobs), "drawing pictures") as bar:
-            for pictures in pool.map(_draw, jobs, chunksize=50):
-                drawn.append(pictures)
-                bar.advance()
-        captions = "\n".join(caption for _, lines in drawn for caption in lines)
-        write_atomic(stack, lambda path: np.save(path, np.concatenate([images for images, _ in drawn])))
-        write_atomic(words, lambda path: path.write_text(captions))
+        x_NHWC, captions = draw([(concept, FIRST_EXEMPLAR + i) for concept in shown for i in range(exemplars)], size)
+        write_atomic(stack, lambda path: np.save(path, x_NHWC))
+        write_atomic(words, lambda path: path.write_text("\n".join(captions)))
     ids = [f"{name}_{i % exemplars:02d}" for i, name in enumerate(names)]
     return ImageSet.from_arrays(np.load(stack, mmap_mode="r"), ids, names, words.read_text().split("\n"))
-
-
-def _draw(job: tuple[rendering.Concept, int, int]) -> tuple[np.ndarray, list[str]]:
-    concept, exemplars, size = job
-    pictures = [rendering.render(concept, FIRST_EXEMPLAR + i, size) for i in range(exemplars)]
-    return np.stack([picture.image for picture in pictures]), [picture.caption for picture in pictures]

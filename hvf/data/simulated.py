@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import sys
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from hvf.data import objects, rendering
 from hvf.data.sensors import leadfield, sensor_info
 from hvf.data.stimuli import ImageSet
 from hvf.data.trials import Trials, mean_of_repeats
-from hvf.runs import cache_dir, track, write_atomic
+from hvf.runs import cache_dir, track, usable_cores, write_atomic
 
 # --- how able the brains are: raise a current or lower a noise and decoding gets easier -------------------------------
 # Response strength of each subject: a factor on every image-specific current. Subject 8 is a good one.
@@ -62,7 +62,7 @@ WORLD_SEED = 20
 
 N_TEST_CONCEPTS = 200  # the first of the concept list, whatever is asked for; the rest are for training
 MAX_TRAIN_CONCEPTS = 1654
-WORKERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+WORKERS = min(8, usable_cores())
 # Mean and spread of each feature over rendered images, so that all drive the brain about alike, around a common wave.
 FEATURE_RANGE = {
     "luminance": (0.59, 0.20),
@@ -145,12 +145,12 @@ def _rendered(concepts: list[rendering.Concept], exemplars: int) -> ImageSet:
     return ImageSet.from_arrays(x_NHWC, ids, [concept.name for concept, _ in shown], captions)
 
 
-def draw(shown: list[tuple[rendering.Concept, int]]) -> tuple[np.ndarray, list[str]]:
-    """Draw exemplars of concepts: pictures uint8 (N, 64, 64, 3) and their captions, on all cores."""
-    with _drawing_pool() as pool:
-        drawing = pool.map(rendering.render, *zip(*shown, strict=True), chunksize=32)  # starts before a bar's thread
+def draw(shown: list[tuple[rendering.Concept, int]], size: int = 64) -> tuple[np.ndarray, list[str]]:
+    """Draw exemplars of concepts: pictures uint8 (N, size, size, 3) and their captions, on all cores."""
+    with _drawing_pool() as pool:  # drawing starts before a bar's thread
+        drawing = pool.map(rendering.render, *zip(*shown, strict=True), repeat(size), chunksize=32)
         with track(len(shown), "rendering the images") as bar:
-            x_NHWC, captions = np.empty((len(shown), 64, 64, 3), np.uint8), []
+            x_NHWC, captions = np.empty((len(shown), size, size, 3), np.uint8), []
             for i, rendered in enumerate(drawing):
                 x_NHWC[i] = rendered.image
                 captions.append(rendered.caption)

@@ -141,6 +141,7 @@ class Gated(Linear):
     """
 
     ETA = 0.5
+    regret_K: Tensor  # a buffer
 
     def build(self) -> None:
         super().build()

@@ -83,7 +83,7 @@ def test_a_caption_says_what_is_shown() -> None:
 def test_pretraining_never_shows_a_test_concept(monkeypatch: pytest.MonkeyPatch) -> None:
     order = concepts()
     monkeypatch.setattr(pretraining.rendering, "concepts", lambda seed=0: order[:205])
-    images = pretraining.pretraining_images(exemplars=2, size=16, workers=1)
+    images = pretraining.pretraining_images(exemplars=2, size=16)
     assert len(images) == 10
     assert images.captions is not None
     assert set(images.concepts).isdisjoint(concept.name for concept in order[: pretraining.N_TEST_CONCEPTS])
