@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ from diffusers import (
 )
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import compute_snr
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,6 +49,7 @@ Stage = Literal["vae", "clip-resnet", "clip-vit", "unet", "decoder"]
 CONTEXT_LENGTH = 16  # tokens; the longest caption has 10
 TEXT_WIDTH = 64  # of each of the two text encoders
 SIZE = 64  # pixels
+WEIGHTS = "open_clip_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def train_unet(images: ImageSet, work: Path, out: Path, bf16: bool, go_on: bool)
     captions = list(images.captions or ())
     vae = AutoencoderKL.from_pretrained(out / "sdxl" / "vae", torch_dtype=torch.float32).eval()
     latents = latents_of(images)
-    pipeline = small_sdxl(vae, make_tokenizer(captions))
+    pipeline = small_sdxl(vae, choose_tokenizer(images, out, go_on))
     unet, encoders = pipeline.unet, ("text_encoder", "text_encoder_2")
     # Euler's own add_noise gives x + σε, which its pipeline scales before the UNet sees it; this is the scaled one.
     noising = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -285,14 +287,19 @@ def small_sdxl(vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionX
     )
 
 
-def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
-    """CLIP's byte-pair encoding with merges learnt from the captions: a word they hold is one token."""
+def choose_tokenizer(images: ImageSet, out: Path, go_on: bool) -> CLIPTokenizer:
+    """CLIP's byte-pair encoding with merges learnt from the captions: a word they hold is one token.
+
+    Weights that go on were learnt with the tokenizer in ``out``; other pictures' captions may have other merges.
+    """
+    if go_on:
+        return CLIPTokenizer.from_pretrained(out / "sdxl" / "tokenizer")
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     learner.train_from_iterator(
-        sorted(set(captions)), trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False)
+        sorted(set(images.captions or ())), trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False)
     )
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     pieces = dict.fromkeys(letters + [f"{letter}</w>" for letter in letters] + ["".join(pair) for pair in merges])
@@ -316,19 +323,28 @@ TOWERS: dict[str, dict] = {
 }
 
 
-def train_clip(name: Stage, pixels: Tensor, captions: list[str], work: Path, out: Path, bf16: bool) -> None:
-    """One open_clip model, with the contrastive loss of CLIP between pictures and captions."""
-    tokenizer = make_tokenizer(captions)
-    tokens = torch.tensor(tokenizer(captions, padding="max_length", max_length=CONTEXT_LENGTH).input_ids)
+def train_clip(name: Stage, images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16: bool, go_on: bool) -> None:
+    """One open_clip model, with the contrastive loss of CLIP between pictures and captions.
+
+    A step reads each caption with some of its words: told everything, a picture is found among 256 by its colours and
+    its scene, and the kind of object is not learnt.
+    """
+    tokenizer = choose_tokenizer(images, out, go_on)
+    said = [text for pair in zip(images.captions or (), images.concepts, strict=True) for text in shortened(*pair)]
+    ids = tokenizer(said, padding="max_length", max_length=CONTEXT_LENGTH).input_ids
+    tokens_NVL = torch.tensor(ids, dtype=torch.int16).reshape(len(pixels), -1, CONTEXT_LENGTH)
     text = {"context_length": CONTEXT_LENGTH, "vocab_size": len(tokenizer), "width": 96, "heads": 3, "layers": 2}
     config = {"embed_dim": 128, "vision_cfg": TOWERS[name], "text_cfg": text}
     torch.manual_seed(0)
     model = open_clip.CLIP(**config, output_dict=True).to(memory_format=torch.channels_last)
+    if go_on:
+        model.load_state_dict({key: x.float() for key, x in load_file(out / name / WEIGHTS).items()})
     contrast = open_clip.ClipLoss()
 
     def loss(indices: Tensor) -> Tensor:
         x = moved(pixels[indices].float() / 127.5 - 1).to(memory_format=torch.channels_last)
-        features = model(x, tokens[indices])
+        tokens = tokens_NVL[indices, torch.randint(tokens_NVL.shape[1], (len(indices),))].long()
+        features = model(x, tokens)
         return contrast(features["image_features"].float(), features["text_features"].float(), features["logit_scale"])
 
     model = optimise(model, loss, len(pixels), RECIPES[name], work / f"{name}.pt", bf16)
@@ -352,7 +368,15 @@ def train_clip(name: Stage, pixels: Tensor, captions: list[str], work: Path, out
     (out / name).mkdir(parents=True, exist_ok=True)
     described = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
     write_atomic(out / name / "open_clip_config.json", lambda path: path.write_text(described))
-    write_atomic(out / name / "open_clip_model.safetensors", lambda path: save_file(half, path))
+    write_atomic(out / name / WEIGHTS, lambda path: save_file(half, path))
+
+
+def shortened(caption: str, concept: str) -> list[str]:
+    """A caption with and without texture, colour and scene, eight in all; the kind of object is always named."""
+    texture, colour, kind = concept.split("_")
+    scene = caption.partition(f" {kind} ")[2]
+    said = product((texture if f" {texture} " in caption else "", ""), (colour, ""), (scene, ""))
+    return [" ".join(filter(None, ("a", *before, kind, after))) for *before, after in said]
 
 
 @torch.no_grad()
@@ -381,20 +405,19 @@ def main(
     bf16: bool = False,
     go_on: bool = False,
     steps: int | None = None,
+    learning_rate: float | None = None,
 ) -> None:
     """Train the stages named, in order; ``exemplars`` pictures of each of 3,760 concepts.
 
-    ``bf16`` helps processors that compute in bfloat16 and slows the others; ``go_on`` starts VAE and UNet from the
-    weights in ``out`` rather than from chance; ``steps`` replaces the number of steps of each stage named.
+    ``bf16`` helps processors that compute in bfloat16 and slows the others; ``go_on`` starts every stage from the
+    weights in ``out`` rather than from chance; ``steps`` and ``learning_rate`` replace those of each stage named.
     """
-    if steps is not None:
-        for stage in stages:
-            RECIPES[stage] = replace(RECIPES[stage], steps=steps)
+    given = {name: value for name, value in (("steps", steps), ("learning_rate", learning_rate)) if value is not None}
+    RECIPES.update({stage: replace(RECIPES[stage], **given) for stage in stages})
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
     images = pretraining_images(exemplars, SIZE)
     pixels = load_pixels(images)
-    captions = list(images.captions or ())
     for stage in stages:
         print(f"{stage}: {RECIPES[stage]} on {len(pixels)} pictures", flush=True)
         if stage == "vae":
@@ -404,7 +427,7 @@ def main(
         elif stage == "unet":
             train_unet(images, work, out, bf16, go_on)
         else:
-            train_clip(stage, pixels, captions, work, out, bf16)
+            train_clip(stage, images, pixels, work, out, bf16, go_on)
 
 
 def load_pixels(images: ImageSet) -> Tensor:
