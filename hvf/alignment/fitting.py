@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -278,9 +279,12 @@ class _Training(Epochs):
 
     def take_ridge(self, x_NP: np.ndarray, y_ND: np.ndarray, penalty: float) -> float:
         """Put the solution into the linear encoder; returns the mean squared residual."""
+        from scipy.linalg import LinAlgWarning
         from sklearn.linear_model import Ridge
 
-        ridge = Ridge(alpha=penalty).fit(x_NP, y_ND)
+        with warnings.catch_warnings():  # the weakest penalties are tried as well, and lose on validation
+            warnings.simplefilter("ignore", LinAlgWarning)
+            ridge = Ridge(alpha=penalty).fit(x_NP, y_ND)
         project = self.brain.project
         for ours, theirs in ((project.weight, ridge.coef_), (project.bias, ridge.intercept_)):
             ours.data.copy_(torch.from_numpy(np.asarray(theirs, dtype=np.float32)))

@@ -1,6 +1,6 @@
 """Brain encoders: evoked responses become embeddings in the space of the images.
 
-All take trials (N, C, T) of any C and T and give (N, D). Ridge is no network: it is fitted in hvf/ridge.py, and then
+All take trials (N, C, T) of any C and T and give (N, D). Ridge is no network: it is fitted in hvf/alignment, and then
 is the linear encoder.
 """
 
