@@ -141,7 +141,8 @@ def test_views_and_captions_are_learnt_from(method: str, without: dict) -> None:
     assert told.alignment.history == chosen.history
     assert told.alignment.known_MD is None  # nothing is drawn in retrieval mode
     plain = Decoder(with_settings(config, without)).fit(study.train, study.train_images)
-    assert not np.allclose(told.embed_trials(study.test), plain.embed_trials(study.test))
+    losses, without_losses = ([entry["loss"] for entry in one.alignment.history] for one in (told, plain))
+    assert not np.allclose(losses, without_losses, rtol=1e-4)  # the epoch that is kept may be the first, of plain views
     assert set(told.features(study.test_images)) == set(config.targets.specs)  # the gallery is of plain images
 
 
