@@ -30,7 +30,7 @@ from hvf import presets, retrieval
 from hvf.alignment import dina
 from hvf.config import Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, run_script, study_settings
+from hvf.scripts import parse_preset, repeats, run_script, study_settings
 from hvf.selection import LINEAR, Choice, HeldOut, Split, choose, open_split
 from hvf.vision.features import parse_spec
 
@@ -78,12 +78,10 @@ def align(options: Population) -> Path:
         raise HvfError(f"{run.path} holds a run with other losses, maps or vectors (dina.json): choose another --out")
     run.write_json("dina.json", told)
     found = []
-    for number in range(options.splits):
-        name = f"split-{number}.json"
-        if not run.has(name):
-            one = with_settings(config, {"align.seed": number, "data.split_seed": number})
-            run.write_json(name, _one_split(one, vectors, options.losses, maps))
-        found.append(run.read_json(name))
+    for name, one in repeats(config, options.splits).items():
+        if not run.has(f"{name}.json"):
+            run.write_json(f"{name}.json", _one_split(one, vectors, options.losses, maps))
+        found.append(run.read_json(f"{name}.json"))
     table = _table(found, specs, options)
     run.write_json("population.json", table)
     run.write_metrics({f"retrieval/{row}/{k}": entry[k] for row, entry in table["rows"].items() for k in KEYS})

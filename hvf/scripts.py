@@ -1,5 +1,4 @@
-"""What scripts share: options read into a dataclass, whatever is wrong with them told in one line, whose data,
-how often."""
+"""What scripts share: options read into a dataclass, mistakes told in one line, whose data, how often."""
 
 from __future__ import annotations
 

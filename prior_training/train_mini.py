@@ -171,12 +171,11 @@ class Look(nn.Module):
         self.resnet = resnet.eval().requires_grad_(False)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        stages = (self.resnet.stem, self.resnet.layer1, self.resnet.layer2, self.resnet.layer3)
-        out = []
-        for stage in stages:
+        x, out = self.resnet.stem(x), []
+        for stage in (self.resnet.layer1, self.resnet.layer2, self.resnet.layer3):
             x = stage(x)
             out.append(functional.normalize(x, dim=1))
-        return out[1:]
+        return out
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -192,7 +191,6 @@ def train_decoder(images: ImageSet, pixels: Tensor, work: Path, out: Path, bf16:
     learnt = (
         nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True).to(memory_format=torch.channels_last)
     )
-
     look = Look(load_clip(out / "clip-resnet").visual)
 
     def loss(indices: Tensor) -> Tensor:
@@ -365,9 +363,8 @@ def train_clip(name: Stage, images: ImageSet, pixels: Tensor, work: Path, out: P
     text = {"context_length": CONTEXT_LENGTH, "vocab_size": len(tokenizer), "width": 96, "heads": 3, "layers": 2}
     config = {"embed_dim": 128, "vision_cfg": TOWERS[name], "text_cfg": text}
     torch.manual_seed(0)
-    model = open_clip.CLIP(**config, output_dict=True).to(memory_format=torch.channels_last)
-    if go_on:
-        model.load_state_dict(load_clip(out / name).state_dict())
+    model = load_clip(out / name) if go_on else open_clip.CLIP(**config, output_dict=True)
+    model.to(memory_format=torch.channels_last)
     contrast = open_clip.ClipLoss()
 
     def loss(indices: Tensor) -> Tensor:
@@ -412,7 +409,7 @@ def load_clip(folder: Path) -> open_clip.CLIP:
     """The open_clip model that `train_clip` left in a folder, in single precision."""
     config = json.loads((folder / CONFIG).read_text())["model_cfg"]
     config["text_cfg"].pop("hf_tokenizer_name")  # names a tokenizer; the model knows how many tokens there are
-    model = open_clip.CLIP(**config)
+    model = open_clip.CLIP(**config, output_dict=True)
     model.load_state_dict({key: x.float() for key, x in load_file(folder / WEIGHTS).items()})
     return model
 
