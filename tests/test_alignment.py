@@ -265,9 +265,9 @@ def test_features_are_not_copied_for_each_trial():
     seen: list[int] = []
     original = fitting._Training.__init__
 
-    def watched(self, brain, fusion, learns, config, x_NCT, features_by_spec, *rest):
-        seen.extend(len(x_Md) for x_Md in features_by_spec.values())
-        original(self, brain, fusion, learns, config, x_NCT, features_by_spec, *rest)
+    def watched(self, brain, fusion, told):
+        seen.extend(len(x_Md) for x_Md in told.seen.values())
+        original(self, brain, fusion, told)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting._Training, "__init__", watched)

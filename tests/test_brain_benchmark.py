@@ -48,14 +48,18 @@ def test_the_straightforward_loop_lowers_the_same_loss(script, mode):
 
 
 def test_the_table(script, tmp_path, capsys):
-    told = ["--size", "small", "--steps", "1", "--repeats", "1", "--together", "2", "--out", str(tmp_path / "it")]
+    told = ["--size", "small", "--steps", "1", "--repeats", "1", "--together", "2", "--table"]
+    told += ["--out", str(tmp_path / "it")]
     before = torch.get_num_threads()
     assert run_script(script.main, told) == 0
     assert torch.get_num_threads() == before
     said = capsys.readouterr().out
-    assert "Goal on a CPU: 1.8 x" in said
+    assert "Goal: 1.8 x" in said
+    assert "Intra-subject table, 10 subjects x 3 seeds x 25 epochs" in said
     found = json.loads((tmp_path / "it" / "benchmark.json").read_text())
     assert set(found["speed"]) == {"reconstruction", "retrieval"}
+    assert found["table"]["runs"] == 30
+    assert found["table"]["seconds"] > 0
     inside, dims, batch = 32, (16, 8, 16), 360 / 6
     brain = 2 * batch * (17 * 10 * inside * 2 + 6 * inside * inside)  # no gradient for what came in
     frozen = brain + 2 * batch * batch * inside * 2  # logits, and their gradient for the brain alone

@@ -27,8 +27,8 @@ LIGHT = ("__init__", "__main__", "cli", "cli_data", "config", "presets", "progre
 # A room may import lower floors, and itself; neighbours only where the floor says so.
 FLOORS = [
     {"config", "progress"},
-    {"figures", "presets", "published", "runs", "scripts"},
-    {"data", "models", "training", "vision"},
+    {"figures", "graphs", "presets", "published", "runs", "scripts"},
+    {"data", "models", "optimisation", "training", "vision"},
     {"metrics", "retrieval"},
     {"alignment", "evaluation", "pretraining", "reconstruction", "report"},
     {"decoder", "explore", "selection"},

@@ -10,6 +10,7 @@ Letters: R runs, N trials of a batch, C channels, T samples, D embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,14 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from hvf.alignment.fitting import MAX_LOG_SCALE, _Training, adamw, fit, info_nce, prepare, seeded
+from hvf.alignment.fitting import MAX_LOG_SCALE, _Training, adamw, fit, gather, info_nce, seeded
 from hvf.alignment.inputs import augmented, new_brain
 from hvf.alignment.rows import split
 from hvf.alignment.trained import Alignment
 from hvf.config import Config, HvfError
 from hvf.data.trials import Trials
+from hvf.graphs import Replayed, fast_products
 from hvf.models.fusion import HVF
-from hvf.runs import track
+from hvf.runs import track, usable_cores
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,11 @@ def fit_together(materials: Sequence[Material], device: str | torch.device = "cp
         if why:
             raise HvfError(f"runs cannot train together: {why}; train them one after another")
     runs, generators = [], []
-    for m in materials:
+    with ThreadPoolExecutor(usable_cores()) as threads:  # for a GPU this is most of the time
+        gathered = list(threads.map(lambda m: gather(**vars(m), device=device), materials))
+    for m, told in zip(materials, gathered, strict=True):
         with seeded(m.config.align.seed, device):
-            runs.append(prepare(**vars(m), device=device))
+            runs.append(told.begun())
             generators.append(torch.Generator().set_state(torch.get_rng_state()))  # orders go on as `fit`'s do
     with seeded(first.config.align.seed, device):
         together = Together(runs)
@@ -118,6 +122,7 @@ class Together:
         self.same_R = every if any(run.same_N is not None for run in runs) else None
         dims = (0, 0, 0, 0 if self.same_R else None)
         self.losses_R = vmap(self.loss, in_dims=dims, randomness="different")
+        self.replayed = Replayed(self.update, self.device)
 
     @staticmethod
     def parameters(run: _Training) -> dict[str, Tensor]:
@@ -151,6 +156,17 @@ class Together:
             run.judge(epoch, loss)
 
     def step(self, rows_R: Sequence[Tensor]) -> Tensor:
+        """One update of every run by the trials of its rows; the losses before it, (R,)."""
+        resident = all(run.x_NCT.resident for run in self.runs)
+        losses_R = self.replayed(*rows_R) if resident else self.update(*rows_R)
+        self.schedule.step()
+        return losses_R
+
+    def update(self, *rows_R: Tensor) -> Tensor:
+        with fast_products(self.device):
+            return self._update(rows_R)
+
+    def _update(self, rows_R: Sequence[Tensor]) -> Tensor:
         pairs = list(zip(self.runs, rows_R, strict=True))
         x_RNCT = torch.stack([augmented(run.x_NCT[rows], run.config.brain) for run, rows in pairs])
         targets = [self.target(run, run.image_N[rows]) for run, rows in pairs]
@@ -160,7 +176,6 @@ class Together:
         losses_R.sum().backward()
         self.clip()
         self.optimizer.step()
-        self.schedule.step()
         if self.align.learn_temperature:
             with torch.no_grad():
                 self.stacks["log_scale"].clamp_(max=MAX_LOG_SCALE)

@@ -10,7 +10,8 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from hvf.alignment.trained import Alignment, Recording
 from hvf.alignment.views import Captions, Views
 from hvf.config import AlignConfig, Config, HvfError
 from hvf.data.trials import Trials
+from hvf.graphs import Replayed, fast_products
 from hvf.models.fusion import FUSIONS, HVF, Fusion, Gated
 from hvf.runs import track
 
@@ -123,6 +125,54 @@ def prepare(
     images_digest: str | None = None,
 ) -> _Training:
     """All that `fit` does before the first step, with its arguments; weights are drawn from the global generator."""
+    told = study_train, features, config, concepts, hvf, device
+    return gather(*told, image_N=image_N, images_digest=images_digest).begun()
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a training starts from, on its device and checked; nothing in it is drawn at random from a generator."""
+
+    config: Config
+    hvf: HVF | None
+    features: Mapping[str, np.ndarray]
+    x_NCT: Rows
+    seen: dict[str, Tensor]
+    normalisation: dict[str, tuple[Tensor, Tensor]]
+    recording: Recording
+    image_N: np.ndarray
+    same_N: np.ndarray
+    train_N: np.ndarray
+    val_N: np.ndarray
+
+    def begun(self) -> _Training:
+        """A training of new weights, drawn from the global generator."""
+        config, device = self.config, self.x_NCT.device
+        brain = new_brain(config, _width(config, self.seen, self.hvf), *self.x_NCT.shape[1:]).to(device)
+        fusion = _new_fusion(self.seen, config) if self.hvf is None else self.hvf.eval()
+        move(fusion, device)
+        training = _Training(brain, fusion, self)
+        if config.targets.views:
+            training.views = Views(config, self.features, len(self.image_N), device)
+        if config.targets.text:
+            trained_on = np.unique(self.image_N[self.train_N])
+            training.captions = Captions(self.features[config.targets.text], trained_on, device)
+            training.captions.check(brain.width)
+        return training
+
+
+def gather(
+    study_train: Trials,
+    features: Mapping[str, np.ndarray],
+    config: Config,
+    concepts: Sequence[str],
+    hvf: HVF | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    image_N: Sequence[int] | np.ndarray | None = None,
+    images_digest: str | None = None,
+) -> Gathered:
+    """Check, split and standardise the arguments of `fit`, and put them on the device; several threads may."""
     digest = images_digest or hashlib.sha256("\n".join(study_train.image_ids).encode()).hexdigest()
     same_N = np.unique(study_train.image_ids, return_inverse=True)[1] if image_N is None else np.asarray(image_N)
     image_N = image_rows(study_train, concepts, image_N)
@@ -138,18 +188,7 @@ def prepare(
     recording = Recording.of(study_train, digest)
     x_NCT = Rows(study_train, normalisation["x"], resident)
     seen = visual(features, specs, {}, device)  # standardised as they are used: on the CPU this is no copy of them
-    brain = new_brain(config, _width(config, seen, hvf), *x_NCT.shape[1:]).to(x_NCT.device)
-    fusion = _new_fusion(seen, config) if hvf is None else hvf.eval()
-    move(fusion, x_NCT.device)
-    training = _Training(
-        brain, fusion, hvf is None, config, x_NCT, seen, normalisation, recording, image_N, same_N, train_N, val_N
-    )
-    if config.targets.views:
-        training.views = Views(config, features, len(study_train), x_NCT.device)
-    if config.targets.text:
-        training.captions = Captions(features[config.targets.text], np.unique(image_N[train_N]), x_NCT.device)
-        training.captions.check(brain.width)
-    return training
+    return Gathered(config, hvf, features, x_NCT, seen, normalisation, recording, image_N, same_N, train_N, val_N)
 
 
 def adamw(
@@ -161,7 +200,10 @@ def adamw(
     matrices = [p for p, rank in zip(parameters, ranks, strict=True) if rank > 1]
     others = [p for p, rank in zip(parameters, ranks, strict=True) if rank <= 1]
     groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    optimizer = AdamW(groups, align.learning_rate, align.betas, weight_decay=align.weight_decay, fused=True)
+    # A recorded step reads its rate from a tensor. AdamW would take one on a CPU, too, but in float32.
+    on_gpu = parameters[0].is_cuda
+    rate: Any = torch.tensor(align.learning_rate, device=parameters[0].device) if on_gpu else align.learning_rate
+    optimizer = AdamW(groups, rate, align.betas, weight_decay=align.weight_decay, fused=True, capturable=on_gpu)
     return optimizer, CosineAnnealingLR(optimizer, batches * align.epochs)
 
 
@@ -218,38 +260,27 @@ class Epochs:
 class _Training(Epochs):
     """Data on the device, the optimiser, and the best epoch so far."""
 
-    def __init__(
-        self,
-        brain,
-        fusion,
-        fusion_learns: bool,
-        config: Config,
-        x_NCT: Rows,
-        seen: Mapping[str, Tensor],
-        normalisation: dict[str, tuple[Tensor, Tensor]],
-        recording: Recording,
-        image_N: np.ndarray,
-        same_N: np.ndarray,
-        train_N: np.ndarray,
-        val_N: np.ndarray,
-    ) -> None:
-        device, align = x_NCT.device, config.align
-        _, first, target_N = np.unique(same_N[val_N], return_index=True, return_inverse=True)
-        super().__init__(config, torch.as_tensor(train_N, device=device), target_N)
-        self.brain, self.fusion, self.fusion_learns = brain, fusion, fusion_learns
-        rows = (val_N, image_N, image_N[val_N[first]])
+    def __init__(self, brain, fusion, told: Gathered) -> None:
+        config, device, align = told.config, told.x_NCT.device, told.config.align
+        _, first, target_N = np.unique(told.same_N[told.val_N], return_index=True, return_inverse=True)
+        super().__init__(config, torch.as_tensor(told.train_N, device=device), target_N)
+        self.brain, self.fusion, self.fusion_learns = brain, fusion, told.hvf is None
+        rows = (told.val_N, told.image_N, told.image_N[told.val_N[first]])
         self.val_N, self.image_N, self.gallery = (torch.as_tensor(r, device=device) for r in rows)
-        self.same_N = torch.as_tensor(same_N, device=device) if len(np.unique(same_N)) < len(same_N) else None
-        self.x_NCT, self.seen, self.normalisation, self.recording = x_NCT, seen, normalisation, recording
-        self.frozen_z_f_MD = None if fusion_learns else _fused_once(fusion, seen)
+        repeated = len(np.unique(told.same_N)) < len(told.same_N)
+        self.same_N = torch.as_tensor(told.same_N, device=device) if repeated else None
+        self.x_NCT, self.seen, self.normalisation = told.x_NCT, told.seen, told.normalisation
+        self.recording = told.recording
+        self.frozen_z_f_MD = None if self.fusion_learns else _fused_once(fusion, told.seen)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
-        self.learners = [brain, fusion] if fusion_learns else [brain]
+        self.learners = [brain, fusion] if self.fusion_learns else [brain]
         self.parameters = [p for module in self.learners for p in module.parameters()]
         self.parameters += [self.log_scale] if align.learn_temperature else []
         self.views: Views | None = None
         self.captions: Captions | None = None
         self.optimizer, self.schedule = adamw(self.parameters, align, self.batches)
         self.kept: list[dict[str, Tensor]] = []
+        self.replayed = Replayed(self.update, device)
 
     def run(self, epoch: int) -> None:
         """One pass over the training rows in a new order, then a look at the validation rows."""
@@ -296,6 +327,18 @@ class _Training(Epochs):
         self.kept_log_scale = self.log_scale.item()
 
     def step(self, rows: Tensor) -> Tensor:
+        """One update by the trials of these rows; the loss before it."""
+        # On a GPU replayed: but not what reads trials from disk, or looks at values, as the choice of views does.
+        plain = self.views is not None or not self.x_NCT.resident
+        loss = self.update(rows) if plain else self.replayed(rows)
+        self.schedule.step()
+        return loss
+
+    def update(self, rows: Tensor) -> Tensor:
+        with fast_products(rows.device):
+            return self._update(rows)
+
+    def _update(self, rows: Tensor) -> Tensor:
         align, image_N = self.config.align, self.image_N[rows]
         z_b_ND = self.brain(augmented(self.x_NCT[rows], self.config.brain))
         targets = self.targets(image_N, None if self.views is None else self.views.gather(rows, image_N))
@@ -309,7 +352,6 @@ class _Training(Epochs):
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, align.clip_norm)
         self.optimizer.step()
-        self.schedule.step()
         if align.learn_temperature:
             with torch.no_grad():
                 self.log_scale.clamp_(max=MAX_LOG_SCALE)

@@ -38,6 +38,11 @@ class Rows:
             self.trials = trials
             _release(trials)  # read whole, to check and to standardise them
 
+    @property
+    def resident(self) -> bool:
+        """Whether they are on the device."""
+        return self.kept_NCT is not None
+
     def __getitem__(self, rows: Tensor) -> Tensor:
         if self.kept_NCT is not None:
             return self.kept_NCT.index_select(0, rows)
