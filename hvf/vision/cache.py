@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,8 @@ from hvf.vision.features import load_encoder, parse_spec
 if TYPE_CHECKING:
     from hvf.vision.features import Encoder, FeatureSpec
 
-BATCH = 32
+BATCH = 32  # images at once, at least
+PIXELS = 2**22  # at once on a GPU, which is idle with few small images; large ones need its memory
 _FORMAT = "hvf-features-1"
 _log = logging.getLogger(__name__)
 
@@ -110,11 +112,14 @@ def _compute(
     """Features (N, D) of each spec, which are layers of one network."""
     features: dict[FeatureSpec, np.ndarray] = {}
     title = str(specs[0]) if len(specs) == 1 else f"{specs[0]} and {len(specs) - 1} other layers"
-    starts = list(range(0, len(images), BATCH))
+    batch = BATCH
+    if len(images) and torch.device(device).type == "cuda":
+        batch = max(BATCH, PIXELS // max(1, math.prod(_pixels(images, 0).shape[:2])))
+    starts = list(range(0, len(images), batch))
     for start in runs.track(starts, f"features {title}"):
         # Images may differ in size: those of one size go through together, each batch's result lands in its own rows.
         by_size: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
-        for index in range(start, min(start + BATCH, len(images))):
+        for index in range(start, min(start + batch, len(images))):
             pixels_HW3 = _pixels(images, index)
             by_size.setdefault(pixels_HW3.shape, []).append((index, pixels_HW3))
         for group in by_size.values():
