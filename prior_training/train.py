@@ -33,6 +33,7 @@ from hvf.models import FusionPrior
 from hvf.models.attention import check_attached, choose_attention
 from hvf.models.denoising import Material, Objective
 from hvf.models.published import start_from_ip_adapter
+from hvf.models.vague import Vague
 from hvf.pretraining import Wanted, gather
 from hvf.reconstruction import Reconstructor, load_pipeline, load_prior
 from hvf.runs import check_writable, code_version, track, write_atomic, write_json
@@ -76,6 +77,7 @@ class Training:
     projector_intermediate: int = 1024  # hidden width of the projector φ_c
     dropout: float = 0.1  # inside both blocks
     embedding_dropout: float = 0.1  # share of embeddings zeroed, for classifier-free guidance
+    vagueness: float = 0.0  # strongest noise on embeddings, in their sd, of which a brain's vagueness is made; 0: none
     shards: Path | None = None  # folder that prior_training/prepare.py wrote, read as needed; in place of --images
     from_pixels: bool = False  # encode the images in every step, instead of once into memory and the cache
     workers: int = 0  # processes that read shards or images ahead of the steps
@@ -167,12 +169,14 @@ def train(options: Training) -> Path:
         say(accelerator, refused)
     if options.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
-    objective = Objective(material, pipeline, options.batch_size, options.embedding_dropout, options.seed)
+    vague = Vague(options.width, options.vagueness, accelerator.device) if options.vagueness else None
+    objective = Objective(material, pipeline, options.batch_size, options.embedding_dropout, options.seed, vague)
 
     torch.manual_seed(options.seed)
     bare = new_prior(options, pipeline, material).to(accelerator.device).train()
     bare.attach(pipeline.unet)
     check_attached(pipeline.unet, bare)
+    objective.measure(bare)  # before a checkpoint is read: a resumed training hears the same
     if process:  # the first draws what a single one would; dropout differs between them
         torch.manual_seed(options.seed + process)
     optimizer = torch.optim.AdamW(bare.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -331,6 +335,8 @@ def check(out: Path, options: Training, processes: int) -> None:
         raise HvfError(f"--batch-size {options.batch_size} cannot be shared by {shared} evenly.")
     if not options.targets:
         raise HvfError("--targets names no encoder; give at least one, e.g. --targets openclip:mini-vit.")
+    if options.vagueness and not options.init:
+        raise HvfError("--vagueness needs the directions in which a trained prior's embeddings differ: add --init.")
     if options.shards and (options.images or options.from_pixels):
         raise HvfError("--shards holds latents and features already: leave out --images and --from-pixels.")
     if not (options.images or options.shards) and options.preset != "mini":

@@ -20,8 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hvf.config import HvfError
+from hvf.models.prior import FusionPrior
+from hvf.models.vague import Vague
 
 VALIDATION_IMAGES = 256
+MEASURED = 8192  # training images whose embeddings' directions are measured, at least
 
 Batch = tuple[Tensor, dict[str, Tensor]]  # clean, scaled latents (N, C, H, W); FeatureSpec -> features (N, d_k)
 
@@ -94,7 +97,8 @@ class Objective:
     """Losses of a prior that is attached to ``pipeline.unet``; the target is what the scheduler's config says.
 
     ``batch_size`` counts the images of a step, over all processes and parts; ``embedding_dropout`` is the share of
-    embeddings zeroed in training. Raises HvfError for a prediction type other than epsilon and v_prediction.
+    embeddings zeroed in training; ``vague``, once measured, takes from the others what a brain would not tell.
+    Raises HvfError for a prediction type other than epsilon and v_prediction.
     """
 
     def __init__(
@@ -104,8 +108,9 @@ class Objective:
         batch_size: int,
         embedding_dropout: float = 0.1,
         seed: int = 0,
+        vague: Vague | None = None,
     ) -> None:
-        self.material, self.unet, self.seed = material, pipeline.unet, seed
+        self.material, self.unet, self.seed, self.vague = material, pipeline.unet, seed, vague
         self.batch_size, self.embedding_dropout = batch_size, embedding_dropout
         self.noising: Any = DDPMScheduler.from_config(pipeline.scheduler.config)  # diffusers types it as a tuple
         self.kind = self.noising.config.prediction_type
@@ -114,14 +119,20 @@ class Objective:
         self._orders: dict[int, np.ndarray] = {}  # of two epochs: reading ahead comes to the next one first
 
     def loss(
-        self, prior: nn.Module, batch: Batch, noise_NCHW: np.ndarray, t_N: np.ndarray, dropped_N: np.ndarray
+        self,
+        prior: nn.Module,
+        batch: Batch,
+        noise_NCHW: np.ndarray,
+        t_N: np.ndarray,
+        dropped_N: np.ndarray,
+        vague: tuple[Vague, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Mean squared error of the prediction on given images, noise and timesteps; a scalar."""
         x_0, features = batch
         noise, t, dropped = (torch.from_numpy(a).to(x_0.device) for a in (noise_NCHW, t_N, dropped_N))
         x_t = self.noising.add_noise(x_0, noise, t)
         target = noise if self.kind == "epsilon" else self.noising.get_velocity(x_0, noise, t)
-        predicted = prior(self.unet, x_t, t, *self.material.conditions, features, dropped)
+        predicted = prior(self.unet, x_t, t, *self.material.conditions, features, dropped, vague)
         return F.mse_loss(predicted.float(), target)
 
     def rows(self, step: int) -> np.ndarray:
@@ -152,7 +163,16 @@ class Objective:
         t = rng.integers(0, self.noising.config.num_train_timesteps, size)
         dropped = rng.random(size) < self.embedding_dropout
         mine = slice(share, size, shares)
-        return self.loss(prior, self.material.source(self.rows(step)[mine]), noise[mine], t[mine], dropped[mine])
+        batch = self.material.source(self.rows(step)[mine])
+        return self.loss(prior, batch, noise[mine], t[mine], dropped[mine], self._vaguely(rng, mine, batch[0].device))
+
+    def _vaguely(self, rng: np.random.Generator, mine: slice, device) -> tuple[Vague, Tensor, Tensor] | None:
+        """The noise on this share's embeddings, and its levels."""
+        if self.vague is None:
+            return None
+        levels_N2 = self.vague.levels(torch.from_numpy(rng.random((self.batch_size, 2), np.float32)[mine]).to(device))
+        noise_ND = rng.standard_normal((self.batch_size, len(self.vague.mean_D)), dtype=np.float32)[mine]
+        return self.vague, torch.from_numpy(noise_ND).to(device), levels_N2
 
     @cached_property
     def held_out(self) -> Resident:
@@ -161,6 +181,16 @@ class Objective:
         read = [self.material.source(part) for part in np.array_split(rows, -(-len(rows) // self.batch_size))]
         features = {spec: torch.cat([one[spec] for _, one in read]) for spec in self.material.source.dims}
         return Resident(torch.cat([latents for latents, _ in read]), features)
+
+    @torch.no_grad()
+    def measure(self, prior: FusionPrior) -> None:
+        """Tell ``vague`` in which directions z_f of training images differ, as ``prior`` fuses them now."""
+        if self.vague is not None:
+            rows = self.material.train[:: max(1, len(self.material.train) // MEASURED)]
+            parts = np.array_split(rows, -(-len(rows) // self.batch_size))
+            fusion = prior.hvf.eval()
+            self.vague.measure(torch.cat([fusion(self.material.source(part)[1]) for part in parts]))
+            fusion.train(prior.training)
 
     @torch.no_grad()
     def validation_loss(self, prior: nn.Module, *, without_image: bool = False) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hvf.config import HvfError
 from hvf.models import ip_adapter
 from hvf.models.fusion import HVF, ResidualMLP
+from hvf.models.vague import Vague
 
 
 class FusionPrior(ModelMixin, ConfigMixin):
@@ -147,14 +148,20 @@ class FusionPrior(ModelMixin, ConfigMixin):
         time_ids: Tensor,
         features: Mapping[str, Tensor],
         dropped_N: Tensor | None = None,
+        vague: tuple[Vague, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """One training forward: features to noise prediction, z_c zeroed where ``dropped_N`` (for guidance).
 
+        ``vague``, with noise (N, D) and its levels (N, 2), takes from z_f what a brain would not tell: our addition.
         A UNet held in half precision is run in it, and this prior, whose weights stay float32, by autocast.
         """
         precision = unet.dtype
         with torch.autocast(x_t_NCHW.device.type, dtype=precision, enabled=precision != torch.float32):
-            z_c_ND = self.project(self.encode(features))
+            z_f_ND = self.encode(features)
+            if vague is not None:
+                filtered, noise_ND, level_N2 = vague
+                z_f_ND = filtered(z_f_ND, noise_ND, level_N2)
+            z_c_ND = self.project(z_f_ND)
             if dropped_N is not None:
                 z_c_ND = z_c_ND.masked_fill(dropped_N[:, None], 0.0)
             x_t_NCHW = x_t_NCHW.to(precision)
