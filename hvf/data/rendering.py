@@ -141,7 +141,7 @@ class Canvas:
 
     def draw_waiting(self) -> None:
         outlines = [outline_P2 for outline_P2, _, _ in self.waiting]
-        for (box, mask_HW), (_, colour, opacity) in zip(_masks(outlines, self.size), self.waiting, strict=True):
+        for (box, mask_HW), (_, colour, opacity) in zip(fill(outlines, self.size), self.waiting, strict=True):
             self.blend(box, mask_HW * opacity, _planes(colour))
         self.waiting.clear()
 
@@ -300,7 +300,7 @@ def _planes(colour: np.ndarray | tuple[float, ...]) -> np.ndarray:
     return np.asarray(colour, np.float32)[:, None, None]
 
 
-def _masks(outlines: Sequence[np.ndarray], size: int) -> Iterator[tuple[_Box, np.ndarray]]:
+def fill(outlines: Sequence[np.ndarray], size: int) -> Iterator[tuple[_Box, np.ndarray]]:
     """Fill outlines (P, 2) in pixels, on a canvas of size x size.
 
     Yields for each the box of pixels that it may cover and a mask over that box, 1 inside and 0 outside, float32
@@ -387,7 +387,7 @@ def _draw_object(canvas: Canvas, concept: Concept, ground: float) -> None:
     light_S, light_S1 = 1.1 - 0.16 * (px_S / scale), 0.2 * (py_S1 / scale)
     u_S, u_S1, v_S, v_S1 = inverse[0, 0] * px_S, inverse[0, 1] * py_S1, inverse[1, 0] * px_S, inverse[1, 1] * py_S1
     parts = PARTS[concept.kind]
-    masks_K = _masks([part.outline @ matrix.T + (x, y) for part in parts], size)
+    masks_K = fill([part.outline @ matrix.T + (x, y) for part in parts], size)
     for part, (box, mask_HW) in zip(parts, masks_K, strict=True):
         columns, rows = slice(box[0], box[2]), slice(box[1], box[3])
         if part.role == "body" and textured:
