@@ -148,7 +148,7 @@ class SamplingConfig:
     scheduler: str = "ddim"  # diffusers sampler: "ddim", "euler", "ancestral", "dpm"; "pipeline": its own
     start: str = "noise"  # what denoising starts from: "noise", or "latents" predicted from the embedding (img2img)
     strength: float = 0.7  # start "latents": the share of the steps that is still done; 1 starts from noise alone
-    expectation: float = 0.0  # share of the mean of z_f given z_b in what the brain's pictures are drawn from; 0: z_b
+    expectation: float = 0.0  # how far what is drawn is moved from z_b (0) to the mean of z_f given z_b (1)
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,10 @@ class Decoder:
         return self.draw(self.steering(self.embed_trials(trials)))
 
     def steering(self, z_b_ND: np.ndarray) -> np.ndarray:
-        """What is drawn instead of z_b (N, D): with sampling.expectation, a direction nearer to those of real images.
+        """What is drawn instead of z_b (N, D): with sampling.expectation, that share of the way to E[z_f | z_b].
 
         A brain's z_b is as long as an image's z_f, however little it tells; the mean of z_f given z_b is the best
-        guess. The share of its direction is sampling.expectation. Raises HvfError before `learn` where that is above 0.
+        guess, and the shorter, the less it is. Raises HvfError before `learn` where that share is above 0.
         """
         share = self.config.sampling.expectation
         if not share:
@@ -127,10 +127,7 @@ class Decoder:
         trained = self._fitted()
         if trained.known_MD is None:
             raise HvfError("sampling.expectation needs the training images' embeddings: call learn with them first")
-        mean_ND = trained.expected(z_b_ND, trained.known_MD)
-        length_N1, mean_length_N1 = (np.linalg.norm(x, axis=1, keepdims=True) for x in (z_b_ND, mean_ND))
-        mixed_ND = (1 - share) * z_b_ND / length_N1 + share * mean_ND / mean_length_N1
-        return mixed_ND * length_N1 / np.linalg.norm(mixed_ND, axis=1, keepdims=True)
+        return z_b_ND + share * (trained.expected(z_b_ND, trained.known_MD) - z_b_ND)
 
     def draw(self, z_ND: np.ndarray, round_index: int = 0) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do.

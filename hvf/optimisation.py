@@ -68,7 +68,7 @@ def optimise(
                 raise HvfError(f"the loss is not finite after step {done}: lower the learning rate")
         if done % KEPT_EVERY == 0 or last:
             step.save(checkpoint, done)
-            record = json.dumps({"recipe": asdict(recipe), "loss": told[-1]})
+            record = json.dumps({"recipe": asdict(recipe), "loss": told[-1:]})
             write_atomic(checkpoint.with_suffix(".json"), lambda path, record=record: path.write_text(record))
     return step.averaged.eval()
 

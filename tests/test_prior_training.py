@@ -150,6 +150,7 @@ def test_refuses_in_one_line_and_writes_nothing(script, world, finished, tmp_pat
         "trained with batch_size = 4, not 8": [*arguments(world, finished, batch_size=8), "--resume"],
         "16 training images, fewer than --batch-size 64": arguments(world, out, batch_size=64),
         "--max-steps is 0": arguments(world, out, max_steps=0),
+        "--vagueness needs the directions": arguments(world, out, vagueness=4),
         "cannot be shared by 1 processes x 3 parts evenly": arguments(world, out, gradient_accumulation=3),
         "--tracker wandb: its package is not installed": arguments(world, out, tracker="wandb"),
         "--shards holds latents and features already": arguments(world, out, shards=tmp_path / "absent"),
@@ -216,6 +217,37 @@ def test_parts_of_a_batch_and_recomputed_activations_change_nothing(script, worl
     whole, parts = (weights(tmp_path / name) for name in outs)
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_vague_embeddings_are_the_same_however_the_batch_is_parted_and_resumed(script, world, finished, tmp_path):
+    """And they are another training than one on clear ones."""
+    told = {"init": finished / "prior", "vagueness": 4, "shipped": "float32", "dropout": 0, "pictures": 0}
+    outs = {"whole": {}, "parts": {"gradient_accumulation": 2}, "clear": {"vagueness": 0}, "resumed": {}}
+    for name, settings in outs.items():
+        given = arguments(world, tmp_path / name, **(told | settings))
+        if name == "resumed":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(script, "save_checkpoint", dies_after(script.save_checkpoint, 4))
+                with pytest.raises(KeyboardInterrupt):
+                    script.main(given)
+            given.append("--resume")
+        assert script.main(given) == 0
+    whole, parts, clear, resumed = (weights(tmp_path / name) for name in outs)
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=1e-4, msg=key)
+        assert torch.equal(resumed[key], value)
+    assert any(not torch.allclose(clear[key], value, atol=1e-4) for key, value in whole.items())
+
+
+def dies_after(save, last: int):
+    """A save that interrupts the training once step ``last`` is kept."""
+
+    def saved(accelerator, averaged, out, done):
+        save(accelerator, averaged, out, done)
+        if done == last:
+            raise KeyboardInterrupt
+
+    return saved
 
 
 def test_half_precision_is_the_frozen_unets_alone(script, world, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import torch
 from hvf.data import rendering
 from hvf.data.simulated import draw
 from hvf.data.stimuli import ImageSet
+from hvf.reconstruction import load_pipeline, load_prior
 from hvf.vision.encoders import MINI_WEIGHTS
 from hvf.vision.features import load_encoder
 from tests.script_module import load_script
@@ -62,3 +63,35 @@ def test_a_clip_goes_on_from_shipped_weights(train_mini, tmp_path, monkeypatch):
     cosine = (shipped * moved).sum(1) / np.linalg.norm(shipped, axis=1) / np.linalg.norm(moved, axis=1)
     assert cosine.min() > 0.9  # from chance it would be near 0
     assert moved.std() == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("stage", ["vae", "unet"])
+def test_a_stage_leaves_what_the_pipeline_reads(train_mini, tmp_path, monkeypatch, stage):
+    """A step of each, on a copy of what ships, which goes on and is not spoilt by it."""
+    images, out = few_pictures(), tmp_path / "mini"
+    shutil.copytree(MINI_WEIGHTS, out)
+    monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: images)
+    monkeypatch.setattr("hvf.optimisation.KEPT_EVERY", 1)
+    settings = {"go_on": True, "steps": 2, "batch_size": 20, "learning_rate": 1e-4, "device": "cpu", "bf16": False}
+    train_mini.main((stage,), out, tmp_path / "work", **settings)
+    part, name = ("vae", "encoder.conv_in.weight") if stage == "vae" else ("unet", "conv_in.weight")
+    before, after = (
+        getattr(load_pipeline(str(folder / "sdxl")), part).state_dict()[name] for folder in (MINI_WEIGHTS, out)
+    )
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-3)
+    if stage == "unet":
+        prior = load_prior(str(tmp_path / "work" / "prior"))
+        assert prior.specs == load_prior("mini").specs
+        assert load_pipeline(str(out / "sdxl")).unet.encoder_hid_proj is None  # the prior is not left in it
+
+
+def test_hidden_patches_are_another_draw_each_time_and_none_are_hidden_in_use(train_mini):
+    hidden = train_mini.Hidden(0.5)
+    x = torch.arange(9.0)[None, :, None].expand(3, 9, 2)
+    torch.manual_seed(0)
+    left = hidden(x)
+    assert left.shape == (3, 5, 2)
+    assert (left[:, 0] == 0).all()  # the class token
+    assert len({tuple(row.tolist()) for row in left[:, 1:, 0].sort(1).values}) > 1
+    assert hidden.eval()(x) is x
