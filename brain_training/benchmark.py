@@ -1,6 +1,6 @@
 """How fast a brain encoder trains, and in how much memory, on random numbers of a real study's size: no download.
 
-    python brain_training/benchmark.py [--size paper|small] [--threads 2] [--together 4] [--table] [--memory] [--out DIR]
+    python brain_training/benchmark.py [--size paper|small] [--threads 2] [--together 4] [--table] [--memory] [--out D]
 
 Beside the steps of `hvf.alignment.fit` stands, on the same device, in the same run and in turn with them, the
 straightforward loop: the peers' way, with a Dataset of items, a DataLoader's default collation, targets fused in the

@@ -69,7 +69,7 @@ class DataConfig:
     images_per_concept: int = 5  # simulated: different images of each training concept
     test_concepts: int = 200  # simulated: unseen concepts, one test image each
     train_repeats: int = 4  # simulated: trials per training image
-    test_repeats: int = 80  # simulated: trials per test image, as many as in THINGS-EEG2
+    test_repeats: int = 20  # simulated: trials per test image; THINGS-EEG2 has 80, THINGS-MEG 12
     sfreq: float = 100.0  # sampling rate of the trials, Hz
     tmin: float = 0.0  # start of the window after image onset, s
     tmax: float = 0.8  # end of the window, s, not included: T = round((tmax - tmin) * sfreq)
