@@ -303,6 +303,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0: done; 1: done, and something is wrong with what was looked at; 2: refused."""
+    # Read when torch is loaded. Its threads otherwise wait for one another by spinning; where anything else wants a
+    # core, they spin while the one that they wait for cannot run, and drawing takes fifteen times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _parse(list(sys.argv[1:] if argv is None else argv))()
     except HvfError as error:

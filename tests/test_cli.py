@@ -276,6 +276,16 @@ def test_ctrl_c_for_real(tmp_path):
     assert sorted(os.listdir(tmp_path / "run")) == ["begun.json", "config.json"]
 
 
+def test_threads_that_wait_leave_their_core_to_others(monkeypatch, capsys):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["report"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # somebody's own choice
+    assert main(["report"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_python_m_hvf(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "hvf", "evaluate", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
