@@ -12,15 +12,16 @@ from __future__ import annotations
 import csv
 import io
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from hvf import metrics as formulas
 from hvf.config import HvfError, did_you_mean
@@ -33,6 +34,9 @@ from hvf.vision.networks import Weights, load_network
 
 TOGETHER = 8  # images measured at once, with all their rounds: what a network takes in one pass, what memory holds
 ROWS = ("ceiling", "brain", "floor")  # of a run: from the image's own embedding, the brain's, a permuted trial's
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Evaluation(NamedTuple):
@@ -94,7 +98,7 @@ class Evaluator:
         self.seen, self.first = seen, first
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.not_computed: dict[str, str] = {}
-        self._of_thread = threading.local()
+        self._of_thread, self._libraries = threading.local(), ThreadpoolController()
         self._networks: dict[str, Any] = {}
         self._lpips: Any = None
         self.names = [name for name in names if self._at_hand(name, weights)]
@@ -132,7 +136,7 @@ class Evaluator:
         pixels = [name for name in ("pixcorr", "ssim") if name in self.names]
         if pixels:
             per_image = [(seen[i], [one_round[i] for one_round in drawn]) for i in range(len(images))]
-            for image, measured in zip(images, pool.map(self._pixel_scores, per_image), strict=True):
+            for image, measured in zip(images, self._each(self._pixel_scores, per_image, pool), strict=True):
                 for name in pixels:
                     scores.per_image[name][:, image] = [one_round[name] for one_round in measured]
         found: dict[str, list[np.ndarray]] = {}
@@ -197,13 +201,18 @@ class Evaluator:
 
     def _pictures(self, pictures: Sequence, images: range, pool: ThreadPoolExecutor) -> tuple[list, list]:
         """Some pictures after the first resize, float32 (H, W, 3), and as they are."""
-        raw = list(pool.map(lambda i: _pixels(pictures[i], i), images))
+        raw = self._each(lambda i: _pixels(pictures[i], i), images, pool)
         if self.first is None:
             odd = next((x for x in raw if x.shape != raw[0].shape or x.shape[0] != x.shape[1]), None)
             if odd is not None:
                 raise HvfError(f"without a first resize pictures have to be squares of one size, not {odd.shape[:2]}")
         size = self.first or raw[0].shape[0]
-        return list(pool.map(lambda x: formulas.resized(x, size, size), raw)), raw
+        return self._each(lambda x: formulas.resized(x, size, size), raw, pool), raw
+
+    def _each(self, work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor) -> list[R]:
+        """`work` on each item, one thread for each: BLAS would put its own beneath, and all would wait for another."""
+        with self._libraries.limit(limits=1, user_api="blas"):
+            return list(pool.map(work, items))
 
     def _pixel_scores(self, seen_and_drawn: tuple[np.ndarray, list[np.ndarray]]) -> list[dict[str, float]]:
         """Of one image, for each of its rounds."""
