@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from diffusers import (
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from PIL import Image
-from sklearn.linear_model import Ridge, RidgeCV
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -35,6 +34,9 @@ from hvf import runs
 from hvf.config import HvfError, SamplingConfig, did_you_mean
 from hvf.models.prior import FusionPrior
 from hvf.models.published import is_brain_hive, read_brain_hive
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import Ridge
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +161,8 @@ class Reconstructor:
         fitted to: a penalty that suits z_f is far too small for what a brain tells. Without any, by leave-one-out
         error. Returns the penalty.
         """
+        from sklearn.linear_model import Ridge, RidgeCV  # with pandas in tow, and only for a start that few ask for
+
         z_ND, target_ND = self._checked(z_ND).cpu().numpy(), latents_NCHW.reshape(len(latents_NCHW), -1)
         if held_out:
             rows, heard_ND = list(held_out), np.stack(list(held_out.values()))
