@@ -26,6 +26,7 @@ STUDIES = (*SUBJECTS, "files")
 MODES = ("retrieval", "reconstruction")
 FUSIONS = ("hvf", "linear", "gated", "concatenated")
 LOSSES = ("both", "brain-to-image", "image-to-brain")
+SOLVED = ("ridge", "encoding")  # brain encoders that are not trained step by step, but solved at once
 VIEW_CHOICES = ("drawn", "confidence")
 STARTS = ("noise", "latents")
 
@@ -91,7 +92,7 @@ class TargetConfig:
 class BrainConfig:
     """The brain encoder (arXiv 2602.07495, MBP)."""
 
-    encoder: str = "mbp"  # a name in hvf.models.brain: "mbp", "eegproject", "tsconv", "atm", "eegnet", ..., or "ridge"
+    encoder: str = "mbp"  # in hvf.models.brain: "mbp", "eegproject", "tsconv", "atm", ...; solved: "ridge", "encoding"
     width: int = 256  # D, the shared embedding; must equal fusion.width
     intermediate: int = 256  # hidden width of the residual block; mbp alone has one
     dropout: float = 0.1  # dropout inside the encoder
@@ -301,8 +302,9 @@ def _check_learnt_from(config: Config) -> None:
     for name, there in (("targets.views", targets.views), ("targets.text", targets.text)):
         if there and align.mode == "reconstruction":
             raise HvfError(f"{name} is for align.mode 'retrieval': the prior's fusion is frozen")
-        if there and config.brain.encoder == "ridge":
-            raise HvfError(f"{name} is learnt from step by step: ridge, solved at once, takes the images as they are")
+        if there and config.brain.encoder in SOLVED:
+            solved = f"{config.brain.encoder}, solved at once, takes the images as they are"
+            raise HvfError(f"{name} is learnt from step by step: {solved}")
 
 
 def _exists(path: str) -> bool:

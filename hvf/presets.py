@@ -221,8 +221,18 @@ def ridge() -> Recipe:
     return Recipe(RN50_B32_VAE, "ridge", "concatenated", 0.0, AlignConfig())
 
 
+def encoding() -> Recipe:
+    """Responses predicted from the features of RN50, ViT-B/32 and VAE, and compared where the error is white.
+
+    Paper    Kay et al., Nature 2008: identification by an encoding model; its penalty on validation
+    Command  python eval/benchmark.py --methods encoding
+    Expect   with few channels more than any decoder (docs/methods.md: V4 neurons), in seconds
+    """
+    return Recipe(RN50_B32_VAE, "encoding", "linear", 0.0, AlignConfig())
+
+
 METHODS: dict[str, Callable[[], Recipe]] = {
-    make.__name__: make for make in (hvf, shallow, ubp, neurobridge, nice, atm, human_aligned, ridge)
+    make.__name__: make for make in (hvf, shallow, ubp, neurobridge, nice, atm, human_aligned, ridge, encoding)
 }
 ENCODERS = ("published", "mini", "given")
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from hvf import presets, published
-from hvf.config import HvfError, check, from_dict, to_dict, with_settings
+from hvf.config import SOLVED, HvfError, check, from_dict, to_dict, with_settings
 from hvf.models.brain import BRAIN_ENCODERS
 from hvf.models.fusion import FUSIONS
 from hvf.vision.features import parse_spec, versions
@@ -23,7 +23,7 @@ def test_a_method_says_what_it_is_and_fits_any_study(name):
         check(config)
         assert (config.data, config.align.seed, config.sampling) == (base.data, 5, base.sampling)
         assert config.fusion.kind in FUSIONS
-        assert config.brain.encoder in {*BRAIN_ENCODERS, "ridge"}
+        assert config.brain.encoder in {*BRAIN_ENCODERS, *SOLVED}
         assert from_dict(type(config), to_dict(config)) == config
         for spec in config.targets.specs:
             parse_spec(spec)

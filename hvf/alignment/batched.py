@@ -23,7 +23,7 @@ from hvf.alignment.fitting import MAX_LOG_SCALE, _Training, adamw, fit, gather, 
 from hvf.alignment.inputs import augmented, new_brain
 from hvf.alignment.rows import split
 from hvf.alignment.trained import Alignment
-from hvf.config import Config, HvfError
+from hvf.config import SOLVED, Config, HvfError
 from hvf.data.trials import Trials
 from hvf.graphs import Replayed, fast_products
 from hvf.models.fusion import HVF
@@ -63,8 +63,8 @@ def groups(materials: Sequence[Material], most: int | None = None) -> list[list[
 def obstacle(config: Config) -> str | None:
     """Why runs of this configuration cannot train together, in words; None if they can."""
     name, targets = config.brain.encoder, config.targets
-    if name == "ridge":
-        return "ridge is solved, not trained"
+    if name in SOLVED:
+        return f"{name} is solved, not trained"
     if targets.views or targets.text:
         return "views and captions of images are drawn for one run alone"
     if config.fusion.kind == "gated" and config.align.mode == "retrieval":

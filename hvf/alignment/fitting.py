@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from hvf import retrieval
+from hvf.alignment import encoding
 from hvf.alignment.inputs import (
     augmented,
     centred,
@@ -34,7 +36,7 @@ from hvf.alignment.inputs import (
 from hvf.alignment.rows import Rows, split
 from hvf.alignment.trained import Alignment, Recording
 from hvf.alignment.views import Captions, Views
-from hvf.config import AlignConfig, Config, HvfError
+from hvf.config import SOLVED, AlignConfig, Config, HvfError
 from hvf.data.trials import Trials
 from hvf.graphs import Replayed, fast_products
 from hvf.models.fusion import FUSIONS, HVF, Fusion, Gated
@@ -97,7 +99,7 @@ def fit(
         training = prepare(
             study_train, features, config, concepts, hvf, device, image_N=image_N, images_digest=images_digest
         )
-        if config.brain.encoder == "ridge":
+        if config.brain.encoder in SOLVED:
             training.solve()
         else:
             for epoch in track(range(config.align.epochs), "training the brain encoder"):
@@ -148,8 +150,9 @@ class Gathered:
     def begun(self) -> _Training:
         """A training of new weights, drawn from the global generator."""
         config, device = self.config, self.x_NCT.device
-        brain = new_brain(config, _width(config, self.seen, self.hvf), *self.x_NCT.shape[1:]).to(device)
-        fusion = _new_fusion(self.seen, config) if self.hvf is None else self.hvf.eval()
+        width = _width(config, self.seen, self.hvf, self.x_NCT.shape, len(np.unique(self.image_N[self.train_N])))
+        brain = new_brain(config, width, *self.x_NCT.shape[1:]).to(device)
+        fusion = _new_fusion(self.seen, config, width) if self.hvf is None else self.hvf.eval()
         move(fusion, device)
         training = _Training(brain, fusion, self)
         if config.targets.views:
@@ -292,21 +295,37 @@ class _Training(Epochs):
         self.judge(epoch, float(torch.stack(losses).mean()))
 
     def solve(self) -> None:
-        """Ridge regression from flat trials to the images' features: no steps, a penalty chosen on validation rows.
+        """Regression in closed form: no steps, a penalty chosen on validation rows.
 
         The one that finds those best is then fitted to all rows. In the history a penalty stands where an epoch would.
         """
         self.fusion.eval()
         rows_N = torch.cat([self.train_N, self.val_N])
-        x_NP, y_ND = (x.flatten(1).cpu().numpy() for x in (self.x_NCT[rows_N], self.images(self.image_N[rows_N])))
-        n = len(self.train_N)
-        for epoch, penalty in enumerate(PENALTIES):
-            loss = self.take_ridge(x_NP[:n], y_ND[:n], penalty)
+        if self.config.brain.encoder == "ridge":
+            solver, penalties = self.ridge_of, PENALTIES
+        else:
+            solver, penalties = self.encoding_of, encoding.PENALTIES
+        take = solver(self.train_N)
+        for epoch, penalty in enumerate(penalties):
+            loss = take(penalty)
             self.history.append({"epoch": epoch, "loss": loss, "penalty": penalty, **self.validate()})
         best = max(self.history, key=lambda entry: entry["validation_mrr"])
         self.history = [{**entry, "best": entry is best} for entry in self.history]
-        self.take_ridge(x_NP, y_ND, best["penalty"])
+        solver(rows_N)(best["penalty"])
         self.keep()
+
+    def ridge_of(self, rows_N: Tensor) -> Callable[[float], float]:
+        """From flat trials to the images' features."""
+        x_NP, y_ND = (x.flatten(1).cpu().numpy() for x in (self.x_NCT[rows_N], self.images(self.image_N[rows_N])))
+        return partial(self.take_ridge, x_NP, y_ND)
+
+    def encoding_of(self, rows_N: Tensor) -> Callable[[float], float]:
+        """From the images' features to the mean responses to them."""
+        x_NX, image_N = self.x_NCT[rows_N].flatten(1).cpu().double().numpy(), self.image_N[rows_N].cpu().numpy()
+        image_M, x_MX = encoding.mean_by_image(x_NX, image_N)
+        parts = self.standardised(self.features(torch.from_numpy(image_M).to(self.x_NCT.device)))
+        solved = encoding.Encoding.of(x_MX, encoding.features_together(parts), self.fusion.width)
+        return lambda penalty: encoding.put(solved, penalty, self.brain.project, self.fusion)
 
     def take_ridge(self, x_NP: np.ndarray, y_ND: np.ndarray, penalty: float) -> float:
         """Put the solution into the linear encoder; returns the mean squared residual."""
@@ -423,14 +442,19 @@ def _fused_once(fusion: Fusion, seen: Mapping[str, Tensor], batch: int = 1024) -
     return torch.cat([fusion(dict(zip(seen, part, strict=True))) for part in parts])
 
 
-def _width(config: Config, seen: Mapping[str, Tensor], hvf: Fusion | None) -> int:
-    """D: the prior's, or that of the fusion to be learnt; a concatenated one is as wide as its features together."""
+def _width(config: Config, seen: Mapping[str, Tensor], hvf: Fusion | None, shape: tuple[int, ...], images: int) -> int:
+    """D: the prior's, or that of the fusion to be learnt.
+
+    A concatenated one is as wide as its features together, encoding's as the responses have components.
+    """
     if hvf is not None:
         return hvf.width
+    if config.brain.encoder == "encoding":
+        return min(encoding.COMPONENTS, images, shape[1] * shape[2])
     return sum(x_Nd.shape[1] for x_Nd in seen.values()) if config.fusion.kind == "concatenated" else config.fusion.width
 
 
-def _new_fusion(seen: Mapping[str, Tensor], config: Config) -> Fusion:
+def _new_fusion(seen: Mapping[str, Tensor], config: Config, width: int) -> Fusion:
     dims = {spec: x_Nd.shape[1] for spec, x_Nd in seen.items()}
     kind = FUSIONS[config.fusion.kind]
-    return kind(dims, config.fusion.width, config.fusion.intermediate, config.fusion.dropout)
+    return kind(dims, width, config.fusion.intermediate, config.fusion.dropout)

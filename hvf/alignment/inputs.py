@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hvf.config import BrainConfig, Config, HvfError
+from hvf.config import SOLVED, BrainConfig, Config, HvfError
 from hvf.data.stimuli import ImageSet
 from hvf.data.trials import Trials
 from hvf.models.brain import BrainEncoder, build_brain
@@ -27,8 +27,8 @@ SMOOTHED = 5  # samples that a smoothed channel is averaged over, as NeuroBridge
 
 
 def new_brain(config: Config, width: int, n_chans: int, n_times: int) -> BrainEncoder:
-    """As wide as the fusion; ridge, once fitted, is the linear encoder."""
-    encoder = "linear" if config.brain.encoder == "ridge" else config.brain.encoder
+    """As wide as the fusion; what is solved is, once fitted, the linear encoder."""
+    encoder = "linear" if config.brain.encoder in SOLVED else config.brain.encoder
     return build_brain(replace(config.brain, encoder=encoder, width=width), n_chans, n_times)
 
 
@@ -148,6 +148,10 @@ def check_inputs(trials: Trials, features, config: Config, concepts: Sequence[st
         raise HvfError(f"align.mode {config.align.mode!r} {need}")
     if config.brain.encoder == "ridge" and hvf is None and config.fusion.kind != "concatenated":
         raise HvfError(f"ridge learns no fusion: set fusion.kind to 'concatenated', not {config.fusion.kind!r}")
+    if config.brain.encoder == "encoding" and hvf is not None:
+        raise HvfError("encoding predicts responses from features, of which the prior's fusion has none: use retrieval")
+    if config.brain.encoder == "encoding" and config.fusion.kind != "linear":
+        raise HvfError(f"encoding solves a linear fusion: set fusion.kind to 'linear', not {config.fusion.kind!r}")
     if hvf is not None and hvf.config["width"] != config.brain.width:
         raise HvfError(f"the prior's embedding is {hvf.config['width']} wide, brain.width is {config.brain.width}")
     for spec in needed(config, hvf):
