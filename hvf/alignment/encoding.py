@@ -10,6 +10,7 @@ Letters: M images, P components of the responses, F features of all encoders, X 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ class Encoding:
 
     @classmethod
     def of(cls, x_MX: np.ndarray, f_MF: np.ndarray, kept: int) -> Encoding:
-        """Decompose, keeping so many components of the responses; features come scaled, so that no encoder outweighs."""
+        """Decompose, keeping so many components of the responses; features come scaled, each encoder alike."""
         from sklearn.decomposition import PCA
 
         mean_X, mean_F = x_MX.mean(0), f_MF.mean(0)
@@ -78,7 +79,7 @@ def mean_by_image(x_NX: np.ndarray, image_N: np.ndarray) -> tuple[np.ndarray, np
     return image_M, total_MX / np.bincount(place_N)[:, None]
 
 
-def features_together(parts: dict[str, Tensor]) -> np.ndarray:
+def features_together(parts: Mapping[str, Tensor]) -> np.ndarray:
     """All encoders' standardised features side by side (M, F), each encoder of mean squared length 1 / K."""
     return np.concatenate(
         [x_Md.flatten(1).cpu().double().numpy() / np.sqrt(len(parts) * x_Md[0].numel()) for x_Md in parts.values()], 1

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +32,7 @@ from hvf.alignment.inputs import (
     visual,
 )
 from hvf.alignment.rows import Rows, split
+from hvf.alignment.solving import solve
 from hvf.alignment.trained import Alignment, Recording
 from hvf.alignment.views import Captions, Views
 from hvf.config import SOLVED, AlignConfig, Config, HvfError
@@ -43,7 +42,6 @@ from hvf.models.fusion import FUSIONS, HVF, Fusion, Gated
 from hvf.runs import track
 
 MAX_LOG_SCALE = math.log(100)  # 1/τ ≤ 100, as CLIP clamps it; the official code does not
-PENALTIES = tuple(10.0**e for e in range(7))  # ridge, for standardised trials
 RESIDENT_BYTES = 2**31  # trials that take more, as float32, are not held in memory but read batch by batch
 
 
@@ -100,7 +98,7 @@ def fit(
             study_train, features, config, concepts, hvf, device, image_N=image_N, images_digest=images_digest
         )
         if config.brain.encoder in SOLVED:
-            training.solve()
+            solve(training)
         else:
             for epoch in track(range(config.align.epochs), "training the brain encoder"):
                 training.run(epoch)
@@ -293,52 +291,6 @@ class _Training(Epochs):
         if isinstance(self.fusion, Gated):
             self.fusion.weigh(self.validation_losses())
         self.judge(epoch, float(torch.stack(losses).mean()))
-
-    def solve(self) -> None:
-        """Regression in closed form: no steps, a penalty chosen on validation rows.
-
-        The one that finds those best is then fitted to all rows. In the history a penalty stands where an epoch would.
-        """
-        self.fusion.eval()
-        rows_N = torch.cat([self.train_N, self.val_N])
-        if self.config.brain.encoder == "ridge":
-            solver, penalties = self.ridge_of, PENALTIES
-        else:
-            solver, penalties = self.encoding_of, encoding.PENALTIES
-        take = solver(self.train_N)
-        for epoch, penalty in enumerate(penalties):
-            loss = take(penalty)
-            self.history.append({"epoch": epoch, "loss": loss, "penalty": penalty, **self.validate()})
-        best = max(self.history, key=lambda entry: entry["validation_mrr"])
-        self.history = [{**entry, "best": entry is best} for entry in self.history]
-        solver(rows_N)(best["penalty"])
-        self.keep()
-
-    def ridge_of(self, rows_N: Tensor) -> Callable[[float], float]:
-        """From flat trials to the images' features."""
-        x_NP, y_ND = (x.flatten(1).cpu().numpy() for x in (self.x_NCT[rows_N], self.images(self.image_N[rows_N])))
-        return partial(self.take_ridge, x_NP, y_ND)
-
-    def encoding_of(self, rows_N: Tensor) -> Callable[[float], float]:
-        """From the images' features to the mean responses to them."""
-        x_NX, image_N = self.x_NCT[rows_N].flatten(1).cpu().double().numpy(), self.image_N[rows_N].cpu().numpy()
-        image_M, x_MX = encoding.mean_by_image(x_NX, image_N)
-        parts = self.standardised(self.features(torch.from_numpy(image_M).to(self.x_NCT.device)))
-        solved = encoding.Encoding.of(x_MX, encoding.features_together(parts), self.fusion.width)
-        return lambda penalty: encoding.put(solved, penalty, self.brain.project, self.fusion)
-
-    def take_ridge(self, x_NP: np.ndarray, y_ND: np.ndarray, penalty: float) -> float:
-        """Put the solution into the linear encoder; returns the mean squared residual."""
-        from scipy.linalg import LinAlgWarning
-        from sklearn.linear_model import Ridge
-
-        with warnings.catch_warnings():  # the weakest penalties are tried as well, and lose on validation
-            warnings.simplefilter("ignore", LinAlgWarning)
-            ridge = Ridge(alpha=penalty).fit(x_NP, y_ND)
-        project = self.brain.project
-        for ours, theirs in ((project.weight, ridge.coef_), (project.bias, ridge.intercept_)):
-            ours.data.copy_(torch.from_numpy(np.asarray(theirs, dtype=np.float32)))
-        return float(np.square(ridge.predict(x_NP) - y_ND).mean())
 
     def keep(self) -> None:
         """Remember the weights as they are now."""
