@@ -7,8 +7,9 @@ and the fusion of the best layers with VAE latents.
 
 Rows: every layer alone, the gate over all of them, the latents, HVF over several layers and latents, --members of those
 together (other validation images and other weights to begin with; the mean of their similarities), the same on permuted
-trials, ridge, chance. Which layer is best, which layers are fused, the epoch and ridge's penalty: all are
-chosen on validation concepts of the training images (`hvf.selection`). Writes layers.json, layers.png and figures.
+trials, ridge, responses predicted from such sets (an encoding model), chance. Which layer is best, which layers are
+fused, the epoch and the penalties: all are chosen on validation concepts of the training images (`hvf.selection`).
+Writes layers.json, layers.png and figures.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from hvf import presets, retrieval
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
 from hvf.runs import Run, write_atomic
 from hvf.scripts import parse_preset, recording_name, repeats, run_script, study_settings
-from hvf.selection import LINEAR, Choice, HeldOut, choose, open_split
+from hvf.selection import ENCODING, LINEAR, Choice, HeldOut, choose, open_split
 from hvf.vision.features import parse_spec
 
 GATE, FUSED, PERMUTED, RIDGE, LATENTS = "gate over layers", "layers and latents (HVF)", "permuted", "ridge", "latents"
+PREDICTED = "responses predicted"
 TOGETHER = "several HVFs together"
 MOST = (2, 3, 5)  # how many of the best layers a fusion may have; all of them is a candidate, too, and so is
 APART = (2, 3)  # every second or third from the last down: neighbours tell the same
@@ -111,6 +113,7 @@ def _one_seed(config: Config, specs: list[str], latents: str | None, members: in
     choices |= {GATE: gate, FUSED: fused}
     choices[PERMUTED] = choose(split.permuted(config.align.seed), with_settings(config, taken))
     choices[RIDGE] = choose(split, with_settings(config, linear))
+    choices[PREDICTED] = choose(split, with_settings(config, ENCODING), candidates)
     rows = {row: _row([choice], held_out) for row, choice in choices.items()}
     if members > 1:  # seeds far apart, so that no member is another seed's
         seeds = [config.align.seed + 1000 * k for k in range(1, members)]
@@ -177,6 +180,7 @@ def _draw(table: dict, names: tuple[str, ...], path: Path) -> None:
     axes.plot(at, percent("top1"), "o-", color="C0", label="one layer, test")
     axes.plot(at, [100 * rows[s]["validation_top1"] for s in table["layers"]], "o:", color="C7", label="validation")
     for row, colour in (
+        (PREDICTED, "C6"),
         (TOGETHER, "C5"),
         (FUSED, "C3"),
         (GATE, "C2"),

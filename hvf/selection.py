@@ -32,6 +32,10 @@ LINEAR = {  # the honest baseline, over any configuration; it is solved at once,
     "targets.text": None,
     "align.text_weight": 0.0,
 }
+ENCODING = LINEAR | {
+    "brain.encoder": "encoding",
+    "fusion.kind": "linear",
+}  # the other direction, solved at once as well
 _MADE_HERE = object()
 
 
