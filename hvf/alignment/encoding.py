@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class Encoding:
         mean_X, mean_F = x_MX.mean(0), f_MF.mean(0)
         x_MX, f_MF = x_MX - mean_X, f_MF - mean_F
         if kept < x_MX.shape[1]:
-            axes_XP = PCA(kept, svd_solver="randomized", random_state=0).fit(x_MX).components_.T
+            axes_XP = np.asarray(PCA(kept, svd_solver="randomized", random_state=0).fit(x_MX).components_).T
         else:
             axes_XP = np.eye(x_MX.shape[1])
         few = len(f_MF) <= f_MF.shape[1]
@@ -67,7 +68,7 @@ class Encoding:
         from sklearn.covariance import LedoitWolf
 
         weights_FP, left_MP = self.weights(penalty)
-        white_PP = np.linalg.cholesky(LedoitWolf(assume_centered=True).fit(left_MP).precision_)
+        white_PP = np.linalg.cholesky(np.asarray(LedoitWolf(assume_centered=True).fit(left_MP).precision_))
         return self.axes_XP @ white_PP, weights_FP @ white_PP
 
 
@@ -92,10 +93,10 @@ def put(encoding: Encoding, penalty: float, project: torch.nn.Linear, fusion: Li
     responses_XP, features_FP = encoding.maps(penalty)
     project.weight.copy_(torch.from_numpy(responses_XP.T))
     project.bias.copy_(torch.from_numpy(-encoding.mean_X @ responses_XP))
-    dims = list(fusion.dims.values())
+    dims, projections = list(fusion.dims.values()), cast("list[torch.nn.Linear]", list(fusion.projections))
     parts = np.split(features_FP, np.cumsum(dims)[:-1])
-    for projection, part_dP, dim in zip(fusion.projections, parts, dims, strict=True):
+    for projection, part_dP, dim in zip(projections, parts, dims, strict=True):
         projection.weight.copy_(torch.from_numpy(part_dP.T / np.sqrt(len(dims) * dim)))
         projection.bias.zero_()
-    fusion.projections[0].bias.copy_(torch.from_numpy(-encoding.mean_F @ features_FP))
+    projections[0].bias.copy_(torch.from_numpy(-encoding.mean_F @ features_FP))
     return float(np.square(encoding.weights(penalty)[1]).mean())

@@ -36,10 +36,13 @@ TOWERS: dict[str, dict] = {
 
 def small_vae() -> AutoencoderKL:
     """An untrained AutoencoderKL of 2.7 million parameters, from 64 x 64 pixels to 8 x 8 x 4 latents."""
+    sizes: Any = {  # which diffusers annotates as tuples of one
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (16, 32, 64, 128),
+    }
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 64, 128),
+        **sizes,
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
