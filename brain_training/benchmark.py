@@ -38,12 +38,12 @@ from hvf import presets
 from hvf.alignment.batched import Material, Together, fit_together
 from hvf.alignment.fitting import info_nce, prepare, seeded
 from hvf.alignment.inputs import new_brain
+from hvf.cli.options import parse_settings, run_script
 from hvf.config import Config, HvfError, with_settings
-from hvf.data.trials import Trials, TrialsWriter
-from hvf.graphs import fast_products
+from hvf.data.trials.trials import Trials, TrialsWriter
 from hvf.models.fusion import HVF
 from hvf.runs import check_writable, track, write_json
-from hvf.scripts import parse_settings, run_script
+from hvf.training.cuda_graphs import fast_products
 
 GOAL_SPEED, GOAL_GB, GOAL_SECONDS = {"cpu": 1.8, "cuda": 10.0}, 4.0, 60.0
 SUBJECTS = 9  # that leave-one-subject-out trains on

@@ -4,12 +4,12 @@
     python brain_training/interpret.py RUN --layers openclip:mini-vit@0:mean openclip:mini-vit@2:mean
     python brain_training/interpret.py RUN --categories categories.csv      lines "concept,category"
 
-Into the run folder: occlusion of sensors, alone and with their neighbours, and of time windows; a decoder retrained on
-each window, chosen on validation concepts (`hvf.selection`); variance of the responses and of the brain embedding that
-low-level features (pixels, edges, VAE latents) and semantic ones explain; accuracy by category; both modalities in one
-plane. Test images are looked at: the latencies named and drawn are where they show most; nothing that is tested is
-chosen on them. Writes sensors.json and windows.json, which `hvf report` and `hvf explore` show, interpretation.json,
-interpretation.png and embedding.png; takes up pieces in interpretation/.
+Into the run folder: occlusion of head, alone and with their neighbours, and of time windows; a decoder retrained on
+each window, chosen on validation concepts (`hvf.experiments.protocols`); variance of the responses and of the brain
+embedding that low-level features (pixels, edges, VAE latents) and semantic ones explain; accuracy by category; both
+modalities in one plane. Test images are looked at: the latencies named and drawn are where they show most; nothing that
+is tested is chosen on them. Writes head.json and windows.json, which `hvf report` and `hvf explore` show,
+interpretation.json, interpretation.png and embedding.png; takes up pieces in interpretation/.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hvf import interpretation, retrieval
 from hvf.alignment import FILE, Alignment, fit
+from hvf.cli.options import parse_settings, run_script
 from hvf.config import SUBJECTS, HvfError, with_settings
-from hvf.data import rendering, sensors
-from hvf.data.study import Study, open_study
-from hvf.data.trials import Trials, concept_split
+from hvf.data.trials.trials import Trials, concept_split
 from hvf.decoder import Decoder
-from hvf.interpretation import HIGH, LOW, Window
+from hvf.evaluation import retrieval
+from hvf.experiments import interpretation
+from hvf.experiments.interpretation import HIGH, LOW, Window
+from hvf.experiments.protocols import LINEAR, Split, device
 from hvf.report.interpreted import (
     FIGURE,
     LOST,
@@ -51,8 +52,8 @@ from hvf.report.interpreted import (
 )
 from hvf.report.sensors import flat, positions_of
 from hvf.runs import Run, track, write_atomic
-from hvf.scripts import parse_settings, run_script
-from hvf.selection import LINEAR, Split, device
+from hvf.simulation import head, rendering
+from hvf.study import Study, open_study
 from hvf.vision.cache import embed_all
 
 PIXELS, EDGES = 16, 64  # pixels of a side: what an image looks like, without any network
@@ -109,7 +110,7 @@ class Material:
         data, names = self.run.config.data, list(self.test.ch_names)
         info = None
         if data.study == "simulated-meg":
-            info = sensors.sensor_info("meg", self.test.sfreq)
+            info = head.sensor_info("meg", self.test.sfreq)
         elif data.trials and data.trials.endswith((".fif", ".fif.gz")):
             info = mne.read_epochs(data.trials, preload=False, verbose="error").info
         if info is not None and set(names) <= set(info["ch_names"]):
@@ -145,7 +146,7 @@ def interpret(options: Interpret) -> Path:
     told |= {"title": _title(material, told), "ch_names": list(material.test.ch_names), "radius": options.radius}
     told["positions"] = None if material.positions is None else material.positions.tolist()
     run.write_json("interpretation.json", told)
-    run.write_json("sensors.json", sensor_lists(told))
+    run.write_json("head.json", sensor_lists(told))
     if material.windows:
         run.write_json("windows.json", window_lists(told))
     write_atomic(run.path / "interpretation.png", lambda path: draw_interpretation(told, path))

@@ -8,8 +8,8 @@ and the fusion of the best layers with VAE latents.
 Rows: every layer alone, the gate over all of them, the latents, HVF over several layers and latents, --members of those
 together (other validation images and other weights to begin with; the mean of their similarities), the same on permuted
 trials, ridge, responses predicted from such sets (an encoding model), chance. Which layer is best, which layers are
-fused, the epoch and the penalties: all are chosen on validation concepts of the training images (`hvf.selection`).
-Writes layers.json, layers.png and figures.
+fused, the epoch and the penalties: all are chosen on validation concepts of the training images
+(`hvf.experiments.protocols`). Writes layers.json, layers.png and figures.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hvf import presets, retrieval
+from hvf import presets
+from hvf.cli.options import parse_preset, recording_name, repeats, run_script, study_settings
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
+from hvf.evaluation import retrieval
+from hvf.experiments.protocols import ENCODING, LINEAR, Choice, HeldOut, choose, open_split
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, recording_name, repeats, run_script, study_settings
-from hvf.selection import ENCODING, LINEAR, Choice, HeldOut, choose, open_split
-from hvf.vision.features import parse_spec
+from hvf.vision.specs import parse_spec
 
 GATE, FUSED, PERMUTED, RIDGE, LATENTS = "gate over layers", "layers and latents (HVF)", "permuted", "ridge", "latents"
 PREDICTED = "responses predicted"

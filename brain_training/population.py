@@ -3,12 +3,12 @@
     python brain_training/population.py --trials responses.npy --images images.zip \
         --backbone torchvision:squeezenet1_0/FILE --layers 5 9 12 --latents vae:taesdxl@112 --grid 6
 
-A response tower and an image tower meet at a feature map (hvf/models/dina.py, arXiv 2605.04309). Rows: DINA; each of
-its losses left out; reconstruction alone and categories alone, for which the paper's referee asked; the contrastive
+A response tower and an image tower meet at a feature map (hvf/population/towers.py, arXiv 2605.04309). Rows: DINA; each
+of its losses left out; reconstruction alone and categories alone, for which the paper's referee asked; the contrastive
 HVF and ridge on the same layers, pooled as a vector needs them; DINA on permuted trials; chance. Every epoch and
-penalty is chosen on validation images, and every random split is tested once (`hvf.selection`); places, scales and
-neurons are measured on the test images as well, and choose nothing. Writes population.json, population.png (the page),
-and places.png, scales.png, neurons.png. A split that is there is taken up.
+penalty is chosen on validation images, and every random split is tested once (`hvf.experiments.protocols`); places,
+scales and neurons are measured on the test images as well, and choose nothing. Writes population.json, population.png
+(the page), and places.png, scales.png, neurons.png. A split that is there is taken up.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from hvf import presets, retrieval
-from hvf.alignment import dina
+from hvf import presets
+from hvf.cli.options import parse_preset, repeats, run_script, study_settings
 from hvf.config import Config, HvfError, check, with_settings
+from hvf.evaluation import retrieval
+from hvf.experiments.protocols import LINEAR, Choice, HeldOut, Split, choose, open_split
+from hvf.population import fitting as dina
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, repeats, run_script, study_settings
-from hvf.selection import LINEAR, Choice, HeldOut, Split, choose, open_split
-from hvf.vision.features import parse_spec
+from hvf.vision.specs import parse_spec
 
 DINA, HVF, RIDGE, PERMUTED = "DINA", "HVF, contrastive", "ridge", "DINA, permuted"
 RECONSTRUCTION, CATEGORIES = "reconstruction alone", "categories alone"

@@ -21,11 +21,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from hvf import presets, retrieval
+from hvf import presets
+from hvf.cli.options import parse_preset, recording_name, repeats, run_script, study_settings
 from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
+from hvf.evaluation import retrieval
+from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split
 from hvf.runs import Run, write_atomic
-from hvf.scripts import parse_preset, recording_name, repeats, run_script, study_settings
-from hvf.selection import LINEAR, HeldOut, Split, choose, open_split
 
 DRAWS = 2000
 NAMES = {"trials": "training images", "repeats": "repeats of an image, averaged", "subjects": "other subjects"}

@@ -7,9 +7,9 @@
 
 Rows: each encoder, all fused by HVF, the ablations asked for (every set of encoders; every kind of fusion, of which
 "concatenated" learns nothing; a fixed τ; the loss in one direction), the fusion on permuted trials, ridge regression to
-all encoders, chance. Every choice is made on validation concepts taken from the training images (`hvf.selection`): the
-epoch, ridge's penalty, the settings of --grid. Each split is tested once. A second call takes up the rows that are
-there, whatever ablations it asks for.
+all encoders, chance. Every choice is made on validation concepts taken from the training images
+(`hvf.experiments.protocols`): the epoch, ridge's penalty, the settings of --grid. Each split is tested once. A second
+call takes up the rows that are there, whatever ablations it asks for.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hvf import presets, retrieval
+from hvf import presets
+from hvf.cli.options import parse_preset, recording_name, repeats, run_script, study_settings
 from hvf.config import FUSIONS, LOSSES, SUBJECTS, Config, HvfError, check, with_settings
+from hvf.evaluation import retrieval
+from hvf.experiments.protocols import LINEAR, choose, open_split
 from hvf.runs import Run
-from hvf.scripts import parse_preset, recording_name, repeats, run_script, study_settings
-from hvf.selection import LINEAR, choose, open_split
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
 

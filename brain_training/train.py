@@ -22,15 +22,16 @@ import numpy as np
 import tyro
 from accelerate import PartialState
 
-from hvf import alignment, presets, retrieval
+from hvf import alignment, presets
 from hvf.alignment import Alignment, batched
 from hvf.alignment.batched import Material
+from hvf.cli.options import parse_preset, run_script, study_settings
 from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check, with_settings
-from hvf.data.study import Study, open_study, other_subjects
-from hvf.data.trials import Trials
+from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
+from hvf.evaluation import retrieval
 from hvf.runs import Run
-from hvf.scripts import parse_preset, run_script, study_settings
+from hvf.study import Study, open_study, other_subjects
 
 FIGURES = ("top1", "top5", "mrr")
 FLOOR_SEED = 0

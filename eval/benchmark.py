@@ -24,11 +24,14 @@ import tyro
 from accelerate import PartialState
 from scipy.stats import t as student
 
-from hvf import presets, published, retrieval, selection
+from hvf import methods as published
+from hvf import presets
+from hvf.cli.options import parse_preset, run_script, study_settings
 from hvf.config import Config, HvfError, check, with_settings
 from hvf.decoder import ROWS, reconstruct_run
+from hvf.evaluation import retrieval
+from hvf.experiments import protocols
 from hvf.runs import Run, check_writable, write_atomic
-from hvf.scripts import parse_preset, run_script, study_settings
 
 CONTROL = "trials permuted"
 
@@ -88,8 +91,8 @@ def _configured(options: Benchmark, name: str, subject: int, seed: int) -> Confi
 
 
 def _cell_of(config: Config, protocol: str, permuted: bool) -> dict:
-    split, held_out = selection.open_split(config, config.targets.specs, protocol)
-    choice = selection.choose(split.permuted(config.align.seed) if permuted else split, config)
+    split, held_out = protocols.open_split(config, config.targets.specs, protocol)
+    choice = protocols.choose(split.permuted(config.align.seed) if permuted else split, config)
     return {
         "note": split.note, "kind": split.trials.kind, "simulated": split.trials.simulated,
         "image_ids": list(held_out.image_ids), "ranks": held_out.ranks(choice).tolist(),

@@ -31,14 +31,14 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from torchvision import transforms
 
-from hvf import metrics
+from hvf.cli.options import parse_settings, run_script
 from hvf.config import HvfError
-from hvf.evaluation import Evaluator
-from hvf.figures import METRICS
-from hvf.metrics import PIXEL_SIZE, SeenFeatures
+from hvf.evaluation import picture_metrics
+from hvf.evaluation.catalogue import METRICS
+from hvf.evaluation.networks import NETWORKS
+from hvf.evaluation.picture_metrics import PIXEL_SIZE, SeenFeatures
+from hvf.evaluation.pictures import Evaluator
 from hvf.runs import write_atomic
-from hvf.scripts import parse_settings, run_script
-from hvf.vision.networks import NETWORKS
 
 WIDTHS = {"alexnet2": 184512, "alexnet5": 57600, "inception": 2048, "clip": 768, "effnet": 1280, "swav": 2048}
 AGREE = 1e-4  # networks and distances work in single precision
@@ -135,7 +135,7 @@ def measure_formulas(options: MetricsBenchmark) -> Iterator[Timed]:
         def ours(real=real, recons=recons, two_way=formula is loop_of_two_way) -> np.ndarray:
             seen = SeenFeatures(real)
             if two_way:
-                return np.stack([metrics.two_way_shares(seen.correlations(recon)) for recon in recons])
+                return np.stack([picture_metrics.two_way_shares(seen.correlations(recon)) for recon in recons])
             return np.stack([1.0 - seen.correlation(recon, np.arange(len(real))) for recon in recons])
 
         yield timed(f"{METRICS[name].label}, features given", peers, ours)
@@ -220,7 +220,7 @@ def run(options: MetricsBenchmark) -> list[Timed]:
             "give two pairs or more, a size that 8 divides, and networks of: alexnet inception clip effnet swav"
         )
     lines = [*measure_pixels(options), *measure_formulas(options)]
-    lines.append(total("all metrics, features given", lines))
+    lines.append(total("all picture_metrics, features given", lines))
     if options.networks:
         with_networks = list(measure_networks(options))
         lines += [*with_networks, total("PixCorr, SSIM and those with networks", [lines[0], *with_networks])]

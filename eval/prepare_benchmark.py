@@ -29,9 +29,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from hvf.cli.options import parse_settings, run_script
 from hvf.config import HvfError
 from hvf.runs import check_writable, write_atomic, write_json
-from hvf.scripts import parse_settings, run_script
 
 CONCEPTS, IMAGES, TEST = 1654, 10, 200  # as published
 TRAIN_REPEATS, TEST_REPEATS, SESSIONS = 4, 80, 4
@@ -44,7 +44,7 @@ MOST_REPEATS = {"training": 2, "test": 20}  # that the official script keeps of 
 
 @dataclass(frozen=True)
 class Settings:
-    """Time `hvf.data.things_eeg.prepare` against the straightforward way, and the opening of nine subjects."""
+    """Time `hvf.data.things_eeg2.prepare.prepare` against the straightforward way, and the opening of nine subjects."""
 
     recipe: str = "hvf"  # official, nice, ubp or hvf
     scale: float = 1.0  # of the published number of concepts; 1 is the whole subject
@@ -77,7 +77,7 @@ class Clock:
 
 def simulate(root: str, scale: float, dtype: str) -> dict[str, Any]:
     """Write the raw recordings, unless they are there."""
-    from hvf.data.layouts import is_simulated, write_things_eeg
+    from hvf.simulation.raw_files import is_simulated, write_things_eeg
 
     concepts, test = max(8, round(CONCEPTS * scale)), max(8, round(TEST * scale))
     if not is_simulated(root):
@@ -129,7 +129,7 @@ def cut(root: str, part_root: str, fraction: float) -> dict[str, Any]:
 
 def prepare(root: str, out: str, recipe: str, jobs: int | None) -> dict[str, Any]:
     """What the library does."""
-    from hvf.data import things_eeg
+    from hvf.data.things_eeg2 import prepare as things_eeg
 
     shutil.rmtree(out, ignore_errors=True)
     clock = Clock()
@@ -154,7 +154,7 @@ def straightforward(root: str, out: str, recipe: str) -> dict[str, Any]:
     from scipy.linalg import fractional_matrix_power
     from sklearn.utils import shuffle
 
-    from hvf.data.preprocessing import SEED, get_recipe
+    from hvf.data.recordings.preprocessing import SEED, get_recipe
 
     settings = get_recipe(recipe)
     if settings.normalisation == "zscore":
@@ -192,7 +192,7 @@ def straightforward(root: str, out: str, recipe: str) -> dict[str, Any]:
 
 def loso(stores: Sequence[str]) -> dict[str, Any]:
     """Open nine subjects as one training set and take some batches of it."""
-    from hvf.data.trials import Trials
+    from hvf.data.trials.trials import Trials
 
     before, start = _resident(), time.perf_counter()
     trials = Trials.concatenate([Trials.load(path).split("train") for path in stores])
@@ -254,7 +254,7 @@ def _epochs(raw: Any, events: np.ndarray, settings: Any, most: int) -> tuple[np.
     import mne
     from sklearn.utils import shuffle
 
-    from hvf.data.preprocessing import SEED
+    from hvf.data.recordings.preprocessing import SEED
 
     picks = [n for n in raw.ch_names if n != "stim" and (settings.channels is None or n in settings.channels)]
     if settings.channels is None:

@@ -26,13 +26,14 @@ from PIL import Image, ImageDraw, ImageFilter
 from rich.console import Console
 from rich.table import Table
 
+from hvf.cli.options import parse_settings, run_script
 from hvf.config import DataConfig, HvfError
-from hvf.data import rendering, simulated
-from hvf.data.objects import PARTS
-from hvf.data.rendering import PALETTES, ROLE_COLOURS, SCENES, SUPERSAMPLING, TEXTURES, Concept
-from hvf.data.stimuli import ImageSet
+from hvf.data.images.image_set import ImageSet
 from hvf.runs import write_atomic
-from hvf.scripts import parse_settings, run_script
+from hvf.simulation import rendering
+from hvf.simulation import world as simulated
+from hvf.simulation.rendering import PALETTES, ROLE_COLOURS, SCENES, SUPERSAMPLING, TEXTURES, Concept
+from hvf.simulation.shapes import PARTS
 
 T = TypeVar("T")
 

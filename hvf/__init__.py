@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hvf import presets
     from hvf.config import Config, HvfError
-    from hvf.data.stimuli import ImageSet, open_images
-    from hvf.data.trials import Trials, read_trials
+    from hvf.data.images.image_set import ImageSet, open_images
+    from hvf.data.trials.trials import Trials, read_trials
     from hvf.decoder import Decoder
-    from hvf.models.prior import FusionPrior
+    from hvf.prior.model import FusionPrior
 
 __version__ = "0.1.0"
 
@@ -33,13 +33,13 @@ __all__ = [
 _ROOM = {
     "Config": "hvf.config",
     "Decoder": "hvf.decoder",
-    "FusionPrior": "hvf.models.prior",
+    "FusionPrior": "hvf.prior.model",
     "HvfError": "hvf.config",
-    "ImageSet": "hvf.data.stimuli",
-    "Trials": "hvf.data.trials",
-    "open_images": "hvf.data.stimuli",
+    "ImageSet": "hvf.data.images.image_set",
+    "Trials": "hvf.data.trials.trials",
+    "open_images": "hvf.data.images.image_set",
     "presets": "hvf.presets",
-    "read_trials": "hvf.data.trials",
+    "read_trials": "hvf.data.trials.trials",
 }
 
 

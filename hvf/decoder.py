@@ -19,18 +19,21 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from hvf import alignment, evaluation, presets, retrieval
+from hvf import alignment, presets
 from hvf.alignment import Alignment
 from hvf.config import Config, HvfError, with_settings
-from hvf.data.stimuli import ImageSet
-from hvf.data.study import Study, open_study
-from hvf.data.trials import Trials, concept_split
-from hvf.figures import findings
-from hvf.models.prior import FusionPrior
-from hvf.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.data.images.image_set import ImageSet
+from hvf.data.trials.trials import Trials, concept_split
+from hvf.evaluation import pictures as evaluation
+from hvf.evaluation import retrieval
+from hvf.evaluation.catalogue import findings
+from hvf.prior.model import FusionPrior
+from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
 from hvf.runs import Run, code_version, write_atomic
+from hvf.study import Study, open_study
 from hvf.vision.cache import embed, embed_all
-from hvf.vision.features import load_encoder, parse_spec
+from hvf.vision.loading import load_encoder
+from hvf.vision.specs import parse_spec
 from hvf.vision.texts import captions_of
 
 ROWS = ("ceiling", "brain", "floor")  # the image's own z_f; z_b; z_b of trials permuted against the images

@@ -23,16 +23,18 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.numpy import load_file, save_file
 
-from hvf import metrics, presets
+from hvf import presets
 from hvf.alignment import FILE
+from hvf.cli.options import parse_settings, run_script
 from hvf.config import Config, HvfError, digest, with_settings
-from hvf.data.stimuli import ImageSet
-from hvf.data.study import Study, open_study
+from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
-from hvf.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.evaluation import picture_metrics
+from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
 from hvf.runs import check_writable, write_atomic, write_json
-from hvf.scripts import parse_settings, run_script
-from hvf.vision.features import load_encoder, parse_spec
+from hvf.study import Study, open_study
+from hvf.vision.loading import load_encoder
+from hvf.vision.specs import parse_spec
 
 TRAIN = Path(__file__).with_name("train.py")
 FUSED, WITHOUT = "fused, with the prior", "fused, without the prior"
@@ -96,7 +98,7 @@ def trained_prior(options: Ablation, specs: Sequence[str]) -> Path:
     """The prior of those encoders, trained by prior_training/train.py, which also takes up a training cut short."""
     length = f"{options.max_steps} x {options.batch_size} seed {options.seed}"
     out = folder_of(options, " ".join(["prior", *specs, length]))
-    if not (out / "metrics.json").is_file():
+    if not (out / "picture_metrics.json").is_file():
         settings = {"max-steps": options.max_steps, "batch-size": options.batch_size, "seed": options.seed, "out": out}
         flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
         resume = ["--resume"] if (out / "training.json").exists() else []
@@ -139,12 +141,12 @@ def pictures(
 
 def score(real_NHWC: np.ndarray, drawn_NHWC: np.ndarray, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
     """PixCorr, SSIM, and the two-way scores of the run's CLIPs, each with its interval."""
-    found = dict(metrics.pixel_scores(real_NHWC, drawn_NHWC))
+    found = dict(picture_metrics.pixel_scores(real_NHWC, drawn_NHWC))
     for spec in encoders:
         if spec.startswith("openclip"):
             real, drawn = (encode(x, spec) for x in (real_NHWC, drawn_NHWC))
-            found[f"two-way, {parse_spec(spec).name}"] = metrics.two_way(real, drawn)
-    return {name: metrics.summarise(values_N) for name, values_N in found.items()}
+            found[f"two-way, {parse_spec(spec).name}"] = picture_metrics.two_way(real, drawn)
+    return {name: picture_metrics.summarise(values_N) for name, values_N in found.items()}
 
 
 def encode(images_NHWC: np.ndarray, spec: str) -> np.ndarray:

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from hvf.cli.options import parse_settings, run_script
 from hvf.config import HvfError
-from hvf.models import FusionPrior, adapter_layers
+from hvf.prior.adapter import adapter_layers
+from hvf.prior.model import FusionPrior
 from hvf.runs import check_writable, write_atomic, write_json
-from hvf.scripts import parse_settings, run_script
 
 PAPER_STEPS, PAPER_BATCH, PAPER_HOURS, PAPER_GPUS = 100_000, 32, 15.0, 2
 DRAWN, ROUNDS, STEPS = 200, 10, 4  # the reconstruction that is timed: SDXL-Turbo's four steps

@@ -2,9 +2,10 @@
 
     accelerate launch prior_training/prepare.py --preset sdxl --images IMAGENET --out FOLDER [--estimate]
 
-IMAGENET is a folder or zip of images, tar shards, or a Hub data set, say ILSVRC/imagenet-1k (`hvf.data.image_sources`).
-FOLDER gets an index and Arrow shards (`hvf.vision.shards`). Every process takes its share of the shards. A preparation
-killed at any moment goes on where it was when the same command is given again, also with another number of processes.
+IMAGENET is a folder or zip of images, tar shards, or a Hub data set, say ILSVRC/imagenet-1k
+(`hvf.data.images.sources`). FOLDER gets an index and Arrow shards (`hvf.vision.shards`). Every process takes its share
+of the shards. A preparation killed at any moment goes on where it was when the same command is given again, also with
+another number of processes.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from hvf import presets
+from hvf.cli.options import parse_preset, run_script
 from hvf.config import HvfError
-from hvf.data.image_sources import open_image_source
-from hvf.data.pretraining import pretraining_images
-from hvf.data.stimuli import ImageSet
+from hvf.data.images.image_set import ImageSet
+from hvf.data.images.sources import open_image_source
 from hvf.runs import track
-from hvf.scripts import parse_preset, run_script
+from hvf.simulation.captioned import pretraining_images
 from hvf.vision import shards
-from hvf.vision.features import load_encoder, parse_spec
-from hvf.vision.frozen import FrozenEncoder
+from hvf.vision.encoder import FrozenEncoder
+from hvf.vision.loading import load_encoder
 from hvf.vision.mixed import encode_mixed
+from hvf.vision.specs import parse_spec
 
 # Processes end hours apart where their devices differ; none gives up waiting for the others.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=30))

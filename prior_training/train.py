@@ -2,7 +2,7 @@
 
     accelerate launch prior_training/train.py [--preset mini|sdxl] [--max-steps N] [--out DIR] [--resume]
 
-HVF, projector, image projection and adapter learn the ε loss of `hvf.models.denoising` through a frozen SDXL UNet. A
+HVF, projector, image projection and adapter learn the ε loss of `hvf.prior.objective` through a frozen SDXL UNet. A
 run killed at any moment and started again with --resume ends with the same weights. OUT gets checkpoints, metrics.jsonl
 and metrics.json, and at the end prior/: the weights, averaged over training, and their card.
 """
@@ -28,17 +28,17 @@ from diffusers.optimization import get_scheduler
 from PIL import Image
 
 from hvf import presets
+from hvf.cli.options import parse_preset, run_script
 from hvf.config import HvfError, SamplingConfig
-from hvf.models import FusionPrior
-from hvf.models.attention import check_attached, choose_attention
-from hvf.models.denoising import Material, Objective
-from hvf.models.published import start_from_ip_adapter
-from hvf.models.vague import Vague
-from hvf.pretraining import Wanted, gather
-from hvf.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.prior.attention import check_attached, choose_attention
+from hvf.prior.embedding_noise import Vague
+from hvf.prior.model import FusionPrior
+from hvf.prior.objective import Material, Objective
+from hvf.prior.published import start_from_ip_adapter
+from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.prior.sources import Wanted, gather
 from hvf.runs import check_writable, code_version, track, write_atomic, write_json
-from hvf.scripts import parse_preset, run_script
-from hvf.training import (
+from hvf.training.long_runs import (
     TERMINATED,
     Averaged,
     Log,
@@ -357,7 +357,7 @@ def settings_of(options: Training) -> dict:
 
 
 def model_card(options: Training, losses: dict[str, float], material: Material, prior: FusionPrior) -> str:
-    source = options.images or options.shards or "pictures drawn by code (`hvf.data.pretraining`), none in a study"
+    source = options.images or options.shards or "pictures drawn by code (`hvf.simulation.captioned`), none in a study"
     default = PRESETS[options.preset]()
     changed = {name: value for name, value in vars(options).items() if value != getattr(default, name)}
     flags = {name: value for name, value in changed.items() if name not in EXECUTION_ONLY}

@@ -3,9 +3,9 @@
     python prior_training/train_mini.py                    # every stage; minutes on a GPU, a day on CPU cores
     python prior_training/train_mini.py --stages vae unet  # some of them
 
-Pictures and captions are drawn by `hvf.data.pretraining`; test concepts are never seen. Each stage keeps a checkpoint
-under ``--work`` and goes on from it when started again; it then leaves its model, in half precision, in ``--out``.
-The Fusion Prior follows from `prior_training/train.py`.
+Pictures and captions are drawn by `hvf.simulation.captioned`; test concepts are never seen. Each stage keeps a
+checkpoint under ``--work`` and goes on from it when started again; it then leaves its model, in half precision, in
+``--out``. The Fusion Prior follows from `prior_training/train.py`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from hvf import presets
-from hvf.data.pretraining import pretraining_images
-from hvf.data.stimuli import ImageSet
-from hvf.models import FusionPrior, ip_adapter
+from hvf.data.images.image_set import ImageSet
 from hvf.models.mini import CONTEXT_LENGTH, SIZE, learn_tokenizer, read_prompts, small_clip, small_sdxl, small_vae
-from hvf.models.vague import Vague
-from hvf.optimisation import Recipe, optimise
+from hvf.prior import adapter
+from hvf.prior.embedding_noise import Vague
+from hvf.prior.model import FusionPrior
 from hvf.runs import write_atomic
+from hvf.simulation.captioned import pretraining_images
+from hvf.training.small_runs import Recipe, optimise
 from hvf.vision.cache import embed
 
 Stage = Literal["clip-resnet", "clip-vit", "vae", "unet"]
@@ -178,8 +179,8 @@ def train_unet(training: Training, recipe: Recipe) -> None:
     and a few thousand steps do not otherwise afford. The prior is left in ``work/prior``, from where
     `prior_training/train.py --init` goes on with the UNet frozen.
 
-    What is told is made vague for most pictures, as from a brain it will be (`hvf.models.vague`): so a picture is
-    drawn from what can be heard, in place of a blur of everything that it may be.
+    What is told is made vague for most pictures, as from a brain it will be (`hvf.prior.embedding_noise`): so a picture
+    is drawn from what can be heard, in place of a blur of everything that it may be.
 
     The loss is weighted by clip(SNR, 0.7, 1) / SNR, after min-SNR (arXiv 2303.09556): the error in the picture counts
     about alike at all steps. The least noisy steps hold no shapes; the noisiest, whose error in the noise is tiny,
@@ -240,7 +241,7 @@ def train_unet(training: Training, recipe: Recipe) -> None:
     learnt.load_state_dict(averaged.state_dict())
     learnt.to("cpu")
     prior.save_pretrained(training.work / "prior")
-    ip_adapter.detach(unet)
+    adapter.detach(unet)
     pipeline.to(torch.float16).save_pretrained(out / "sdxl")
 
 

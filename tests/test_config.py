@@ -192,7 +192,7 @@ def test_things_presets_are_the_published_shape():
 
 
 def test_every_preset_names_encoders_that_parse():
-    features = pytest.importorskip("hvf.vision.features")
+    features = pytest.importorskip("hvf.vision.specs")
     for config in ALL:
         for spec in config.targets.specs:
             features.parse_spec(spec)

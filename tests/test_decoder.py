@@ -15,10 +15,10 @@ from PIL import Image
 from hvf import decoder, presets
 from hvf.cli import main
 from hvf.config import Config, HvfError, with_settings
-from hvf.data.study import Study, open_study
 from hvf.decoder import Decoder
+from hvf.experiments.protocols import choose, open_split
 from hvf.runs import Run
-from hvf.selection import choose, open_split
+from hvf.study import Study, open_study
 
 SMALL = {
     "data.train_concepts": 60,

@@ -1,7 +1,7 @@
-"""The architecture holds itself: imports go one way, and what the command line needs first is light.
+"""The architecture holds itself: imports go one way, file by file, without circles, and the command line starts light.
 
-scripts, cli -> decoder -> report, reconstruction, alignment -> retrieval, metrics -> models | vision | data
--> presets, runs -> progress, config. The three rooms with a bar between them do not know each other.
+The order, lowest first, is that of docs/architecture.md: a file imports rooms below its own, and other files of its own
+room; rooms of one floor do not know each other, except where `NEIGHBOURS` says so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,69 +23,93 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("prior_training", "brain_training", "eval")
 HEAVY = {"torch", "torchvision", "mne", "diffusers", "transformers", "open_clip", "accelerate", "datasets", "sklearn",
          "skimage", "scipy", "matplotlib", "numpy", "PIL"}  # fmt: skip
-LIGHT = ("__init__", "__main__", "cli", "cli_data", "config", "presets", "progress", "runs", "figures")
+LIGHT = ("__init__", "__main__", "config", "presets", "methods", "progress", "registry", "runs", "evaluation/catalogue")
 
-# A room may import lower floors, and itself; neighbours only where the floor says so.
 FLOORS = [
-    {"config", "progress"},
-    {"figures", "graphs", "presets", "published", "runs", "scripts"},
-    {"data", "models", "optimisation", "training", "vision"},
-    {"metrics", "retrieval"},
-    {"alignment", "evaluation", "pretraining", "reconstruction", "report"},
-    {"decoder", "explore", "selection"},
-    {"interpretation"},
-    {"__init__", "__main__", "cli", "cli_data", *SCRIPTS},
+    {"config", "progress", "registry"},
+    {"runs", "presets", "methods"},
+    {"data", "vision", "models", "training"},
+    {"simulation", "study", "evaluation"},
+    {"prior", "alignment", "population"},
+    {"decoder"},
+    {"experiments"},
+    {"report"},
+    {"cli"},
+    {"__init__", "__main__", *SCRIPTS},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-NEIGHBOURS = {("retrieval", "metrics"), ("__main__", "cli"), ("cli", "cli_data")}
+NEIGHBOURS = {("config", "registry"), ("study", "simulation"), ("population", "alignment"), ("methods", "presets")}
+SEE_THE_SIMULATION = {"hvf/study.py", "hvf/cli/data.py"}  # and scripts: everything else takes trials as they come
 
 
-def room_of(path: Path, root: Path) -> str:
-    """hvf/data/trials.py -> data; hvf/runs.py -> runs; eval/benchmark.py -> eval."""
-    parts = path.relative_to(root).parts
-    return parts[0] if parts[0] in SCRIPTS else parts[1].removesuffix(".py")
+def room_of(path: Path) -> str:
+    """hvf/data/trials/store.py -> data; hvf/runs.py -> runs; eval/benchmark.py -> eval. `path`: below the root."""
+    return path.parts[0] if path.parts[0] in SCRIPTS else path.parts[1].removesuffix(".py")
 
 
-def imported_rooms(tree: ast.AST, path: Path, root: Path) -> Iterator[str]:
-    """The rooms of hvf that a module imports, anywhere in it, relative imports resolved."""
-    package = path.relative_to(root).with_suffix("").parts
-    for node in ast.walk(tree):
+def sources(root: Path) -> list[Path]:
+    return sorted(p.relative_to(root) for folder in ("hvf", *SCRIPTS) for p in (root / folder).rglob("*.py"))
+
+
+def imported_files(path: Path, root: Path) -> Iterator[Path]:
+    """The files of the project that a file imports, anywhere in it; what a package hands on counts as its __init__."""
+    package = path.with_suffix("").parts
+    for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: -node.level]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            modules = [f"{module}.{alias.name}" for alias in node.names] if module == "hvf" else [module]
+            modules = [f"{module}.{alias.name}" for alias in node.names]
         else:
             continue
         for module in modules:
-            parts = hvf._ROOM.get(module.removeprefix("hvf."), module).split(".")
-            if parts[0] == "hvf" and len(parts) > 1 and parts[1] != "__version__":
-                yield parts[1]
-            elif parts[0] in SCRIPTS:
-                yield parts[0]
+            module = f"{hvf._ROOM[name]}.{name}" if (name := module.removeprefix("hvf.")) in hvf._ROOM else module
+            parts = module.split(".")
+            while parts and parts[0] in ("hvf", *SCRIPTS):  # hvf.data.trials.store.read_store: the file, then its names
+                file = Path(*parts).with_suffix(".py")
+                found = next((f for f in (file, Path(*parts) / "__init__.py") if (root / f).is_file()), None)
+                if found is not None:
+                    yield found
+                    break
+                parts.pop()
 
 
 def violations(root: Path) -> list[str]:
     """Every import under `root` that goes up or sideways, and every room without a floor."""
     found = []
-    paths = sorted(p for folder in ("hvf", *SCRIPTS) for p in (root / folder).rglob("*.py"))
-    for path in paths:
-        room = room_of(path, root)
-        where = path.relative_to(root)
+    for path in sources(root):
+        room = room_of(path)
         if room not in FLOOR:
-            found.append(f"{where}: room {room!r} has no floor")
+            found.append(f"{path}: room {room!r} has no floor")
             continue
-        for other in imported_rooms(ast.parse(path.read_text(encoding="utf-8")), path, root):
+        for file in imported_files(path, root):
+            if file == Path("hvf/__init__.py"):  # the version
+                continue
+            other = room_of(file)
             if other not in FLOOR:
-                found.append(f"{where}: imports {other!r}, which has no floor")
+                found.append(f"{path}: imports {other!r}, which has no floor")
             elif other in SCRIPTS:
-                found.append(f"{where}: imports the script folder {other}")
+                found.append(f"{path}: imports the script folder {other}")
             elif room == "__init__":  # the front door shows every room
                 continue
             elif not (other == room or FLOOR[other] < FLOOR[room] or (room, other) in NEIGHBOURS):
-                found.append(f"{where}: {room} imports {other}")
+                found.append(f"{path}: {room} imports {other}")
+            elif other == "simulation" != room and room not in SCRIPTS and path.as_posix() not in SEE_THE_SIMULATION:
+                found.append(f"{path}: imports the simulation")
     return found
+
+
+def circle(root: Path) -> list[str]:
+    """The files of a circle of imports, if there is one."""
+    graph = {
+        path: set(imported_files(path, root)) - {path} for path in sources(root) if path != Path("hvf/__init__.py")
+    }
+    try:
+        TopologicalSorter({p: others - {Path("hvf/__init__.py")} for p, others in graph.items()}).prepare()
+    except CycleError as error:
+        return [str(path) for path in error.args[1]]
+    return []
 
 
 def at_module_level(body: list[ast.stmt]) -> Iterator[str]:
@@ -107,37 +132,54 @@ def heavy_imports(path: Path) -> set[str]:
     return set(at_module_level(ast.parse(path.read_text(encoding="utf-8")).body)) & HEAVY
 
 
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, source in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+
+
 def test_imports_go_one_way():
     assert violations(ROOT) == []
 
 
+def test_no_files_import_each_other_in_a_circle():
+    assert circle(ROOT) == []
+
+
 @pytest.mark.parametrize(
-    ("path", "line", "said"),
+    ("path", "line", "other", "message"),
     [
-        ("hvf/data/bad.py", "from hvf.vision import cache", "data imports vision"),
-        ("hvf/models/bad.py", "import hvf.data.trials", "models imports data"),
-        ("hvf/vision/bad.py", "from ..data import trials", "vision imports data"),
-        ("hvf/vision/bad.py", "from hvf import Trials", "vision imports data"),
-        ("hvf/config.py", "def f():\n    from hvf.runs import Run", "config imports runs"),
-        ("hvf/metrics.py", "from hvf import retrieval", "metrics imports retrieval"),
-        ("hvf/alignment.py", "from hvf import report", "alignment imports report"),
-        ("hvf/report/page.py", "from hvf.decoder import Decoder", "report imports decoder"),
-        ("hvf/decoder.py", "from hvf.cli import main", "decoder imports cli"),
-        ("hvf/decoder.py", "import prior_training.train", "imports the script folder prior_training"),
-        ("hvf/utils.py", "", "room 'utils' has no floor"),
-        ("eval/benchmark.py", "from hvf import decoder", None),
-        ("hvf/cli.py", "from hvf import __version__, decoder, report", None),
-        ("hvf/data/good.py", "from hvf.data.trials import Trials\nfrom hvf.runs import track", None),
+        ("hvf/data/bad.py", "from hvf.vision import cache", "hvf/vision/cache.py", "data imports vision"),
+        ("hvf/models/bad.py", "import hvf.data.names", "hvf/data/names.py", "models imports data"),
+        ("hvf/vision/bad.py", "from ..data import names", "hvf/data/names.py", "vision imports data"),
+        ("hvf/vision/bad.py", "from hvf import Decoder", "hvf/decoder.py", "vision imports decoder"),
+        ("hvf/config.py", "def f():\n    from hvf.runs import Run", "hvf/runs.py", "config imports runs"),
+        ("hvf/alignment/bad.py", "from hvf.prior import model", "hvf/prior/model.py", "alignment imports prior"),
+        ("hvf/alignment/bad.py", "from hvf.report import page", "hvf/report/__init__.py", "alignment imports report"),
+        ("hvf/decoder.py", "from hvf.cli import main", "hvf/cli/__init__.py", "decoder imports cli"),
+        ("hvf/decoder.py", "import eval.benchmark", "eval/benchmark.py", "imports the script folder eval"),
+        ("hvf/prior/bad.py", "from hvf.simulation import head", "hvf/simulation/head.py", "imports the simulation"),
+        ("hvf/cli/train.py", "from hvf.simulation import head", "hvf/simulation/head.py", "imports the simulation"),
+        ("hvf/utils.py", "", "hvf/config.py", "room 'utils' has no floor"),
+        ("eval/benchmark.py", "from hvf import decoder", "hvf/decoder.py", None),
+        ("hvf/study.py", "from hvf.simulation import head", "hvf/simulation/head.py", None),
+        ("hvf/data/good.py", "from hvf.data.names import f\nfrom hvf.runs import track", "hvf/data/names.py", None),
     ],
-)
-def test_the_test_catches_what_it_should(tmp_path, path, line, said):
-    file = tmp_path / path
-    file.parent.mkdir(parents=True)
-    file.write_text(line)
+)  # fmt: skip
+def test_the_test_catches_what_it_should(tmp_path, path, line, other, message):
+    write(tmp_path, {other: "", path: line})
     found = violations(tmp_path)
-    assert len(found) == (said is not None)
-    if said:
-        assert said in found[0]
+    assert len(found) == (message is not None)
+    if message:
+        assert message in found[0]
+
+
+def test_a_circle_is_found(tmp_path):
+    write(tmp_path, {"hvf/data/a.py": "from hvf.data import b", "hvf/data/b.py": "def f():\n    import hvf.data.a"})
+    assert set(circle(tmp_path)) == {"hvf/data/a.py", "hvf/data/b.py"}
+    write(tmp_path, {"hvf/data/b.py": ""})
+    assert circle(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", LIGHT)

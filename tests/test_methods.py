@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from hvf import presets, published
+from hvf import methods, presets
 from hvf.config import SOLVED, HvfError, check, from_dict, to_dict, with_settings
 from hvf.models.brain import BRAIN_ENCODERS
 from hvf.models.fusion import FUSIONS
-from hvf.vision.features import parse_spec, versions
+from hvf.vision.specs import parse_spec, versions
 
 
 @pytest.mark.parametrize("name", presets.METHODS)
@@ -64,6 +64,6 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 def test_published_figures_are_shares_in_percent():
-    for figures in published.RETRIEVAL.values():
+    for figures in methods.RETRIEVAL.values():
         for top1, top5 in figures.values():
             assert 0 < top1 < top5 < 100

@@ -4,10 +4,10 @@ Only training material comes in: `fit` has no argument for test data, and takes 
 gets. Source: arXiv 2602.07495 (HVF).
 """
 
+from hvf.alignment.checkpoint import FILE, Alignment, Recording
+from hvf.alignment.closed_form import PENALTIES
 from hvf.alignment.fitting import MAX_LOG_SCALE, RESIDENT_BYTES, fit, info_nce
 from hvf.alignment.inputs import training_features
-from hvf.alignment.solving import PENALTIES
-from hvf.alignment.trained import FILE, Alignment, Recording
 
 __all__ = [
     "FILE",

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from hvf.alignment.checkpoint import Alignment
 from hvf.alignment.fitting import MAX_LOG_SCALE, _Training, adamw, fit, gather, info_nce, seeded
 from hvf.alignment.inputs import augmented, new_brain
 from hvf.alignment.rows import split
-from hvf.alignment.trained import Alignment
 from hvf.config import SOLVED, Config, HvfError
-from hvf.data.trials import Trials
-from hvf.graphs import Replayed, fast_products
+from hvf.data.trials.trials import Trials
 from hvf.models.fusion import HVF
 from hvf.runs import track, usable_cores
+from hvf.training.cuda_graphs import Replayed, fast_products
 
 
 @dataclass(frozen=True)

@@ -19,27 +19,18 @@ from torch.nn import functional
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from hvf import retrieval
 from hvf.alignment import encoding
-from hvf.alignment.inputs import (
-    augmented,
-    centred,
-    check_inputs,
-    image_rows,
-    move,
-    new_brain,
-    standard,
-    visual,
-)
+from hvf.alignment.checkpoint import Alignment, Recording
+from hvf.alignment.closed_form import solve
+from hvf.alignment.image_views import Captions, Views
+from hvf.alignment.inputs import augmented, centred, check_inputs, image_rows, move, new_brain, standard, visual
 from hvf.alignment.rows import Rows, split
-from hvf.alignment.solving import solve
-from hvf.alignment.trained import Alignment, Recording
-from hvf.alignment.views import Captions, Views
 from hvf.config import SOLVED, AlignConfig, Config, HvfError
-from hvf.data.trials import Trials
-from hvf.graphs import Replayed, fast_products
+from hvf.data.trials.trials import Trials
+from hvf.evaluation import retrieval
 from hvf.models.fusion import FUSIONS, HVF, Fusion, Gated
 from hvf.runs import track
+from hvf.training.cuda_graphs import Replayed, fast_products
 
 MAX_LOG_SCALE = math.log(100)  # 1/τ ≤ 100, as CLIP clamps it; the official code does not
 RESIDENT_BYTES = 2**31  # trials that take more, as float32, are not held in memory but read batch by batch

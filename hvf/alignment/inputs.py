@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvf.config import SOLVED, BrainConfig, Config, HvfError
-from hvf.data.stimuli import ImageSet
-from hvf.data.trials import Trials
+from hvf.data.images.image_set import ImageSet
+from hvf.data.trials.trials import Trials
 from hvf.models.brain import BrainEncoder, build_brain
 from hvf.models.fusion import HVF
 from hvf.vision.cache import embed_all
-from hvf.vision.features import versions
+from hvf.vision.specs import versions
 from hvf.vision.texts import embed_captions
 
 SMOOTHED = 5  # samples that a smoothed channel is averaged over, as NeuroBridge does

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hvf.alignment.inputs import image_rows, standardised
 from hvf.config import Config
-from hvf.data.trials import Trials, concept_split
+from hvf.data.trials.trials import Trials, concept_split
 
 
 def split(

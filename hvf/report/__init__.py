@@ -14,7 +14,7 @@ import jinja2
 
 from hvf import runs
 from hvf.config import HvfError
-from hvf.published import known
+from hvf.methods import known
 from hvf.report import tables
 from hvf.report.compare import Comparison, compare
 from hvf.report.folder import STAGES, Folder, main_figure, open_folders

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.figures import label, leaf, lower_is_better
+from hvf.evaluation.catalogue import label, leaf, lower_is_better
 from hvf.report.folder import Folder, without_ending
 
 LEVEL = 0.05

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from hvf.config import Config, HvfError
-from hvf.figures import leaf
+from hvf.evaluation.catalogue import leaf
 from hvf.runs import Run
 
 STAGES = {
@@ -147,7 +147,7 @@ class Folder:
         images, recons = (Path(self.evaluation.get(name) or "") for name in ("images", "recons"))
         if "images" not in self.evaluation or not images.exists() or not recons.exists():
             return {}
-        from hvf.data.pairing import pair
+        from hvf.evaluation.pairing import pair
 
         try:
             paired = pair(images, recons)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hvf.config import flatten
-from hvf.figures import chance_name, findings, is_two_way, label, leaf, lower_is_better
-from hvf.published import published
+from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, leaf, lower_is_better
+from hvf.methods import published
 from hvf.report.folder import STAGES, Folder, main_figure, words
 from hvf.report.pictures import COLUMNS, evenly_spaced, sheet, strips
 from hvf.report.sensors import sensor_maps, time_courses

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hvf.figures import SHARES, label, leaf, lower_is_better
-from hvf.published import Published, published
+from hvf.evaluation.catalogue import SHARES, label, leaf, lower_is_better
+from hvf.methods import Published, published
 from hvf.report.compare import Comparison
 from hvf.report.folder import Folder
 

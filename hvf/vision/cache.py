@@ -24,10 +24,11 @@ from safetensors.numpy import save_file
 
 from hvf import runs
 from hvf.config import HvfError
-from hvf.vision.features import load_encoder, parse_spec
+from hvf.vision.loading import load_encoder
+from hvf.vision.specs import parse_spec
 
 if TYPE_CHECKING:
-    from hvf.vision.features import Encoder, FeatureSpec
+    from hvf.vision.specs import Encoder, FeatureSpec
 
 BATCH = 32  # images at once, at least
 PIXELS = 2**22  # at once on a GPU, which is idle with few small images; large ones need its memory

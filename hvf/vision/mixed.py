@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from hvf.vision.frozen import FrozenEncoder
+from hvf.vision.encoder import FrozenEncoder
 
 
 def encode_mixed(encoder: FrozenEncoder, images: Sequence[torch.Tensor], precision: str = "float32") -> torch.Tensor:

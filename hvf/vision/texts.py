@@ -13,9 +13,9 @@ import torch
 
 from hvf.config import HvfError
 from hvf.runs import cache_dir, track, write_atomic
-from hvf.vision.encoders import clip_model, clip_tokenizer
-from hvf.vision.features import parse_spec
-from hvf.vision.frozen import _hash
+from hvf.vision.backbones.families import clip_model, clip_tokenizer
+from hvf.vision.encoder import _hash
+from hvf.vision.specs import parse_spec
 
 BATCH = 64
 PHRASE = "This picture is {}"  # of an image that has a concept and no caption, as ATM has it

@@ -12,14 +12,14 @@ import zlib
 import torch
 from torch.nn import functional
 
-from hvf.vision.frozen import resized
+from hvf.vision.encoder import resized
 
 SIZE = 224
 SHARPNESS, DECLINE = 0.5, 3.0  # share of the sharp image at the centre; how fast it falls towards the corner
 
 
 def viewed(images_N3HW: torch.Tensor, view: str) -> torch.Tensor:
-    """Images (N, 3, H, W) in 0..1 as a view of `hvf.vision.features` shows them, (N, 3, 224, 224)."""
+    """Images (N, 3, H, W) in 0..1 as a view of `hvf.vision.specs` shows them, (N, 3, 224, 224)."""
     kind, k = view.rstrip("0123456789"), int(view.lstrip("abcdefghijklmnopqrstuvwxyz"))
     images_N3HW = resized(images_N3HW, (SIZE, SIZE))
     if kind == "noise":

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hvf.data.doctor import examine
+from hvf.data.doctor.examination import examine
 
 RAW, MEG = "golden/things_eeg2_raw", "golden/things_meg"
 OFFICIAL_MEG, BIDS = "golden/things_meg_official", "bids/ds004212_THINGS-MEG"

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hvf.config import HvfError
-from hvf.vision import encoders, load_encoder
-from hvf.vision.frozen import Tower
+from hvf.vision.backbones import families
+from hvf.vision.encoder import Tower
+from hvf.vision.loading import load_encoder
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ class Still(torch.nn.Module):
 
 def test_the_published_transform(transform, monkeypatch):
     still = Still()
-    monkeypatch.setattr(encoders, "_openclip", lambda spec: Tower(still, lambda x: x, still, {}, f"still {spec}"))
+    monkeypatch.setattr(families, "_openclip", lambda spec: Tower(still, lambda x: x, still, {}, f"still {spec}"))
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     got = load_encoder(f"glocal:ViT-L-14/{transform}")(images).numpy()
     with np.load(transform) as told:

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from hvf.data import peers, pickles, preprocessing, things_eeg
-from hvf.data.preprocessing import PARTS, POSTERIOR, RECIPES, workers
-from hvf.data.things_eeg import fill_session, plan, read_epochs
-from hvf.data.things_eeg_raw import session_files
-from hvf.data.trials import Trials
+from hvf.data.pickles import loading
+from hvf.data.recordings import preprocessing
+from hvf.data.recordings.preprocessing import PARTS, POSTERIOR, RECIPES, workers
+from hvf.data.things_eeg2 import prepare as things_eeg
+from hvf.data.things_eeg2 import third_party
+from hvf.data.things_eeg2.prepare import fill_session, plan, read_epochs
+from hvf.data.things_eeg2.raw import session_files
+from hvf.data.trials.trials import Trials
 
 RAW = {"official": "float64", "nice": "float64", "neurobridge": "float32", "neurobridge-zscore": "float32"}
 TOLERANCE = {"float64": 1e-9, "float32": 1e-6}  # of the largest magnitude
@@ -38,7 +41,7 @@ def golden(shared_data):
 
 @pytest.fixture(scope="module")
 def golden_plan(golden):
-    stimuli = peers.read_metadata(golden / "things_eeg2_raw")
+    stimuli = third_party.read_metadata(golden / "things_eeg2_raw")
     files = session_files(golden / "things_eeg2_raw" / "raw_data" / "sub-01")
     return lambda recipe: plan(files, recipe, stimuli)
 
@@ -63,11 +66,11 @@ def made(golden_plan):
 def expected(golden, recipe):
     folder = golden / FOLDERS[recipe] / "sub-01"
     if recipe == "ubp":
-        return [pickles.load(folder / name)["eeg"] for name in ("train.pt", "test.pt")]
+        return [loading.load(folder / name)["eeg"] for name in ("train.pt", "test.pt")]
     if recipe.startswith("neurobridge"):
         parts = [np.load(folder / name) for name in ("train.npy", "test.npy")]
         return [x.reshape(-1, *x.shape[2:]) for x in parts]
-    return [pickles.load(folder / f"preprocessed_eeg_{part}.npy")["preprocessed_eeg_data"] for part in PARTS]
+    return [loading.load(folder / f"preprocessed_eeg_{part}.npy")["preprocessed_eeg_data"] for part in PARTS]
 
 
 def error(ours, theirs):
@@ -109,11 +112,11 @@ def test_steps_of_the_official_code(golden, golden_plan):
 
 
 def test_names_and_times_of_the_official_code(golden, golden_plan):
-    held = pickles.load(golden / FOLDERS["official"] / "sub-01" / "preprocessed_eeg_test.npy")
+    held = loading.load(golden / FOLDERS["official"] / "sub-01" / "preprocessed_eeg_test.npy")
     work = golden_plan(RECIPES["official"])
     assert list(work.ch_names) == held["ch_names"]
     assert work.shape[2] == len(held["times"])
-    held = pickles.load(golden / FOLDERS["nice"] / "sub-01" / "preprocessed_eeg_test.npy")
+    held = loading.load(golden / FOLDERS["nice"] / "sub-01" / "preprocessed_eeg_test.npy")
     assert list(golden_plan(RECIPES["nice"]).ch_names) == held["ch_names"]
     assert np.allclose(held["times"][-250:], np.arange(250) / 250)
 
@@ -201,7 +204,7 @@ def test_prepare_writes_the_same_trials(golden, made, tmp_path, recipe):
     trials = Trials.load(path)
     assert (trials.subject, trials.kind, trials.simulated) == ("sub-01", "eeg", False)
     assert trials.sfreq == RECIPES[recipe].sfreq
-    stimuli = peers.read_metadata(root)
+    stimuli = third_party.read_metadata(root)
     for split, part, x_IRCT in zip(("train", "test"), PARTS, made(recipe), strict=True):
         own = trials.split(split)
         x_NCT = x_IRCT.reshape(-1, *x_IRCT.shape[2:])
@@ -222,7 +225,7 @@ def test_what_peers_made_is_read(golden, tmp_path, recipe):
     folder = tmp_path / "peer"
     shutil.copytree(golden / FOLDERS[recipe], folder)
     shutil.copy(golden / "things_eeg2_raw" / "image_metadata.npy", tmp_path)
-    read = peers.read_prepared(folder / "sub-01")
+    read = third_party.read_prepared(folder / "sub-01")
     (path,) = things_eeg.prepare(golden / "things_eeg2_raw", tmp_path / "raw", recipe)
     ours = Trials.load(path)
     for name in ("ch_names", "sfreq", "tmin", "subject", "kind"):

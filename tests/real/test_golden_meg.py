@@ -1,4 +1,4 @@
-"""hvf.data.things_meg against the field's own code on small files, and on real tables and a real CTF recording.
+"""hvf.data.things_meg.prepare against the field's own code on small files, and on real tables and a real CTF recording.
 
 Tolerances are those of the golden sets' READMEs; the repeats of an image, whose order the peers leave to an unstable
 sort, are compared as a set.
@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 
 from hvf.config import HvfError
-from hvf.data import ctf, pickles
-from hvf.data.things_meg import prepare
-from hvf.data.things_meg_table import NUMBERED, image_numbers, trial_table, zero_shot
-from hvf.data.trials import Trials
+from hvf.data.pickles import loading
+from hvf.data.things_meg import ctf
+from hvf.data.things_meg.prepare import prepare
+from hvf.data.things_meg.table import NUMBERED, image_numbers, trial_table, zero_shot
+from hvf.data.trials.trials import Trials
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def as_set(x_NCT: np.ndarray) -> list[bytes]:
 def test_ubp_bit_for_bit(golden, tmp_path, recipe):
     trials = made(golden / "things_meg", tmp_path, recipe)
     for split, per_image in (("train", 1), ("test", 12)):
-        theirs = pickles.load(golden / f"things_meg/ubp/Preprocessed_data/sub-01/{split}.pt")
+        theirs = loading.load(golden / f"things_meg/ubp/Preprocessed_data/sub-01/{split}.pt")
         assert isinstance(theirs, dict)
         ours = trials.split(split)
         assert ours.shape == (len(theirs["img"]) * per_image, 32, 201)

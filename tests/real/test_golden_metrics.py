@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from hvf import metrics, retrieval
-from hvf.vision.networks import NETWORKS
+from hvf.evaluation import picture_metrics, retrieval
+from hvf.evaluation.networks import NETWORKS
 
 FEATURES = [
     "alexnet_features.11",
@@ -48,7 +48,7 @@ def _array(values):
 )
 def test_pixels_by_every_route(golden, expected, route, first):
     images = np.load(golden / "images.npz")
-    scores = metrics.pixel_scores(images["reals"], images["recons"], first=first)
+    scores = picture_metrics.pixel_scores(images["reals"], images["recons"], first=first)
     for name, per_image in scores.items():
         assert per_image.mean() == pytest.approx(expected[route][name], abs=1e-6)
         if f"{name}_per_pair" in expected[route]:
@@ -60,9 +60,11 @@ def test_identical_constant_and_inverted_pictures(golden, expected):
     want = expected["edge_images_identical_constant_inverted"]
     reals, recons = images["reals"], images["recons"]
     np.testing.assert_allclose(
-        metrics.pixcorr(reals, recons, first=None), _array(want["pixcorr_per_pair"]), rtol=0, atol=1e-6
+        picture_metrics.pixcorr(reals, recons, first=None), _array(want["pixcorr_per_pair"]), rtol=0, atol=1e-6
     )
-    np.testing.assert_allclose(metrics.ssim(reals, recons, first=None), want["ssim_per_pair"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        picture_metrics.ssim(reals, recons, first=None), want["ssim_per_pair"], rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -70,10 +72,10 @@ def test_formulas_on_features(golden, expected, name):
     features = np.load(golden / "features.npz")
     real, recon = features[f"{name}.reals"], features[f"{name}.recons"]
     want = expected["formulas_on_features"][name]
-    assert metrics.two_way_counts(real, recon).tolist() == want["success_count_per_column"]
-    assert metrics.two_way(real, recon).mean() == pytest.approx(want["two_way"], abs=1e-9)
+    assert picture_metrics.two_way_counts(real, recon).tolist() == want["success_count_per_column"]
+    assert picture_metrics.two_way(real, recon).mean() == pytest.approx(want["two_way"], abs=1e-9)
     distances = _array(want["correlation_distance_per_pair"])
-    np.testing.assert_allclose(metrics.correlation_distance(real, recon), distances, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(picture_metrics.correlation_distance(real, recon), distances, rtol=0, atol=1e-5)
 
 
 INPUTS = {"alexnet": "alexnet", "inception": "inception", "clip": "clip", "effnet": "effnet", "swav": "resnet50"}

@@ -23,10 +23,12 @@ from safetensors.torch import load_file, safe_open
 from torch.nn import functional as F
 
 from hvf.config import HvfError
-from hvf.models import HVF, FusionPrior, adapter_layers, build_brain, detach, export_ip_adapter
+from hvf.models import HVF, build_brain
 from hvf.models.brain import ATM, EEGProject, TSConv
-from hvf.models.published import ENCODERS, brain_hive_state, start_from_ip_adapter
-from hvf.reconstruction import load_prior
+from hvf.prior.adapter import adapter_layers, detach, export_ip_adapter
+from hvf.prior.model import FusionPrior
+from hvf.prior.published import ENCODERS, brain_hive_state, start_from_ip_adapter
+from hvf.prior.reconstruction import load_prior
 
 
 def hvf_state(state: dict[str, torch.Tensor], specs) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hvf.data import pickles
+from hvf.data.pickles import loading
 
 FILES = [
     "golden/things_eeg2_raw/image_metadata.npy",
@@ -54,13 +54,13 @@ def trusted(path):
 @pytest.mark.parametrize("mmap", [False, True])
 def test_equals_the_trusted_way(shared_data, name, mmap):
     path = shared_data / name
-    assert_same(pickles.load(path, mmap=mmap), trusted(path))
+    assert_same(loading.load(path, mmap=mmap), trusted(path))
 
 
 def test_weights_only_agrees_where_it_reads_and_refuses_ubp(shared_data):
     path = shared_data / "things_eeg2" / "ViT-H-14_features_test.pt"
     tensors = torch.load(path, weights_only=True)
-    assert_same(pickles.load(path), {name: tensor.numpy() for name, tensor in tensors.items()})
+    assert_same(loading.load(path), {name: tensor.numpy() for name, tensor in tensors.items()})
     with pytest.raises(pickle.UnpicklingError):
         torch.load(shared_data / FILES[7], weights_only=True)
-    assert pickles.load(shared_data / FILES[7])["eeg"].dtype == np.float16
+    assert loading.load(shared_data / FILES[7])["eeg"].dtype == np.float16

@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
 from hvf.config import HvfError
-from hvf.data.recordings import Preprocessing, open_recording, prepare_bids, read_recording
-from hvf.data.trials import Trials
+from hvf.data.recordings.prepare import Preprocessing, open_recording, prepare_bids, read_recording
+from hvf.data.trials.trials import Trials
 
 SHORT = Preprocessing(l_freq=None, h_freq=None, tmax=0.3, baseline=(-0.1, 0.0), whiten=False)
 TWO = pd.DataFrame({"onset": [0.2, 0.5], "image": ["face.jpg", "house.jpg"]})

@@ -7,8 +7,8 @@ import json
 import pytest
 from safetensors.numpy import load_file
 
-from hvf import retrieval
 from hvf.cli import main
+from hvf.evaluation import retrieval
 
 EXPECTED = {  # top-1, top-5 (data/README.md); chance is 0.005 and 0.025
     ("eeg", "image"): (0.36, 0.725),

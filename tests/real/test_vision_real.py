@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from sklearn.linear_model import Ridge
 
-from hvf.vision import load_encoder, parse_spec
+from hvf.vision import parse_spec
+from hvf.vision.backbones.families import load_vae
 from hvf.vision.cache import embed
-from hvf.vision.encoders import load_vae
+from hvf.vision.loading import load_encoder
 
 SESSION = "201025"
 

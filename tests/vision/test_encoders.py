@@ -13,7 +13,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from hvf.config import HvfError
-from hvf.vision import load_encoder
+from hvf.vision.loading import load_encoder
 
 PREPROCESS = {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.1]}  # as the tiny models in conftest.py have it
 
@@ -159,9 +159,9 @@ def test_encoders_refuse_what_is_not_a_batch_of_rgb_floats(packaged):
 
 def test_missing_weights_name_file_and_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    from hvf.vision import encoders
+    from hvf.vision.backbones import families
 
-    monkeypatch.setattr(encoders, "MINI_WEIGHTS", tmp_path)
+    monkeypatch.setattr(families, "MINI_WEIGHTS", tmp_path)
     says = refusal("openclip:ViT-H-14/laion2b_s32b_b79k", "open_clip_model.safetensors")
     assert "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K open_clip_model.safetensors" in says
     says = refusal("vae:sdxl", "vae/config.json")

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from hvf.config import HvfError
-from hvf.vision import load_encoder, parse_spec
-from hvf.vision.features import versions
-from hvf.vision.libraries import DREAMSIM
+from hvf.vision import parse_spec
+from hvf.vision.backbones.hub_backbones import DREAMSIM
+from hvf.vision.loading import load_encoder
+from hvf.vision.specs import versions
 from hvf.vision.views import viewed
 
 

@@ -1,0 +1,179 @@
+"""What `fit` returns: a brain encoder and a fusion that belong together, and the recording that they were made for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hvf.alignment.inputs import move, new_brain, standardised, visual
+from hvf.config import Config, HvfError, from_dict, to_dict
+from hvf.data.trials.trials import Trials
+from hvf.evaluation import retrieval
+from hvf.models.brain import BrainEncoder
+from hvf.models.fusion import FUSIONS, Fusion
+from hvf.runs import code_version, write_atomic
+
+FILE = "alignment.safetensors"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What trials must have in common with those a brain encoder was trained on, and which images those answered."""
+
+    kind: str
+    ch_names: tuple[str, ...]
+    sfreq: float
+    tmin: float
+    n_times: int
+    images: str  # digest of the training images
+    code: str  # version that trained it; told, not compared
+
+    @classmethod
+    def of(cls, trials: Trials, images: str) -> Recording:
+        n_times = trials.shape[2]
+        return cls(trials.kind, trials.ch_names, trials.sfreq, trials.tmin, n_times, images, code_version())
+
+    def check(self, trials: Trials, images: str | None = None) -> None:
+        """Raise HvfError naming the first field in which `trials` (or the digest of training images) differ."""
+        other = Recording.of(trials, self.images if images is None else images)
+        if self.ch_names != other.ch_names:
+            raise HvfError(f"the checkpoint was made for other channels (ch_names): {_difference(self, other)}")
+        for field, unit in (("kind", ""), ("sfreq", " Hz"), ("tmin", " s"), ("n_times", " samples"), ("images", "")):
+            mine, theirs = getattr(self, field), getattr(other, field)
+            same = math.isclose(mine, theirs, abs_tol=1e-6) if isinstance(mine, float) else mine == theirs
+            if not same:
+                what = "training material (images)" if field == "images" else field
+                raise HvfError(f"the checkpoint was made for {what} {mine}{unit}, the data have {theirs}{unit}")
+
+
+class Alignment:
+    """A trained pair: brain encoder and fusion, with the standardisation that belongs to them. Made by `fit` or `load`.
+
+    Attributes
+    ----------
+    brain, hvf : modules in eval mode
+    log_scale : float, log 1/τ
+    history : list of dict, one per epoch: loss, validation_mrr, validation_top1, validation_n, temperature, best
+    recording : Recording
+    config : Config
+    normalisation : {"x" | spec: (mean, sd)}, from training rows only; "x" is (1, C, 1) both, a spec (1, d_k) and (1, 1)
+    known_MD : z_f of the training images where drawing needs them (sampling.expectation), float32; else None
+    """
+
+    def __init__(
+        self,
+        brain: BrainEncoder,
+        hvf: Fusion,
+        log_scale: float,
+        history: list[dict],
+        normalisation: dict[str, tuple[Tensor, Tensor]],
+        recording: Recording,
+        config: Config,
+    ) -> None:
+        self.brain, self.hvf, self.log_scale, self.history = brain.eval(), hvf.eval(), log_scale, history
+        self.normalisation, self.recording, self.config = normalisation, recording, config
+        self.known_MD: np.ndarray | None = None
+
+    @property
+    def best(self) -> dict:
+        """The epoch whose weights these are."""
+        return next(entry for entry in self.history if entry["best"])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.brain.parameters()).device
+
+    @torch.no_grad()
+    def embed_brain(self, trials: Trials, batch: int = 4096) -> np.ndarray:
+        """z_b (N, D) float32, one row per trial. Raises HvfError for trials of another recording (naming the field)."""
+        self.recording.check(trials)
+        z_ND = np.empty((len(trials), self.brain.width), np.float32)
+        for start in range(0, len(trials), batch):
+            rows = slice(start, start + batch)
+            x_NCT = trials.batch(rows)
+            if not np.isfinite(x_NCT).all():
+                trials.check()  # names the channels; a channel that is constant in a few trials is no fault
+            z_ND[rows] = self.brain(standardised(x_NCT, self.normalisation["x"], self.device)).cpu().numpy()
+        return z_ND
+
+    @torch.no_grad()
+    def embed_images(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """z_f (N, D) float32 of images given {spec: (N, d_k)}. Raises HvfError naming a missing or misshapen one."""
+        return self.hvf(visual(features, self.hvf.specs, self.normalisation, self.device)).cpu().numpy()
+
+    def expected(self, z_b_ND: np.ndarray, z_f_MD: np.ndarray) -> np.ndarray:
+        """The mean of z_f given z_b, (N, D), if one of M images, none likelier than another, was seen.
+
+        InfoNCE makes exp(cos(z_b, z_f) / τ) proportional to p(z_f | z_b) / p(z_f) (arXiv 1807.03748, section 2.3).
+        Images of the training stand for p(z_f).
+        """
+        logits_NM = math.exp(self.log_scale) * torch.from_numpy(retrieval.similarity(z_b_ND, z_f_MD))
+        return (logits_NM.softmax(dim=1) @ torch.from_numpy(z_f_MD)).numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write everything into one file of the folder, atomically: weights and settings cannot be parted."""
+        state = {f"brain.{k}": v for k, v in self.brain.state_dict().items()}
+        state |= {f"hvf.{k}": v for k, v in self.hvf.state_dict().items()}
+        for name, (mean, sd) in self.normalisation.items():
+            state |= {f"mean.{name}": mean, f"sd.{name}": sd}
+        if self.known_MD is not None:  # in full precision: pictures drawn after loading are the very same
+            state["known"] = torch.from_numpy(self.known_MD)
+        told = {
+            "recording": asdict(self.recording),
+            "config": to_dict(self.config),
+            "hvf": {k: self.hvf.config[k] for k in ("dims", "width", "intermediate", "dropout", "specs")},
+            "log_scale": self.log_scale,
+            "history": self.history,
+        }
+        whole = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        path = Path(folder) / FILE
+        write_atomic(path, lambda tmp: save_file(whole, str(tmp), {"alignment": json.dumps(told)}))
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Alignment:
+        """Read what `save` wrote. Raises HvfError if it is missing, damaged or something else."""
+        path = Path(folder) / FILE
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                told = json.loads((file.metadata() or {})["alignment"])
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            recording = Recording(**{**told["recording"], "ch_names": tuple(told["recording"]["ch_names"])})
+            config = from_dict(Config, told["config"])
+            hvf = FUSIONS[config.fusion.kind if config.align.mode == "retrieval" else "hvf"](**told["hvf"])
+            brain = new_brain(config, hvf.width, len(recording.ch_names), recording.n_times)
+            brain.load_state_dict(_part(state, "brain."))
+            hvf.load_state_dict(_part(state, "hvf."))
+            mean, sd = _part(state, "mean."), _part(state, "sd.")
+            normalisation = {name: (mean[name].to(device), sd[name].to(device)) for name in mean}
+            log_scale, history = told["log_scale"], told["history"]
+        except FileNotFoundError:
+            raise HvfError(f"{path} is missing: train first, with hvf train") from None
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise HvfError(f"{path} is not an alignment written by hvf: {error}") from error
+        move(hvf, device)
+        trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config)
+        trained.known_MD = state["known"].numpy() if "known" in state else None
+        return trained
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _difference(mine: Recording, theirs: Recording) -> str:
+    a, b = mine.ch_names, theirs.ch_names
+    missing, unknown = [c for c in a if c not in b], [c for c in b if c not in a]
+    for words, names in (("missing here", missing), ("unknown to it", unknown)):
+        if names:
+            return f"{len(names)} {words}: {', '.join(names[:6])}"
+    return "the same names in another order"

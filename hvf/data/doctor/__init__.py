@@ -1,0 +1,1 @@
+"""The doctor: checks of recordings, images and trials, each with its advice."""

@@ -1,0 +1,271 @@
+"""The doctor: looks at a folder or file of recordings and says in plain words what is wrong with it and what to do.
+
+Letters: N trials.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import multimode
+
+import numpy as np
+
+from hvf.config import HvfError
+from hvf.data.doctor import (
+    checks,
+)
+from hvf.data.doctor import (
+    recordings as examine_recordings,
+)
+from hvf.data.doctor import (
+    tables as examine_tables,
+)
+from hvf.data.doctor import (
+    things_eeg2 as examine_eeg,
+)
+from hvf.data.doctor import (
+    third_party as examine_prepared,
+)
+from hvf.data.doctor.checks import SEVERITIES, Finding
+from hvf.data.doctor.reliability import binned, repeats
+from hvf.data.doctor.signals import signals
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.trials.files import image_indices, some
+from hvf.data.trials.store import is_prepared, sidecar_of, verify
+from hvf.data.trials.trials import Trials
+
+__all__ = ["Finding", "examine"]
+
+KNOWN = (
+    "raw THINGS-EEG2 (raw_data/sub-XX/ses-YY/raw_eeg_*.npy), THINGS-MEG (derivatives/preprocessed/*-epo.fif, or runs "
+    "with *_events.tsv), a BIDS dataset, preprocessed_eeg_*.npy, UBP's {train,test}.pt, NeuroBridge's {train,test}.npy "
+    "with info.json, trials that hvf prepared (.npy and .json), an -epo.fif, or a recording that MNE reads"
+)
+
+
+def examine(path: str | Path, images: str | Path | None = None) -> list[Finding]:
+    """Look at whatever `path` is, and return what was found, the worst first.
+
+    `images`: the folder (or zip) of images that were seen, to hold the trials to; a folder of training_images and
+    test_images where the study has both. Without it those of a THINGS-EEG2 root are taken.
+
+    Raises HvfError if `path` or `images` is not there.
+    """
+    path, images = Path(path), None if images is None else Path(images)
+    for given in (path, images):
+        if given is not None and not given.exists():
+            raise HvfError(f"there is no file or folder at {given}")
+    found = _merged(_safe(_all(path, images), path.name))
+    return sorted(found, key=lambda item: SEVERITIES.index(item.severity))
+
+
+def _safe(found: Iterator[Finding], where: str) -> Iterator[Finding]:
+    """The findings; what no check foresaw is one more, so that the other files are looked at."""
+    try:
+        yield from found
+    except Exception as error:
+        message = f"it is so unusual that looking at it failed: {type(error).__name__}: {error}"
+        yield Finding("error", "file", where, message, "compare with the published layout; if it is right, report this")
+
+
+def _merged(found: Iterable[Finding]) -> list[Finding]:
+    """What is the same in many places is said once."""
+    places: dict[Finding, list[str]] = {}
+    for item in found:
+        places.setdefault(replace(item, where=""), []).append(item.where)
+    return [replace(item, where=some(dict.fromkeys(where), 2)) for item, where in places.items()]
+
+
+def _all(path: Path, images: Path | None) -> Iterator[Finding]:
+    if path.is_file() or path.suffix.lower() in (".ds", ".mff"):
+        recognised = _file(path, images)
+        if recognised is None:
+            message = f"this is nothing that hvf knows; it knows {KNOWN}"
+            yield Finding("error", "file", path.name, message, _hint(path))
+        else:
+            yield from recognised
+        return
+    parts = list(_folder(path, images))
+    if not parts:
+        message = f"nothing in it is known to hvf; it knows {KNOWN}"
+        yield Finding("error", "file", path.name or str(path), message, "give the folder that holds one of these")
+    for part in parts:
+        yield from _safe(part, path.name)
+
+
+def _hint(path: Path) -> str:
+    name = path.name.lower()
+    for suffixes, header in (((".eeg", ".vmrk", ".dat"), ".vhdr"), ((".fdt",), ".set"), ((".meg4", ".res4"), ".ds")):
+        if name.endswith(suffixes):
+            return f"give the {header} that belongs to it"
+    if re.search(r"[-_]epo-\d+\.fif", name):
+        return "give the first part, -epo.fif; the others are read with it"
+    if name.endswith(".npy"):
+        return f"prepared trials have {sidecar_of(path).name} beside them: copy both"
+    return "give a file or folder of one of these"
+
+
+def _file(path: Path, images: Path | None) -> Iterator[Finding] | None:
+    if is_prepared(path):
+        return _stores([path], images)
+    if examine_prepared.prepared_by_others(path):
+        return examine_prepared.examine_prepared(path)
+    if re.fullmatch(r"raw_eeg_(training|test)\.npy", path.name):
+        return examine_eeg.examine_recording(path)
+    if path.name == "image_metadata.npy":
+        return examine_eeg.examine_list(path, examine_eeg.Stimuli())
+    if re.search(r"events\.tsv(\.gz)?$", path.name):
+        return (item for item in examine_tables.examine_events(path, path.name) if isinstance(item, Finding))
+    if path.name.endswith("channels.tsv"):
+        return examine_tables.examine_channels(path, path.name)
+    if examine_recordings.is_epochs(path):
+        return _epochs(path, path.parent, images)
+    if examine_recordings.is_raw(path):
+        return examine_recordings.examine_raw(path, path.name)
+    return None
+
+
+def _folder(root: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+    """One examination per thing that is recognised in a folder."""
+    known: set[Path] = set()
+    if examine_eeg.is_raw_root(root):
+        yield examine_eeg.examine_raw_root(root, images)
+    elif images is not None and examine_eeg.image_folders(images):
+        yield examine_eeg.examine_images(images, examine_eeg.Stimuli())
+    arrays = sorted(p for p in root.rglob("*") if p.suffix in (".npy", ".pt") and not p.name.startswith("."))
+    stores = [path for path in arrays if is_prepared(path)]
+    if stores:
+        yield _stores(stores, images)
+    others = examine_prepared.prepared_by_others(root)
+    for path in others:
+        yield examine_prepared.examine_prepared(path)
+    for folder in sorted({path.parent for path in others}):
+        yield examine_prepared.examine_pair([path for path in others if path.parent == folder])
+    if examine_tables.tables(root):
+        known = examine_recordings.recordings_of(root)
+        yield examine_recordings.examine_bids(root)
+    for path in sorted(p for p in root.rglob("*.fif*") if examine_recordings.is_epochs(p)):
+        yield _epochs(path, root, images)
+    inside = ("*.ds/**/*", "*.mff/**/*", "**/*.ds/**/*", "**/*.mff/**/*")
+    hidden = {p for pattern in inside for p in root.glob(pattern)}
+    for path in sorted(p for p in root.rglob("*") if examine_recordings.is_raw(p)):
+        if path not in known and path not in hidden and not re.search(r"-\d+\.fif(\.gz)?$", path.name):
+            yield examine_recordings.examine_raw(path, path.relative_to(root).as_posix())
+
+
+def _epochs(path: Path, root: Path, images: Path | None) -> Iterator[Finding]:
+    number = re.match(r"preprocessed_P(\d+)[-_]epo", path.name)
+    attributes = None
+    if number and len(path.parents) > 2:
+        attributes = path.parents[2] / "sourcedata" / f"sample_attributes_P{number[1]}.csv"
+    names = open_images(images).ids if images else ()
+    return examine_recordings.examine_epochs(path, path.relative_to(root).as_posix(), attributes, names)
+
+
+# --- trials that hvf prepared -----------------------------------------------------------------------------------------
+
+
+def _stores(paths: list[Path], images: Path | None) -> Iterator[Finding]:
+    """Prepared trials, each and against each other."""
+    at_hand = open_images(images) if images else None
+    first: Trials | None = None
+    digests: dict[str, str] = {}
+    seen: dict[str, set[int]] = {"train": set(), "test": set()}
+    for path in paths:
+        where = path.name
+        try:
+            verify(path)
+            trials = Trials.load(path)
+        except HvfError as error:
+            yield Finding("error", "sidecar", where, str(error), "prepare it again")
+            continue
+        digest = json.loads(sidecar_of(path).read_text(encoding="utf-8"))["sha256"]
+        if digest in digests:
+            message = f"the same data as {digests[digest]}"
+            yield Finding("error", "file", where, message, "one is a copy of the other: prepare it again")
+        digests.setdefault(digest, where)
+        yield from _store(trials, where)
+        if first is not None and (trials.ch_names, trials.sfreq) != (first.ch_names, first.sfreq):
+            message = f"its channels or sampling rate differ from {paths[0].name}'s"
+            yield Finding("warning", "channels", where, message, "to train across subjects prepare both by one recipe")
+        first = first or trials
+        if at_hand is not None:
+            yield from _pairing(trials, at_hand, where, seen)
+    if at_hand is not None and seen["train"] and seen["test"]:
+        train, test = (at_hand.subset(sorted(seen[part])) for part in ("train", "test"))
+        yield from checks.contents(train, test, Path(images or "").name)
+
+
+def _store(trials: Trials, where: str) -> Iterator[Finding]:
+    if not len(trials):
+        yield Finding("error", "events", where, "it holds no trials", "prepare it again")
+        return
+    yield from checks.names(trials.ch_names, where)
+    yield from checks.montage(trials.ch_names, trials.kind, where)
+    yield from checks.sampling_rate(trials.sfreq, where)
+    binned_parts = []
+
+    def blocks() -> Iterator[np.ndarray]:
+        first = not binned_parts
+        for _, x_NCT in trials.batches():
+            if first:
+                binned_parts.append(binned(x_NCT, trials.times))
+            yield x_NCT
+
+    yield from signals(blocks, trials.ch_names, where)
+    splits = np.full(len(trials), "all") if trials.splits is None else trials.splits
+    for part in np.unique(splits):
+        ids, n = np.unique(trials.image_ids[splits == part], return_counts=True)
+        yield _repeated(ids, n, where if part == "all" else f"{where} ({part})")
+    x_NCB = np.concatenate(binned_parts)
+    for part in np.unique(splits):
+        rows = np.flatnonzero(splits == part)
+        sessions = None if trials.sessions is None else trials.sessions[rows]
+        name = where if part == "all" else f"{where} ({part})"
+        yield from repeats(x_NCB[rows], trials.image_ids[rows], name, sessions_N=sessions)
+    if trials.splits is not None:
+        test = trials.splits == "test"
+        for labels, what in ((trials.concepts, "concepts"), (trials.image_ids, "images")):
+            if labels is not None and test.any() and not test.all():
+                yield from checks.leak(labels[~test], labels[test], where, what)
+
+
+def _repeated(ids: np.ndarray, n: np.ndarray, where: str) -> Finding:
+    usual = max(multimode(n.tolist()))
+    few = ids[n < usual]
+    if len(few):
+        message = f"{len(few)} of {len(ids)} images have fewer trials than the others' {usual}: {some(few)}"
+        return Finding("warning", "events", where, message, "fine if you left trials out; else prepare it again")
+    return Finding("ok", "events", where, f"{len(ids)} images with {usual} trials each, or more")
+
+
+def _pairing(trials: Trials, images: ImageSet, where: str, seen: dict[str, set[int]]) -> Iterator[Finding]:
+    """Every image that was seen is at hand, and shows the concept that the trials say."""
+    ids, first = np.unique(trials.image_ids, return_index=True)
+    try:
+        places = np.array(image_indices(ids.tolist(), images))
+    except HvfError as error:
+        yield Finding("error", "pairing", where, str(error), "give each image a name of its own")
+        return
+    absent = ids[places < 0]
+    if len(absent):
+        message = f"{len(absent)} of {len(ids)} images that were seen are not at hand: {some(absent)}"
+        yield Finding("error", "pairing", where, message, "give the folder with all of them, under the names used here")
+        return
+    if trials.concepts is not None:
+        told = [examine_eeg.bare_concept(name) for name in trials.concepts[first]]
+        held = [examine_eeg.bare_concept(images.concepts[i]) for i in places]
+        apart = [(name, a, b) for name, a, b in zip(ids, told, held, strict=True) if a != b]
+        if apart and len(set(held)) < len(held):  # else each image lies alone and its concept is unknown
+            message = f"{len(apart)} images are of another concept there, such as {apart[0][0]}: "
+            message += f"{apart[0][1]} here, {apart[0][2]} in the folder"
+            yield Finding("error", "pairing", where, message, "image ids and concepts are misordered: prepare it again")
+            return
+    if trials.splits is not None:
+        for part, held in seen.items():
+            held.update(places[np.isin(ids, trials.image_ids[trials.splits == part])].tolist())
+    yield Finding("ok", "pairing", where, f"all {len(ids)} images seen are at hand")

@@ -1,0 +1,354 @@
+"""What the doctor looks at in files that MNE reads continuous recordings and epochs.
+
+Letters: N trials, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import mne
+import numpy as np
+import pandas as pd
+
+from hvf.config import HvfError
+from hvf.data.doctor import checks
+from hvf.data.doctor.checks import Finding
+from hvf.data.doctor.reliability import binned, repeats
+from hvf.data.doctor.signals import signals
+from hvf.data.doctor.tables import (
+    examine_channels,
+    examine_events,
+    examine_session,
+    one_line,
+    run_name,
+    sidecar,
+    tables,
+    things_numbers,
+)
+from hvf.data.recordings.raw import mend_channel_types, open_recording
+from hvf.data.things_meg.ctf import check_whole
+from hvf.data.things_meg.table import CATCH
+from hvf.data.trials.files import some, stem
+
+RAW_SUFFIXES = (
+    ".fif",
+    ".fif.gz",
+    ".ds",
+    ".vhdr",
+    ".set",
+    ".edf",
+    ".bdf",
+    ".gdf",
+    ".cnt",
+    ".mff",
+    ".sqd",
+    ".con",
+    ".nwb",
+)
+NOT_RAW = re.compile(r"[-_](cov|ave|fwd|inv|src|trans|proj|ica|sol|bem|eve|annot|epo(-\d+)?)\.fif(\.gz)?$")
+BLOCK_BYTES = 2**26
+MEG_SFREQ, MEG_RAW_SFREQ = 200.0, 1200.0
+MEG_SENSORS = 271
+TRIAL_TYPES = ("exp", "test", "catch")
+MEG_REPEATS = 12  # of a test image, one per session
+CUT_OFF = re.compile(
+    r"(?i)truncat|outside (the )?data range|limited|incomplete|unexpected(ly)? end|premature|expected .* found"
+)
+
+
+def is_raw(path: Path) -> bool:
+    """Whether MNE's reader might know a file (or a CTF folder) by its name."""
+    return path.name.lower().endswith(RAW_SUFFIXES) and not NOT_RAW.search(path.name)
+
+
+def is_epochs(path: Path) -> bool:
+    return re.search(r"[-_]epo\.fif(\.gz)?$", path.name) is not None
+
+
+def examine_raw(
+    path: Path, where: str, *, sfreq: Sequence[float] = (), triggers: int | None = None
+) -> Iterator[Finding]:
+    """A continuous recording; `triggers`: how many times the CTF of THINGS-MEG must have marked an image."""
+    try:
+        if path.name.endswith(".fif"):
+            check_whole(path)
+        with mne.utils.catch_logging():  # what matters of MNE's warnings comes as an error
+            raw = open_recording(path)
+    except HvfError as error:
+        yield Finding("error", "file", where, str(error), "copy it again, with the files that belong to it")
+        return
+    for note in mend_channel_types(raw):
+        yield Finding("warning", "channels", where, note, "hvf does so; set the types for other programs")
+    kinds = _kinds(raw.info, bads=True)
+    if not kinds:
+        message = f"no channel is typed EEG or MEG; the types are {some(sorted(set(raw.get_channel_types())))}"
+        yield Finding("error", "channels", where, message, "set their types (raw.set_channel_types) and save again")
+        return
+    yield from checks.names([name for group in kinds.values() for name in group], where)
+    yield from _places(raw.info, kinds, where)
+    yield from checks.sampling_rate(float(raw.info["sfreq"]), where, published=sfreq)
+    picked = [name for group in kinds.values() for name in group]
+    picks = [raw.ch_names.index(name) for name in picked]
+    step = max(1, BLOCK_BYTES // (8 * len(picks)))
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, raw.n_times, step):
+            yield raw[picks, start : start + step][0]
+
+    try:
+        yield from signals(blocks, picked, where, flat="warning", volts=set(kinds) == {"eeg"})
+    except Exception as error:
+        message = f"its data cannot be read to the end: {one_line(error)}"
+        yield Finding("error", "file", where, message, "copy it again, with the files that belong to it")
+        return
+    yield from _marks(raw, where, triggers)
+
+
+def _warned(caught: list[warnings.WarningMessage], where: str) -> Iterator[Finding]:
+    for text in dict.fromkeys(
+        one_line(w.message) for w in caught if issubclass(w.category, (RuntimeWarning, UserWarning))
+    ):
+        if CUT_OFF.search(text):
+            yield Finding("error", "file", where, f"it seems cut off: {text}", "copy it again")
+        else:
+            yield Finding("warning", "file", where, f"MNE says: {text}", "see whether that matters to you")
+
+
+def _kinds(info: mne.Info, *, bads: bool = False) -> dict[str, list[str]]:
+    """The names of the EEG and of the MEG channels, as far as there are any; with `bads` those marked bad too."""
+    types = zip(info.ch_names, info.get_channel_types(), strict=True)
+    told = [
+        (name, "meg" if kind in ("mag", "grad") else kind) for name, kind in types if bads or name not in info["bads"]
+    ]
+    found = {kind: [name for name, its in told if its == kind] for kind in ("eeg", "meg")}
+    return {kind: group for kind, group in found.items() if group}
+
+
+def _places(info: mne.Info, kinds: dict[str, list[str]], where: str) -> Iterator[Finding]:
+    for kind, ch_names in kinds.items():
+        chs = [info["chs"][info.ch_names.index(name)] for name in ch_names]
+        known = [bool(np.isfinite(ch["loc"][:3]).all() and np.any(ch["loc"][:3])) for ch in chs]
+        yield from checks.montage(ch_names, kind, where, located=all(known))
+
+
+def _marks(raw: Any, where: str, triggers: int | None) -> Iterator[Finding]:
+    """The events that the recording itself holds."""
+    stim = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
+    n = len(raw.annotations)
+    found = np.zeros((0, 3), int)
+    for name in ["UPPT001"] if triggers is not None and "UPPT001" in stim else stim:
+        x_n = raw[raw.ch_names.index(name), :][0][0]
+        onset = np.flatnonzero((x_n != 0) & (np.append(0, x_n[:-1]) != x_n))
+        found = np.concatenate([found, np.stack([onset, 0 * onset, x_n[onset].astype(int)], 1)])
+    if triggers is not None and "UPPT001" in stim:
+        shown = int((found[:, 2] == 64).sum())
+        if shown != triggers:
+            message = f"the trigger channel marks {shown} images and events.tsv lists {triggers}"
+            advice = "one of them is cut off or of another run: copy both again"
+            yield Finding("error", "pairing", where, message, advice)
+        else:
+            yield Finding("ok", "pairing", where, f"{shown} image triggers, as many as events.tsv lists")
+    elif not n and not len(found):
+        message = "it holds no events: neither annotations nor triggers"
+        yield Finding("warning", "events", where, message, "give a table of events with it")
+    else:
+        yield Finding("ok", "events", where, f"{n} annotations, {len(found)} triggers")
+
+
+# --- epochs -----------------------------------------------------------------------------------------------------------
+
+
+def examine_epochs(
+    path: Path, where: str, attributes: Path | None = None, images: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """An -epo.fif with its split parts; `attributes`: THINGS-MEG's sample_attributes_P{n}.csv, row per epoch."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            check_whole(path)
+            epochs: Any = mne.read_epochs(path, preload=False, verbose="error")
+        except Exception as error:  # MNE's readers raise many kinds on a damaged file, struct.error among them
+            message = f"it cannot be read: {one_line(error)}"
+            yield Finding("error", "file", where, message, "copy it again, with all its parts (-epo-1.fif ...)")
+            return
+    yield from _warned(caught, where)
+    table = cast(Any, epochs.metadata)
+    things_meg = _is_things_meg(table)
+    kinds = _kinds(epochs.info)
+    picked = [name for name in epochs.ch_names if any(name in group for group in kinds.values())]
+    picks = [epochs.ch_names.index(name) for name in picked]
+    if not picks:
+        message = f"no good channel is typed EEG or MEG; the types are {some(sorted(set(epochs.get_channel_types())))}"
+        yield Finding("error", "channels", where, message, "set the types (epochs.set_channel_types) and save again")
+        return
+    yield from checks.names(picked, where)
+    yield from _places(epochs.info, kinds, where)
+    yield from checks.sampling_rate(float(epochs.info["sfreq"]), where, published=(MEG_SFREQ,) if things_meg else ())
+    if things_meg and len(picks) != MEG_SENSORS:
+        message = f"{len(picks)} of the {MEG_SENSORS} published sensors"
+        yield Finding("warning", "channels", where, message, "fine if you left some out yourself")
+    step = max(1, BLOCK_BYTES // (8 * len(picks) * len(epochs.times)))
+    trials: list[np.ndarray] = []
+
+    def blocks() -> Iterator[np.ndarray]:
+        first = not trials
+        for start in range(0, len(epochs), step):
+            x_NCT = epochs[start : start + step].get_data(picks=picks, verbose="error")
+            if first:
+                trials.append(binned(x_NCT, epochs.times))
+            yield x_NCT
+
+    try:
+        yield from signals(blocks, picked, where)
+    except Exception as error:
+        message = f"its data cannot be read to the end: {one_line(error)}"
+        yield Finding("error", "file", where, message, "copy it again, with all its parts (-epo-1.fif ...)")
+        return
+    sessions = None
+    if things_meg:
+        yield from _metadata(table, np.asarray(epochs.events[:, 2]), where, attributes)
+        ids = table["things_image_nr"].to_numpy(float, na_value=np.nan)
+        kept = np.isfinite(ids)
+        if images and "image_path" in table:
+            yield from _known(table["image_path"].astype(str).to_numpy()[kept], images, where)
+        sessions = table["session_nr"].to_numpy()[kept] if "session_nr" in table else None
+    elif table is not None and "image" in table:
+        ids, kept = table["image"].astype(str).to_numpy(), np.ones(len(epochs), bool)
+        if images:
+            yield from _known(ids, images, where)
+    else:
+        message = 'metadata has no column "image": codes of events stand for the images'
+        yield Finding("warning", "pairing", where, message, 'set epochs.metadata["image"] to the images\' names')
+        ids, kept = epochs.events[:, 2], np.ones(len(epochs), bool)
+    if len(trials) and kept.sum() > 3:
+        yield from repeats(np.concatenate(trials)[kept], ids[kept], where, sessions_N=sessions)
+
+
+def _is_things_meg(table: Any) -> bool:
+    return table is not None and {"things_image_nr", "trial_type"} <= set(table.columns)
+
+
+def _known(ids: np.ndarray, images: Sequence[str], where: str) -> Iterator[Finding]:
+    known = {stem(name) for name in images}
+    unknown = sorted({name for name in ids if stem(name) not in known})
+    if unknown:
+        message = f"{len(unknown)} images that were seen are not among the {len(known)} at hand: {some(unknown)}"
+        yield Finding("error", "pairing", where, message, "give the folder with all of them, under the names used here")
+    else:
+        yield Finding("ok", "pairing", where, f"all {len(set(ids))} images seen are at hand")
+
+
+def _metadata(table: Any, codes_N: np.ndarray, where: str, attributes: Path | None) -> Iterator[Finding]:
+    """THINGS-MEG's metadata against the event codes, against sample_attributes, and against itself."""
+    numbers = table["things_image_nr"].to_numpy(float, na_value=np.nan)
+    apart = np.flatnonzero(np.where(np.isnan(numbers), CATCH, numbers) != codes_N)
+    if len(apart):
+        i = int(apart[0])
+        message = f"{len(apart)} of {len(table)} epochs have another event code than their metadata says: "
+        message += f"epoch {i} has {codes_N[i]} and {numbers[i]:g}"
+        yield Finding("error", "pairing", where, message, "metadata and epochs are misordered: use the published file")
+    else:
+        yield Finding("ok", "pairing", where, f"{len(table)} epochs, each with the event code of its metadata")
+    yield from things_numbers(table, where)
+    kinds = table["trial_type"].value_counts().to_dict()
+    strange = sorted(set(kinds) - set(TRIAL_TYPES))
+    if strange:
+        message = f"trial types that THINGS-MEG does not have: {some(map(str, strange))}"
+        yield Finding("error", "events", where, message, "they are exp, test and catch")
+    test, exp = (table[table["trial_type"] == kind] for kind in ("test", "exp"))
+    listed = sorted(test["things_image_nr"].dropna().unique())
+    ids = test["things_image_nr"].tolist()
+    whole = "session_nr" in table and table["session_nr"].nunique() >= MEG_REPEATS
+    yield from checks.counts(ids, [int(i) for i in listed], MEG_REPEATS, where, complete=whole, part="test")
+    again = exp["things_image_nr"].duplicated().sum()
+    if again:
+        message = f"{again} of {len(exp)} exp trials show an image that was shown before"
+        yield Finding(
+            "warning", "events", where, message, "each was shown once: see whether sessions were joined twice"
+        )
+    leaking = exp["things_category_nr"].isin(test["things_category_nr"].dropna().unique()).sum()
+    if leaking:
+        message = f"{leaking} of {len(exp)} exp trials show a concept that is tested, as published"
+        yield Finding("ok", "leak", where, message, "`hvf data prepare things-meg` drops them")
+    if attributes is not None and attributes.is_file():
+        yield from _attributes(table, attributes, where)
+
+
+def _attributes(table: Any, path: Path, where: str) -> Iterator[Finding]:
+    try:
+        told = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        yield Finding("error", "pairing", path.name, f"it cannot be read: {one_line(error)}", "copy it again")
+        return
+    if len(told) != len(table):
+        message = f"{len(told)} rows for {len(table)} epochs of {where}"
+        advice = "one of them is cut off or of another subject: copy both again"
+        yield Finding("error", "pairing", path.name, message, advice)
+        return
+    for column in ("things_image_nr", "trial_type", "session_nr", "run_nr"):
+        if column not in table:
+            continue
+        given, held = (list(map(_plain, t[column])) if column in t else [None] * len(t) for t in (told, table))
+        apart = next((i for i, (a, b) in enumerate(zip(given, held, strict=True)) if a != b), None)
+        if apart is not None:
+            message = f"row {apart} has {column} {given[apart]}, the metadata of {where} says {held[apart]}"
+            advice = "rows are misordered, cut off or of another subject: copy both again"
+            yield Finding("error", "pairing", path.name, message, advice)
+            return
+    yield Finding("ok", "pairing", path.name, f"{len(told)} rows, as the epochs' metadata")
+
+
+def _plain(value: Any) -> Any:
+    """A cell such that 3 and 3.0 are one, and what is missing equals what is missing."""
+    if value is None or value != value:
+        return None
+    return float(value) if isinstance(value, (int, float, np.number)) else str(value)
+
+
+# --- BIDS -------------------------------------------------------------------------------------------------------------
+
+
+def recordings_of(root: Path) -> set[Path]:
+    """The recordings that have a table of events."""
+    return {path for path in map(_recording, tables(root)) if path is not None}
+
+
+def _recording(events: Path) -> Path | None:
+    return next((p for p in sorted(events.parent.glob(f"{run_name(events)}_*")) if is_raw(p)), None)
+
+
+def examine_bids(root: Path) -> Iterator[Finding]:
+    """A BIDS dataset, THINGS-MEG's raw runs among them: tables, and the recordings where they are there."""
+    bare, sessions = [], {}
+    for events in tables(root):
+        where = f"{events.relative_to(root).as_posix()}"
+        run = run_name(events)
+        channels = events.parent / f"{run}_channels.tsv"
+        table = None
+        for item in examine_events(events, where):
+            if isinstance(item, Finding):
+                yield item
+            else:
+                table = item
+        if channels.is_file():
+            yield from examine_channels(channels, channels.relative_to(root).as_posix())
+        things_meg = table is not None and {"value", "things_category_nr", "trial_type"} <= set(table.columns)
+        recording = _recording(events)
+        if recording is None:
+            bare.append(where)
+        else:
+            triggers = len(table) if things_meg and table is not None else None
+            sfreq = [MEG_RAW_SFREQ] if things_meg else [f for f in [sidecar(events).get("SamplingFrequency")] if f]
+            yield from examine_raw(recording, recording.relative_to(root).as_posix(), sfreq=sfreq, triggers=triggers)
+        if things_meg:
+            sessions.setdefault(events.parent.parent, []).append(table)
+    if bare:
+        message = f"{len(bare)} tables of events have no recording beside them: {some(bare, 1)}"
+        yield Finding("warning", "file", root.name, message, "download the recordings, or leave these out")
+    for session, parts in sessions.items():
+        yield examine_session(parts, session.relative_to(root).as_posix())

@@ -1,0 +1,162 @@
+"""What the doctor looks at in tables: events and channels of BIDS datasets, and the numbers of THINGS images.
+
+Letters: N events.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hvf.data.doctor import checks
+from hvf.data.doctor.checks import Finding
+from hvf.data.trials.files import some, stem
+
+MEG_SESSION = {"exp": 1854, "test": 200, "catch": 200}  # trials of THINGS-MEG per session
+MEG_RUNS = 10  # per session
+N_THINGS = 26_107  # images
+LONGEST = 6 * 3600  # s: no recording is longer, so larger onsets are samples or milliseconds
+
+
+def examine_events(path: Path, where: str) -> Iterator[Finding | pd.DataFrame]:
+    """A BIDS events.tsv: its onsets against the recording's length and sampling rate, and THINGS' numbers."""
+    try:
+        table = pd.read_csv(path, sep="\t", na_values="n/a")
+    except (OSError, ValueError, EOFError) as error:
+        yield Finding("error", "events", where, f"it cannot be read: {one_line(error)}", "copy it again")
+        return
+    if "onset" not in table or not len(table):
+        message = "it has no column `onset`" if len(table) else "it lists no event"
+        yield Finding("error", "events", where, message, "a BIDS table has onset and duration, in s")
+        return
+    onset = _numbers(table["onset"])
+    odd = int(np.count_nonzero(~np.isfinite(onset)))
+    told = sidecar(path)
+    length, sfreq = told.get("RecordingDuration"), told.get("SamplingFrequency")
+    found = []
+    if odd:
+        found.append(
+            ("error", f"{odd} of {len(onset)} onsets are no numbers", "copy it again: the last line may be cut")
+        )
+    elif onset.min() < 0 or (np.diff(onset) < 0).any():
+        found.append(("error", "the onsets do not rise", "rows are misordered: sort them, with all their columns"))
+    if not odd and (onset.max() > LONGEST or (length and onset.max() > 10 * length)):
+        message = f"the last onset is {onset.max():g}, which cannot be seconds"
+        found.append(("error" if length else "warning", message, "divide by the sampling rate, or by 1000 if it is ms"))
+    elif not odd and length and onset.max() > length:
+        message = f"the last onset, {onset.max():.3f} s, comes after the end of the recording at {length:.3f} s"
+        found.append(("error", message, "the recording is cut off, or the table is of another run"))
+    if sfreq and "sample" in table and not odd:
+        off = np.abs(_numbers(table["sample"]) - onset * sfreq)
+        if not (off <= 1).all():
+            message = f"{int(np.count_nonzero(~(off <= 1)))} of {len(onset)} samples are not onset x {sfreq:g} Hz"
+            found.append(("error", message, "columns are misordered, or the sampling rate is wrong"))
+    for severity, message, advice in found:
+        yield Finding(severity, "events", where, message, advice)
+    if not found:
+        yield Finding("ok", "events", where, f"{len(onset)} events, {onset.min():.1f} to {onset.max():.1f} s")
+    if {"value", "things_category_nr", "trial_type"} <= set(table.columns):
+        yield from things_numbers(table.rename(columns={"value": "things_image_nr"}), where)
+    elif {"stim", "object"} <= set(table.columns):
+        apart = [s for s, o in zip(table["stim"], table["object"], strict=True) if not stem(str(s)).startswith(str(o))]
+        if apart:
+            message = f"{len(apart)} images do not belong to the concept given with them: {some(apart)}"
+            yield Finding("error", "pairing", where, message, "columns are misordered: use the published table")
+        else:
+            yield Finding(
+                "ok", "pairing", where, f"{table['stim'].nunique()} images of {table['object'].nunique()} concepts"
+            )
+    yield table
+
+
+def sidecar(events: Path) -> dict[str, Any]:
+    """What the run's own JSON says (RecordingDuration, SamplingFrequency); empty without one."""
+    for path in events.parent.glob(f"{run_name(events)}_*.json"):
+        if path.name.endswith(("_meg.json", "_eeg.json")):
+            try:
+                told = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                return {}
+            return told if isinstance(told, dict) else {}
+    return {}
+
+
+def examine_channels(path: Path, where: str) -> Iterator[Finding]:
+    """A BIDS channels.tsv: names and types."""
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        ch_names, types = table["name"].tolist(), table["type"].tolist()
+    except (OSError, ValueError, KeyError) as error:
+        yield Finding("error", "channels", where, f"it cannot be read: {one_line(error)}", "copy it again")
+        return
+    found = [item for item in checks.names(ch_names, where) if item.severity != "ok"]
+    yield from found
+    yield from checks.sensor_types(dict(zip(ch_names, types, strict=True)), where)
+
+
+def _numbers(column: Any) -> np.ndarray:
+    """A column as floats, NaN where it holds something else."""
+    return np.asarray(pd.to_numeric(column, errors="coerce"), dtype=float)
+
+
+def run_name(events: Path) -> str:
+    """sub-01_task-main_run-01 of sub-01_task-main_run-01_events.tsv."""
+    return re.sub(r"_events\.tsv(\.gz)?$", "", events.name)
+
+
+def tables(root: Path) -> list[Path]:
+    """The tables of events in a BIDS folder."""
+    return sorted(p for p in root.glob("sub-*/**/*_events.tsv*") if p.name.endswith((".tsv", ".tsv.gz")))
+
+
+def things_numbers(table: Any, where: str, number: str = "things_image_nr") -> Iterator[Finding]:
+    """Image numbers rise with the concepts' numbers, and with the files' names within a concept."""
+    columns = [number, "things_category_nr", *(["image_path"] if "image_path" in table else [])]
+    rows = table[columns].dropna(subset=columns[:2]).drop_duplicates()
+    outside = rows[(rows[number] < 1) | (rows[number] > N_THINGS)]
+    if len(outside):
+        message = f"image numbers outside 1..{N_THINGS}: {some(f'{v:g}' for v in outside[number])}"
+        yield Finding("error", "events", where, message, "use the published table")
+        return
+    rows = rows.sort_values(number, kind="stable")
+    bad = np.flatnonzero(np.diff(rows["things_category_nr"].to_numpy(float)) < 0)
+    bad = bad if len(bad) else np.flatnonzero(rows[number].duplicated().to_numpy())
+    if len(bad):
+        row = rows.iloc[int(bad[0]) + (0 if rows[number].duplicated().any() else 1)]
+        message = (
+            f"image {row[number]:g} cannot be of concept {row['things_category_nr']:g}: numbers of images rise with "
+        )
+        message += f"those of concepts, and {len(bad)} here do not"
+        yield Finding("error", "pairing", where, message, "rows are misordered or mislabelled: use the published table")
+        return
+    if "image_path" in rows:
+        files = rows.assign(file=[stem(str(name)) for name in rows["image_path"]])
+        unsorted = [int(c) for c, part in files.groupby("things_category_nr")["file"] if list(part) != sorted(part)]
+        if unsorted:
+            which = some(map(str, unsorted))
+            message = f"the files of {len(unsorted)} concepts are not in the order of their numbers: {which}"
+            yield Finding("error", "pairing", where, message, "image_path is misordered: use the published table")
+            return
+    yield Finding("ok", "pairing", where, f"{len(rows)} images, their numbers in the order of the concepts")
+
+
+def one_line(error: object) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()[:300] or type(error).__name__
+
+
+def examine_session(parts: list[pd.DataFrame], where: str) -> Finding:
+    """The trials of one session of THINGS-MEG, all runs together, against the published numbers."""
+    shown = pd.concat(parts)["trial_type"].value_counts().to_dict()
+    if shown == MEG_SESSION:
+        text = ", ".join(f"{n} {kind}" for kind, n in MEG_SESSION.items())
+        return Finding("ok", "events", where, f"{len(parts)} runs with {text} trials, as published")
+    told = ", ".join(f"{shown.get(kind, 0)} of {n} {kind}" for kind, n in MEG_SESSION.items())
+    severity = "error" if len(parts) >= MEG_RUNS else "warning"
+    message = f"{len(parts)} of {MEG_RUNS} runs with {told} trials"
+    return Finding(severity, "events", where, message, "a table is cut off or a run is missing: copy them again")

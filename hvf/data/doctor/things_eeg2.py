@@ -1,0 +1,300 @@
+"""What the doctor looks at in THINGS-EEG2: the raw files, the stimulus list and the images.
+
+Letters: N trials or events, C channels, T samples, B time bins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hvf.config import HvfError
+from hvf.data.doctor import checks
+from hvf.data.doctor.checks import Finding
+from hvf.data.doctor.reliability import WINDOW, binned, repeats
+from hvf.data.doctor.signals import signals
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.montages import EEG_CHANNELS
+from hvf.data.pickles import loading
+from hvf.data.trials.files import some, stem
+
+PARTS = {"training": "train", "test": "test"}  # names of the files, and of the lists in image_metadata.npy
+IMAGES = {"training": 16_540, "test": 200}
+REPEATS = {"training": 4, "test": 80}
+SESSIONS = 4
+SFREQ = 1000.0
+TARGET = 99999
+MANY = 1000  # trials that are enough to judge the repeats of a session by itself
+LONGEST_WINDOW = 1.0  # s after onset that the recipes take
+BLOCK = 2**16  # samples read at a time
+
+
+@dataclass
+class Stimuli:
+    """The images of THINGS-EEG2 in the order of their event codes, as far as anything tells."""
+
+    files: dict[str, list[str]] = field(default_factory=dict)
+    concepts: dict[str, list[str]] = field(default_factory=dict)
+
+    def number(self, part: str) -> int:
+        return len(self.files[part]) if part in self.files else IMAGES[part]
+
+
+@dataclass
+class Shown:
+    """What one raw file shows: its event codes (N,), `binned` trials (n, C, B) of those with room, their codes (n,)."""
+
+    codes_N: np.ndarray
+    trials_NCB: np.ndarray
+    ids_N: np.ndarray
+
+
+def is_raw_root(path: Path) -> bool:
+    return any(True for _ in raw_files(path))
+
+
+def raw_files(root: Path) -> Iterator[Path]:
+    folder = root / "raw_data" if (root / "raw_data").is_dir() else root
+    yield from sorted(folder.glob("sub-*/ses-*/raw_eeg_*.npy"))
+
+
+def examine_raw_root(root: Path, images: Path | None) -> Iterator[Finding]:
+    """THINGS-EEG2 as published: `raw_data/sub-XX/ses-YY/raw_eeg_*.npy`, `image_metadata.npy`, the images."""
+    stimuli = Stimuli()
+    places = (root, root / "image_set", root.parent, root.parent / "image_set")
+    listing = next((p / "image_metadata.npy" for p in places if (p / "image_metadata.npy").is_file()), None)
+    if listing is None:
+        message = "image_metadata.npy is missing: which event shows which image can only be guessed"
+        advice = "copy it from the study's OSF page into the folder that holds raw_data"
+        yield Finding("warning", "stimulus list", root.name, message, advice)
+    else:
+        yield from examine_list(listing, stimuli)
+    at_hand = images or next((p for p in (root / "image_set", root) if image_folders(p)), None)
+    if at_hand is not None:
+        yield from examine_images(at_hand, stimuli)
+    for subject in sorted({path.parent.parent for path in raw_files(root)}):
+        yield from _subject(subject, stimuli)
+
+
+def image_folders(path: Path) -> dict[str, Path]:
+    """The folders {training,test}_images (or train_images) in a folder of images; none if it is no such folder."""
+    names = {"training": ("training_images", "train_images"), "test": ("test_images",)}
+    found = {part: next((path / n for n in some_ if (path / n).is_dir()), None) for part, some_ in names.items()}
+    return {part: folder for part, folder in found.items() if folder is not None}
+
+
+def examine_images(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
+    """The images on disk: the same, in the same order, as in the stimulus list; whole; test unlike training."""
+    folders = image_folders(path)
+    if not folders:
+        message = "there is neither training_images nor test_images in it"
+        yield Finding("warning", "images", str(path), message, "give the folder that holds both with --images")
+        return
+    sets: dict[str, ImageSet] = {}
+    for part, folder in folders.items():
+        try:
+            sets[part] = open_images(folder)
+        except HvfError as error:
+            yield Finding("error", "images", folder.name, str(error), "unpack the images there")
+            continue
+        if part in stimuli.files:
+            yield from checks.listed_as(stimuli.files[part], sets[part].ids, folder.name, "the folder of images")
+    if len(sets) == 2:
+        train, test = (map(bare_concept, sets[part].concepts) for part in ("training", "test"))
+        yield from checks.leak(train, test, path.name)
+    yield from checks.contents(sets.get("training"), sets.get("test"), path.name)
+
+
+def examine_list(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
+    """`image_metadata.npy`: lists of equal length, sorted as the event codes count, no test concept in training."""
+    where = path.name
+    try:
+        told = loading.load(path)
+        for part, short in PARTS.items():
+            stimuli.files[part] = [str(name) for name in told[f"{short}_img_files"]]
+            key = f"{short}_img_concepts"
+            stimuli.concepts[part] = [str(name) for name in told.get(f"{key}_THINGS", told.get(key, ()))]
+    except (HvfError, KeyError, TypeError, AttributeError) as error:
+        stimuli.files.clear()
+        message = str(error) if isinstance(error, HvfError) else "it is not the stimulus list of THINGS-EEG2"
+        yield Finding("error", "stimulus list", where, message, "copy image_metadata.npy from the study's OSF page")
+        return
+    for part, files in stimuli.files.items():
+        concepts = stimuli.concepts[part]
+        if len(concepts) != len(files):
+            message = f"{len(files)} {part} images have {len(concepts)} concepts"
+            yield Finding("error", "stimulus list", where, message, "use the published list")
+            continue
+        twice = [name for name, n in Counter(files).items() if n > 1]
+        if twice:
+            message = f"{len(twice)} {part} images are listed twice: {some(twice)}"
+            yield Finding("error", "stimulus list", where, message, "use the published list")
+        apart = [f for f, c in zip(files, concepts, strict=True) if not stem(f).startswith(bare_concept(c))]
+        if 0 < len(apart) < len(files):
+            message = f"{len(apart)} {part} images are listed under another concept than their name says: {some(apart)}"
+            advice = "files and concepts are misordered: use the published list"
+            yield Finding("error", "stimulus list", where, message, advice)
+        elif list(zip(concepts, files, strict=True)) != sorted(zip(concepts, files, strict=True)):
+            message = f"the {part} images are not sorted by concept and file, as event codes count them"
+            yield Finding("error", "stimulus list", where, message, "use the published list")
+        else:
+            less = "" if len(files) == IMAGES[part] else f", {IMAGES[part]} were published"
+            severity = "warning" if less else "ok"
+            advice = "fine for a part of the study or a smaller one" if less else ""
+            message = f"{len(files)} {part} images of {len(set(concepts))} concepts, sorted{less}"
+            yield Finding(severity, "stimulus list", where, message, advice)
+    for named, bare, what in ((stimuli.concepts, bare_concept, "concepts"), (stimuli.files, stem, "images")):
+        yield from checks.leak(map(bare, named["training"]), map(bare, named["test"]), where, what)
+
+
+def bare_concept(name: str) -> str:
+    """00001_aircraft_carrier and 00010_aircraft_carrier are one concept."""
+    return re.sub(r"^\d+_", "", name)
+
+
+def _subject(folder: Path, stimuli: Stimuli) -> Iterator[Finding]:
+    sessions = sorted(path for path in folder.glob("ses-*") if path.is_dir())
+    if len(sessions) != SESSIONS:
+        message = f"{len(sessions)} of {SESSIONS} sessions: {some(path.name for path in sessions)}"
+        yield Finding("warning", "file", folder.name, message, "fine for a try; download the others for the figures")
+    whole = len(sessions) >= SESSIONS
+    seen: dict[str, str] = {}
+    for part in PARTS:
+        shown: list[Shown] = []
+        for session in sessions:
+            path = session / f"raw_eeg_{part}.npy"
+            where = f"{folder.name}/{session.name}/{path.name}"
+            if not path.is_file():
+                whole = False
+                yield Finding("error", "file", where, "the file is missing", "download or copy it")
+                continue
+            one = None
+            try:
+                for item in _recording(path, where, stimuli.number(part)):
+                    if isinstance(item, Finding):
+                        yield item
+                    else:
+                        one = item
+            except HvfError as error:
+                yield Finding("error", "file", where, str(error), "download or copy it again")
+            if one is None:
+                whole = False
+                continue
+            shown.append(one)
+            digest = hashlib.sha256(one.codes_N.tobytes()).hexdigest()
+            if len(one.codes_N) > 1 and digest in seen:
+                message = f"the same events in the same order as {seen[digest]}"
+                yield Finding("error", "events", where, message, "one is a copy of the other: download it again")
+            seen.setdefault(digest, where)
+        if shown:
+            codes = np.concatenate([one.codes_N for one in shown]).tolist()
+            listed = range(1, stimuli.number(part) + 1)
+            yield from checks.counts(codes, listed, REPEATS[part], folder.name, complete=whole, part=part)
+            if len({one.trials_NCB.shape[1:] for one in shown}) == 1 and len(shown) > 1:
+                trials, ids = (
+                    np.concatenate([getattr(one, name) for one in shown]) for name in ("trials_NCB", "ids_N")
+                )
+                own = np.repeat(np.arange(len(shown)), [len(one.ids_N) for one in shown])
+                yield from repeats(trials, ids, f"{folder.name} ({part})", sessions_N=own)
+
+
+def examine_recording(path: Path) -> Iterator[Finding]:
+    """One raw file by itself."""
+    part = "training" if "training" in path.name else "test"
+    try:
+        yield from (item for item in _recording(path, path.name, IMAGES[part]) if isinstance(item, Finding))
+    except HvfError as error:
+        yield Finding("error", "file", path.name, str(error), "download or copy it again")
+
+
+def _recording(path: Path, where: str, n_images: int) -> Iterator[Finding | Shown]:
+    """The findings of one raw file, and what it shows where that can be read."""
+    told = loading.load(path, mmap=True)
+    lacking = [key for key in ("raw_eeg_data", "ch_names", "sfreq") if not isinstance(told, dict) or key not in told]
+    if lacking:
+        message = f"it has no {some(lacking)}: not a raw file of THINGS-EEG2"
+        yield Finding("error", "file", where, message, "use the published file")
+        return
+    x_Cn, ch_names, sfreq = told["raw_eeg_data"], [str(name) for name in told["ch_names"]], float(told["sfreq"])
+    if getattr(x_Cn, "ndim", 0) != 2 or x_Cn.dtype.kind not in "fiu" or len(x_Cn) != len(ch_names):
+        shape = getattr(x_Cn, "shape", None)
+        message = f"{len(ch_names)} channel names do not fit data of shape {shape}"
+        yield Finding("error", "channels", where, message, "rows are channels, one name each: use the published file")
+        return
+    yield from checks.names(ch_names, where, published=(*EEG_CHANNELS, "stim"))
+    yield from checks.sampling_rate(sfreq, where, published=(SFREQ,))
+    eeg = [i for i, name in enumerate(ch_names) if name != "stim"]
+    yield from checks.montage([ch_names[i] for i in eeg], "eeg", where)
+    rows = slice(eeg[0], eeg[-1] + 1) if eeg == list(range(eeg[0], eeg[-1] + 1)) else eeg
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, x_Cn.shape[1], BLOCK):
+            yield x_Cn[rows, start : start + BLOCK]
+
+    yield from signals(blocks, [ch_names[i] for i in eeg], where, volts=True)
+    if "stim" not in ch_names:
+        yield Finding("error", "events", where, "there is no channel `stim`", "use the published file")
+        return
+    stim_n = np.asarray(x_Cn[ch_names.index("stim")])
+    onset_N = np.flatnonzero((stim_n != 0) & (np.append(0, stim_n[:-1]) != stim_n))
+    held = np.count_nonzero(stim_n) - len(onset_N)
+    if held > len(onset_N):
+        message = f"triggers last {1 + held / max(1, len(onset_N)):.0f} samples; published ones last one"
+        yield Finding("warning", "events", where, message, "the first sample of each was taken")
+    onset_N = onset_N[stim_n[onset_N] != TARGET]
+    codes_N = stim_n[onset_N]
+    yield from _events(onset_N, codes_N, x_Cn.shape[1], sfreq, n_images, where)
+    if len(codes_N):
+        trials, kept_N = _epochs(x_Cn, rows, onset_N, sfreq)
+        if len(trials) >= MANY:
+            yield from repeats(trials, codes_N[kept_N], where)
+        yield Shown(codes_N.astype(np.int64), trials, codes_N[kept_N])
+
+
+def _events(
+    onset_N: np.ndarray, codes_N: np.ndarray, n_samples: int, sfreq: float, n_images: int, where: str
+) -> Iterator[Finding]:
+    found = checks.codes(codes_N, n_images, where)
+    if found[0].severity == "ok":
+        n = Counter(codes_N.tolist())
+        usual = Counter(n.values()).most_common(1)[0][0]
+        fewer = [f"{code:g}" for code, k in sorted(n.items()) if k < usual]
+        if fewer:
+            message = (
+                f"{len(fewer)} of {len(n)} images were shown less often than the others' {usual} times: {some(fewer)}"
+            )
+            yield Finding("error", "events", where, message, "events were lost: use the published file, and whole")
+        surplus = sum(k > usual for k in n.values())
+        text = f"; {surplus} of {len(n)} images shown more often than {usual} times, as is normal" if surplus else ""
+        found = [Finding("ok", "events", where, found[0].message + text)]
+    yield from found
+    if len(onset_N) > 1 and np.median(np.diff(onset_N)) / sfreq > 2 * 0.2:
+        message = f"images come every {np.median(np.diff(onset_N)) / sfreq:.2f} s; published: every 0.2 s"
+        advice = "see whether events were lost, or the sampling rate is wrong"
+        yield Finding("warning", "events", where, message, advice)
+    late = np.count_nonzero(onset_N > n_samples - LONGEST_WINDOW * sfreq)
+    if late:
+        left = (n_samples - onset_N[-1]) / sfreq
+        message = f"{late} events come less than 1 s before the end, the last {left:.3f} s: windows up to 1 s drop them"
+        severity = "error" if left < 0.2 else "warning"
+        yield Finding(severity, "events", where, message, "if the recording was cut off, copy it again")
+
+
+def _epochs(
+    x_Cn: np.ndarray, rows: slice | list[int], onset_N: np.ndarray, sfreq: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """`binned` trials of a continuous recording, and which events have the room: (n, C, B), indices (n,)."""
+    length = round(WINDOW[1] * sfreq)
+    kept_N = np.flatnonzero(onset_N + length <= x_Cn.shape[1])
+    times_T = np.arange(length) / sfreq
+    parts = []
+    for i in range(0, len(kept_N), 64):
+        x_NCT = np.stack([x_Cn[rows, s : s + length] for s in onset_N[kept_N[i : i + 64]]])
+        parts.append(binned(x_NCT, times_T))
+    return (np.concatenate(parts) if parts else np.zeros((0, 1, 1))), kept_N

@@ -1,0 +1,1 @@
+"""Downloads: the public sources by name, fetched with resumption and checksums."""

@@ -1,0 +1,344 @@
+"""The public sources by name: what to fetch, from where, and whether there is room for it.
+
+Nothing here knows a file's address or checksum: the services list them (OSF's API, OpenNeuro's GraphQL, the Hub).
+OSF's files come through pooch, OpenNeuro's through openneuro-py, the Hub's through huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvf.config import HvfError, did_you_mean
+from hvf.data.download.transfer import RemoteFile, fetch, partial, read_json, size_of, wait
+from hvf.runs import check_writable, track
+
+SERVICES = {  # where each service answers; `download(api=...)` names another
+    "osf": "https://api.osf.io/v2",
+    "openneuro": "https://openneuro.org/crn/graphql",
+    "hub": "https://huggingface.co",
+}
+_SPARE = 2**26  # bytes to leave free on the disk
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public source: `id` on `service`, the part of it that is taken, and where in the output folder it goes."""
+
+    about: str
+    service: str
+    id: str
+    folder: str = ""
+    patterns: tuple[str, ...] = ("*",)  # of the files to take; * spans folders
+    subjects: int = 0  # how many people; 0: not divided by person
+    subject: str = r"(?:^|/)sub-?0*(\d+)(?=\D)"  # the person's number in a file's path
+    kind: str = "dataset"  # on the Hub: "dataset" or "model"
+
+    @property
+    def page(self) -> str:
+        """Where a person reads about it."""
+        if self.service == "osf":
+            return f"https://osf.io/{self.id}"
+        if self.service == "openneuro":
+            return f"https://openneuro.org/datasets/{self.id}"
+        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
+
+
+_BIDS_ROOT = ("dataset_description.json", "participants.*", "README*", "CHANGES")
+_MEG_SUBJECT = r"(?:^sub-BIGMEG|_P)0*(\d+)(?=[-_/.])"
+
+SOURCES = {
+    "things-eeg2-raw": Source(
+        "THINGS-EEG2, raw EEG, one zip per subject to unpack in place", "osf", "crxs4", "raw_data", subjects=10
+    ),
+    "things-eeg2-preprocessed": Source(
+        "THINGS-EEG2, the official preprocessing, one zip per subject to unpack in place",
+        "osf",
+        "anp5v",
+        "preprocessed_data",
+        subjects=10,
+    ),
+    "things-eeg2-images": Source(
+        "THINGS-EEG2's images (two zips to unpack in place) and image_metadata.npy", "osf", "y63gw", "image_set"
+    ),
+    "things-images": Source("all THINGS images (the zips' password is told on the page)", "osf", "jum2f"),
+    "things-meg": Source(
+        "THINGS-MEG, preprocessed epochs",
+        "openneuro",
+        "ds004212",
+        patterns=("derivatives/preprocessed/*", "sourcedata/sample_attributes_P*.csv", *_BIDS_ROOT),
+        subjects=4,
+        subject=_MEG_SUBJECT,
+    ),
+    "things-meg-raw": Source(
+        "THINGS-MEG, raw CTF recordings",
+        "openneuro",
+        "ds004212",
+        patterns=("sub-BIGMEG*", *_BIDS_ROOT),
+        subjects=4,
+        subject=_MEG_SUBJECT,
+    ),
+    "things-eeg2-whitened": Source(
+        "THINGS-EEG2, 63 channels at 250 Hz, whitened (UBP)", "hub", "Haitao999/things-eeg", subjects=10
+    ),
+    "brain-hive-embeddings": Source(
+        "Brain-HIVE's features of the THINGS images", "hub", "fakekungfu/Brain-HIVE_Visual_Embeddings"
+    ),
+    "fusion-prior": Source(
+        "Brain-HIVE's Fusion Prior (ViT-H-14, ViT-B-32, VAE)",
+        "hub",
+        "fakekungfu/Fusion-Prior-H14_B32_VAE",
+        kind="model",
+    ),
+}
+
+
+def download(
+    name: str,
+    out: str | Path,
+    subjects: Sequence[int] | None = None,
+    *,
+    api: str | None = None,
+    attempts: int = 6,
+    backoff: float = 1.0,
+) -> list[Path]:
+    """Fetch the source `name` (a key of SOURCES) into the folder `out`; the paths of its files.
+
+    Files that are there and whole are kept, partial ones are resumed; each is verified (size, and checksum where the
+    service tells one) before it gets its name. `subjects` takes only those people's files and what belongs to all.
+    `api` is the service's address, `attempts` and `backoff` are those of `hvf.data.download.transfer.fetch`.
+
+    Raises
+    ------
+    HvfError
+        The source or a subject is unknown, the disk has not the room (before the first byte), a file of the same name
+        but other content is in the way, or the service fails. No file is then under its name but whole ones.
+    """
+    if name not in SOURCES:
+        raise HvfError(f"unknown source {name!r}{did_you_mean(name, SOURCES)}")
+    source, out = SOURCES[name], Path(out)
+    address = (api or SERVICES[source.service]).rstrip("/")
+    _check_subjects(name, source, subjects)
+    check_writable(out)
+    listed = {"osf": _list_osf, "openneuro": _list_openneuro, "hub": _list_hub}[source.service]
+    revision, files = listed(source, address, attempts, backoff)
+    files = _chosen(name, source, files, subjects)
+    missing = []
+    for file in track(files, "checking what is there"):
+        path = out / file.path
+        if not file.is_at(path):
+            if path.exists():
+                raise HvfError(f"{path} is not the file that {source.page} offers: move it away, then download again")
+            missing.append(file)
+    _check_room(name, out, missing)
+    if source.service == "osf":
+        _from_osf(name, missing, out, attempts, backoff)
+    elif missing:
+        transfer = _hub_transfer if source.service == "hub" else _openneuro_transfer
+        _staged(name, missing, out, transfer(source, address, revision), attempts, backoff)
+    return [out / file.path for file in files]
+
+
+def _check_subjects(name: str, source: Source, subjects: Sequence[int] | None) -> None:
+    if subjects is None:
+        return
+    if not source.subjects:
+        raise HvfError(f"{name} is not divided by subject: leave out the subjects")
+    for subject in subjects:
+        if not 1 <= subject <= source.subjects:
+            raise HvfError(f"subject {subject} does not exist: {name} has subjects 1 to {source.subjects}")
+
+
+def _chosen(name: str, source: Source, files: list[RemoteFile], subjects: Sequence[int] | None) -> list[RemoteFile]:
+    """Of the listed files those to take, under their paths in the output folder, each path once."""
+    chosen: dict[str, RemoteFile] = {}
+    found = set()
+    for file in files:
+        if not any(fnmatch.fnmatchcase(file.path, pattern) for pattern in source.patterns):
+            continue
+        match = re.search(source.subject, file.path) if source.subjects else None
+        if match and subjects is not None:
+            if int(match[1]) not in subjects:
+                continue
+            found.add(int(match[1]))
+        path = f"{source.folder}/{file.path}".lstrip("/")
+        chosen.setdefault(path, RemoteFile(path, file.size, file.checksum, file.url))
+    missing = sorted(set(subjects or ()) - found)
+    if missing:
+        raise HvfError(f"{name}: {source.page} lists no file of subject {missing[0]}; see there whether it moved")
+    if not chosen:
+        raise HvfError(f"{name}: {source.page} lists no file; see there whether they moved")
+    return list(chosen.values())
+
+
+def _check_room(name: str, out: Path, missing: list[RemoteFile]) -> None:
+    needed = sum(max((file.size or 0) - size_of(partial(out / file.path)), 0) for file in missing)
+    folder = out.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if missing and needed + _SPARE > free:
+        raise HvfError(
+            f"{name} needs {needed / 1e9:.2f} GB more and {folder} has {free / 1e9:.2f} GB free: choose another --out "
+            "or fewer --subjects"
+        )
+
+
+def _list_osf(source: Source, api: str, attempts: int, backoff: float) -> tuple[str, list[RemoteFile]]:
+    """All files of an OSF project, of each of its storage providers (THINGS-EEG2's raw data lie on an add-on)."""
+    pages, files, seen = [f"{api}/nodes/{source.id}/files/"], [], set()
+    while pages:
+        url = pages.pop(0)
+        if url in seen:
+            continue
+        seen.add(url)
+        answer = read_json(url, attempts=attempts, backoff=backoff)
+        try:
+            for item in answer["data"]:
+                told = item["attributes"]
+                if told["kind"] == "folder":
+                    related = item["relationships"]["files"]["links"]["related"]
+                    pages.append(related["href"] if isinstance(related, dict) else related)
+                    continue
+                path = str(told.get("materialized_path") or told["name"]).removeprefix("/")
+                hashes = (told.get("extra") or {}).get("hashes") or {}
+                checksum = next((f"{kind}:{hashes[kind]}" for kind in ("sha256", "md5") if hashes.get(kind)), None)
+                files.append(RemoteFile(path, _size(told.get("size")), checksum, item["links"]["download"]))
+            following = (answer.get("links") or {}).get("next")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise HvfError(f"the list of files at {url} has another form than OSF's: {error!r}") from error
+        if following:
+            pages.insert(0, following)
+    return "", files
+
+
+def _from_osf(name: str, missing: list[RemoteFile], out: Path, attempts: int, backoff: float) -> None:
+    with track(sum(file.size or 0 for file in missing), f"downloading {name}") as bar:
+        for file in missing:
+            path = out / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            bar.advance(size_of(partial(path)))
+            fetch(file, path, attempts=attempts, backoff=backoff, advance=bar.advance)
+
+
+def _list_openneuro(source: Source, api: str, attempts: int, backoff: float) -> tuple[str, list[RemoteFile]]:
+    """The files of a dataset's latest snapshot, and its tag. OpenNeuro publishes no checksums."""
+    query = f'query {{dataset(id: "{source.id}") {{latestSnapshot {{id files(recursive: true) {{filename size}}}}}}}}'
+    answer = read_json(api, attempts=attempts, backoff=backoff, query=query)
+    try:
+        snapshot = answer["data"]["dataset"]["latestSnapshot"]
+        files = [RemoteFile(item["filename"], _size(item["size"])) for item in snapshot["files"]]
+        return snapshot["id"].partition(":")[2], files
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HvfError(f"{api} does not list the files of {source.id}: {error!r}") from error
+
+
+def _list_hub(source: Source, api: str, attempts: int, backoff: float) -> tuple[str, list[RemoteFile]]:
+    """The files of a repository on the Hub, and its commit."""
+    from huggingface_hub import HfApi
+
+    for failures in range(1, attempts + 1):
+        try:
+            info = HfApi(api).repo_info(source.id, repo_type=source.kind, files_metadata=True)
+            break
+        except Exception as error:  # each version of huggingface_hub has network errors of its own
+            if failures == attempts or _is_final(error):
+                raise HvfError(f"cannot list the files of {source.id} at {api}: {_line(error)}") from error
+        wait(failures, backoff)
+    files = []
+    for item in getattr(info, "siblings", None) or ():
+        checksum = f"sha256:{item.lfs.sha256}" if item.lfs else f"git:{item.blob_id}" if item.blob_id else None
+        files.append(RemoteFile(item.rfilename, item.size, checksum))
+    return str(info.sha), files
+
+
+Transfer = Callable[[list[RemoteFile], Path], None]
+
+
+def _hub_transfer(source: Source, api: str, revision: str) -> Transfer:
+    from huggingface_hub import snapshot_download
+
+    def transfer(files: list[RemoteFile], folder: Path) -> None:
+        names = [_literal(file.path) for file in files]
+        snapshot_download(
+            source.id, repo_type=source.kind, revision=revision, endpoint=api, local_dir=folder, allow_patterns=names
+        )
+
+    return transfer
+
+
+def _openneuro_transfer(source: Source, api: str, revision: str) -> Transfer:
+    try:
+        import openneuro
+    except ImportError as error:
+        raise HvfError("OpenNeuro's files come through openneuro-py: pip install openneuro-py") from error
+
+    def transfer(files: list[RemoteFile], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [_literal(file.path) for file in files]
+        openneuro.download(dataset=source.id, tag=revision, target_dir=folder, include=names)
+
+    return transfer
+
+
+def _staged(name: str, missing: list[RemoteFile], out: Path, transfer: Transfer, attempts: int, backoff: float) -> None:
+    """Let a library download into a hidden folder, and move to its place what is whole.
+
+    openneuro-py writes under the final names and the Hub's library does not compare checksums.
+    """
+    folder = out / f".{name}.part"
+    for failures in range(1, attempts + 1):
+        reason = "what came is not what the service lists (size or checksum)"
+        error = None
+        try:
+            transfer(missing, folder)
+        except Exception as caught:  # the libraries have network errors of their own
+            error, reason = caught, _line(caught)
+        before = len(missing)
+        missing = list(_move(missing, folder, out))
+        if not missing:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        if failures == attempts or (error and _is_final(error)):
+            raise HvfError(
+                f"cannot download {missing[0].path} of {name}: {reason}; run the same command again to go on"
+            ) from error
+        wait(1 if len(missing) < before else failures, backoff)
+
+
+def _move(files: list[RemoteFile], folder: Path, out: Path) -> Iterator[RemoteFile]:
+    """Move each file that is whole to its place; those that are not."""
+    for file in files:
+        staged, path = folder / file.path, out / file.path
+        if file.is_at(staged):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staged, path)
+            continue
+        if file.size is not None and size_of(staged) >= file.size:
+            staged.unlink(missing_ok=True)  # wrong, hence nothing to go on from
+        yield file
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the server said no (HTTP 4xx)."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status is not None and 400 <= status < 500 and status not in (408, 425, 429)
+
+
+def _literal(path: str) -> str:
+    """A pattern that only `path` matches."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def _size(told: Any) -> int | None:
+    return told if isinstance(told, int) and told >= 0 else int(told) if str(told).isdigit() else None
+
+
+def _line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,0 +1,1 @@
+"""Image sets: the stimuli, in a fixed order, and large streams of images."""

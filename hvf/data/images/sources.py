@@ -1,0 +1,149 @@
+"""Large image sets where they lie: a folder, a zip, tar shards, or a data set of the Hugging Face Hub.
+
+All become an `ImageSet`, whose images are read when asked for, in any order, and a fingerprint that is had without
+decoding any: another set, or another order, gives another fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from hvf.config import HvfError
+from hvf.data.images.image_set import IMAGE_SUFFIXES, ImageSet, decode, open_images
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+SAVED = ("state.json", "dataset_dict.json")  # what `datasets` leaves in a folder that it saved
+
+
+def open_image_source(name: str | Path, split: str = "train") -> tuple[ImageSet, str]:
+    """The images called ``name``, and their fingerprint.
+
+    ``name`` is a folder or zip of images (fingerprint: names and sizes); a .tar, or a folder of them (the same); a
+    folder that `datasets` saved or that holds parquet files, or a Hub id such as ``ILSVRC/imagenet-1k``, of which
+    ``split`` is taken (fingerprint: that of `datasets`). The concept is the class label where there is one, else the
+    image's folder, else its tar. Raises HvfError for what is none of these, or cannot be read.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        tars = sorted(path.glob("*.tar"))
+        if tars:
+            return _from_tars(path, tars)
+        if any((path / file).is_file() for file in SAVED) or next(path.rglob("*.parquet"), None):
+            return _from_datasets(str(path), split)
+        images = open_images(path)
+        files = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        return images, _fingerprint((p.relative_to(path).as_posix(), p.stat().st_size) for p in sorted(files))
+    if path.is_file() and path.suffix == ".tar":
+        return _from_tars(path.parent, [path])
+    if path.is_file():
+        images = open_images(path)
+        with zipfile.ZipFile(path) as archive:
+            return images, _fingerprint(sorted((one.filename, one.CRC, one.file_size) for one in archive.infolist()))
+    if HUB_ID.fullmatch(str(name)):
+        return _from_datasets(str(name), split)
+    raise HvfError(f"there are no images at {name}: no such folder or file, and not a Hub data set's name (owner/name)")
+
+
+@dataclass(frozen=True, eq=False)
+class _TarSource:
+    """Uncompressed tars, read at the places where their members lie."""
+
+    places: tuple[tuple[Path, str, int, int], ...]  # tar, member, offset, bytes
+
+    def load(self, index: int) -> Image.Image:
+        path, member, offset, size = self.places[index]
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise HvfError(f"cannot read the image {member} in {path}: {error.strerror or error}") from error
+        return decode(data, f"{member} in {path}")
+
+
+def _from_tars(folder: Path, tars: list[Path]) -> tuple[ImageSet, str]:
+    """WebDataset's layout: the files of a sample share their name up to the first dot; NAME.cls is its label."""
+    ids, concepts, places, facts = [], [], [], []
+    for path in tars:
+        labels: dict[str, str] = {}
+        pictures: list[tuple[str, tarfile.TarInfo]] = []
+        try:
+            with tarfile.open(path, "r:") as archive:
+                for member in archive:
+                    name = PurePosixPath(member.name)
+                    key = str(name.with_name(name.name.partition(".")[0])) if name.name else ""
+                    if not member.isfile() or name.name.startswith("."):
+                        continue
+                    if name.suffix.lower() in IMAGE_SUFFIXES:
+                        pictures.append((key, member))
+                    elif name.suffix == ".cls" and (file := archive.extractfile(member)):
+                        labels[key] = file.read().decode("ascii", "replace").strip()
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise HvfError(f"{path} is not a whole, uncompressed tar: {error}") from error
+        for key, member in pictures:
+            parent = PurePosixPath(key).parent.name
+            ids.append(f"{path.stem}/{key}")
+            concepts.append(labels.get(key) or parent or path.stem)
+            places.append((path, member.name, member.offset_data, member.size))
+            facts.append((path.name, member.name, member.size, concepts[-1]))
+    if not ids:
+        raise HvfError(f"the tars in {folder} hold no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return ImageSet(_TarSource(tuple(places)), ids, concepts), _fingerprint(facts)
+
+
+@dataclass(frozen=True, eq=False)
+class _DatasetSource:
+    """An image column of a `datasets.Dataset`, memory-mapped Arrow."""
+
+    rows: Any
+    column: str
+    name: str
+
+    def load(self, index: int) -> Image.Image:
+        try:
+            return self.rows[index][self.column].convert("RGB")
+        except (OSError, SyntaxError, ValueError, AttributeError) as error:
+            raise HvfError(f"image {index} of {self.name} cannot be decoded: {error}") from error
+
+
+def _from_datasets(name: str, split: str) -> tuple[ImageSet, str]:
+    import datasets
+
+    try:
+        saved = any((Path(name) / file).is_file() for file in SAVED)
+        found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, split=split)
+        rows: Any = found[split] if isinstance(found, datasets.DatasetDict) else found
+    except Exception as error:  # `datasets`, the Hub's client and its transport share no class of error
+        reason = " ".join(str(error).split())[:200]
+        raise HvfError(
+            f"the data set {name} (split {split}) cannot be read: {reason}; "
+            f"fetch one of the Hub with `hf download --repo-type dataset {name}`, after `hf auth login` if it is gated"
+        ) from error
+    pictures = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Image)]
+    if not pictures:
+        raise HvfError(f"the data set {name} has no column of images; it has {', '.join(rows.features)}")
+    labels = [column for column, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)]
+    n = len(rows)
+    if labels:
+        kind = rows.features[labels[0]]
+        concepts = [kind.int2str(one) for one in rows.select_columns(labels[:1])[:][labels[0]]]
+    else:
+        concepts = [f"{i:08d}" for i in range(n)]  # nothing is known: each image is a concept of its own
+    source = _DatasetSource(rows.select_columns(pictures[:1]), pictures[0], name)
+    return ImageSet(source, [f"{i:08d}" for i in range(n)], concepts), f"datasets-{rows._fingerprint}"
+
+
+def _fingerprint(facts: Iterable[tuple]) -> str:
+    digest = hashlib.sha256()
+    for fact in facts:
+        digest.update("\t".join(map(str, fact)).encode() + b"\n")
+    return digest.hexdigest()[:32]

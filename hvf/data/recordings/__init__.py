@@ -1,0 +1,1 @@
+"""Recordings: raw data, events, epochs and preprocessing, for anything that MNE reads."""

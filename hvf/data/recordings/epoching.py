@@ -1,0 +1,330 @@
+"""From continuous recordings and image events to epochs: placing, filtering, baseline, resampling, whitening.
+
+Letters: N trials, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mne
+import numpy as np
+import pandas as pd
+
+from hvf.config import HvfError
+from hvf.data.recordings.events import image_ids
+from hvf.data.recordings.preprocessing import inverse_root, shrunk_covariances
+from hvf.data.recordings.raw import data_channels, load, one_line
+from hvf.data.trials.files import some
+from hvf.runs import track
+
+BLOCK_BYTES = 2**27  # of epochs at the recording's own rate held at once
+BLOCK_TRIALS = 32  # whose covariances are taken together
+UNITS_S = {"s": 1.0, "ms": 1e-3}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a recording becomes trials, in this order; all through MNE but the whitening.
+
+    Raises HvfError if the settings contradict each other.
+    """
+
+    picks: str | tuple[str, ...] | None = None  # "eeg", "meg" or names of channels; None: MEG where there is, else EEG
+    l_freq: float | None = 0.1  # high-pass, Hz; left out where the recording was made with as high a one
+    h_freq: float | None = 100.0  # low-pass, Hz; left out where the recording reaches no further
+    tmin: float = 0.0  # start of the window after image onset, s
+    tmax: float = 1.0  # end of the window, s, not included: T = round((tmax - tmin) * sfreq)
+    baseline: tuple[float, float] | None = (-0.2, 0.0)  # s, both included; its mean is subtracted
+    sfreq: float = 250.0  # Hz, after resampling; a slower recording keeps its own
+    whiten: bool = True  # multivariate noise normalisation (MVNN), fitted on each session's training trials
+    unseen_concepts: bool = True  # leave out training trials of concepts that are tested
+
+    def __post_init__(self) -> None:
+        if not self.tmin < self.tmax:
+            raise HvfError(f"the window from tmin {self.tmin:g} to tmax {self.tmax:g} s is empty")
+        if self.baseline is not None and not self.baseline[0] < self.baseline[1] <= self.tmax:
+            raise HvfError(f"the baseline {self.baseline} must be (start, end) in s, before tmax {self.tmax:g}")
+        if not self.sfreq > 0:
+            raise HvfError(f"sfreq must be a rate in Hz, not {self.sfreq:g}")
+        for name in ("l_freq", "h_freq"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise HvfError(f"{name} must be above 0 Hz, or None for no filter, not {value:g}")
+        if self.l_freq and self.h_freq and self.l_freq >= self.h_freq:
+            raise HvfError(f"l_freq {self.l_freq:g} must be below h_freq {self.h_freq:g} Hz")
+        if isinstance(self.picks, str) and self.picks not in ("eeg", "meg"):
+            raise HvfError(f"picks must be 'eeg', 'meg' or a tuple of channel names, not {self.picks!r}")
+
+    @property
+    def start(self) -> float:
+        """From where a recording must reach around an onset (to `tmax`), in s."""
+        return min(self.tmin, self.baseline[0]) if self.baseline else self.tmin
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """An open recording: what to call it, MNE's raw, and the session it is of, from 1."""
+
+    where: str
+    raw: Any
+    session: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that is known of a subject's trials before any value is read.
+
+    Attributes
+    ----------
+    recordings : in the order of the trials
+    events : one row per trial, the recordings' one after the other: "recording", "sample" (int, from its start),
+        "image", and where known "concept", "split"
+    kind : "eeg" or "meg"
+    sfreq, tmin : of the trials, Hz and s
+    notes : what was done or left out that one may wonder about
+    """
+
+    recordings: tuple[Recording, ...]
+    events: pd.DataFrame
+    settings: Preprocessing
+    ch_names: tuple[str, ...]
+    kind: str
+    sfreq: float
+    tmin: float
+    notes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, C, T)."""
+        t = round((self.settings.tmax - self.settings.tmin) * self.sfreq)
+        return len(self.events), len(self.ch_names), t
+
+    @property
+    def units(self) -> str:
+        if self.settings.whiten:
+            return "standard deviations of the whitened noise"
+        return "V" if self.kind == "eeg" else "T (gradiometers T/m)"
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """image_ids, sessions, and where known concepts and splits of the trials."""
+        session = np.asarray([r.session for r in self.recordings])
+        labels = {name + "s": self.events[name].to_numpy(str) for name in ("concept", "split") if name in self.events}
+        recording = self.events["recording"].to_numpy(int)
+        return {"image_ids": image_ids(self.events["image"].tolist()), "sessions": session[recording]} | labels
+
+
+def plan(
+    recordings: Sequence[Recording], events: pd.DataFrame, settings: Preprocessing, onset_unit: str | None = None
+) -> Plan:
+    """Place the image events in the recordings, and see that these go together.
+
+    `events` as `hvf.data.recordings.events.image_events` gives them; `onset_unit` is "s", "ms" or "samples", or None:
+    s, and ms where only that can be (as in THINGS-EEG1).
+
+    Raises HvfError on events without a time or beyond the recording, on two at the same time, and if channels differ.
+    """
+    notes, placed = [], []
+    for i, recording in enumerate(recordings):
+        own = events[events["recording"] == i]
+        if len(own):
+            own, said = _placed(own, recording, settings, onset_unit)
+            notes += said
+            placed.append(own)
+    joined: Any = pd.concat(placed, ignore_index=True)
+    if not len(joined):
+        raise HvfError(f"no image event of {some(r.where for r in recordings)} is left; {'; '.join(notes)}")
+    used = sorted(set(joined["recording"]))
+    ch_names, said = _common_channels([recordings[i] for i in used], settings)
+    first = recordings[used[0]].raw
+    types = {kind for kind, name in zip(first.get_channel_types(), first.ch_names, strict=True) if name in ch_names}
+    sfreq = float(min([settings.sfreq, *(recordings[i].raw.info["sfreq"] for i in used)]))
+    began, index = _offset(settings, first.info["sfreq"], sfreq)
+    return Plan(
+        recordings=tuple(recordings),
+        events=joined,
+        settings=settings,
+        ch_names=tuple(ch_names),
+        kind="eeg" if types == {"eeg"} else "meg",
+        sfreq=sfreq,
+        tmin=round(began + index / sfreq, 6) + 0.0,
+        notes=tuple(dict.fromkeys(notes + said)),
+    )
+
+
+def fill(work: Plan, x_NCT: np.ndarray, description: str) -> None:
+    """Write the values of all trials into `x_NCT`, float32, reading one recording at a time.
+
+    Raises HvfError, naming recording and channels, on values that cannot be read, are not finite or never change.
+    """
+    recording_N = work.events["recording"].to_numpy(int)
+    for i in track(sorted(set(recording_N.tolist())), description):
+        rows = np.flatnonzero(recording_N == i)  # they lie together
+        samples = work.events["sample"].to_numpy(int)[rows]
+        _fill_recording(work, work.recordings[i], samples, x_NCT[rows[0] : rows[-1] + 1])
+    if not work.settings.whiten:
+        return
+    session_N = work.labels["sessions"]
+    for session in sorted(set(session_N.tolist())):
+        _whiten(work, np.flatnonzero(session_N == session), x_NCT)
+
+
+def _placed(
+    own: Any, recording: Recording, settings: Preprocessing, unit: str | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """The events of one recording with their "sample", in time order; those without a whole window are left out."""
+    raw, where, notes = recording.raw, recording.where, []
+    sfreq, n = raw.info["sfreq"], raw.n_times
+    column = "onset" if "onset" in own else "sample"
+    if column not in own:
+        raise HvfError(f"the events of {where} have no column 'onset' or 'sample'")
+    time: Any = np.asarray(pd.to_numeric(own[column], errors="coerce"), dtype=float)
+    if not np.isfinite(time).all():
+        bad = int(np.flatnonzero(~np.isfinite(time))[0])
+        row, told = own["row"].iloc[bad], own[column].iloc[bad]
+        raise HvfError(f"row {row} of the events of {where} names an image, but its {column} is {told!r}")
+    unit = "samples" if column == "sample" else unit
+    if unit is None:
+        in_ms = round(time.max() * 1e-3 * sfreq)
+        unit = "ms" if round(time.max() * sfreq) >= n and n // 2 < in_ms < n and sfreq == 1000 else "s"
+        if unit == "ms":
+            notes.append(f"the onsets of {where} reach beyond it in s and are taken as ms, which fits")
+    sample = np.rint(time if unit == "samples" else time * UNITS_S[unit] * sfreq).astype(int)
+    outside = (sample < 0) | (sample >= n)
+    if outside.any():
+        bad = int(np.flatnonzero(outside)[0])
+        first, length = raw.first_samp, f"{n / sfreq:.2f} s ({n} samples)"
+        hint = "are the events of another recording, or is it cut off?"
+        if unit == "samples" and first and (sample >= first).all() and (sample < first + n).all():
+            hint = f"samples are counted from the file's start: subtract its first sample, {first}"
+        elif unit == "s" and (sample >= 0).all() and time.max() < 1e3 * n / sfreq and np.median(time) > n / sfreq:
+            hint += " Are the onsets in milliseconds? Then set onset_unit='ms'"
+        raise HvfError(
+            f"{int(outside.sum())} of {len(own)} image events of {where} lie beyond it: row {own['row'].iloc[bad]} is "
+            f"at {own[column].iloc[bad]}, but it lasts {length}; {hint}"
+        )
+    order = np.argsort(sample, kind="stable")
+    own, sample = own.iloc[order].assign(sample=sample[order]), sample[order]
+    same = np.flatnonzero(np.diff(sample) == 0)
+    if len(same):
+        a, b = own["row"].iloc[same[0]], own["row"].iloc[same[0] + 1]
+        raise HvfError(f"rows {a} and {b} of the events of {where} show two images at the same time")
+    start, stop = sample + round(settings.start * sfreq), sample + round(settings.tmax * sfreq) + 1
+    cut = (start < 0) | (stop > n)
+    if cut.any():
+        notes.append(f"{int(cut.sum())} events of {where} have no whole window in it and are left out")
+    bad = _bad_samples(raw)
+    spoilt = ~cut & (bad[np.minimum(stop, n)] > bad[np.maximum(start, 0)])
+    if spoilt.any():
+        notes.append(f"{int(spoilt.sum())} events of {where} overlap segments marked bad and are left out")
+    return own[~(cut | spoilt)], notes
+
+
+def _bad_samples(raw: Any) -> np.ndarray:
+    """How many samples before each one, and before the end, lie in annotations that begin with "bad"."""
+    bad_N = np.zeros(raw.n_times + 1, int)
+    shift = raw.first_time if raw.annotations.orig_time is not None else 0.0
+    for onset, duration, text in zip(
+        raw.annotations.onset, raw.annotations.duration, raw.annotations.description, strict=True
+    ):
+        if text.lower().startswith("bad"):
+            start = max(0, round((onset - shift) * raw.info["sfreq"]))
+            bad_N[start + 1 : max(0, round((onset - shift + duration) * raw.info["sfreq"])) + 1] = 1
+    return np.cumsum(bad_N)
+
+
+def _common_channels(recordings: Sequence[Recording], settings: Preprocessing) -> tuple[list[str], list[str]]:
+    """The channels that all recordings have, in the order of the first, and what is left out."""
+    notes, names_of = [], []
+    for recording in recordings:
+        names, said = data_channels(recording.raw, settings.picks, recording.where)
+        names_of.append(names)
+        notes += said
+        bads = [name for name in recording.raw.info["bads"] if name in names]
+        if bads:
+            notes.append(f"bad channels of {recording.where} are interpolated: {some(bads)}")
+    common = [name for name in names_of[0] if all(name in names for names in names_of)]
+    left_out = sorted({name for names in names_of for name in names} - set(common))
+    if not common:
+        raise HvfError(f"{recordings[0].where} and the recordings after it have no channel in common")
+    if left_out:
+        notes.append(f"channels that not all recordings have are left out: {some(left_out)}")
+    return common, notes
+
+
+def _offset(settings: Preprocessing, raw_sfreq: float, sfreq: float) -> tuple[float, int]:
+    """(time of the first sample of MNE's epochs in s, index of the window's first sample in the resampled ones)."""
+    began = round(settings.start * raw_sfreq) / raw_sfreq
+    return began, round((settings.tmin - began) * sfreq)
+
+
+def _fill_recording(work: Plan, recording: Recording, samples: np.ndarray, out_NCT: np.ndarray) -> None:
+    raw, settings = load(recording.raw, work.ch_names, recording.where), work.settings
+    info = raw.info
+    l_freq, h_freq = settings.l_freq, settings.h_freq
+    if l_freq is not None and info["highpass"] >= l_freq:
+        l_freq = None
+    if h_freq is not None and (info["lowpass"] <= h_freq or h_freq >= info["sfreq"] / 2):
+        h_freq = None
+    if l_freq is not None:
+        needed = 3.3 / min(max(0.25 * l_freq, 2.0), l_freq)  # MNE's Hamming-window design
+        if raw.n_times / info["sfreq"] < needed:
+            raise HvfError(
+                f"{recording.where} lasts {raw.n_times / info['sfreq']:.1f} s, too short for a high-pass at {l_freq:g} "
+                f"Hz, which needs {needed:.0f} s: set l_freq higher or to None"
+            )
+    n_raw = round((settings.tmax - settings.start) * info["sfreq"]) + 1
+    step = max(1, BLOCK_BYTES // (8 * len(work.ch_names) * n_raw))
+    _, first = _offset(settings, info["sfreq"], work.sfreq)
+    with mne.use_log_level("error"):
+        try:
+            if l_freq is not None or h_freq is not None:
+                raw.filter(l_freq, h_freq)
+            for begin in range(0, len(samples), step):
+                block = slice(begin, begin + step)
+                x_NCT = _epochs(raw, samples[block], settings, work.sfreq)
+                out_NCT[block] = x_NCT[..., first : first + out_NCT.shape[2]]
+        except (ValueError, RuntimeError) as error:
+            raise HvfError(f"cannot make epochs of {recording.where}: {one_line(error)}") from error
+
+
+def _epochs(raw: Any, samples: np.ndarray, settings: Preprocessing, sfreq: float) -> np.ndarray:
+    events = np.stack([samples + raw.first_samp, np.zeros_like(samples), np.ones_like(samples)], axis=1)
+    epochs: Any = mne.Epochs(
+        raw,
+        events,
+        tmin=settings.start,
+        tmax=settings.tmax,
+        baseline=settings.baseline,
+        picks="all",
+        preload=True,
+        reject_by_annotation=False,  # these were left out before
+    )
+    if len(epochs) != len(samples):
+        raise RuntimeError(f"{len(samples) - len(epochs)} epochs cannot be cut from it")
+    if sfreq != raw.info["sfreq"]:
+        epochs.resample(sfreq)
+    return epochs.get_data()
+
+
+def _whiten(work: Plan, rows: np.ndarray, x_NCT: np.ndarray) -> None:
+    """Multiply the trials of a session by the inverse root of their noise covariance, that of its training trials."""
+    fitted = rows
+    if "split" in work.events:
+        train = rows[work.events["split"].to_numpy(str)[rows] == "train"]
+        fitted = train if len(train) else rows
+    c = x_NCT.shape[1]
+    total_CC = np.zeros((c, c))
+    for block in _blocks(fitted):
+        total_CC += shrunk_covariances(np.asarray(x_NCT[block], dtype=np.float64)).sum(axis=0)
+    matrix_CC = inverse_root(total_CC / len(fitted), work.ch_names)
+    for block in _blocks(rows):
+        x_NCT[block] = matrix_CC @ np.asarray(x_NCT[block], dtype=np.float64)
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), BLOCK_TRIALS):
+        yield rows[start : start + BLOCK_TRIALS]

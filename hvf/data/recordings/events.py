@@ -1,0 +1,292 @@
+"""Which image was shown when: event tables, stimulus codes and annotations, made into one table of image events.
+
+The tables are those of BIDS (`*_events.tsv`) or of a lab's own; N is the number of events that show an image.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import mne
+import numpy as np
+import pandas as pd
+
+from hvf.config import HvfError
+from hvf.data.images.image_set import IMAGE_SUFFIXES
+from hvf.data.recordings.raw import nearest, one_line
+from hvf.data.trials.files import some, stem
+
+# Columns that name the image, the most usual first.
+IMAGE_COLUMNS = (
+    "stim_file", "image", "image_file", "image_path", "image_name", "image_id", "file_path", "filepath", "stimulus",
+    "stim", "stim_name", "stimname", "picture", "file_name", "filename", "file",
+)  # fmt: skip
+CONCEPT_COLUMNS = ("concept", "object", "category")
+SPLIT_COLUMNS = ("split", "partition", "trial_type", "isteststim")
+SPLIT_WORDS = {"train": "train", "training": "train", "exp": "train", "test": "test", "testing": "test"}
+SPLIT_FLAGS = {"0": "train", "1": "test"}  # of isteststim
+ABSENT = frozenset({"", "n/a", "na", "nan", "none", "null"})
+
+
+def read_table(path: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """Read a table (tab, comma or semicolon between the columns, or gzipped) as text.
+
+    Raises HvfError if it cannot be read, holds no row, or a row lacks fields, as in a truncated file.
+    """
+    if isinstance(path, pd.DataFrame):
+        return path.astype(object).where(path.notna(), "n/a").astype(str).reset_index(drop=True)
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode("utf-8-sig")
+        separator = max("\t;,", key=text.partition("\n")[0].count)
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator, strict=True) if any(row)]
+    except FileNotFoundError:
+        raise HvfError(f"there is no table of events at {path}") from None
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
+        raise HvfError(f"cannot read the table {path}: {one_line(error)}; is it whole?") from error
+    if len(rows) < 2:
+        raise HvfError(f"the table {path} holds no events")
+    names = [name.strip() for name in rows[0]]
+    for i, row in enumerate(rows[1:], start=1):
+        if len(row) != len(names):
+            raise HvfError(f"{path} is damaged: row {i} has {len(row)} of {len(names)} fields; is it whole?")
+    return pd.DataFrame([[field.strip() for field in row] for row in rows[1:]], columns=names, dtype=str)
+
+
+def find_image_column(table: pd.DataFrame, where: str | Path, asked: str | None = None) -> str:
+    """The column that names the images: `asked`, or the likeliest. Raises HvfError listing the columns if none is."""
+    columns = {name.lower(): name for name in table.columns}
+    if asked is not None:
+        if asked.lower() not in columns:
+            raise HvfError(
+                f"{where} has no column {asked!r}; its columns are {', '.join(table.columns)}"
+                f"{nearest(asked, table.columns)}"
+            )
+        return columns[asked.lower()]
+    found = [columns[name] for name in IMAGE_COLUMNS if name in columns]
+    with_names = [name for name in found if _named(table[name]).any()]
+    files = [name for name in with_names if table[name].map(_is_image_file).any()]
+    best = (files or with_names or found or [None])[0]
+    if best is None:
+        raise HvfError(
+            f"{where} has no column that names the images ({', '.join(IMAGE_COLUMNS[:3])}, ...); its columns are "
+            f"{', '.join(table.columns)}: name the one with image_column"
+        )
+    return best
+
+
+def image_events(
+    tables: Sequence[tuple[str | Path, pd.DataFrame]],
+    asked: str | None = None,
+    stimuli: pd.DataFrame | None = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Join the tables of one subject's recordings and keep the rows that show an image.
+
+    Parameters
+    ----------
+    tables : (name of the file, its table), one per recording
+    asked : column that names the images; None finds it
+    stimuli : table that tells, for each `code` of that column, the `image` (and "concept", "split")
+
+    Returns
+    -------
+    events : columns "recording" (int, place in `tables`), "row" (int, from 1), "image", and where known "concept",
+        "split" ("train", "test"), "onset", "sample" (text)
+    notes : what was left out, in words
+
+    Raises HvfError if a table names no images, or if none is named at all.
+    """
+    joined, notes = [], []
+    for i, (where, table) in enumerate(tables):
+        column = find_image_column(table, where, asked)
+        joined.append(table.assign(_image=table[column], _recording=i, _row=np.arange(1, len(table) + 1)))
+    events: Any = pd.concat(joined, ignore_index=True).fillna("n/a")
+    names = events["_image"].str.strip()
+    events["_image"] = names.str.replace(r"\.0+$", "", regex=True) if names.map(_is_number_or_absent).all() else names
+    named = _named(events["_image"]).to_numpy()
+    if not named.any():
+        raise HvfError(f"no event of {some(str(where) for where, _ in tables)} names an image")
+    if not named.all():
+        notes.append(f"{int((~named).sum())} of {len(events)} events name no image and are left out")
+    events = events[named].reset_index(drop=True)
+    if stimuli is not None:
+        events, said = _looked_up(events, stimuli)
+        notes += said
+    kept: Any = pd.DataFrame({"recording": events["_recording"], "row": events["_row"], "image": events["_image"]})
+    for name in ("onset", "sample"):
+        if name in events:
+            kept[name] = events[name]
+    concepts, splits = _concepts(events), _splits(events)
+    if concepts is not None:
+        kept["concept"] = concepts
+    if splits is not None:
+        kept["split"] = splits
+        other = splits.isna().to_numpy()
+        if other.any():
+            notes.append(f"{int(other.sum())} events are neither of training nor of test and are left out")
+            kept = kept[~other].reset_index(drop=True)
+    return kept, notes
+
+
+def coded_events(raw: Any, stimuli: pd.DataFrame, where: str | Path) -> tuple[pd.DataFrame, list[str]]:
+    """Find the image events of a recording by what it holds itself.
+
+    `stimuli` has a column "image" and a column "code" (values of the trigger channel; without one, the numbers that end
+    the annotations, such as BrainVision's "Stimulus/S  4") or "description" (the text of the annotations).
+    Returns a table such as `image_events` wants, with "sample", and notes. Raises HvfError if no event is found.
+    """
+    if not {"code", "description"} & set(stimuli.columns):
+        columns = ", ".join(stimuli.columns)
+        raise HvfError(
+            f"the table of events has no column onset, sample, code or description; its columns are {columns}"
+        )
+    if "description" in stimuli:
+        key, (samples, codes) = "description", _annotated(raw)
+    else:
+        key, (samples, codes) = "code", _triggers(raw, where)
+    wanted = stimuli[key].str.strip()
+    if wanted.duplicated().any():
+        raise HvfError(f"the {key} {wanted[wanted.duplicated()].iloc[0]!r} stands for more than one image")
+    shown = np.isin(codes, wanted.to_numpy(dtype=str))
+    if not shown.any():
+        found = some(dict.fromkeys(codes.tolist())) or "none"
+        raise HvfError(f"{where} holds none of the {len(wanted)} {key}s of the table; it holds {found}")
+    notes = []
+    if not shown.all():
+        others = some(dict.fromkeys(codes[~shown].tolist()))
+        notes.append(f"{int((~shown).sum())} events of {where} show no image ({others}) and are left out")
+    row = {code: i for i, code in enumerate(wanted)}
+    table = stimuli.iloc[[row[code] for code in codes[shown].tolist()]].drop(columns=[key, "onset"], errors="ignore")
+    return table.assign(sample=samples[shown].astype(str)).reset_index(drop=True), notes
+
+
+def drop_seen_concepts(events: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out the training events of concepts that are tested, so that the test is of unseen concepts."""
+    if "split" not in events or "concept" not in events:
+        return events, []
+    tested = set(events.loc[events["split"] == "test", "concept"])
+    seen = ((events["split"] == "train") & events["concept"].isin(tested)).to_numpy()
+    if not seen.any() or seen.sum() == (events["split"] == "train").sum():
+        return events, []
+    note = f"{int(seen.sum())} training events show concepts of the test and are left out"
+    kept: Any = events[~seen]
+    return kept.reset_index(drop=True), [note]
+
+
+def image_ids(names: Sequence[str]) -> list[str]:
+    """The files' stems; where two images share one, what tells them apart of the folders is kept before it."""
+    unique = list(dict.fromkeys(names))
+    stems = {name: stem(name) for name in unique}
+    if len(set(stems.values())) == len(unique):
+        return [stems[name] for name in names]
+    paths = {name: PurePosixPath(name.replace("\\", "/")) for name in unique}
+    shared = 0
+    folders = [path.parent.parts for path in paths.values()]
+    while all(len(parts) > shared and parts[shared] == folders[0][shared] for parts in folders):
+        shared += 1
+    ids = {}
+    for name, path in paths.items():
+        ids[name] = "/".join((*path.parent.parts[shared:], stems[name]))
+    if len(set(ids.values())) < len(unique):  # a.png beside a.jpg
+        ids = {name: str(path) for name, path in paths.items()}
+    return [ids[name] for name in names]
+
+
+def _looked_up(events: Any, stimuli: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Events whose image is told by a code, with the columns that `stimuli` has for it."""
+    for name in ("code", "image"):
+        if name not in stimuli:
+            raise HvfError(f"the table of stimuli has no column {name!r}; its columns are {', '.join(stimuli.columns)}")
+    codes = stimuli["code"].str.strip()
+    if codes.duplicated().any():
+        raise HvfError(f"the code {codes[codes.duplicated()].iloc[0]!r} stands for more than one image")
+    row = {code: i for i, code in enumerate(codes)}
+    known = events["_image"].isin(row.keys()).to_numpy()
+    if not known.any():
+        found = some(dict.fromkeys(events["_image"]))
+        raise HvfError(f"the table of stimuli holds none of the codes of the events; they are {found}")
+    notes = []
+    if not known.all():
+        others = some(dict.fromkeys(events["_image"][~known]))
+        notes.append(f"{int((~known).sum())} events have codes without an image ({others}) and are left out")
+    events = events[known].reset_index(drop=True)
+    told = stimuli.iloc[[row[code] for code in events["_image"]]].reset_index(drop=True)
+    for name in told.columns:
+        events["_image" if name == "image" else name] = told[name]
+    return events, notes
+
+
+def _triggers(raw: Any, where: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """(sample from the start, code as text) of the trigger channel, or else of annotations that end in a number."""
+    if "stim" in raw.get_channel_types(unique=True):
+        try:
+            options: Any = {"shortest_event": 1, "consecutive": True, "verbose": "error"}
+            events = mne.find_events(raw, **options)
+        except ValueError as error:
+            raise HvfError(f"cannot find the events of {where}: {one_line(error)}") from error
+        return events[:, 0] - raw.first_samp, events[:, 2].astype(str)
+    samples, descriptions = _annotated(raw)
+    found = [re.search(r"(\d+)\s*$", text) for text in descriptions.tolist()]
+    codes = np.asarray([str(int(match[1])) if match else "" for match in found], dtype=str)
+    for code in dict.fromkeys(codes[codes != ""].tolist()):
+        texts = sorted(set(descriptions[codes == code].tolist()))
+        if len(texts) > 1:
+            raise HvfError(
+                f"the code {code} of {where} may be {' or '.join(map(repr, texts))}: give a column 'description' "
+                "instead of 'code'"
+            )
+    return samples[codes != ""], codes[codes != ""]
+
+
+def _annotated(raw: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(sample from the start, text) of each annotation."""
+    if not len(raw.annotations):
+        return np.zeros(0, int), np.zeros(0, str)
+    ids: Any = {text: i for i, text in enumerate(sorted(set(raw.annotations.description)), start=1)}
+    options: Any = {"event_id": ids, "regexp": None, "verbose": "error"}
+    events, _ = mne.events_from_annotations(raw, **options)
+    texts = {i: text for text, i in ids.items()}
+    return events[:, 0] - raw.first_samp, np.asarray([texts[i] for i in events[:, 2].tolist()], dtype=str)
+
+
+def _concepts(events: pd.DataFrame) -> pd.Series | None:
+    """The concept of each event's image: a column of that name, or the folder that the image lies in."""
+    for name in events.columns:
+        if name.lower() in CONCEPT_COLUMNS and _named(events[name]).all():
+            return events[name].str.strip()
+    folders = events["_image"].map(lambda name: PurePosixPath(name.replace("\\", "/")).parent.name)
+    concepts = folders.str.replace(r"^\d+_", "", regex=True)  # THINGS: 00001_aardvark
+    words = set(concepts.str.lower())
+    return concepts if len(words) > 1 and "" not in words and not words & SPLIT_WORDS.keys() else None
+
+
+def _splits(events: pd.DataFrame) -> pd.Series | None:
+    """ "train" or "test" (else NaN) from the first column that tells both."""
+    columns = {name.lower(): name for name in events.columns}
+    for name in SPLIT_COLUMNS:
+        if name in columns:
+            words = events[columns[name]].str.strip().str.lower().str.replace(r"\.0+$", "", regex=True)
+            splits = words.map(SPLIT_FLAGS if name == "isteststim" else SPLIT_WORDS)
+            if {"train", "test"} <= set(splits.dropna()):
+                return splits
+    return None
+
+
+def _named(column: pd.Series) -> pd.Series:
+    return ~column.str.strip().str.lower().isin(ABSENT)
+
+
+def _is_image_file(name: str) -> bool:
+    return PurePosixPath(name.strip().replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_number_or_absent(name: str) -> bool:
+    return name.lower() in ABSENT or re.fullmatch(r"\d+(\.0+)?", name) is not None

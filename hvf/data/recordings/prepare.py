@@ -1,0 +1,362 @@
+"""Your own recordings: a BIDS dataset, any file that MNE reads with a table of events, or epochs; made into trials.
+
+read_recording("subject1.vhdr", "events.tsv").save("subject1_trials.npy")
+prepare_bids("my_dataset", "data/mine", settings=Preprocessing(sfreq=100, h_freq=40))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import mne
+import pandas as pd
+from numpy import empty, float32
+
+from hvf.config import HvfError, did_you_mean
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.recordings.epoching import Preprocessing, Recording, fill, plan
+from hvf.data.recordings.events import (
+    coded_events,
+    drop_seen_concepts,
+    find_image_column,
+    image_events,
+    image_ids,
+    read_table,
+)
+from hvf.data.recordings.raw import attempt, give_positions, mend_channel_types, nearest, one_line, open_recording
+from hvf.data.trials.files import image_indices, some
+from hvf.data.trials.provenance import is_simulated, sha256, stamps
+from hvf.data.trials.store import TrialsWriter, is_prepared, read_store
+from hvf.data.trials.trials import Trials
+from hvf.runs import check_writable, track
+
+__all__ = ["Preprocessing", "mend_channel_types", "open_recording", "prepare_bids", "read_recording"]
+
+# Of BIDS' electrophysiology, what mne-bids reads.
+RECORDINGS = (".vhdr", ".set", ".edf", ".bdf", ".fif", ".ds", ".con", ".sqd", ".cdt", ".snirf")
+ONSET_UNITS = ("s", "ms", "samples")
+
+
+def read_recording(
+    path: str | Path,
+    events: str | Path | pd.DataFrame | None = None,
+    *,
+    settings: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
+    images: ImageSet | str | Path | None = None,
+    image_column: str | None = None,
+    subject: str | None = None,
+) -> Trials:
+    """Make trials of one recording in any format that MNE reads, or of MNE epochs (`-epo.fif`).
+
+    Parameters
+    ----------
+    path : the recording: BrainVision .vhdr, EEGLAB .set, EDF, BDF, FIF, CTF .ds, ...
+    events : table (.tsv, .csv or a DataFrame) with a column that names the image, and one of
+        "onset" (s from the recording's start), "sample" (counted from 0 there), "code" (value of the trigger channel
+        that stands for the image) or "description" (text of the annotation that does). Epochs need none if their
+        metadata have a column "image"; otherwise one row per epoch, in their order.
+    settings : for continuous recordings; epochs are taken as they are
+    images : set, folder or zip of the images; those named must be there, and give the trials their ids
+    image_column : of the table, that names the image; None finds it
+    subject : None takes what the file says, or its name
+
+    Raises HvfError if anything is missing, damaged or contradicts itself.
+    """
+    path = Path(path)
+    images = open_images(images) if isinstance(images, (str, Path)) else images
+    table = None if events is None else read_table(events)
+    where = "the table of events" if events is None or isinstance(events, pd.DataFrame) else str(events)
+    if re.search(r"[-_]epo\.fif(\.gz)?$", path.name):
+        return _of_epochs(path, table, where, images, image_column, subject)
+    if table is None:
+        raise HvfError(f"which images were shown when? give a table of events beside {path}")
+    raw = open_recording(path)
+    notes = mend_channel_types(raw) + give_positions(raw)
+    if not {"onset", "sample"} & set(table.columns):
+        table, said = coded_events(raw, table, path)
+        notes += said
+    found, said = image_events([(where, table)], image_column)
+    notes += said
+    if images is not None:
+        _check_known(found["image"].tolist(), images)
+    if settings.unseen_concepts:
+        found, said = drop_seen_concepts(found)
+        notes += said
+    work = plan([Recording(path.name, raw)], found, settings)
+    x_NCT = empty(work.shape, float32)
+    fill(work, x_NCT, f"reading {path.name}")
+    notes += work.notes
+    name = subject or (raw.info.get("subject_info") or {}).get("his_id") or path.stem
+    _say(name, notes)
+    files = [path, *map(Path, raw.filenames), *([] if isinstance(events, pd.DataFrame) else [Path(str(events))])]
+    history = {"recipe": "recording", "parameters": asdict(settings), "units": work.units, "notes": notes}
+    history["sources"] = {p.name: sha256(p) for p in files if p.is_file()}
+    trials = Trials(
+        x_NCT,
+        subject=name,
+        sfreq=work.sfreq,
+        tmin=work.tmin,
+        ch_names=work.ch_names,
+        kind=work.kind,
+        history=history,
+        **work.labels,
+    )
+    return trials if images is None else trials.paired_with(images)
+
+
+def prepare_bids(
+    root: str | Path,
+    out: str | Path,
+    *,
+    subjects: Sequence[str] | None = None,
+    task: str | None = None,
+    image_column: str | None = None,
+    stimuli: str | Path | pd.DataFrame | None = None,
+    images: ImageSet | str | Path | None = None,
+    onset_unit: str | None = None,
+    settings: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
+) -> list[Path]:
+    """Make trials of a BIDS dataset: `out/sub-XX_trials.npy` and its sidecar per subject, sessions and runs joined.
+
+    What the same settings made of the same files is kept.
+
+    Parameters
+    ----------
+    root : folder of the dataset
+    subjects : "01" or "sub-01", ...; None takes all that have recordings
+    task : which one, where several show images
+    image_column : column of events.tsv that names the image ("stim_file", "image", ...); None finds it
+    stimuli : table with the columns "code" and "image", where that column holds codes instead
+    images : set, folder or zip that must hold all images named
+    onset_unit : "s" as BIDS wants it, "ms" or "samples"; None takes s, and ms where only that can be
+
+    Raises HvfError, and writes nothing of that subject, if recordings, sidecars or settings are at fault.
+    """
+    root, out = Path(root), Path(out)
+    if onset_unit not in (None, *ONSET_UNITS):
+        raise HvfError(f"onset_unit must be one of {', '.join(ONSET_UNITS)}, not {onset_unit!r}")
+    images = open_images(images) if isinstance(images, (str, Path)) else images
+    codes = None if stimuli is None else read_table(stimuli)
+    chosen = _subjects(root, subjects)
+    check_writable(out)
+    told = asdict(settings) | {"task": task, "image_column": image_column, "onset_unit": onset_unit}
+    told["stimuli"] = None if codes is None else hashlib.sha256(codes.to_csv().encode()).hexdigest()
+    paths = []
+    for name in chosen:
+        found = _recordings(root, name, task, image_column)
+        files = {p.relative_to(root).as_posix(): p for bids in found for p in _files_of(bids)}
+        history = {"recipe": "bids", "parameters": told, "files": stamps(files)}
+        path = out / f"sub-{name}_trials.npy"
+        if not _is_finished(path, history, files):
+            history["sources"] = {key: sha256(p) for key, p in files.items()}
+            _refuse_copies({Path(bids.fpath): bids.fpath.relative_to(root).as_posix() for bids in found}, history)
+            events, notes = image_events([(p, read_table(p)) for p in map(_events_file, found)], image_column, codes)
+            if images is not None:
+                _check_known(events["image"].tolist(), images)
+            if settings.unseen_concepts:
+                events, said = drop_seen_concepts(events)
+                notes += said
+            opened = [_open(root, bids, found, notes) for bids in track(found, f"opening sub-{name}")]
+            work = plan(opened, events, settings, onset_unit)
+            history |= {"units": work.units, "notes": list(dict.fromkeys([*notes, *work.notes]))}
+            with TrialsWriter(
+                path,
+                work.shape,
+                subject=f"sub-{name}",
+                sfreq=work.sfreq,
+                tmin=work.tmin,
+                ch_names=work.ch_names,
+                kind=work.kind,
+                simulated=is_simulated(root),
+                history=history,
+                **work.labels,
+            ) as writer:
+                fill(work, writer.x_NCT, f"preparing sub-{name}")
+            _say(f"sub-{name}", history["notes"])
+        paths.append(path)
+    return paths
+
+
+def _of_epochs(
+    path: Path,
+    table: pd.DataFrame | None,
+    where: str,
+    images: ImageSet | None,
+    column: str | None,
+    subject: str | None,
+) -> Trials:
+    if not path.exists():
+        raise HvfError(f"there are no epochs at {path}")
+    epochs = attempt(path, lambda: mne.read_epochs(path, preload=False, verbose="warning"))
+    names = None if table is None else table[find_image_column(table, where, column)].tolist()
+    try:
+        trials = Trials.from_epochs(epochs, images if names is None else names, subject=subject)
+    except HvfError as error:
+        raise HvfError(f"{path}: {error}") from error
+    except (ValueError, RuntimeError, OSError) as error:
+        raise HvfError(f"cannot read the epochs {path}: {one_line(error)}; is the file whole?") from error
+    trials.check()
+    if images is None:
+        return replace(trials, x_NCT=trials.view, image_ids=image_ids(trials.image_ids.tolist()))
+    if names is None:
+        return trials
+    _check_known(trials.image_ids.tolist(), images)
+    return trials.paired_with(images)
+
+
+def _subjects(root: Path, asked: Sequence[str] | None) -> list[str]:
+    """The labels of the subjects asked for, or of all that have recordings."""
+    if not root.is_dir():
+        raise HvfError(f"there is no folder {root}")
+    there = sorted(p.name.removeprefix("sub-") for p in root.glob("sub-*") if p.is_dir())
+    there = [name for name in there if name != "emptyroom"]
+    if not there:
+        raise HvfError(f"{root} is not a BIDS dataset: it holds no folder sub-XX")
+    if asked is None:
+        have = [name for name in there if _matches(root, name)]
+        if not have:
+            raise HvfError(f"{root} holds no EEG or MEG recordings, only tables: fetch the recordings themselves")
+        return have
+    by_number = {name.lstrip("0"): name for name in there}
+    chosen = []
+    for word in map(str, asked):
+        name = word.removeprefix("sub-")
+        name = name if name in there else by_number.get(name.lstrip("0"), name)
+        if name not in there:
+            raise HvfError(f"{root} has no subject {word!r}{did_you_mean(name, there)}")
+        chosen.append(name)
+    return list(dict.fromkeys(chosen))
+
+
+def _matches(root: Path, name: str) -> list[Any]:
+    """All recordings of a subject, as mne-bids finds them."""
+    from mne_bids import BIDSPath
+
+    found = []
+    for datatype in ("meg", "eeg"):
+        bids = BIDSPath(root=root, subject=name, datatype=datatype, suffix=datatype, check=False)
+        found += [
+            match
+            for match in bids.match(ignore_json=True)
+            if match.extension in RECORDINGS
+            and match.split in (None, "01", "1")
+            and match.acquisition not in ("crosstalk", "calibration")
+        ]
+    return sorted(found, key=lambda match: (match.session or "", match.task or "", match.run or "", str(match.fpath)))
+
+
+def _recordings(root: Path, name: str, task: str | None, column: str | None) -> list[Any]:
+    """The recordings of one subject and one task that have events."""
+    found = _matches(root, name)
+    if not found:
+        raise HvfError(
+            f"sub-{name} of {root} has no EEG or MEG recording, only tables: fetch the recordings themselves"
+        )
+    tasks = sorted({bids.task or "" for bids in found})
+    if task is not None and task not in tasks:
+        raise HvfError(f"sub-{name} of {root} has no task {task!r}{did_you_mean(task, tasks)}")
+    with_events = [bids for bids in found if task in (None, bids.task) and _events_file(bids) is not None]
+    if not with_events:
+        raise HvfError(f"the recordings of sub-{name} in {root} have no events.tsv beside them")
+    tasks = sorted({bids.task or "" for bids in with_events})
+    if len(tasks) > 1:
+        tasks = [t for t in tasks if any(_names_images(bids, column) for bids in with_events if (bids.task or "") == t)]
+        if len(tasks) != 1:
+            raise HvfError(f"sub-{name} of {root} did several tasks ({some(tasks)}): choose one with task")
+    kinds = {bids.datatype for bids in with_events}
+    if len(kinds) > 1:
+        with_events = [bids for bids in with_events if bids.datatype == "meg"]
+    return [bids for bids in with_events if (bids.task or "") == tasks[0]]
+
+
+def _names_images(bids: Any, column: str | None) -> bool:
+    try:
+        image_events([(_events_file(bids), read_table(_events_file(bids)))], column)
+    except HvfError:
+        return False
+    return True
+
+
+def _events_file(bids: Any) -> Any:
+    return bids.find_matching_sidecar(suffix="events", extension=".tsv", on_error="ignore")
+
+
+def _files_of(bids: Any) -> list[Path]:
+    """A recording (a folder's files singly) and its own sidecars."""
+    source = Path(bids.fpath)
+    base = re.sub(r"(_split-\d+)?_[a-z]+$", "", source.name.removesuffix(bids.extension))
+    beside = [p for p in source.parent.iterdir() if p.name.startswith(base + "_")]
+    files = [q for p in beside for q in ((p,) if p.is_file() else p.rglob("*")) if q.is_file()]
+    return sorted({*files, *([] if _events_file(bids) is None else [Path(_events_file(bids))])})
+
+
+def _open(root: Path, bids: Any, found: Sequence[Any], notes: list[str]) -> Recording:
+    from mne_bids import read_raw_bids
+
+    source = Path(bids.fpath)
+    if not source.exists():
+        raise HvfError(f"cannot read the recording {source}: its content is not here (git annex or datalad get)")
+    raw = attempt(source, lambda: read_raw_bids(bids, verbose="warning"))
+    notes += mend_channel_types(raw) + give_positions(raw)
+    sessions = sorted({other.session or "" for other in found})
+    label = bids.session or ""
+    numbered = all(session.isdigit() and int(session) > 0 for session in sessions)
+    session = int(label) if numbered else sessions.index(label) + 1
+    return Recording(source.relative_to(root).as_posix(), raw, session)
+
+
+def _is_finished(path: Path, history: dict[str, Any], files: dict[str, Path]) -> bool:
+    """Whether `path` holds what these settings made of these files as they are now.
+
+    Raises HvfError if it holds what other settings made: that is not overwritten.
+    """
+    if not is_prepared(path):
+        return False
+    try:
+        there = read_store(path)[1]["history"]
+        now = stamps(files)
+        same = set(there["sources"]) == set(files) and all(
+            there["files"].get(key) == now[key] or there["sources"][key] == sha256(p) for key, p in files.items()
+        )
+        alike = there["recipe"] == "bids" and there["parameters"] == json.loads(json.dumps(history["parameters"]))
+    except (HvfError, KeyError, TypeError, AttributeError):
+        return False  # damaged: made again
+    if not alike:
+        raise HvfError(f"{path} was made with other settings: choose another --out")
+    return same
+
+
+def _refuse_copies(names: dict[Path, str], history: dict[str, Any]) -> None:
+    """Refuse two recordings that are the same file: one of them is mislabelled."""
+    first: dict[str, str] = {}
+    for path, name in names.items():
+        own = [key for key in history["sources"] if key == name or key.startswith(name + "/")]
+        # A header may be the same for all runs; the largest file of a recording holds its values.
+        stem = name.removesuffix(path.suffix)
+        own += [key for key in history["sources"] if key.startswith(stem + ".") and not key.endswith((".tsv", ".json"))]
+        largest = max(own, key=lambda key: history["files"][key][0])
+        other = first.setdefault(history["sources"][largest], name)
+        if other != name:
+            raise HvfError(f"the recording {name} is a copy of {other}: put the right file in its place")
+
+
+def _check_known(names: Sequence[str], images: ImageSet) -> None:
+    names = list(dict.fromkeys(names))
+    missing = [name for name, i in zip(names, image_indices(names, images), strict=True) if i < 0]
+    if missing:
+        close = nearest(missing[0], images.ids)
+        raise HvfError(
+            f"{len(missing)} of {len(names)} images of the events are not in the set: {some(missing)}{close}"
+        )
+
+
+def _say(subject: str, notes: Iterable[str]) -> None:
+    for note in dict.fromkeys(notes):
+        print(f"hvf: {subject}: {note}", file=sys.stderr)

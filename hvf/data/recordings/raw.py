@@ -1,0 +1,220 @@
+"""Continuous recordings: any file that MNE reads, opened, looked through for damage, its channels put in order."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mne
+import numpy as np
+from mne.io.constants import FIFF
+
+from hvf.config import HvfError
+from hvf.data.trials.files import some
+
+CTF_SENSOR = re.compile(r"M[LRZ][CFOPT]\d\d(-\d+)?")
+NEUROMAG_SENSOR = re.compile(r"MEG ?\d{3}([123])")
+NO_BRAIN = re.compile(r"(?i)[hv]?(eog|ecg|ekg|emg)([ _-]?[lrud\d]*)")  # names that no electrode on the scalp has
+NO_BRAIN_TYPES = {"eog": "eog", "ecg": "ecg", "ekg": "ecg", "emg": "emg"}
+# What MNE only warns about, but what means that a part of the file is missing or wrong.
+DAMAGE = re.compile(r"(?i)truncat|corrupt|invalid tag|does not match the file size|incomplete|unexpected end|premature")
+BINARY_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
+
+
+def open_recording(path: str | Path) -> Any:
+    """Open a continuous recording in any format that MNE reads; its values are read later.
+
+    Raises HvfError if there is none, MNE does not know it, or it is damaged or cut off as far as the file can tell.
+    """
+    path = Path(path)
+    if not path.exists():
+        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        missing = "its content is not here (git annex or datalad get)" if path.is_symlink() else "there is none"
+        raise HvfError(f"cannot read the recording {path}: {missing}{nearest(path.name, names)}")
+    return attempt(path, lambda: mne.io.read_raw(path, verbose="warning"))
+
+
+def attempt(path: Path, read: Callable[[], Any]) -> Any:
+    """What `read` reads of the recording `path`; HvfError with the reason if it fails or warns of damage."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            raw = read()
+        except Exception as error:  # MNE's readers raise many kinds on a damaged file, struct.error among them
+            raise HvfError(f"cannot read the recording {path}: {one_line(error)}; is it whole?") from error
+    for warning in caught:
+        if DAMAGE.search(str(warning.message)):
+            raise HvfError(f"the recording {path} is damaged: {one_line(warning.message)}; copy it again")
+    fault = _fault(path, raw)
+    if fault:
+        raise HvfError(f"the recording {path} is damaged: {fault}; copy it again")
+    return raw
+
+
+def one_line(error: object) -> str:
+    """The first line of what an error says, or its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"`, or nothing when nothing is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def mend_channel_types(raw: Any) -> list[str]:
+    """Give channels the type that their name tells, in place; return what was changed, in words.
+
+    MEG sensors by the names of CTF and Neuromag (the `channels.tsv` of ds004212, THINGS-MEG, types its 272 sensors
+    OTHER, which makes them "misc"), and EOG, ECG and EMG that are typed EEG.
+    """
+    notes, types = [], dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    mended: dict[str, list[str]] = {}
+    for channel in raw.info["chs"]:
+        name = channel["ch_name"]
+        neuromag = NEUROMAG_SENSOR.fullmatch(name)
+        if types[name] in ("mag", "grad", "ref_meg") or not (neuromag or CTF_SENSOR.fullmatch(name)):
+            continue
+        planar = neuromag is not None and neuromag[1] != "1"
+        coil = FIFF.FIFFV_COIL_VV_PLANAR_T1 if planar else FIFF.FIFFV_COIL_VV_MAG_T3
+        channel["kind"] = FIFF.FIFFV_MEG_CH
+        channel["coil_type"] = coil if neuromag else FIFF.FIFFV_COIL_CTF_GRAD
+        channel["unit"] = FIFF.FIFF_UNIT_T_M if planar else FIFF.FIFF_UNIT_T
+        mended.setdefault(types[name], []).append(name)
+    for kind, names in mended.items():
+        told = "misc (OTHER in channels.tsv)" if kind == "misc" else kind
+        notes.append(f"{len(names)} channels typed {told} are MEG sensors by their names and taken as such")
+    other: dict[str, str] = {}
+    for name, kind in types.items():
+        match = NO_BRAIN.fullmatch(name)
+        if kind == "eeg" and match:
+            other[name] = NO_BRAIN_TYPES[match[1].lower()]
+    if other:
+        raw.set_channel_types(other, on_unit_change="ignore", verbose="error")
+        notes.append(f"{some(other)} are typed EEG, but are not by their names, and are left out")
+    return notes
+
+
+def give_positions(raw: Any) -> list[str]:
+    """Where no EEG channel has a position, take those of the 10-05 system by name, in place; say which have none."""
+    names = _of_kind(raw, "eeg")
+    if not names or any(has_position(raw.info, name) for name in names):
+        return []
+    # MNE 1.13 gave standard_1005 another name.
+    names_1005 = [name for name in ("colin27_1005", "standard_1005") if name in mne.channels.get_builtin_montages()]
+    montage = mne.channels.make_standard_montage(names_1005[0])
+    raw.set_montage(montage, match_case=False, match_alias=True, on_missing="ignore", verbose="error")
+    unknown = [name for name in names if not has_position(raw.info, name)]
+    if not unknown:
+        return [f"the {len(names)} electrodes have no positions; those of the 10-05 system are taken"]
+    return [f"{len(unknown)} electrodes have no position and no name of the 10-05 system: {some(unknown)}"]
+
+
+def has_position(info: mne.Info, name: str) -> bool:
+    loc = info["chs"][info["ch_names"].index(name)]["loc"][:3]
+    return bool(np.isfinite(loc).all() and loc.any())
+
+
+def data_channels(raw: Any, picks: str | Sequence[str] | None, where: str | Path) -> tuple[list[str], list[str]]:
+    """(names of the channels to decode from, notes).
+
+    `picks` names them or says "eeg" or "meg"; by default MEG where there is, else EEG. Bad ones are among them where
+    they have a position to be interpolated by. Raises HvfError if there is none, or a named one is not there.
+    """
+    notes = []
+    if picks is not None and not isinstance(picks, str):
+        names = list(picks)
+        missing = [name for name in names if name not in raw.ch_names]
+        if missing:
+            close = nearest(missing[0], raw.ch_names)
+            raise HvfError(f"{where} has no channel {some(missing)}; it has {some(raw.ch_names)}{close}")
+    else:
+        kind = picks or ("meg" if _of_kind(raw, "meg") else "eeg")
+        names = _of_kind(raw, kind)
+        if not names:
+            types = ", ".join(f"{n} {t}" for t, n in Counter(raw.get_channel_types()).items())
+            raise HvfError(f"{where} has no {'EEG or MEG' if picks is None else kind.upper()} channel; it has {types}")
+        if picks is None and kind == "meg" and _of_kind(raw, "eeg"):
+            notes.append(
+                f"{len(_of_kind(raw, 'eeg'))} EEG channels beside the MEG are left out (picks='eeg' takes those)"
+            )
+    lost = [name for name in names if name in raw.info["bads"] and not has_position(raw.info, name)]
+    if lost:
+        notes.append(f"bad channels without a position are left out: {some(lost)}")
+    return [name for name in names if name not in lost], notes
+
+
+def load(raw: Any, ch_names: Sequence[str], where: str | Path) -> Any:
+    """A copy in memory of the channels named, in that order, the bad ones interpolated.
+
+    Raises HvfError if the values cannot be read, or naming channels that hold NaN or infinity or never change.
+    """
+    with mne.use_log_level("error"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            part = raw.copy().pick(list(ch_names)).reorder_channels(list(ch_names)).load_data()
+        except Exception as error:
+            raise HvfError(f"cannot read the recording {where}: {one_line(error)}; is it whole?") from error
+        for i, name in enumerate(ch_names):
+            if name in part.info["bads"]:
+                continue
+            x_N = part[i][0]
+            fault = "holds NaN or infinite values" if not np.isfinite(x_N).all() else None
+            fault = fault or ("never changes" if np.ptp(x_N) == 0 else None)
+            if fault:
+                raise HvfError(f"channel {name} of {where} {fault}: mark it as bad, or name the others with picks")
+        if part.info["bads"]:
+            if len(part.info["bads"]) > len(ch_names) // 2:
+                raise HvfError(f"{len(part.info['bads'])} of {len(ch_names)} channels of {where} are bad: leave it out")
+            try:
+                part.interpolate_bads(reset_bads=True, origin=(0.0, 0.0, 0.04))
+            except Exception as error:
+                bads = some(part.info["bads"])
+                raise HvfError(f"cannot interpolate the bad channels {bads} of {where}: {one_line(error)}") from error
+    return part
+
+
+def _of_kind(raw: Any, kind: str) -> list[str]:
+    """The names of all channels, bad ones too, of "eeg" or "meg"."""
+    options: Any = {"meg": kind == "meg", "eeg": kind == "eeg", "ref_meg": False, "exclude": ()}
+    return [raw.ch_names[i] for i in mne.pick_types(raw.info, **options)]
+
+
+def _fault(path: Path, raw: Any) -> str | None:
+    """What the file's own header contradicts and MNE does not look at, in words."""
+    if path.suffix.lower() in (".vhdr", ".ahdr"):
+        return _brainvision_fault(path, raw)
+    if path.suffix.lower() == ".ds":
+        for part in map(Path, raw.filenames):
+            with open(part, "rb") as file:
+                if not file.read(8).startswith(b"MEG4"):
+                    return f"{part.name} does not begin as CTF data do"
+    return None
+
+
+def _brainvision_fault(path: Path, raw: Any) -> str | None:
+    told = dict(re.findall(r"(?m)^(\w+)=([^\r\n]*)", path.read_text(encoding="latin-1")))
+    data, width = Path(raw.filenames[0]), BINARY_BYTES.get(told.get("BinaryFormat", "").strip().upper())
+    size = data.stat().st_size
+    if width:
+        frame = width * int(told["NumberOfChannels"])
+        if size % frame:
+            return f"{data.name} ends within a sample ({size} bytes, {frame} per sample)"
+        if told.get("DataPoints", "").strip().isdigit() and size // frame != int(told["DataPoints"]):
+            return f"{data.name} holds {size // frame} samples, its header says {told['DataPoints'].strip()}"
+    markers = path.with_name(told.get("MarkerFile", "").strip().replace("$b", path.stem))
+    if not markers.is_file():
+        return f"its file of markers {markers.name} is missing" if markers != path else None
+    for line in re.findall(r"(?m)^Mk\d+[^\r\n]*", markers.read_text(encoding="latin-1")):
+        fields = line.split(",")
+        if len(fields) < 5 or not fields[2].strip().isdigit():
+            return f"{markers.name} has a broken line ({line})"
+        if int(fields[2]) > raw.n_times:
+            return f"{markers.name} marks sample {fields[2]}, but {data.name} holds {raw.n_times}"
+    return None

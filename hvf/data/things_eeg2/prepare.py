@@ -1,0 +1,308 @@
+"""THINGS-EEG2 (Gifford et al. 2022): from the published raw recordings to trials on disk, by any published recipe.
+
+Letters: N trials, T samples of an epoch, C channels, E epochs, I images, R repeats of an image.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hvf.config import HvfError
+from hvf.data.recordings.preprocessing import (
+    PARTS,
+    Part,
+    Recipe,
+    Workers,
+    cut_epochs,
+    epoch_operator,
+    get_recipe,
+    normaliser,
+    order_of_repeats,
+    units,
+    workers,
+)
+from hvf.data.things_eeg2 import third_party
+from hvf.data.things_eeg2.raw import Recording, difference, numbered_folders, read_raw, read_recording, session_files
+from hvf.data.things_eeg2.third_party import Stimuli, find_metadata, read_metadata
+from hvf.data.trials.files import some
+from hvf.data.trials.provenance import is_finished, is_simulated, sha256, stamps
+from hvf.data.trials.store import TrialsWriter
+from hvf.runs import check_writable, track
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is to be done for one subject; made without reading any signal but `stim`.
+
+    Rows are training images in the order of their codes, repeats of one image together, then test images.
+
+    Attributes
+    ----------
+    recordings : the training and the test recording of each session
+    fitted : channels that are normalised, in the recording's order
+    ch_names : channels that are stored
+    rows : row of each presentation (I, R) of each recording
+    images : code of each row's image, (N,)
+    splits : part of each row, (N,)
+    sessions : session of each row, (N,)
+    """
+
+    recipe: Recipe
+    recordings: tuple[tuple[Recording, Recording], ...]
+    fitted: tuple[str, ...]
+    ch_names: tuple[str, ...]
+    rows: Mapping[Path, np.ndarray]
+    images: np.ndarray
+    splits: np.ndarray
+    sessions: np.ndarray
+
+    @property
+    def operator_ST(self) -> np.ndarray:
+        """`epoch_operator`, (S samples of the window, T)."""
+        return epoch_operator(self.recipe, self.recordings[0][0].sfreq)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.images), len(self.ch_names), self.operator_ST.shape[1]
+
+
+def prepare(
+    root: Path, out: Path, recipe: str = "hvf", subjects: Sequence[int] | None = None, jobs: int | None = None
+) -> list[Path]:
+    """Turn raw THINGS-EEG2 into trials on disk, `out/sub-XX_trials.npy` and its sidecar; return the paths.
+
+    `root` holds `raw_data/sub-XX/ses-YY/raw_eeg_{training,test}.npy` (or the subjects directly) and
+    `image_metadata.npy`, itself or in `image_set`. A folder that a peer's code has preprocessed is converted
+    (`hvf.data.things_eeg2.third_party`). How many sessions there are and how often each shows an image is read off the
+    files. What the same recipe made of the same files is kept.
+
+    Parameters
+    ----------
+    recipe : a name in `hvf.data.recordings.preprocessing.RECIPES`
+    subjects : numbers, by default all that are there
+    jobs : threads, by default one per core; they share the epochs of one session (2.1 GB at full size).
+
+    Raises
+    ------
+    HvfError
+        Something is missing, damaged or does not fit together: which file, and why. Nothing half-written stays.
+    """
+    root, out = Path(root), Path(out)
+    get_recipe(recipe)
+    if not root.is_dir():
+        raise HvfError(f"there is no folder {root}")
+    folder = next((path for path in (root / "raw_data", root) if any(path.glob("sub-*/ses-*"))), None)
+    if folder is None:
+        return third_party.prepare(root, out, recipe, subjects)
+    stimuli = read_metadata(root)
+    found = numbered_folders(folder, "sub")
+    paths = []
+    for subject in third_party.wanted(subjects, found, folder):
+        path = out / f"sub-{subject:02d}_trials.npy"
+        files = session_files(found[subject])
+        sources = {p.relative_to(root).as_posix(): p for pair in files for p in pair.values()}
+        sources["image_metadata.npy"] = find_metadata(root)
+        if not is_finished(path, recipe, sources):
+            check_writable(path)
+            _write(
+                path,
+                recipe,
+                plan(files, get_recipe(recipe), stimuli),
+                stimuli,
+                sources,
+                is_simulated(root),
+                jobs,
+            )
+        paths.append(path)
+    return paths
+
+
+def plan(files: Sequence[Mapping[Part, Path]], recipe: Recipe, stimuli: Mapping[Part, Stimuli]) -> Plan:
+    """Read the events of all of a subject's files and lay out the rows. Raises HvfError where files do not fit."""
+    recordings = []
+    for session, paths in enumerate(files, 1):
+        training, test = (
+            read_recording(paths[part], part, session, recipe, len(stimuli[part].image_ids)) for part in PARTS
+        )
+        recordings.append((training, test))
+    first = recordings[0][0]
+    for other in (recording for pair in recordings for recording in pair):
+        if other.sfreq != first.sfreq:
+            raise HvfError(f"{other.path} is sampled at {other.sfreq:g} Hz, {first.path} at {first.sfreq:g} Hz")
+        if other.ch_names != first.ch_names:
+            raise HvfError(f"{other.path} {difference(other.ch_names, first.ch_names)} {first.path}")
+    names = tuple(name for name in first.ch_names if name != "stim")
+    wanted = tuple(name for name in names if name[0] in "OP") if recipe.channels is None else recipe.channels
+    missing = [name for name in wanted if name not in names]
+    if missing or not wanted:
+        raise HvfError(f"{first.path} lacks channel {some(missing or ['O...', 'P...'])}; it has {some(names)}")
+    rows, labels, offset = {}, [], 0
+    for i, part in enumerate(PARTS):
+        of_part, session_IR = _lay_out([pair[i] for pair in recordings], len(stimuli[part].image_ids), recipe)
+        rows |= {path: rows_IR + offset for path, rows_IR in of_part.items()}
+        codes_IR = np.broadcast_to(np.arange(1, len(session_IR) + 1)[:, None], session_IR.shape)
+        labels.append((codes_IR.ravel(), np.full(session_IR.size, part), session_IR.ravel()))
+        offset += session_IR.size
+    images, splits, sessions = (np.concatenate(label) for label in zip(*labels, strict=True))
+    fitted = tuple(name for name in names if name in wanted)
+    return Plan(recipe, tuple(recordings), fitted, recipe.kept or wanted, rows, images, splits, sessions)
+
+
+def _lay_out(own: Sequence[Recording], n_images: int, recipe: Recipe) -> tuple[dict[Path, np.ndarray], np.ndarray]:
+    """Rows of each recording's presentations (I, R), counted within the part, and the session of each (images, R)."""
+    subject, each = own[0].path.parent.parent, [recording.first_IR.shape[1] for recording in own]
+    if len(set(each)) > 1:
+        counts = ", ".join(f"{n} in session {recording.session}" for n, recording in zip(each, own, strict=True))
+        raise HvfError(f"{subject}: {own[0].part} images are shown so often: {counts}; files are mixed up or cut off")
+    r = each[0]
+    if recipe.normalisation == "time" and r < 2:
+        raise HvfError(f"{own[0].path} shows each image once: this recipe needs repeats to tell noise from response")
+    before_I, passes = np.zeros(n_images, int), []
+    for recording in own:
+        passes.append(before_I[recording.codes_I - 1])
+        before_I[recording.codes_I - 1] += 1
+    total = int(before_I.max())
+    short = np.flatnonzero(before_I < total)
+    if len(short):
+        raise HvfError(
+            f"{subject}: {len(short)} of {n_images} {own[0].part} images are shown in fewer sessions than the others "
+            f"({total}), image {some(str(i + 1) for i in short)} among them: a session is missing, double or not theirs"
+        )
+    place_R = order_of_repeats(total * r) if recipe.shuffled else np.arange(total * r)
+    rows, session_IR = {}, np.zeros((n_images, total * r), int)
+    for recording, pass_I in zip(own, passes, strict=True):
+        index_I1 = recording.codes_I[:, None] - 1
+        places_IR = place_R[pass_I[:, None] * r + np.arange(r)]
+        rows[recording.path] = index_I1 * total * r + places_IR
+        session_IR[index_I1, places_IR] = recording.session
+    return rows, session_IR
+
+
+def read_epochs(work: Plan, recording: Recording, pool: Workers) -> np.ndarray:
+    """The chosen epochs of a recording before they are normalised, in V, float64 (I, R, C, T)."""
+    x_ECT = np.empty((recording.first_IR.size, len(work.fitted), work.shape[2]))
+    _each_epoch(work, recording, pool, x_ECT.__setitem__)
+    return x_ECT.reshape(*recording.first_IR.shape, *x_ECT.shape[1:])
+
+
+def fill_session(work: Plan, pair: tuple[Recording, Recording], out_NCT: np.ndarray, pool: Workers) -> None:
+    """Write the normalised trials of one session to their rows of `out_NCT`, of any float dtype."""
+    held = {r.part: read_epochs(work, r, pool) for r in pair if r.part in work.recipe.fitted_on}
+    try:
+        matrix_CC, shift_C1 = normaliser(work.recipe, held.values(), work.fitted, pool)
+    except HvfError as error:
+        raise HvfError(f"{pair[0].path.parent}: {error}") from error
+    kept = [work.fitted.index(name) for name in work.ch_names]
+    matrix_CC, shift_C1 = matrix_CC[kept], shift_C1[kept]
+
+    for recording in pair:
+        rows_E = work.rows[recording.path].ravel()
+
+        def write(which: np.ndarray | slice, x_ECT: np.ndarray, rows_E: np.ndarray = rows_E) -> None:
+            y_ECT = matrix_CC @ x_ECT
+            y_ECT -= shift_C1
+            out_NCT[rows_E[which]] = y_ECT.astype(out_NCT.dtype)
+
+        if recording.part in held:
+            x_IRCT = held.pop(recording.part)
+            x_ECT = x_IRCT.reshape(-1, *x_IRCT.shape[2:])
+            for _ in pool.blocks(len(x_ECT), lambda block, x_ECT=x_ECT, write=write: write(block, x_ECT[block])):
+                pass
+            del x_IRCT, x_ECT  # before more is read
+        else:
+            _each_epoch(work, recording, pool, write)
+
+
+def _each_epoch(work: Plan, recording: Recording, pool: Workers, use: Callable[[np.ndarray, np.ndarray], None]) -> None:
+    """Cut all epochs, in the order of time, and let `use(places, x_ECT)` have them, some at a time."""
+    x_CN, names, _ = read_raw(recording.path)
+    channels = np.asarray([names.index(name) for name in work.fitted])
+    operator_ST = work.operator_ST
+    first_E = recording.first_IR.ravel()
+    order_E = np.argsort(first_E)
+
+    def cut(block: slice) -> np.ndarray:
+        places = order_E[block]
+        x_ECT = np.empty((len(places), len(channels), operator_ST.shape[1]))
+        peak_C = cut_epochs(x_CN, channels, first_E[places], operator_ST, x_ECT)
+        use(places, x_ECT)
+        return peak_C
+
+    peak_C = np.max(list(pool.blocks(len(first_E), cut)), axis=0)
+    for bad_C, what in (
+        (~np.isfinite(peak_C), "NaN or infinite values"),
+        (peak_C <= 1e-9 * np.median(peak_C), "the same value throughout"),
+    ):
+        if bad_C.any():
+            where = some(work.fitted[i] for i in np.flatnonzero(bad_C))
+            raise HvfError(f"{recording.path}: channel {where} has {what}; repair the recording before it is prepared")
+
+
+def _write(
+    path: Path,
+    recipe: str,
+    work: Plan,
+    stimuli: Mapping[Part, Stimuli],
+    sources: Mapping[str, Path],
+    simulated: bool,
+    jobs: int | None,
+) -> None:
+    repeats = {part: int(((work.splits == part) & (work.images == 1)).sum()) for part in PARTS}
+    dropped = {name: r.too_short for name, r in _by_name(work, sources).items() if r.too_short}
+    history: dict[str, Any] = {"recipe": recipe, "parameters": asdict(work.recipe), "units": units(work.recipe)}
+    history |= {"sessions": len(work.recordings), "repeats": repeats, "too_short": dropped, "stamps": stamps(sources)}
+    number = path.name.partition("_")[0]
+    index = {part: work.images[work.splits == part] - 1 for part in PARTS}
+    with (
+        workers(jobs) as pool,
+        TrialsWriter(
+            path,
+            work.shape,
+            work.recipe.dtype,
+            image_ids=np.concatenate([stimuli[part].image_ids[index[part]] for part in PARTS]),
+            concepts=np.concatenate([stimuli[part].concepts[index[part]] for part in PARTS]),
+            splits=np.where(work.splits == "test", "test", "train"),
+            sessions=work.sessions,
+            subject=number,
+            sfreq=work.recipe.sfreq,
+            tmin=work.recipe.tmin_kept,
+            ch_names=work.ch_names,
+            kind="eeg",
+            simulated=simulated,
+            history=history,
+        ) as writer,
+    ):
+        digests = {"image_metadata.npy": pool.submit(sha256, sources["image_metadata.npy"])}
+        for pair in track(work.recordings, f"preparing {number}, session by session"):
+            for name, source in sources.items():
+                if source in (pair[0].path, pair[1].path):
+                    digests[name] = pool.submit(sha256, source)
+            fill_session(work, pair, writer.x_NCT, pool)
+            _let_go(writer.x_NCT)
+        writer.history["sources"] = {name: digest.result() for name, digest in digests.items()}
+        _refuse_copies(writer.history["sources"])
+
+
+def _by_name(work: Plan, sources: Mapping[str, Path]) -> dict[str, Recording]:
+    name_of = {source: name for name, source in sources.items()}
+    return {name_of[recording.path]: recording for pair in work.recordings for recording in pair}
+
+
+def _refuse_copies(digests: Mapping[str, str]) -> None:
+    first: dict[str, str] = {}
+    for name, digest in digests.items():
+        other = first.setdefault(digest, name)
+        if other != name:
+            raise HvfError(f"{name} is a copy of {other}: put the right file in its place")
+
+
+def _let_go(x: np.ndarray) -> None:
+    """Let the system write a memory map's pages out and forget them, as they are not needed again."""
+    if isinstance(x.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        x.base.madvise(mmap.MADV_DONTNEED)

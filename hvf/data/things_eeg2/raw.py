@@ -1,0 +1,157 @@
+"""The raw files of THINGS-EEG2: what they hold, checked, and which presentations of which images are used.
+
+Letters: N samples of a recording, C channels, E events, I images, R repeats of an image.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import mne
+import numpy as np
+
+from hvf.config import HvfError
+from hvf.data.pickles import loading
+from hvf.data.recordings.preprocessing import PARTS, Part, Recipe, choose_repeats, window
+from hvf.data.trials.files import some
+
+TARGET = 99999  # event of the target of the observer's task
+FILES: dict[Part, tuple[str, ...]] = {
+    "training": ("raw_eeg_training.npy", "raw_eeg_train.npy"),  # the second is UBP's name for it
+    "test": ("raw_eeg_test.npy",),
+}
+LAYOUT = "raw_data/sub-XX/ses-YY/raw_eeg_{training,test}.npy"
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One raw file: what it holds besides the signals, and the presentations of images that are used.
+
+    Attributes
+    ----------
+    session : from 1
+    too_short : events whose window is not wholly recorded, which are left out
+    codes_I : ascending; the image of code c is entry c - 1 of the metadata
+    first_IR : the sample at which the window of each presentation begins
+    """
+
+    path: Path
+    part: Part
+    session: int
+    ch_names: tuple[str, ...]
+    sfreq: float
+    too_short: int
+    codes_I: np.ndarray
+    first_IR: np.ndarray
+
+
+def numbered_folders(folder: Path, prefix: str) -> dict[int, Path]:
+    """The folders `prefix-NN` in a folder, by their numbers."""
+    found = {path: re.fullmatch(rf"{prefix}-0*(\d+)", path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
+    return {int(match[1]): path for path, match in found.items() if match}
+
+
+def session_files(folder: Path) -> list[dict[Part, Path]]:
+    """The raw files of a subject, session by session. Raises HvfError if a session or a file is missing."""
+    found = numbered_folders(folder, "ses")
+    missing = sorted(set(range(1, max(found, default=1) + 1)) - set(found))
+    if missing:
+        raise HvfError(
+            f"{folder} lacks session {some(map(str, missing))}: get all of {LAYOUT} (THINGS-EEG2 has 4 sessions)"
+        )
+    files: list[dict[Part, Path]] = []
+    for _, session in sorted(found.items()):
+        files.append({})
+        for part in PARTS:
+            present = [session / name for name in FILES[part] if (session / name).is_file()]
+            if not present:
+                raise HvfError(f"{session} has no {FILES[part][0]}: get the whole session, or leave the subject out")
+            files[-1][part] = present[0]
+    return files
+
+
+def read_raw(path: Path) -> tuple[np.ndarray, tuple[str, ...], float]:
+    """Open a raw file without reading its signals: (memory map (channels and stim, N), channel names, Hz).
+
+    Raises HvfError if it is no such file, truncated, or if its parts do not fit together.
+    """
+    raw = loading.load(path, mmap=True)
+    if not isinstance(raw, dict) or not {"raw_eeg_data", "ch_names", "sfreq"} <= set(raw):
+        held = some(map(str, raw)) if isinstance(raw, dict) else f"a {type(raw).__name__}"
+        raise HvfError(f"{path} is no raw THINGS-EEG2 recording: it holds {held}, not raw_eeg_data, ch_names and sfreq")
+    x_CN, names = np.asarray(raw["raw_eeg_data"]), [str(name) for name in raw["ch_names"]]
+    if x_CN.ndim != 2 or x_CN.dtype.kind not in "fi" or len(names) != len(x_CN):
+        shape = f"{x_CN.dtype} {x_CN.shape}"
+        raise HvfError(f"{path} has {len(names)} channel names for data {shape}; they must be (channels, samples)")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise HvfError(f"{path} names channel {some(twice)} twice: its names are not those of its rows")
+    if "stim" not in names:
+        raise HvfError(f"{path} has no channel 'stim', which holds the events; it has {some(names)}")
+    types = [str(kind) for kind in raw.get("ch_types", raw.get("ch_type", []))]
+    if types and (
+        len(types) != len(names) or [n for n, t in zip(names, types, strict=True) if t == "stim"] != ["stim"]
+    ):
+        raise HvfError(f"{path} has channel types that do not fit its names: 'stim' is of type stim, all others eeg")
+    sfreq = raw["sfreq"]
+    if not isinstance(sfreq, (int, float, np.number)) or not 0 < float(sfreq) < np.inf:
+        raise HvfError(f"{path} has the sampling rate {sfreq!r}")
+    return x_CN, tuple(names), float(sfreq)
+
+
+def read_events(path: Path, stim_N: np.ndarray, n_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Onsets (samples) and codes of the images shown; targets are left out. Raises HvfError on other codes."""
+    stim_N = np.asarray(stim_N, dtype=np.float64)
+    if not np.isfinite(stim_N).all() or (stim_N % 1).any():
+        raise HvfError(f"{path}: the row named 'stim' does not hold whole numbers: names and rows are mixed up")
+    raw = mne.io.RawArray(stim_N[None], mne.create_info(["stim"], 1000.0, "stim"), verbose="error")
+    try:
+        events = mne.find_events(raw, stim_channel="stim", verbose="error")
+    except ValueError as error:
+        raise HvfError(f"{path}: the events on 'stim' cannot be told apart: {error}") from error
+    onsets_E, codes_E = events[events[:, 2] != TARGET][:, (0, 2)].T
+    outside = np.unique(codes_E[(codes_E < 1) | (codes_E > n_images)])
+    if len(outside):
+        raise HvfError(
+            f"{path} has events {some(map(str, outside))}, but image_metadata.npy knows the images 1 to {n_images} "
+            f"(and {TARGET} is a target): file and metadata do not belong together"
+        )
+    return onsets_E, codes_E
+
+
+def read_recording(path: Path, part: Part, session: int, recipe: Recipe, n_images: int) -> Recording:
+    """Read names and events of one file and choose the presentations. Raises HvfError as the above, and on counts.
+
+    An image has as many repeats as most images of the file have; a few are shown once more, which is what is chosen
+    from, and none may be shown less often.
+    """
+    x_CN, names, sfreq = read_raw(path)
+    onsets_E, codes_E = read_events(path, x_CN[names.index("stim")], n_images)
+    start, stop = window(recipe, sfreq)
+    whole_E = (onsets_E + start >= 0) & (onsets_E + stop <= x_CN.shape[1])
+    too_short = int((~whole_E).sum())
+    onsets_E, codes_E = onsets_E[whole_E], codes_E[whole_E]
+    if not len(codes_E):
+        raise HvfError(f"{path} has no image event on its channel 'stim' with its whole window recorded")
+    codes_I, counts_I = np.unique(codes_E, return_counts=True)
+    repeats = int(np.bincount(counts_I).argmax())
+    fewer = codes_I[counts_I < repeats]
+    if len(fewer):
+        raise HvfError(
+            f"{path} shows image {some(map(str, fewer))} fewer than {repeats} times with the whole window recorded "
+            f"({too_short} events are too near the ends): the recording is cut off or events are lost"
+        )
+    codes_I, chosen_IR = choose_repeats(codes_E, repeats)
+    return Recording(path, part, session, names, sfreq, too_short, codes_I, onsets_E[chosen_IR] + start)
+
+
+def difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
+    """How two lists of channels differ, in words that follow a file's name and end before the other's."""
+    more, fewer = (sorted(set(a) - set(b)) for a, b in ((names, others), (others, names)))
+    if more or fewer:
+        parts = [f"{word} {some(which)}" for word, which in (("has also", more), ("lacks", fewer)) if which]
+        return f"{' and '.join(parts)} beside the channels of"
+    i = next(i for i, (a, b) in enumerate(zip(names, others, strict=True)) if a != b)
+    return f"lists its channels in another order (channel {i + 1} is {names[i]}, not {others[i]}) than"

@@ -1,0 +1,194 @@
+"""THINGS-MEG (Hebart et al. 2023, OpenNeuro ds004212) made into trials: `hvf data prepare things-meg`.
+
+Two ways in: the published epochs, `derivatives/preprocessed/preprocessed_P{n}-epo.fif` and its split parts, or the raw
+recordings, `sub-BIGMEG{n}/ses-YY/meg/*.ds` (or `*_meg.fif`) and their events.tsv, by the data set's own pipeline.
+
+Letters: N trials, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hvf.config import HvfError, did_you_mean
+from hvf.data.things_meg import ctf
+from hvf.data.things_meg.files import BLOCK, Recording, find_subjects, open_subject
+from hvf.data.things_meg.table import trial_order
+from hvf.data.trials.files import some
+from hvf.data.trials.provenance import is_finished, is_simulated, sha256, stamps
+from hvf.data.trials.store import TrialsWriter
+from hvf.runs import check_writable, track
+
+SCALED = "standard deviations of each channel over the training trials"
+UNITS = "standard deviations of each trial's own baseline (-0.1 to 0 s)"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published choice from THINGS-MEG's epochs.
+
+    All of them keep the `test` trials and those `exp` trials whose concept is not tested; every trial counts alone.
+
+    Attributes
+    ----------
+    origin : where it was published
+    tmin : s, first sample kept
+    n_times : samples kept, at 200 Hz
+    zscore : whether each channel is scaled by its mean and standard deviation over all training trials
+    dtype : of the stored trials
+    """
+
+    origin: str
+    tmin: float
+    n_times: int
+    zscore: bool
+    dtype: Literal["float16", "float32"]
+
+
+_UBP = Recipe("HaitaoWuTJU/Uncertainty-aware-Blur-Prior, process_meg.py", 0.0, 201, False, "float16")
+RECIPES: dict[str, Recipe] = {
+    "official": Recipe("ViCCo-Group/THINGS-data, step1_preprocessing.py", ctf.TMIN, ctf.N_TIMES, False, "float32"),
+    "ubp": _UBP,
+    "neurobridge": Recipe("feroooooo/NeuroBridge, preprocess_meg.py --zscore", 0.0, 200, True, "float32"),
+    # What arXiv 2602.07495 decodes from: its code reads UBP's files, hence 201 samples and all 271 channels.
+    "hvf": replace(_UBP, origin="ssshamiii/Brain-HIVE (arXiv 2602.07495): UBP's"),
+}
+
+
+def prepare(
+    root: str | Path, out: str | Path, recipe: str = "hvf", subjects: Sequence[int] | None = None
+) -> list[Path]:
+    """Make `out/sub-XX_trials.npy` and its sidecar for each subject; return the `.npy` paths.
+
+    Training trials come first, then test trials, both by image (`things_image_nr`) and then by time. Where a subject's
+    published epochs are there, its raw recordings are not looked at. What the same recipe made of the same files is
+    kept. Missing sessions and sensors of a wrong type are warned of, and stand in `history["notes"]`.
+
+    Raises HvfError, and leaves nothing half-written, if there is no such recipe or subject, or if a file is missing,
+    damaged or does not fit the others.
+    """
+    root, out = Path(root), Path(out)
+    name = recipe.lower()
+    if name not in RECIPES:
+        raise HvfError(f"unknown recipe {recipe!r}{did_you_mean(name, RECIPES)}")
+    known = find_subjects(root)
+    chosen = sorted(known) if subjects is None else list(dict.fromkeys(subjects))
+    for subject in chosen:
+        if subject not in known:
+            raise HvfError(f"{root} has no subject {subject}; there is {some(map(str, sorted(known)))}")
+    paths = [out / f"sub-{subject:02d}_trials.npy" for subject in chosen]
+    for subject, path in zip(chosen, paths, strict=True):
+        _prepare_subject(root, path, name, subject)
+    return paths
+
+
+# --- one subject ------------------------------------------------------------------------------------------------------
+
+
+def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
+    recipe = RECIPES[name]
+    recording = open_subject(root, subject)
+    sources = {file.relative_to(root).as_posix(): file for file in recording.files}
+    if is_finished(path, name, sources):
+        return
+    check_writable(path)
+    table, notes = recording.table, list(recording.notes)
+    rows, splits = trial_order(table)
+    if not len(rows):
+        raise HvfError(f"subject {subject} in {root} has no trial of an image")
+    notes += [f"there are no {split} trials" for split in ("train", "test") if split not in splits]
+    for note in notes:
+        warnings.warn(f"subject {subject} in {root}: {note}", stacklevel=3)
+    kept = table.iloc[rows]
+    counts = Counter(table["trial_type"])
+    history: dict[str, Any] = {
+        "recipe": name,
+        "parameters": asdict(recipe),
+        "route": recording.route,
+        "units": SCALED if recipe.zscore else UNITS,
+        "left_out": {"catch": counts["catch"], "exp of test concepts": counts["exp"] - int((splits == "train").sum())},
+        "notes": notes,
+        "stamps": stamps(sources),
+    }
+    with TrialsWriter(
+        path,
+        (len(rows), len(recording.ch_names), recipe.n_times),
+        recipe.dtype,
+        image_ids=kept["image"].to_numpy(str),
+        subject=f"sub-{subject:02d}",
+        sfreq=ctf.SFREQ,
+        tmin=recipe.tmin,
+        ch_names=recording.ch_names,
+        kind="meg",
+        simulated=is_simulated(root),
+        concepts=kept["concept"].to_numpy(str),
+        splits=splits,
+        sessions=kept["session"].to_numpy() if kept["session"].min() > 0 else None,
+        history=history,
+    ) as writer:
+        _copy(recording, recipe, rows, splits, writer)
+        digests = {key: sha256(file) for key, file in track(sources.items(), "noting what the trials were made of")}
+        writer.history["sources"] = digests
+
+
+def _copy(recording: Recording, recipe: Recipe, rows: np.ndarray, splits: np.ndarray, writer: TrialsWriter) -> None:
+    """Read the trials `rows`, each file from front to back, into their places."""
+    place = np.full(len(recording.table), -1)
+    place[rows] = np.arange(len(rows))
+    first = round((recipe.tmin - ctf.TMIN) * ctf.SFREQ)
+    train = splits == "train"
+    scale = _Scale(len(recording.ch_names))
+    with track(len(rows), "reading trials") as bar:
+        for found, x_NCT in recording.read(place >= 0):
+            # Through float32, as the published files hold it, so that float16 rounds the same number.
+            x_NCT = x_NCT[:, :, first : first + recipe.n_times].astype(np.float32)
+            with np.errstate(over="ignore"):
+                stored = x_NCT.astype(recipe.dtype)
+            bad = np.flatnonzero(~np.isfinite(stored).all(axis=(0, 2)))
+            if len(bad):
+                names = [recording.ch_names[i] for i in bad]
+                raise HvfError(
+                    f"{recording.files[0].parent}: channel {some(names)} is flat before the image, not finite or too "
+                    f"large, among the trials {found[0] + 1} to {found[-1] + 1}: the recording is damaged there"
+                )
+            writer.x_NCT[place[found]] = stored
+            if recipe.zscore:
+                scale.add(x_NCT[train[place[found]]])
+            bar.advance(len(found))
+    if recipe.zscore:
+        mean_C, sd_C = scale.result()
+        for start in range(0, len(rows), BLOCK):
+            block = writer.x_NCT[start : start + BLOCK]
+            block[:] = (block - mean_C[:, None]) / sd_C[:, None]
+        writer.history["zscore"] = {"mean": mean_C.tolist(), "sd": sd_C.tolist()}
+
+
+class _Scale:
+    """Mean and standard deviation (ddof 0) of each channel over trials that come in parts (Chan et al. 1979)."""
+
+    def __init__(self, n_channels: int) -> None:
+        self._n = 0
+        self._mean_C, self._squares_C = np.zeros(n_channels), np.zeros(n_channels)
+
+    def add(self, x_NCT: np.ndarray) -> None:
+        n = x_NCT.shape[0] * x_NCT.shape[2]
+        if not n:
+            return
+        mean_C = x_NCT.mean(axis=(0, 2), dtype=np.float64)
+        squares_C = x_NCT.var(axis=(0, 2), dtype=np.float64) * n
+        step_C, total = mean_C - self._mean_C, self._n + n
+        self._squares_C += squares_C + step_C**2 * self._n * n / total
+        self._mean_C += step_C * n / total
+        self._n = total
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self._n or not self._squares_C.all():
+            raise HvfError("there are no training trials, or a flat channel, to scale the trials by")
+        return self._mean_C, np.sqrt(self._squares_C / self._n)

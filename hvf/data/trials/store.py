@@ -1,0 +1,252 @@
+"""Trials on disk: `NAME.npy`, an array (N, C, T) read through a memory map, and its sidecar `NAME.json`.
+
+The sidecar tells shape, dtype and sha256 of the array and all that `Trials` holds, labels of trials as `Words.to_json`.
+
+Letters: N trials, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from hvf.config import HvfError
+from hvf.data.trials.categorical import Words, packed, unpacked
+from hvf.data.trials.lazy import BLOCK_BYTES
+from hvf.runs import check_writable, code_version
+
+FORMAT = "hvf trials 1"
+HEAD = f'{{\n"format": "{FORMAT}"'  # how each sidecar begins, so that one is told by its first bytes
+DTYPES = ("float16", "float32")
+WORDS = ("image_ids", "concepts", "splits")  # one str per trial, stored as `Words`
+
+
+class TrialsWriter:
+    """Writes trials piece by piece: inside the `with` block `x_NCT` is a writable memory map, float16 or float32.
+
+    Left without an error, array and sidecar are put in place whole; left with one, nothing stays. What of `history` is
+    known only at the end may be put into the dict `writer.history` before the block is left.
+
+    Raises HvfError if labels do not fit the shape, or if the disk is full, has not the room or cannot be written.
+    """
+
+    x_NCT: np.memmap
+
+    def __init__(
+        self,
+        path: str | Path,
+        shape_NCT: tuple[int, int, int],
+        dtype: Any = np.float32,
+        *,
+        image_ids: Sequence[str] | np.ndarray | Words,
+        subject: str,
+        sfreq: float,
+        tmin: float,
+        ch_names: Sequence[str],
+        kind: str,
+        simulated: bool = False,
+        concepts: Sequence[str] | np.ndarray | Words | None = None,
+        splits: Sequence[str] | np.ndarray | Words | None = None,
+        sessions: Sequence[int] | np.ndarray | None = None,
+        history: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.shape, self.dtype = tuple(int(n) for n in shape_NCT), np.dtype(dtype)
+        self.history = dict(history or {})
+        self._told = {
+            "subject": str(subject),
+            "kind": str(kind),
+            "sfreq": float(sfreq),
+            "tmin": float(tmin),
+            "ch_names": [str(name) for name in ch_names],
+            "simulated": bool(simulated),
+            "sessions": None if sessions is None else np.asarray(sessions, dtype=int),
+        }
+        for name, words in zip(WORDS, (image_ids, concepts, splits), strict=True):
+            self._told[name] = words if words is None or isinstance(words, Words) else Words.of(words)
+        if self.path.suffix != ".npy":
+            raise HvfError(f"trials are written to a .npy, not to {self.path}")
+        if self.dtype.name not in DTYPES or len(self.shape) != 3:
+            raise HvfError(f"trials are stored as (N, C, T) {' or '.join(DTYPES)}, not {self.shape} {self.dtype}")
+        fault = _misfit(self._told, self.shape)
+        if fault:
+            raise HvfError(f"cannot write {self.path}: {fault}")
+
+    def __enter__(self) -> TrialsWriter:
+        check_writable(self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = _nbytes(self.shape, self.dtype), shutil.disk_usage(self.path.parent).free
+        if needed + 2**24 > free:
+            gigabytes = f"{needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free"
+            raise HvfError(f"cannot write {self.path}: {gigabytes}; make room or choose another disk")
+        token = secrets.token_hex(4)
+        self._tmp = self.path.with_name(f".{self.path.stem}.{token}.npy")
+        self._sidecar_tmp = self._tmp.with_suffix(".json")
+        try:
+            self.x_NCT = np.lib.format.open_memmap(self._tmp, "w+", self.dtype, self.shape)
+            if hasattr(os, "posix_fallocate"):  # a disk that fills up under a memory map would kill the process
+                with open(self._tmp, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, self._tmp.stat().st_size)
+        except BaseException as error:
+            self._discard()
+            if isinstance(error, OSError):
+                raise HvfError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._commit()
+        except OSError as fault:
+            raise HvfError(f"cannot write {self.path}: {fault.strerror or fault}") from fault
+        finally:
+            del self.x_NCT
+            self._discard()
+
+    def _commit(self) -> None:
+        self.x_NCT.flush()
+        told: dict[str, Any] = {"format": FORMAT, "shape": self.shape, "dtype": self.dtype.name}
+        told |= {"nbytes": _nbytes(self.shape, self.dtype), "sha256": _digest(self.x_NCT)} | self._told
+        told |= {name: told[name].to_json() for name in WORDS if told[name] is not None}
+        told["sessions"] = None if told["sessions"] is None else packed(told["sessions"])
+        told["history"] = {"code": code_version()} | self.history
+        lines = (f"{json.dumps(k)}: {json.dumps(v, default=_plain, ensure_ascii=False)}" for k, v in told.items())
+        self._sidecar_tmp.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        for tmp in (self._tmp, self._sidecar_tmp):
+            with open(tmp, "r+b") as file:
+                os.fsync(file.fileno())
+        # In this order no array ever stands beside a sidecar that is not its own, nor without one.
+        self.path.unlink(missing_ok=True)
+        os.replace(self._sidecar_tmp, sidecar_of(self.path))
+        os.replace(self._tmp, self.path)
+
+    def _discard(self) -> None:
+        for tmp in (self._tmp, self._sidecar_tmp):
+            with contextlib.suppress(OSError):
+                tmp.unlink(missing_ok=True)
+
+
+def sidecar_of(path: str | Path) -> Path:
+    """The `NAME.json` of a `NAME.npy`."""
+    return Path(path).with_suffix(".json")
+
+
+def is_prepared(path: str | Path) -> bool:
+    """Whether `path` is a `.npy` of trials with its sidecar: True also for a damaged one, which loading refuses."""
+    path = Path(path)
+    if path.suffix != ".npy" or not path.is_file() or not sidecar_of(path).is_file():
+        return False
+    try:
+        text = sidecar_of(path).read_text(encoding="utf-8")
+        if text.startswith(HEAD):
+            return True
+        other = json.loads(text)
+    except (OSError, ValueError):
+        return True
+    return (
+        isinstance(other, dict) and "sha256" in other and "image_ids" in other
+    )  # ours, written anew by another program
+
+
+def read_store(path: str | Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Open what `TrialsWriter` wrote: (memory-mapped array, all that the sidecar tells about the trials).
+
+    No data are read, hence none are checked: that is `verify`. Raises HvfError, in one line, if array or sidecar is
+    missing, damaged, of another format, or if the two do not belong together.
+    """
+    path = Path(path)
+    told = _read_sidecar(path)
+    try:
+        x_NCT = np.load(path, mmap_mode="r", allow_pickle=False) if 0 not in told["shape"] else np.load(path)
+        offset = getattr(x_NCT, "offset", None) or path.stat().st_size - x_NCT.nbytes
+        size = path.stat().st_size - offset
+    except (OSError, ValueError, EOFError) as error:
+        raise HvfError(f"{path} is damaged ({error}): prepare it again") from error
+    found = (list(x_NCT.shape), x_NCT.dtype.name, size)
+    if found != (told["shape"], told["dtype"], told["nbytes"]):
+        raise HvfError(
+            f"{path} and its sidecar {sidecar_of(path).name} do not belong together or one is damaged: the array is "
+            f"{found[1]} {tuple(found[0])} in {size} bytes, the sidecar says {told['dtype']} {tuple(told['shape'])} in "
+            f"{told['nbytes']}; prepare it again"
+        )
+    labels = (*WORDS, "subject", "kind", "sfreq", "tmin", "ch_names", "simulated", "sessions", "history")
+    return x_NCT, {name: told[name] for name in labels}
+
+
+def verify(path: str | Path) -> None:
+    """Read the whole array and compare its sha256 with the sidecar's. Raises HvfError if they differ."""
+    x_NCT, _ = read_store(path)
+    if _digest(x_NCT) != _read_sidecar(Path(path))["sha256"]:
+        raise HvfError(f"{path} was changed or damaged after it was written (sha256 differs): prepare it again")
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise HvfError(f"there is no file of trials at {path}")
+    sidecar = sidecar_of(path)
+    try:
+        told = json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HvfError(f"{path} has no sidecar {sidecar.name} beside it: copy both, or prepare it again") from None
+    except (OSError, ValueError) as error:
+        raise HvfError(f"the sidecar {sidecar} is damaged ({error}): prepare it again") from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise HvfError(f"the sidecar {sidecar} was not written by this version of hvf: prepare it again")
+    try:
+        for name in WORDS:
+            told[name] = None if told[name] is None and name != "image_ids" else Words.from_json(told[name])
+        told["sessions"] = None if told["sessions"] is None else unpacked(told["sessions"])
+        fault = _misfit(told, tuple(told["shape"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise HvfError(
+            f"the sidecar {sidecar} is damaged ({type(error).__name__}: {error}): prepare it again"
+        ) from error
+    if fault:
+        raise HvfError(f"the sidecar {sidecar} is damaged: {fault}; prepare it again")
+    return told
+
+
+def _misfit(told: Mapping[str, Any], shape: tuple[int, ...]) -> str | None:
+    """What of the labels does not fit the array's shape, in words."""
+    n, c, _ = shape
+    if len(told["ch_names"]) != c:
+        return f"{c} channels have {len(told['ch_names'])} names"
+    for name in (*WORDS, "sessions"):
+        if told[name] is not None and len(told[name]) != n:
+            return f"{n} trials have {len(told[name])} {name}"
+    return None
+
+
+def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return int(np.prod([float(n) for n in shape])) * dtype.itemsize
+
+
+def _digest(x_NCT: np.ndarray) -> str:
+    """sha256 of the array's bytes; of a memory map the file is read, whose pages then are not this process's."""
+    digest = hashlib.sha256()
+    if not isinstance(x_NCT, np.memmap) or x_NCT.filename is None:
+        digest.update(np.ascontiguousarray(x_NCT).data)
+        return digest.hexdigest()
+    with open(x_NCT.filename, "rb") as file:
+        file.seek(x_NCT.offset)
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _plain(obj: Any) -> Any:
+    """numpy scalars and arrays as JSON knows them; anything else (a path, a date) as text."""
+    return obj.tolist() if hasattr(obj, "tolist") else str(obj)

@@ -1,0 +1,412 @@
+"""Trials: what the sensors (or neurons) said, one row per presentation, and which image each row answers.
+
+Letters: N trials, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import mne
+import numpy as np
+
+from hvf.config import HvfError
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.trials.categorical import Label, Words
+from hvf.data.trials.files import epochs_values, image_indices, read_array, read_epochs, recorded_images, some
+from hvf.data.trials.lazy import BLOCK_BYTES, View, mean_of_repeats
+from hvf.data.trials.store import TrialsWriter, is_prepared, read_store, verify
+
+__all__ = ["Trials", "TrialsWriter", "concept_split", "is_prepared", "mean_of_repeats", "read_trials", "verify"]
+
+LABELS = ("image_ids", "concepts", "splits", "sessions")  # the fields with a value per trial
+
+
+class _Gathered:
+    """The field `x_NCT`: set to an array or a view, read as an array."""
+
+    def __get__(self, trials: Trials | None, owner: type | None = None) -> np.ndarray:
+        if trials is None:
+            raise AttributeError("x_NCT")  # which tells dataclass that there is no default
+        return trials.view.gather()
+
+    def __set__(self, trials: Trials, x_NCT: np.ndarray | View) -> None:
+        if not isinstance(x_NCT, View):
+            x_NCT = np.asarray(x_NCT)
+            if x_NCT.ndim != 3:
+                raise HvfError(f"trials must be (trials, channels, samples), not {x_NCT.shape}")
+            x_NCT = View.of(x_NCT)
+        trials.__dict__["x_NCT"] = x_NCT
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Trials:
+    """Responses to images: a view of arrays in memory or on disk, which are read when values are asked for.
+
+    All that makes other trials of these (select, pick, crop, average, split, concatenate, ...) copies no data.
+
+    Attributes
+    ----------
+    x_NCT : float32 array, in V (EEG), T (MEG) or the file's own units (features, or as `history["units"]` says)
+        All values. Read anew at each use, unless they lie in memory just so: ask once, or use `batch`.
+    image_ids : array of str, (N,)
+        The image each row answers; repeats of an image carry the same id.
+    subject : str
+    sfreq, tmin : float
+        Sampling rate in Hz and time of the first sample after the image's onset in s.
+    ch_names : tuple of str, (C,)
+    kind : "eeg", "meg" or "features"
+    simulated : bool
+    concepts, splits : array of str, (N,), or None
+        The concept of each row's image; "train" or "test" where that is given from outside.
+    sessions : array of int, (N,), from 1, or None
+    history : dict or None
+        How the trials were made: recipe, whitening, units, sources and their sha256, code version.
+    """
+
+    x_NCT: _Gathered = _Gathered()  # noqa: RUF009 (a descriptor: one for all)
+    image_ids: Label = Label()  # noqa: RUF009
+    subject: str
+    sfreq: float
+    tmin: float
+    ch_names: tuple[str, ...]
+    kind: str
+    simulated: bool
+    concepts: Label = Label()  # noqa: RUF009
+    splits: Label = Label()  # noqa: RUF009
+    sessions: np.ndarray | None
+    history: dict[str, Any] | None
+
+    def __init__(
+        self,
+        x_NCT: np.ndarray | View,
+        image_ids: Sequence[str] | np.ndarray | Words,
+        subject: str,
+        sfreq: float,
+        tmin: float,
+        ch_names: Iterable[str],
+        kind: str,
+        simulated: bool = False,
+        concepts: Sequence[str] | np.ndarray | Words | None = None,
+        splits: Sequence[str] | np.ndarray | Words | None = None,
+        sessions: Sequence[int] | np.ndarray | None = None,
+        history: dict[str, Any] | None = None,
+    ) -> None:
+        told = {"subject": subject, "sfreq": sfreq, "tmin": tmin, "kind": kind, "simulated": simulated}
+        told |= {"x_NCT": x_NCT, "history": history, "ch_names": tuple(str(name) for name in ch_names)}
+        told |= {"image_ids": image_ids, "concepts": concepts, "splits": splits}
+        told["sessions"] = None if sessions is None else np.asarray(sessions, dtype=int)
+        for name, value in told.items():
+            object.__setattr__(self, name, value)
+        n, c, _ = self.shape
+        if len(self.ch_names) != c:
+            raise HvfError(f"{c} channels were given {len(self.ch_names)} names; give one per channel")
+        for name, labels in self._labels().items():
+            if labels is not None and len(labels) != n:
+                raise HvfError(f"{n} trials were given {len(labels)} {name.replace('_', ' ')}; give one per trial")
+
+    def _labels(self) -> dict[str, Any]:
+        """What is told of each trial, unspelt: `Words`, or an array of sessions, or None."""
+        return {name: self.__dict__[name] for name in LABELS}
+
+    def _but(self, **changes: Any) -> Trials:
+        """The same with some fields changed; unlike `dataclasses.replace`, reads nothing."""
+        return Trials(**{f.name: self.__dict__[f.name] for f in fields(self)} | changes)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return a single trial, float32 (C, T)."""
+        if isinstance(index, (slice, Sequence, np.ndarray)):
+            raise TypeError("trials[i] is one trial; use select(indices) or batch(indices) for several")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no trial {index}: there are {len(self)}")
+        return self.batch([index])[0]
+
+    def __repr__(self) -> str:
+        n, c, t = self.shape
+        origin = ", simulated" if self.simulated else ""
+        return f"<Trials: {self.subject}, {n} trials x {c} {self.kind} channels x {t} samples{origin}>"
+
+    @property
+    def view(self) -> View:
+        """What is looked at, unread."""
+        return self.__dict__["x_NCT"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, C, T), without reading."""
+        return self.view.shape
+
+    @property
+    def times(self) -> np.ndarray:
+        """Time of each sample after the image's onset, in s, (T,)."""
+        return self.tmin + np.arange(self.shape[2]) / self.sfreq
+
+    def batch(self, indices: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+        """Read the trials `indices` (ints, a mask or a slice), float32 (n, C, T), in that order."""
+        return self.view.select(_indices(indices)).gather(copy=True)
+
+    def batches(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Read all trials in order, some at a time: (their places, float32 (n, C, T))."""
+        n, c, t = self.shape
+        step = max(1, BLOCK_BYTES // max(1, 4 * c * t))
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
+            yield rows, self.batch(rows)
+
+    def in_memory(self, most: int) -> Trials:
+        """Return the trials read into memory if they take at most `most` bytes there, else these, unread."""
+        return self._but(x_NCT=self.x_NCT) if 4 * math.prod(self.shape) <= most else self
+
+    def average(self) -> Trials:
+        """Return one row per image, the mean of its trials (summed in float64), in order of first appearance."""
+        first, group_N = self.__dict__["image_ids"].first()
+        if len(first) == len(self):
+            return self
+        labels = {name: label if label is None else _chosen(label, first) for name, label in self._labels().items()}
+        labels["sessions"] = None  # a mean may span several
+        return self._but(x_NCT=self.view.mean_by(group_N), **labels)
+
+    def repeats(self) -> dict[str, int]:
+        """Return how many rows each image has, in order of first appearance."""
+        first, group_N = self.__dict__["image_ids"].first()
+        return dict(zip(self.image_ids[first].tolist(), np.bincount(group_N).tolist(), strict=True))
+
+    def select(self, indices: Sequence[int] | np.ndarray | slice) -> Trials:
+        """Return the trials `indices` (ints, a mask or a slice), in that order."""
+        indices = _indices(indices)
+        labels = {name: label if label is None else _chosen(label, indices) for name, label in self._labels().items()}
+        return self._but(x_NCT=self.view.select(indices), **labels)
+
+    def split(self, name: str) -> Trials:
+        """Return the trials of the split "train" or "test". Raises HvfError if there are none."""
+        if self.splits is None:
+            raise HvfError(f"the trials of {self.subject} are not split into training and test")
+        if name not in self.splits:
+            raise HvfError(f"{self.subject} has no trials of the split {name!r}, only {some(np.unique(self.splits))}")
+        return self.select(self.splits == name)
+
+    def session(self, number: int) -> Trials:
+        """Return the trials of one session, counted from 1. Raises HvfError if there are none."""
+        if self.sessions is None or number not in self.sessions:
+            known = "none" if self.sessions is None else some(str(s) for s in np.unique(self.sessions))
+            raise HvfError(f"{self.subject} has no session {number}; known are {known}")
+        return self.select(self.sessions == number)
+
+    def pick(self, ch_names: Iterable[str]) -> Trials:
+        """Return the channels named, in that order. Raises HvfError naming those that are not there."""
+        ch_names = tuple(ch_names)
+        if ch_names == self.ch_names:
+            return self
+        missing = [name for name in ch_names if name not in self.ch_names]
+        if missing:
+            raise HvfError(f"{self.subject} has no channel {some(missing)}; it has {some(self.ch_names)}")
+        index = [self.ch_names.index(name) for name in ch_names]
+        return self._but(x_NCT=self.view.channels(index), ch_names=ch_names)
+
+    def crop(self, tmin: float, tmax: float) -> Trials:
+        """Return the samples in [tmin, tmax) s. Raises HvfError if the recording does not hold that window."""
+        start, stop = (round((t - self.tmin) * self.sfreq) for t in (tmin, tmax))
+        n_times = self.shape[2]
+        if not 0 <= start < stop <= n_times:
+            end = self.tmin + n_times / self.sfreq
+            raise HvfError(f"cannot crop to [{tmin:g}, {tmax:g}) s: the trials run over [{self.tmin:g}, {end:g}) s")
+        return self._but(x_NCT=self.view.samples(start, stop), tmin=self.tmin + start / self.sfreq)
+
+    def paired_with(self, images: ImageSet) -> Trials:
+        """Return the trials under the ids that `images` gives their images; other images' trials are dropped.
+
+        An image is known by its id, or by the name of its file, without folder and suffix. Raises HvfError where a
+        name of a trial stands for several of the images.
+        """
+        words = self.__dict__["image_ids"]
+        used, rows = np.unique(words.codes, return_inverse=True)
+        found = np.asarray(image_indices(words.values[used].tolist(), images), dtype=int)[rows]
+        kept = self if (found >= 0).all() else self.select(found >= 0)
+        return kept._but(image_ids=Words(np.asarray(images.ids, dtype=str), found[found >= 0].astype(np.int32)))
+
+    def aligned_to(self, images: ImageSet) -> Trials:
+        """Return one row per image of `images`, in its order and under its ids (see `paired_with`).
+
+        Repeats are averaged, other images' trials dropped. Raises HvfError naming the images that no trial answers.
+        """
+        averaged = self.paired_with(images).average()
+        row = {name: i for i, name in enumerate(averaged.image_ids.tolist())}
+        missing = [name for name in images.ids if name not in row]
+        if missing:
+            raise HvfError(f"{len(missing)} of {len(images)} images have no trial of {self.subject}: {some(missing)}")
+        order = [row[name] for name in images.ids]
+        return averaged if order == list(range(len(averaged))) else averaged.select(order)
+
+    def permuted(self, seed: int) -> Trials:
+        """Return the same trials with the images shuffled among them: what a decoder scores by chance."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        told = {name: label for name, label in self._labels().items() if label is not None and name != "sessions"}
+        return self._but(**{name: _chosen(label, order) for name, label in told.items()})
+
+    @classmethod
+    def concatenate(cls, trials: Sequence[Trials], subject: str | None = None) -> Trials:
+        """Join the trials of several subjects or recordings, one after the other.
+
+        Raises HvfError if they differ in channels (or their order), kind, sampling rate or window, or if there are
+        none. `subject` names the whole; by default those that are in it.
+        """
+        if not trials:
+            raise HvfError("there are no trials to concatenate")
+        first = trials[0]
+        for other in trials[1:]:
+            for name, a, b in (
+                ("channels", first.ch_names, other.ch_names),
+                ("kinds", first.kind, other.kind),
+                ("sampling rates", f"{first.sfreq:g} Hz", f"{other.sfreq:g} Hz"),
+                ("windows", first._window(), other._window()),
+            ):
+                if a != b:
+                    what = "" if name == "channels" else f" ({a} and {b})"
+                    raise HvfError(f"{first.subject} and {other.subject} have different {name}{what}: cannot join them")
+        labels: dict[str, Any] = {}
+        for name in LABELS:
+            parts = [t._labels()[name] for t in trials]
+            known = all(part is not None for part in parts)
+            labels[name] = (np.concatenate if name == "sessions" else Words.joined)(parts) if known else None
+        return first._but(
+            x_NCT=View.joined([t.view for t in trials]),
+            **labels,
+            subject=subject or ", ".join(dict.fromkeys(t.subject for t in trials)),
+            simulated=any(t.simulated for t in trials),
+            history={"concatenated": [t.history for t in trials]},
+        )
+
+    def _window(self) -> str:
+        return f"{self.tmin:.4g} s and {self.shape[2]} samples"
+
+    def check(self) -> None:
+        """Raise HvfError, naming the channels, if any holds NaN, infinity or never changes. Reads all, part by part."""
+        if 0 in self.shape:
+            raise HvfError(f"the trials of {self.subject} are empty: {self.shape} (trials, channels, samples)")
+        low_C, high_C = np.full(self.shape[1], np.inf), np.full(self.shape[1], -np.inf)
+        for _, x_NCT in self.batches():  # NaN and infinity show in these
+            low_C, high_C = np.minimum(low_C, x_NCT.min(axis=(0, 2))), np.maximum(high_C, x_NCT.max(axis=(0, 2)))
+        for bad_C, what in (
+            (~(np.isfinite(low_C) & np.isfinite(high_C)), "NaN or infinite values"),
+            (low_C == high_C, "the same value in every trial and sample"),
+        ):
+            if bad_C.any():
+                names = [self.ch_names[i] for i in np.flatnonzero(bad_C)]
+                plural = "channel" if len(names) == 1 else f"{len(names)} channels"
+                raise HvfError(f"{plural} {some(names)} of {self.subject}: {what}; repair or drop before decoding")
+
+    def save(self, path: str | Path, dtype: Any = np.float32) -> None:
+        """Write the trials to `path`, a `.npy`, and its sidecar (`hvf.data.trials.store`), whole or not at all."""
+        told = {f.name: self.__dict__[f.name] for f in fields(self) if f.name != "x_NCT"}
+        with TrialsWriter(path, self.shape, dtype, **told) as writer:
+            for rows, x_NCT in self.batches():
+                writer.x_NCT[rows] = x_NCT
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trials:
+        """Open what `save` or `TrialsWriter` wrote; values are read when asked for.
+
+        Raises HvfError if the file or its sidecar is absent, damaged or something else.
+        """
+        x_NCT, told = read_store(path)
+        return cls(x_NCT, **told)
+
+    @classmethod
+    def from_epochs(
+        cls,
+        epochs: mne.BaseEpochs,
+        images: ImageSet | Sequence[str] | str | Path | None = None,
+        *,
+        subject: str | None = None,
+    ) -> Trials:
+        """Take the good EEG and MEG channels of MNE epochs.
+
+        `images` says what was shown: the ids in the order of the epochs, or an image set (or its folder or zip). By
+        default it is `epochs.metadata["image"]`, which an image set then only completes. `metadata` may also name each
+        epoch's "concept", "split" and "session". Raises HvfError if that is missing, contradicts itself or does not
+        fit, or if there is no good channel.
+        """
+        images = open_images(images) if isinstance(images, (str, Path)) else images
+        epochs = epochs if epochs.preload else epochs.copy().drop_bad(verbose="error")
+        ids, labels = recorded_images(epochs, images)
+        name = subject or (epochs.info.get("subject_info") or {}).get("his_id") or "epochs"
+        trials = cls(image_ids=ids, subject=name, **epochs_values(epochs), **labels)
+        if not isinstance(images, ImageSet):
+            return trials
+        paired = trials.paired_with(images)
+        if len(paired) < len(trials):
+            names = list(dict.fromkeys(ids))
+            missing = [name for name, i in zip(names, image_indices(names, images), strict=True) if i < 0]
+            raise HvfError(f"{len(missing)} images named in the epochs' metadata are not in the set: {some(missing)}")
+        concept = dict(zip(images.ids, images.concepts, strict=True))
+        if paired.concepts is None:
+            return paired._but(concepts=[concept[name] for name in paired.image_ids.tolist()])
+        return paired
+
+
+def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: float = 0.0) -> Trials:
+    """Read responses whose rows are in the order of `images`, or that name their images (prepared trials).
+
+    Parameters
+    ----------
+    path : `.npy` of numbers, (N, C) or (N, C, T); an MNE epochs file `-epo.fif`; or prepared trials (`Trials.save`)
+    images : ImageSet of N images; for prepared trials, the images that they answer or some of them
+    sfreq, tmin : Hz and s, for a `.npy` with samples; the others know their own.
+
+    Raises
+    ------
+    HvfError
+        If the file cannot be read, is a pickle, has another number of rows than there are images (saying so if it is
+        transposed), or has channels with NaN, infinite or constant values (naming them).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HvfError(f"there is no file of trials at {path}")
+    if is_prepared(path):
+        trials = Trials.load(path).paired_with(images)
+    elif path.name.endswith((".fif", ".fif.gz")):
+        trials = Trials(image_ids=images.ids, subject=path.stem, **read_epochs(path, len(images)))
+    elif path.suffix == ".npy":
+        x_NCT, sampled = read_array(path, len(images))
+        names = tuple(f"{i:03d}" for i in range(x_NCT.shape[1]))
+        trials = Trials(x_NCT, images.ids, path.stem, sfreq if sampled else 1.0, tmin, names, "features")
+    else:
+        raise HvfError(f"cannot read trials from {path}: give a .npy, (N, C) or (N, C, T), or an MNE -epo.fif")
+    trials.check()
+    return trials
+
+
+def concept_split(
+    concepts: Sequence[str] | np.ndarray, fraction: float, seed: int, *, at_least: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split items into two parts that share no concept; return their indices (train, validation), each ascending.
+
+    `fraction` of the concepts, at least `at_least` and never all, go to the second part.
+    Raises HvfError if there are too few concepts for that.
+    """
+    concepts_N = np.asarray(concepts, dtype=str)
+    names = np.unique(concepts_N)
+    n_val = max(at_least, round(fraction * len(names)))
+    if not 0 < n_val < len(names):
+        raise HvfError(f"cannot set {n_val} concepts aside for validation: there are {len(names)}")
+    chosen = np.random.default_rng(seed).permutation(names)[:n_val]
+    held_out = np.isin(concepts_N, chosen)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _indices(indices: Sequence[int] | np.ndarray | slice) -> np.ndarray | slice:
+    if isinstance(indices, slice):
+        return indices
+    indices = np.asarray(indices)
+    return indices if indices.size else indices.astype(int)
+
+
+def _chosen(label: Words | np.ndarray, indices: np.ndarray | slice) -> Words | np.ndarray:
+    return label.select(indices) if isinstance(label, Words) else label[indices]

@@ -1,0 +1,1 @@
+"""Evaluation: scores to ranks, pictures to figures, and the statistics beside them."""

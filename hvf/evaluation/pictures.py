@@ -1,0 +1,355 @@
+"""Pictures to figures: every reconstruction metric of the field that this machine has the networks for.
+
+`evaluate_pictures` takes anybody's folders, `evaluate_run` a run of hvf, `Evaluator` whatever can be indexed. Each
+picture is decoded, resized and put through each network once, for all metrics that look at it; what belongs to the seen
+pictures serves all rounds. A metric without its weights is named as not computed, and why.
+
+Shapes: N images, R rounds (reconstructions of each image), H and W pixels, D features.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+
+from hvf.config import HvfError, did_you_mean
+from hvf.evaluation import picture_metrics
+from hvf.evaluation.catalogue import METRICS, is_two_way
+from hvf.evaluation.networks import Weights, load_network
+from hvf.evaluation.pairing import pair
+from hvf.evaluation.picture_metrics import FIRST_SIZE, PixelMeter, SeenFeatures
+from hvf.runs import Run, check_writable, code_version, track, write_atomic, write_json
+from hvf.vision.loading import load_encoder
+
+TOGETHER = 8  # images measured at once, with all their rounds: what a network takes in one pass, what memory holds
+ROWS = ("ceiling", "brain", "floor")  # of a run: from the image's own embedding, the brain's, a permuted trial's
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    ``metrics`` {"reconstruction/ROW/NAME": {"value", "ci95", "n"}, "chance/reconstruction/NAME": ...}, as metrics.json;
+    ``per_image`` {"ids", "concepts", "scores": {entry: a number per image}, "rounds": {entry: R lists of those}};
+    ``not_computed`` {name: why}; ``protocol``: pairs, rounds, how they were matched, first resize, weights, versions.
+    """
+
+    metrics: dict[str, dict]
+    per_image: dict[str, Any]
+    not_computed: dict[str, str]
+    protocol: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one set of reconstructions: ``per_image`` {name: (R, N)}; ``correlations`` {two-way name: r (R, N, N)}."""
+
+    per_image: dict[str, np.ndarray] = field(default_factory=dict)
+    correlations: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def figures(self) -> dict[str, dict]:
+        """{name: {"value", "ci95", "n"}}: rounds of an image averaged first, the interval over images."""
+        return {name: picture_metrics.summarise(values_RN) for name, values_RN in self.per_image.items()}
+
+    def chance(self) -> dict[str, dict]:
+        """{two-way name: what random pairings of these very pictures score}."""
+        return {name: picture_metrics.chance_of(r_RNN) for name, r_RNN in self.correlations.items()}
+
+
+class Evaluator:
+    """Measures reconstructions against seen pictures (N), whose features are computed once, when it is made.
+
+    ``seen`` is indexed for pictures: PIL, or uint8 (H, W, 3), of any size each. ``names`` are of
+    `hvf.evaluation.catalogue.METRICS` (default: all). ``encoders``, {name: feature spec}, add two-way scores of
+    encoders, on raw pictures. ``weights`` goes to `hvf.evaluation.networks.load_network`. ``first`` is the first resize
+    (see `hvf.evaluation.picture_metrics.pixcorr`); with None, pictures go to each metric as they are, and have to be
+    square. What cannot be computed is in ``not_computed``. Raises HvfError for an unknown name or an encoder that is
+    not there.
+    """
+
+    def __init__(
+        self,
+        seen: Sequence,
+        names: Iterable[str] | None = None,
+        *,
+        encoders: Mapping[str, str] | None = None,
+        weights: Weights = None,
+        first: int | None = FIRST_SIZE,
+        device: str | None = None,
+    ) -> None:
+        names = list(METRICS if names is None else dict.fromkeys(names))
+        for name in names:
+            if name not in METRICS:
+                raise HvfError(f"there is no metric {name!r}{did_you_mean(name, METRICS)}")
+        if len(seen) < 2:
+            raise HvfError("an evaluation needs at least two images: two-way identification compares them")
+        self.seen, self.first = seen, first
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.not_computed: dict[str, str] = {}
+        self._of_thread, self._libraries = threading.local(), ThreadpoolController()
+        self._networks: dict[str, Any] = {}
+        self._lpips: Any = None
+        self.names = [name for name in names if self._at_hand(name, weights)]
+        self._encoders = {name: load_encoder(spec, self.device) for name, spec in (encoders or {}).items()}
+        self._features = self._features_of_seen()
+
+    @property
+    def sources(self) -> dict[str, dict[str, str]]:
+        """{network: {"network", "file", "sha256"}} of the weights in use."""
+        sources = {name: network.source for name, network in self._networks.items()}
+        return sources | ({"lpips": self._lpips.source} if self._lpips else {})
+
+    def measure(self, rounds: Sequence[Sequence], title: str = "measuring pictures") -> Scores:
+        """Scores of R rounds of N reconstructions each, in the order of the seen pictures; else HvfError."""
+        n, drawn = len(self.seen), [len(one_round) for one_round in rounds]
+        if not drawn or set(drawn) != {n}:
+            raise HvfError(f"{n} seen pictures but {drawn} reconstructions: they should pair, in every round")
+        scores = Scores()
+        for name in (*self.names, *self._encoders):
+            scores.per_image[name] = np.full((len(rounds), n), np.nan)
+            if self._is_two_way(name):
+                scores.correlations[name] = np.empty((len(rounds), n, n))
+        with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+            for start in track(list(range(0, n, TOGETHER)), title):
+                self._measure_some(slice(start, min(start + TOGETHER, n)), rounds, scores, pool)
+        for name, r_RNN in scores.correlations.items():
+            scores.per_image[name][:] = picture_metrics.two_way_shares(r_RNN)
+        return scores
+
+    def _measure_some(self, part: slice, rounds: Sequence[Sequence], scores: Scores, pool: ThreadPoolExecutor) -> None:
+        """All scores of a few images in all rounds; of two-way scores, their columns of r."""
+        images = range(part.start, part.stop)
+        seen, _ = self._pictures(self.seen, images, pool)
+        drawn, drawn_raw = zip(*(self._pictures(one_round, images, pool) for one_round in rounds), strict=True)
+        pixels = [name for name in ("pixcorr", "ssim") if name in self.names]
+        if pixels:
+            per_image = [(seen[i], [one_round[i] for one_round in drawn]) for i in range(len(images))]
+            for image, measured in zip(images, self._each(self._pixel_scores, per_image, pool), strict=True):
+                for name in pixels:
+                    scores.per_image[name][:, image] = [one_round[name] for one_round in measured]
+        found: dict[str, list[np.ndarray]] = {}
+        for network in self._networks:
+            of_seen = self._run(network, seen) if network == "alexnet" and self._lpips else {}
+            for r, one_round in enumerate(drawn):
+                layers = self._run(network, one_round)
+                for name in self._using(network):
+                    if METRICS[name].formula == "lpips":
+                        scores.per_image[name][r, part] = self._lpips(of_seen, layers).numpy()
+                    else:
+                        found.setdefault(name, []).append(_flat(layers[METRICS[name].layer]))
+        for name, encoder in self._encoders.items():
+            found[name] = [_encode(encoder, raw) for raw in drawn_raw]
+        which = np.tile(np.arange(part.start, part.stop), len(rounds))
+        for name, features in found.items():
+            features_MD = np.concatenate(features)  # round by round
+            if self._is_two_way(name):
+                r_NRn = self._features[name].correlations(features_MD).reshape(len(self.seen), len(rounds), -1)
+                scores.correlations[name][:, :, part] = r_NRn.swapaxes(0, 1)
+            else:
+                similarity_Rn = self._features[name].correlation(features_MD, which).reshape(len(rounds), -1)
+                cosine = METRICS[name].formula == "cosine"
+                scores.per_image[name][:, part] = similarity_Rn if cosine else 1.0 - similarity_Rn
+
+    def _features_of_seen(self) -> dict[str, SeenFeatures]:
+        found: dict[str, list[np.ndarray]] = {}
+        by_features = [name for name in self.names if METRICS[name].formula not in ("pixels", "lpips")]
+        if by_features or self._encoders:
+            with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+                for start in track(list(range(0, len(self.seen), TOGETHER)), "features of the seen pictures"):
+                    images = range(start, min(start + TOGETHER, len(self.seen)))
+                    seen, raw = self._pictures(self.seen, images, pool)
+                    for network in self._networks:
+                        layers = self._run(network, seen)
+                        for name in self._using(network):
+                            if name in by_features:
+                                found.setdefault(name, []).append(_flat(layers[METRICS[name].layer]))
+                    for name, encoder in self._encoders.items():
+                        found.setdefault(name, []).append(_encode(encoder, raw))
+        cosine = [name for name in by_features if "cosine" in METRICS[name].formula]
+        return {name: SeenFeatures(np.concatenate(parts), name not in cosine) for name, parts in found.items()}
+
+    def _at_hand(self, name: str, weights: Weights) -> bool:
+        """Load what a metric looks through; if that cannot be had, say so in `not_computed`."""
+        network = METRICS[name].network
+        try:
+            if network and network not in self._networks:
+                self._networks[network] = load_network(network, weights, self.device)
+            if name == "lpips":
+                self._lpips = load_network("lpips", weights, self.device)
+        except HvfError as error:
+            self.not_computed[name] = str(error)
+            return False
+        return True
+
+    def _using(self, network: str) -> list[str]:
+        return [name for name in self.names if METRICS[name].network == network]
+
+    def _is_two_way(self, name: str) -> bool:
+        return name in self._encoders or is_two_way(name)
+
+    def _pictures(self, pictures: Sequence, images: range, pool: ThreadPoolExecutor) -> tuple[list, list]:
+        """Some pictures after the first resize, float32 (H, W, 3), and as they are."""
+        raw = self._each(lambda i: _pixels(pictures[i], i), images, pool)
+        if self.first is None:
+            odd = next((x for x in raw if x.shape != raw[0].shape or x.shape[0] != x.shape[1]), None)
+            if odd is not None:
+                raise HvfError(f"without a first resize pictures have to be squares of one size, not {odd.shape[:2]}")
+        size = self.first or raw[0].shape[0]
+        return self._each(lambda x: picture_metrics.resized(x, size, size), raw, pool), raw
+
+    def _each(self, work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor) -> list[R]:
+        """`work` on each item, one thread for each: BLAS would put its own beneath, and all would wait for another."""
+        with self._libraries.limit(limits=1, user_api="blas"):
+            return list(pool.map(work, items))
+
+    def _pixel_scores(self, seen_and_drawn: tuple[np.ndarray, list[np.ndarray]]) -> list[dict[str, float]]:
+        """Of one image, for each of its rounds."""
+        seen, drawn = seen_and_drawn
+        if not hasattr(self._of_thread, "meter"):
+            self._of_thread.meter = PixelMeter(None)
+        self._of_thread.meter.see(seen)
+        return [self._of_thread.meter.score(picture) for picture in drawn]
+
+    def _run(self, network: str, pictures: list[np.ndarray]) -> dict[str, torch.Tensor]:
+        x_N3HW = torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture in pictures]))
+        return {layer: features.cpu() for layer, features in self._networks[network](x_N3HW).items()}
+
+
+def evaluate_pictures(
+    recons: str | Path,
+    images: str | Path,
+    metrics: Iterable[str] | None = None,
+    out: str | Path | None = None,
+    *,
+    row: str = "brain",
+    weights: Weights = None,
+    first: int | None = FIRST_SIZE,
+    device: str | None = None,
+) -> Evaluation:
+    """Measure anybody's reconstructions: two folders or zips, pictures of any size, one or several rounds.
+
+    Pictures and rounds are recognised as `hvf.evaluation.pairing.pair` says, which `protocol` repeats. ``metrics`` are
+    names of hvf.evaluation.catalogue.METRICS (default: all). ``out`` is a folder for what `write` writes.
+    Raises HvfError, naming files, if the two do not pair or a picture cannot be read.
+    """
+    if out is not None:
+        check_writable(out)
+    paired = pair(images, recons)
+    evaluator = Evaluator(paired.seen, metrics, weights=weights, first=first, device=device)
+    protocol = {"images": str(images), "recons": str(recons), "rounds": len(paired.rounds), "matched_by": paired.how}
+    found = _evaluated(evaluator, {row: paired.rounds}, paired.seen.ids, paired.seen.concepts, protocol)
+    if out is not None:
+        write(found, out)
+    return found
+
+
+def evaluate_run(
+    run: Run,
+    metrics: Iterable[str] | None = None,
+    *,
+    encoders: Mapping[str, str] | None = None,
+    weights: Weights = None,
+    first: int | None = FIRST_SIZE,
+    device: str | None = None,
+) -> Evaluation:
+    """Measure the pictures of a run: images/{ceiling,brain,floor}, each with or without rounds, against images/seen.
+
+    Chance is that of the floor's pictures where there are any. Nothing is written. Raises HvfError if the run holds no
+    pictures, or a row that does not pair with the seen ones.
+    """
+    folder = run.path / "images"
+    rows = [row for row in ROWS if (folder / row).is_dir()]
+    if not (folder / "seen").is_dir() or not rows:
+        raise HvfError(f"{run.path} holds no pictures to measure: draw them first, with hvf reconstruct")
+    paired = {row: pair(folder / "seen", folder / row) for row in rows}
+    seen = paired[rows[0]].seen
+    evaluator = Evaluator(seen, metrics, encoders=encoders, weights=weights, first=first, device=device)
+    protocol = {"run": str(run.path), "rounds": {row: len(one.rounds) for row, one in paired.items()}}
+    ids = run.read_json("retrieval.json")["gallery"] if run.has("retrieval.json") else seen.ids
+    concepts = run.read_json("study.json")["concepts"] if run.has("study.json") else seen.concepts
+    return _evaluated(evaluator, {row: one.rounds for row, one in paired.items()}, ids, concepts, protocol)
+
+
+def write(found: Evaluation, out: str | Path, earlier: Mapping[str, dict] | None = None) -> None:
+    """Write an evaluation into a folder: metrics.json, per_image.json, per_image.csv and evaluation.json.
+
+    Of the ``earlier`` figures of metrics.json those of other sections stay; those of reconstruction are replaced.
+    """
+    out = Path(out)
+    kept = {name: entry for name, entry in (earlier or {}).items() if "reconstruction" not in name.split("/")[:2]}
+    write_json(out / "metrics.json", {**kept, **found.metrics})
+    write_json(out / "per_image.json", found.per_image)
+    write_json(out / "evaluation.json", {**found.protocol, "not_computed": found.not_computed})
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    scores = found.per_image["scores"]
+    lines.writerow(["image", *(entry.removeprefix("reconstruction/") for entry in scores)])
+    lines.writerows(zip(found.per_image["ids"], *scores.values(), strict=True))
+    write_atomic(out / "per_image.csv", lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
+
+
+def _evaluated(evaluator: Evaluator, rows: Mapping[str, Sequence], ids, concepts, protocol: dict) -> Evaluation:
+    figures: dict[str, dict] = {}
+    per_image: dict[str, Any] = {"ids": list(ids), "concepts": list(concepts), "scores": {}, "rounds": {}}
+    not_computed, chance = dict(evaluator.not_computed), {}
+    for row, rounds in rows.items():
+        scores = evaluator.measure(rounds, f"measuring {row}" if len(rows) > 1 else "measuring the pictures")
+        for name, figure in scores.figures().items():
+            if not figure["n"]:
+                not_computed[name] = f"undefined for every picture ({row}): the pictures or their features are constant"
+                continue
+            entry = f"reconstruction/{row}/{name}"
+            figures[entry] = figure
+            per_image["scores"][entry] = _plain(scores.per_image[name].mean(axis=0))
+            per_image["rounds"][entry] = [_plain(values_N) for values_N in scores.per_image[name]]
+        if row == "floor" or not chance:
+            chance = scores.chance()
+    figures |= {f"chance/reconstruction/{name}": entry for name, entry in chance.items()}
+    protocol = {
+        **protocol,
+        "pairs": len(evaluator.seen),
+        "first_resize": evaluator.first,
+        "weights": evaluator.sources,
+        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")} | {"code": code_version()},
+    }
+    return Evaluation(figures, per_image, not_computed, protocol)
+
+
+def _pixels(picture, index: int) -> np.ndarray:
+    x_HWC = np.asarray(picture)
+    if x_HWC.ndim != 3 or x_HWC.shape[2] != 3 or x_HWC.dtype != np.uint8:
+        raise HvfError(f"picture {index} is not RGB with 8 bits: {x_HWC.dtype} {x_HWC.shape}")
+    return x_HWC
+
+
+def _flat(features: torch.Tensor) -> np.ndarray:
+    return features.flatten(1).float().numpy()
+
+
+def _encode(encoder, raw: list[np.ndarray]) -> np.ndarray:
+    """Features (N, D) of pictures as they are, those of one size together."""
+    features: list[np.ndarray | None] = [None] * len(raw)
+    for shape in dict.fromkeys(x.shape for x in raw):
+        same = [i for i, x in enumerate(raw) if x.shape == shape]
+        x_N3HW = torch.from_numpy(np.stack([raw[i] for i in same])).permute(0, 3, 1, 2).float() / 255
+        for i, row in zip(same, encoder(x_N3HW).cpu().numpy(), strict=True):
+            features[i] = row
+    return np.stack([row for row in features if row is not None])
+
+
+def _plain(values_N: np.ndarray) -> list[float | None]:
+    """JSON has no NaN."""
+    return [None if np.isnan(value) else float(value) for value in values_N]

@@ -1,0 +1,1 @@
+"""Experiments: the stages of a run, protocols whose choices cannot see test data, and interpretation."""

@@ -1,0 +1,1 @@
+"""The Fusion Prior: image features to pictures through a frozen SDXL UNet."""

@@ -1,0 +1,183 @@
+"""The Fusion Prior: from fused features to image tokens inside a frozen SDXL UNet.
+
+z_f = HVF(features);  z_c = z_f + φ_c(z_f);  tokens = ImageProjection(z_c);  image attention in every cross-attention.
+Shape suffixes: N items, D embedding, K encoders. Source: arXiv 2602.07495 (HVF), section 3, and IP-Adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from diffusers.models.embeddings import ImageProjection
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from hvf.config import HvfError
+from hvf.models.fusion import HVF, ResidualMLP
+from hvf.prior import adapter
+from hvf.prior.embedding_noise import Vague
+
+
+class FusionPrior(ModelMixin, ConfigMixin):
+    """HVF, projector φ_c, image projection (4 tokens) and the adapter's to_k_ip/to_v_ip: all that the prior learns.
+
+    ``save_pretrained``/``from_pretrained`` carry the whole of it; the UNet stays outside. The config names the
+    encoders (``specs``, ``dims``), the widths, and the UNet's layers that the adapter belongs to. Make a new one with
+    ``FusionPrior.for_unet``.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        specs: Sequence[str],
+        dims: Sequence[int],
+        adapter_names: Sequence[str],
+        adapter_widths: Sequence[int],
+        width: int = 1024,
+        intermediate: int = 4096,
+        projector_intermediate: int = 4096,
+        dropout: float = 0.1,
+        cross_attention_dim: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.hvf = HVF(dims, width, intermediate, dropout, specs=specs)
+        self.projector = ResidualMLP(width, projector_intermediate, dropout)
+        self.image_projection = ImageProjection(width, cross_attention_dim, adapter.TOKENS)
+        self.adapter = nn.ModuleList(
+            IPAdapterAttnProcessor2_0(adapter_width, cross_attention_dim, num_tokens=(adapter.TOKENS,))
+            for adapter_width in adapter_widths
+        )
+
+    @classmethod
+    def for_unet(
+        cls,
+        unet: UNet2DConditionModel,
+        dims: Mapping[str, int],
+        width: int = 1024,
+        intermediate: int = 4096,
+        projector_intermediate: int = 4096,
+        dropout: float = 0.1,
+    ) -> FusionPrior:
+        """A new prior that fits ``unet``; ``dims`` maps each encoder's FeatureSpec to its width, in order.
+
+        The adapter starts from each layer's own to_k and to_v (float32 copies), the rest from torch's global generator.
+        """
+        layers = adapter.adapter_layers(unet)
+        prior = cls(
+            specs=list(dims),
+            dims=[int(dim) for dim in dims.values()],
+            adapter_names=[layer.name for layer in layers],
+            adapter_widths=[layer.width for layer in layers],
+            width=width,
+            intermediate=intermediate,
+            projector_intermediate=projector_intermediate,
+            dropout=dropout,
+            cross_attention_dim=unet.config["cross_attention_dim"],
+        )
+        with torch.no_grad():
+            processor: Any
+            for layer, processor in zip(layers, prior.adapter, strict=True):
+                attention: Any = unet.get_submodule(layer.name.removesuffix(".processor"))
+                processor.to_k_ip[0].weight.copy_(attention.to_k.weight)
+                processor.to_v_ip[0].weight.copy_(attention.to_v.weight)
+        return prior
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The encoders' FeatureSpecs, in order."""
+        return self.hvf.specs
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """FeatureSpec -> width d_k."""
+        return self.hvf.dims
+
+    def encode(self, features: Mapping[str, Tensor]) -> Tensor:
+        """{spec: (N, d_k)} -> z_f (N, D), the space that brain embeddings are aligned to."""
+        return self.hvf(features)
+
+    def project(self, z_ND: Tensor) -> Tensor:
+        """z_f or z_b (N, D) -> z_c (N, D) = z + φ_c(z). Training and sampling both take this step."""
+        return self.projector(z_ND)
+
+    def image_tokens(self, z_c_ND: Tensor) -> Tensor:
+        """z_c (N, D) -> image tokens (N, 4, cross_attention_dim)."""
+        return self.image_projection(z_c_ND)
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """Put this prior's adapter into ``unet``, sharing parameters; see ``adapter.attach``."""
+        adapter.attach(unet, self)
+
+    def noise_prediction(
+        self,
+        unet: UNet2DConditionModel,
+        x_t_NCHW: Tensor,
+        t_N: Tensor,
+        prompt_embeds: Tensor,
+        pooled: Tensor,
+        time_ids: Tensor,
+        z_c_ND: Tensor,
+    ) -> Tensor:
+        """δ(x_t, t, z_c): what ``unet``, to which this prior is attached, predicts for noisy latents. (N, C, H, W).
+
+        ``prompt_embeds`` (1 or N, L, Dc), ``pooled`` (1 or N, P) and ``time_ids`` (1 or N, 6: original height, width,
+        crop top, left, target height, width) are expanded over the batch.
+        """
+        n = len(x_t_NCHW)
+        conditions = {
+            "text_embeds": pooled.expand(n, -1),
+            "time_ids": time_ids.expand(n, -1),
+            "image_embeds": [z_c_ND[:, None]],
+        }
+        return unet(x_t_NCHW, t_N, prompt_embeds.expand(n, -1, -1), added_cond_kwargs=conditions).sample
+
+    def forward(
+        self,
+        unet: UNet2DConditionModel,
+        x_t_NCHW: Tensor,
+        t_N: Tensor,
+        prompt_embeds: Tensor,
+        pooled: Tensor,
+        time_ids: Tensor,
+        features: Mapping[str, Tensor],
+        dropped_N: Tensor | None = None,
+        vague: tuple[Vague, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """One training forward: features to noise prediction, z_c zeroed where ``dropped_N`` (for guidance).
+
+        ``vague``, with noise (N, D) and its levels (N, 2), takes from z_f what a brain would not tell: our addition.
+        A UNet held in half precision is run in it, and this prior, whose weights stay float32, by autocast.
+        """
+        precision = unet.dtype
+        with torch.autocast(x_t_NCHW.device.type, dtype=precision, enabled=precision != torch.float32):
+            z_f_ND = self.encode(features)
+            if vague is not None:
+                filtered, noise_ND, level_N2 = vague
+                z_f_ND = filtered(z_f_ND, noise_ND, level_N2)
+            z_c_ND = self.project(z_f_ND)
+            if dropped_N is not None:
+                z_c_ND = z_c_ND.masked_fill(dropped_N[:, None], 0.0)
+            x_t_NCHW = x_t_NCHW.to(precision)
+            return self.noise_prediction(unet, x_t_NCHW, t_N, prompt_embeds, pooled, time_ids, z_c_ND)
+
+    def start_from(self, other: FusionPrior) -> None:
+        """Take over the weights of another prior. Raises HvfError unless encoders, widths and UNet layers agree."""
+        for name in ("specs", "dims", "width", "cross_attention_dim", "adapter_names", "adapter_widths"):
+            ours, theirs = (json.dumps(one.config[name]) for one in (self, other))  # which knows no tuples
+            if ours != theirs:
+                raise HvfError(f"the prior to begin with has {name} {theirs}, not {ours}")
+        try:
+            self.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise HvfError(f"the prior to begin with does not fit: {' '.join(str(error).split())[:200]}") from error
+
+    def export_ip_adapter(self, path: str | Path) -> Path:
+        """Write the adapter for stock ``pipe.load_ip_adapter``; it is to be fed z_c. See ``ip_adapter``."""
+        return adapter.export_ip_adapter(self, path)

@@ -1,0 +1,132 @@
+"""Weights that others published, as a FusionPrior: Brain-HIVE's three folders, and any IP-Adapter file.
+
+Formats: `ssshamiii/Brain-HIVE` (fusion_encoder/, proj/, attn_adapter/, as its train_prior.py saves them) and
+`tencent-ailab/IP-Adapter` (.safetensors flat, or .bin holding two dictionaries).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hvf.config import HvfError
+from hvf.prior.model import FusionPrior
+
+BRAIN_HIVE_PARTS = ("fusion_encoder", "proj", "attn_adapter")
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+# What Brain-HIVE calls its encoders -> FeatureSpec; its VAE latents are those of a 128 px image.
+ENCODERS = {
+    "CLIP-ViT-H-14-laion2B-s32B-b79K": "openclip:ViT-H-14/laion2b_s32b_b79k",
+    "CLIP-ViT-B-32-laion2B-s34B-b79K": "openclip:ViT-B-32/laion2b_s34b_b79k",
+    "RN50": "openclip:RN50/openai",
+    "vae": "vae:sdxl",
+}
+
+
+def is_brain_hive(folder: Path) -> bool:
+    """Whether a folder holds a prior in Brain-HIVE's format."""
+    return all((folder / part / "config.json").is_file() for part in BRAIN_HIVE_PARTS)
+
+
+def read_brain_hive(folder: str | Path) -> FusionPrior:
+    """A prior that Brain-HIVE's train_prior.py saved, in evaluation mode, float32.
+
+    Encoders that `ENCODERS` knows get their FeatureSpec, others keep the name they have there. Raises HvfError naming
+    the part that is missing, damaged or of a size that does not fit the others.
+    """
+    folder = Path(folder)
+    fusion, proj, adapter = (_state(folder / part / _WEIGHTS) for part in BRAIN_HIVE_PARTS)
+    configs = [json.loads((folder / part / "config.json").read_text()) for part in BRAIN_HIVE_PARTS]
+    try:
+        names = list(configs[0]["proj_meta"])
+        layers = [name for name in configs[2]["attn_processor_keys"] if name.endswith("attn2.processor")]
+        prior = FusionPrior(
+            specs=[str(ENCODERS.get(name, name)) for name in names],
+            dims=[int(configs[0]["proj_meta"][name]) for name in names],
+            adapter_names=layers,
+            adapter_widths=[_adapter_width(adapter, i) for i in range(len(layers))],
+            width=configs[0]["hidden_size"],
+            intermediate=fusion["vision_model.block.layers.0.ff.w1.weight"].shape[0],
+            projector_intermediate=fusion["adapter.ff.w1.weight"].shape[0],
+            cross_attention_dim=configs[2]["cross_attention_dim"],
+        )
+        prior.load_state_dict(brain_hive_state(fusion, proj, adapter, names))
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise HvfError(f"{folder} is no whole prior in Brain-HIVE's format: {reason}") from error
+    return prior.eval()
+
+
+def start_from_ip_adapter(prior: FusionPrior, path: str | Path) -> None:
+    """Copy image projection and adapter of an IP-Adapter file into ``prior``; HVF and projector stay as they are.
+
+    Raises HvfError, changing nothing, for a file that is none, or was made for another UNet or embedding width.
+    """
+    path = Path(path)
+    state = _state(path)
+    if "image_proj" in state:  # .bin: two dictionaries
+        state = {f"{part}.{key}": value for part in ("image_proj", "ip_adapter") for key, value in state[part].items()}
+    ours = {}
+    for theirs, name in (("proj", "image_embeds"), ("norm", "norm")):
+        for part in ("weight", "bias"):
+            ours[f"image_projection.{name}.{part}"] = state.get(f"image_proj.{theirs}.{part}")
+    for i in range(len(prior.adapter)):
+        for matrix in ("to_k_ip", "to_v_ip"):
+            ours[f"adapter.{i}.{matrix}.0.weight"] = state.get(f"ip_adapter.{2 * i + 1}.{matrix}.weight")
+    own = prior.state_dict()
+    for key, value in ours.items():
+        if value is None:
+            raise HvfError(f"{path} is no IP-Adapter for this UNet: it has nothing for {key}")
+        if value.shape != own[key].shape:
+            raise HvfError(f"{path} does not fit: {key} is {tuple(value.shape)} there, {tuple(own[key].shape)} here")
+    prior.load_state_dict(ours, strict=False)
+
+
+def brain_hive_state(fusion: Mapping, proj: Mapping, adapter: Mapping, names: Sequence[str]) -> dict[str, Tensor]:
+    """Brain-HIVE's three states under FusionPrior's names; ``names`` are its encoders in the order of the prior's."""
+    block = "vision_model.block.layers.0."
+    ours = {
+        "hvf.block.up.weight": fusion[block + "ff.w1.weight"],
+        "hvf.block.down.weight": fusion[block + "ff.w2.weight"],
+        "projector.up.weight": fusion["adapter.ff.w1.weight"],
+        "projector.down.weight": fusion["adapter.ff.w2.weight"],
+    }
+    for part in ("weight", "bias"):
+        ours[f"hvf.norm.{part}"] = fusion[f"{block}norm.{part}"]
+        ours[f"image_projection.image_embeds.{part}"] = proj[f"proj.{part}"]
+        ours[f"image_projection.norm.{part}"] = proj[f"norm.{part}"]
+        for k, name in enumerate(names):
+            ours[f"hvf.projections.{k}.{part}"] = fusion[f"vision_model.proj_maps.{name}.{part}"]
+    for i in range(len(adapter) // 2):
+        for matrix in ("to_k_ip", "to_v_ip"):
+            ours[f"adapter.{i}.{matrix}.0.weight"] = _adapter_weight(adapter, i, matrix)
+    return ours
+
+
+def _adapter_weight(adapter: Mapping, layer: int, matrix: str) -> Tensor:
+    return adapter[f"attn_processors.{2 * layer + 1}.{matrix}.weight"]
+
+
+def _adapter_width(adapter: Mapping, layer: int) -> int:
+    return _adapter_weight(adapter, layer, "to_k_ip").shape[0]
+
+
+def _state(path: Path) -> dict:
+    if not path.is_file():
+        raise HvfError(f"there are no weights at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise HvfError(f"{path} holds more than tensors and is not opened") from error
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise HvfError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error

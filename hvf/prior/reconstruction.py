@@ -1,0 +1,364 @@
+"""Embeddings to pictures: a Fusion Prior steering a stock diffusers SDXL pipeline.
+
+z (the image's own z_f, or a brain's z_b) -> prior.project -> z_c -> IP-Adapter -> SDXL with the empty prompt -> pixels.
+Denoising starts from noise, or (img2img) from latents that a ridge regression predicts from z.
+Shapes: N items, D embedding, R rounds, H and W pixels, h and w latent pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import snapshot_download
+from PIL import Image
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from hvf import runs
+from hvf.config import HvfError, SamplingConfig, did_you_mean
+from hvf.prior.model import FusionPrior
+from hvf.prior.published import is_brain_hive, read_brain_hive
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import Ridge
+
+logger = logging.getLogger(__name__)
+
+MINI = Path(__file__).parents[1] / "weights" / "mini"  # package data; remade by prior_training/
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "ancestral": EulerAncestralDiscreteScheduler,
+    "dpm": DPMSolverMultistepScheduler,
+}
+
+PENALTIES = np.logspace(0, 6, 13)  # of the ridge that predicts latents; the training images decide between them
+
+Model = TypeVar("Model", StableDiffusionXLPipeline, FusionPrior)
+
+
+class _Paired:
+    """One image embedding per picture of a batch.
+
+    Stock code takes `ip_adapter_image_embeds` for those of one picture and repeats them for each of the batch. Given N
+    of them it makes N² and, without complaint, lets every picture attend to all N.
+    """
+
+    def prepare_ip_adapter_image_embeds(self, image, embeds, device, n_per_prompt, do_classifier_free_guidance):
+        """`embeds` as they came: [(N, 1, D)], or [(2N, 1, D)] under guidance, the unconditional half first."""
+        return [x.to(device) for x in embeds]
+
+
+class PairedPipeline(_Paired, StableDiffusionXLPipeline):
+    """The stock pipeline, embeddings paired. Everything else is inherited."""
+
+
+class PairedImg2Img(_Paired, StableDiffusionXLImg2ImgPipeline):
+    """The stock img2img pipeline, embeddings paired, starting from latents instead of an image."""
+
+    def prepare_latents(self, image, timestep, batch_size, n_per_prompt, dtype, device, generator=None, add_noise=True):
+        """`image` are clean latents (N, C, h, w); each gets the noise of its own generator, drawn in float32."""
+        assert generator is not None, "one generator for each picture"
+        return self.scheduler.add_noise(image.to(device, dtype), _noise(generator, image).to(device, dtype), timestep)
+
+
+class Reconstructor:
+    """Draws pictures from embeddings. The prior's adapter is put into the pipeline's UNet and stays there.
+
+    `pipeline` is any StableDiffusionXLPipeline: the prior joins it as an IP-Adapter, through diffusers' own classes,
+    and its models are used as they are. All are moved to `device` (None: where the pipeline is). Raises HvfError,
+    from `attach`, when the prior was made for another UNet.
+    """
+
+    def __init__(self, pipeline: StableDiffusionXLPipeline, prior: FusionPrior, device: str | None = None) -> None:
+        dtype = pipeline.unet.dtype
+        prior.attach(pipeline.unet)
+        for part in (prior.adapter, prior.image_projection):  # now the UNet's too: they live where and as it does
+            part.to(pipeline.device, dtype)
+        self.pipeline = PairedPipeline(**pipeline.components, add_watermarker=False)
+        if device:
+            self.pipeline.to(device)
+        self.img2img = PairedImg2Img(**self.pipeline.components, add_watermarker=False)
+        for one in (self.pipeline, self.img2img):
+            one.set_progress_bar_config(disable=True)  # one bar for the whole job, not one per batch
+        self.prior = prior.eval()
+        self.prior.projector.to(self.pipeline.device)  # the one part of the prior used here that the UNet does not hold
+        self._scheduler = pipeline.scheduler
+        self._ridge: Ridge | None = None
+        with torch.no_grad():
+            self._prompt, _, self._pooled, _ = self.pipeline.encode_prompt("", do_classifier_free_guidance=False)
+
+    @property
+    def size(self) -> int:
+        """Height and width of a picture, in pixels: what the UNet was trained on."""
+        return self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+
+    def draw(
+        self, z_ND, sampling: SamplingConfig, round_index: int = 0, indices: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """One picture per embedding, uint8 (N, H, W, 3).
+
+        The noise of a picture comes from (sampling.seed, round_index, its index) alone: other batch sizes, a subset
+        redrawn with its `indices`, or another device start from the same noise (arithmetic may still differ by one grey
+        level). `indices` are 0..N-1 unless given. Raises HvfError for embeddings of another width, or not finite, and
+        for sampling.start "latents" before `learn_start`.
+        """
+        pictures = self._sample(z_ND, sampling, round_index, indices, "np")
+        return np.rint(pictures * 255).astype(np.uint8)
+
+    def latents(
+        self, z_ND, sampling: SamplingConfig, round_index: int = 0, indices: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """As `draw`, but before the VAE decodes: float32 (N, 4, h, w), scaled as the UNet sees them."""
+        return self._sample(z_ND, sampling, round_index, indices, "latent")
+
+    def draw_rounds(self, z_ND, sampling: SamplingConfig) -> np.ndarray:
+        """`sampling.rounds` pictures per embedding, uint8 (R, N, H, W, 3); round r is `draw` with `round_index=r`."""
+        return np.stack([self.draw(z_ND, sampling, round_index) for round_index in range(sampling.rounds)])
+
+    @torch.no_grad()
+    def encode(self, images: Sequence, batch: int = 16) -> np.ndarray:
+        """Latents (N, 4, h, w) float32 of images (PIL or uint8 (H, W, 3)): the mean, scaled as the UNet sees them."""
+        vae: Any = self.pipeline.vae
+        upcast = vae.dtype == torch.float16 and vae.config.force_upcast  # SDXL's overflows in float16
+        if upcast:
+            vae.to(torch.float32)
+        latents = []
+        for first in runs.track(range(0, len(images), batch), "encoding images"):
+            pictures = [images[i] for i in range(first, min(first + batch, len(images)))]
+            pictures = [x if isinstance(x, Image.Image) else Image.fromarray(x) for x in pictures]
+            pixels = self.pipeline.image_processor.preprocess(pictures, self.size, self.size, resize_mode="crop")
+            mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+            latents.append((mean * vae.config.scaling_factor).float().cpu().numpy())
+        if upcast:
+            vae.to(torch.float16)
+        return np.concatenate(latents)
+
+    def learn_start(
+        self, latents_NCHW: np.ndarray, z_ND: np.ndarray, held_out: Mapping[int, np.ndarray] | None = None
+    ) -> float:
+        """Learn to predict an image's latents from its embedding: the start of sampling.start "latents".
+
+        `latents_NCHW` are those of the training images (`encode`), `z_ND` their z_f. A linear map; its penalty is
+        chosen among PENALTIES by its error on `held_out`, {index of an image: its z_b}, whose images the map is not
+        fitted to: a penalty that suits z_f is far too small for what a brain tells. Without any, by leave-one-out
+        error. Returns the penalty.
+        """
+        from sklearn.linear_model import Ridge, RidgeCV  # with pandas in tow, and only for a start that few ask for
+
+        z_ND, target_ND = self._checked(z_ND).cpu().numpy(), latents_NCHW.reshape(len(latents_NCHW), -1)
+        if held_out:
+            rows, heard_ND = list(held_out), np.stack(list(held_out.values()))
+            fitted = np.setdiff1d(np.arange(len(z_ND)), rows)
+            tried = [Ridge(penalty).fit(z_ND[fitted], target_ND[fitted]) for penalty in PENALTIES]
+            errors = [np.square(ridge.predict(heard_ND) - target_ND[rows]).mean() for ridge in tried]
+            penalty = PENALTIES[int(np.argmin(errors))]
+        else:
+            penalty = float(RidgeCV(PENALTIES).fit(z_ND, target_ND).alpha_)  # pyright: ignore[reportArgumentType]
+        self._ridge = Ridge(penalty).fit(z_ND, target_ND)
+        return float(penalty)
+
+    def starts(self, z_ND) -> np.ndarray:
+        """The latents (N, 4, h, w) float32 that `learn_start` learnt to predict; HvfError before that."""
+        if self._ridge is None:
+            raise HvfError(
+                'sampling.start is "latents", which are not learnt yet: call learn_start with training images'
+            )
+        channels, side = self.pipeline.unet.config.in_channels, self.pipeline.unet.config.sample_size
+        latents_ND = self._ridge.predict(self._checked(z_ND).cpu().numpy())
+        return latents_ND.reshape(-1, channels, side, side).astype(np.float32)
+
+    @torch.no_grad()
+    def _sample(self, z_ND, sampling, round_index, indices, output_type) -> np.ndarray:
+        z_ND = self._checked(z_ND)
+        indices = range(len(z_ND)) if indices is None else indices
+        if len(indices) != len(z_ND):
+            raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
+        self.pipeline.scheduler = self.img2img.scheduler = self._make_scheduler(sampling.scheduler)
+        begin_NCHW = torch.from_numpy(self.starts(z_ND)) if sampling.start == "latents" else None
+        z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
+        starts = range(0, len(z_ND), sampling.batch_size)
+        drawn = []
+        steps = sampling.steps if begin_NCHW is None else int(sampling.steps * sampling.strength)
+        with runs.track(len(starts) * steps, f"drawing {len(z_ND)} pictures") as bar:
+            for start in starts:
+                batch = slice(start, start + sampling.batch_size)
+                noise = [_generator(sampling.seed, round_index, int(index)) for index in indices[batch]]
+                begin = None if begin_NCHW is None else begin_NCHW[batch]
+                drawn.append(self._one_batch(z_c_ND[batch], noise, begin, sampling, output_type, bar))
+        return np.concatenate(drawn)
+
+    def _one_batch(
+        self, z_c_ND: Tensor, noise: list[torch.Generator], begin_NCHW: Tensor | None, sampling, output_type: str, bar
+    ) -> np.ndarray:
+        n = len(z_c_ND)
+        embeds_N1D = z_c_ND[:, None].to(self.pipeline.unet.dtype)
+        negative = {}
+        if sampling.guidance > 1:  # diffusers' own threshold. Guided away from no image, never from the empty prompt:
+            embeds_N1D = torch.cat([torch.zeros_like(embeds_N1D), embeds_N1D])  # zeros, as dropout had it in training
+            negative = {
+                "negative_prompt_embeds": self._prompt.expand(n, -1, -1),
+                "negative_pooled_prompt_embeds": self._pooled.expand(n, -1),
+            }
+
+        def advance(pipeline, step, time, tensors):
+            bar.advance()
+            return tensors
+
+        # The pipelines' annotations allow neither this callback nor arrays as pictures.
+        call: Any = self.pipeline if begin_NCHW is None else self.img2img
+        unet = self.pipeline.unet
+        if begin_NCHW is None:
+            size = unet.config.sample_size
+            start_NCHW = _noise(noise, torch.empty(n, unet.config.in_channels, size, size))
+            begin = {"latents": start_NCHW.to(unet.device, unet.dtype), "height": self.size, "width": self.size}
+        else:
+            begin = {"image": begin_NCHW, "strength": sampling.strength}
+        pictures = call(
+            **begin,
+            prompt_embeds=self._prompt.expand(n, -1, -1),
+            pooled_prompt_embeds=self._pooled.expand(n, -1),
+            **negative,
+            ip_adapter_image_embeds=[embeds_N1D],
+            guidance_scale=sampling.guidance,
+            num_inference_steps=sampling.steps,
+            generator=noise,
+            output_type=output_type,
+            callback_on_step_end=advance,
+        ).images
+        return pictures.float().cpu().numpy() if output_type == "latent" else pictures
+
+    def _checked(self, z_ND) -> Tensor:
+        z_ND = torch.as_tensor(np.asarray(z_ND) if not isinstance(z_ND, Tensor) else z_ND).float()
+        width = self.prior.config["width"]
+        if z_ND.ndim != 2 or z_ND.shape[1] != width or not len(z_ND):
+            raise HvfError(f"this prior draws from embeddings (N, {width}), not {tuple(z_ND.shape)}")
+        if not torch.isfinite(z_ND).all():
+            bad = (~torch.isfinite(z_ND).all(dim=1)).nonzero().flatten().tolist()
+            raise HvfError(f"{len(bad)} of {len(z_ND)} embeddings hold NaN or infinity, the first at index {bad[0]}")
+        return z_ND
+
+    def _make_scheduler(self, name: str):
+        """A fresh scheduler on the pipeline's own noise schedule."""
+        if name != "pipeline" and name not in SCHEDULERS:
+            raise HvfError(f"sampling.scheduler is {name!r}{did_you_mean(name, [*SCHEDULERS, 'pipeline'])}")
+        # A config remembers which values were defaults, and forgets it on disk; another sampler would replace those by
+        # its own (timestep_spacing, say), so that the same pipeline drew otherwise once saved and read back.
+        schedule = {key: value for key, value in self._scheduler.config.items() if key != "_use_default_values"}
+        if name == "ddim":
+            schedule["clip_sample"] = False  # its default clips to -1..1, which latents exceed
+        return SCHEDULERS.get(name, type(self._scheduler)).from_config(schedule)
+
+
+def load_pipeline(name: str, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusionXLPipeline:
+    """The SDXL pipeline called "mini" (package data), in a local folder, or on the Hub, moved to `device`.
+
+    `dtype` is float32 on a CPU, bfloat16 elsewhere, in which SDXL's VAE decodes too (in float16 it overflows).
+    Raises HvfError naming the missing file, the Hub id and the command that fetches it.
+    """
+    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
+    source = _source(name, "sdxl", "model_index.json", "SDXL pipeline", "prior_training/train_mini.py")
+    pipeline = _read(StableDiffusionXLPipeline, source, "SDXL pipeline", dtype=dtype, add_watermarker=False)
+    return pipeline.to(device)
+
+
+def load_prior(name: str, device: str = "cpu") -> FusionPrior:
+    """The Fusion Prior called "mini" (package data), in a local folder, or on the Hub; float32, in evaluation mode.
+
+    Ours or one in Brain-HIVE's format. Raises HvfError as `load_pipeline` does.
+    """
+    folder = Path(name).expanduser()
+    if name != "mini" and not folder.exists() and re.fullmatch(HUB_ID, name):
+        folder = _fetched(name)
+    if is_brain_hive(folder):
+        prior = read_brain_hive(folder)
+    else:
+        local = name if name == "mini" else str(folder)
+        source = _source(local, "prior", "config.json", "Fusion Prior", "prior_training/train.py --preset mini")
+        prior = _read(FusionPrior, source, "Fusion Prior", dtype=torch.float32)
+    prior.to(device=device)  # pyright: ignore[reportCallIssue]  (diffusers wraps it without a type)
+    return prior.eval()
+
+
+def _fetched(name: str) -> Path:
+    """A prior on the Hub, in the Hub client's cache: its own choice of file names is not ours, so all are fetched."""
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]))
+    except Exception as error:  # the client's errors share no base class with those of its transport
+        raise _not_given(name, "Fusion Prior", error) from error
+
+
+def _source(name: str, mini_folder: str, marker: str, what: str, remade_by: str) -> str:
+    """A local folder that holds `marker`, or a Hub id; HvfError when it can be neither."""
+    folder = MINI / mini_folder if name == "mini" else Path(name).expanduser()
+    if (folder / marker).is_file():
+        return str(folder)
+    if name == "mini":
+        raise HvfError(f"the mini {what} is not in this installation: no {folder / marker}; remake it with {remade_by}")
+    if folder.is_dir():
+        raise HvfError(f"no {what} in {folder}: it has no {marker}")
+    if not re.fullmatch(HUB_ID, name):
+        raise HvfError(f"no {what} at {name}: no such folder, and not the name of one on the Hub (owner/name)")
+    return name
+
+
+def _read(cls: type[Model], source: str, what: str, **settings) -> Model:
+    """`cls.from_pretrained`, with whatever goes wrong told in one line."""
+    try:
+        with _without_progress_bars():
+            return cls.from_pretrained(source, **settings)
+    except Exception as error:  # diffusers, safetensors and the Hub client share no base class narrower than this
+        logger.debug("loading %s failed", source, exc_info=True)
+        if Path(source).is_dir():
+            reason = " ".join(str(error).split())[:200]
+            raise HvfError(f"the {what} in {source} cannot be read: {reason}") from error
+        raise _not_given(source, what, error) from error
+
+
+def _not_given(source: str, what: str, error: Exception) -> HvfError:
+    reason = " ".join(str(error).split())[:200]
+    return HvfError(
+        f"{what} {source} is not on this machine and the Hub did not give it; "
+        f"fetch it with `hf download {source}` (the Hub said: {reason})"
+    )
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Reading local files shows no bars of diffusers and transformers; whoever switched theirs off finds them off."""
+    shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
+
+
+def _noise(generators: Sequence[torch.Generator], like_NCHW: Tensor) -> Tensor:
+    """Each picture's own noise, in float32: half precision would draw other noise from the same generator."""
+    return torch.stack([torch.randn(like_NCHW.shape[1:], generator=generator) for generator in generators])
+
+
+def _generator(*seed: int) -> torch.Generator:
+    """A CPU generator, so that every device starts from the same noise."""
+    (state,) = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    return torch.Generator("cpu").manual_seed(int(state))

@@ -1,0 +1,232 @@
+"""What a Fusion Prior's training reads: features in memory, prepared shards on disk, or the images themselves.
+
+Each is a `hvf.prior.objective.Source`; the same rows give the same batch from all (shards are rounded to float16).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hvf.config import HvfError, did_you_mean
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.sources import open_image_source
+from hvf.data.trials.trials import concept_split
+from hvf.prior.objective import Batch, Material, Resident, Source
+from hvf.study import pretraining_images
+from hvf.vision.cache import embed
+from hvf.vision.encoder import FrozenEncoder
+from hvf.vision.loading import load_encoder
+from hvf.vision.mixed import encode_mixed
+from hvf.vision.shards import Shards, open_shards
+from hvf.vision.specs import parse_spec
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to read: ``latents`` is the FeatureSpec of the pipeline's own VAE, ``targets`` those of the encoders.
+
+    ``images`` is a folder or zip (none: the rendered pictures); ``shards`` a prepared folder, which takes its place;
+    ``from_pixels`` encodes images in each step, read by ``workers`` processes.
+    """
+
+    latents: str
+    targets: tuple[str, ...]
+    images: str | None = None
+    shards: Path | None = None
+    from_pixels: bool = False
+    workers: int = 0
+
+
+def gather(
+    wanted: Wanted, pipeline: StableDiffusionXLPipeline, device: torch.device, held_out: float, seed: int
+) -> Material:
+    """The training material, split by concept: the share ``held_out`` of them is for validation.
+
+    Raises HvfError for images or shards that cannot be read, and for latents that are not square maps of ``pipeline``.
+    """
+    specs = (wanted.latents, *wanted.targets)
+    channels = int(pipeline.unet.config.in_channels)
+    if wanted.shards is not None:
+        shards = open_shards(wanted.shards)
+        for spec in specs:
+            if str(parse_spec(spec)) not in shards.specs:
+                raise HvfError(f"{wanted.shards} has no features {spec!r}{did_you_mean(spec, shards.specs)}")
+        concepts: Sequence[str] = shards.concepts
+        shape = _square(shards.dims[str(parse_spec(wanted.latents))], channels, wanted.latents)
+        source: Source = Sharded(shards, wanted.latents, wanted.targets, shape, device, wanted.workers)
+    elif wanted.from_pixels:
+        images = open_image_source(wanted.images)[0] if wanted.images else pretraining_images()
+        encoders = {spec: _encoder(spec, device) for spec in specs}
+        concepts = images.concepts
+        shape = _square(encoders[wanted.latents].dim, channels, wanted.latents)
+        source = Pixels(images, encoders, wanted.latents, wanted.targets, shape, wanted.workers)
+    else:
+        images = open_images(wanted.images) if wanted.images else pretraining_images()
+        features = {spec: torch.from_numpy(embed(images, spec, device=device)).to(device) for spec in wanted.targets}
+        flat = torch.from_numpy(embed(images, wanted.latents, device=device)).to(device)
+        concepts = images.concepts
+        source = Resident(flat.reshape(-1, *_square(flat.shape[1], channels, wanted.latents)), features)
+    train, validation = concept_split(concepts, held_out, seed)
+    return Material(source, train, validation, _conditions(pipeline, source.latent_shape[1], device))
+
+
+class Ahead:
+    """Reads batches of rows, those announced in worker processes before they are asked for.
+
+    ``read`` is a Dataset whose items are numbered by arrays of rows. Whatever is asked for, in whatever order, is what
+    ``read`` gives for it: reading ahead changes the time only.
+    """
+
+    def __init__(self, read: Dataset, workers: int) -> None:
+        self._read, self._workers = read, workers
+        self._coming: Iterator[Any] = iter(())
+        self._expected: deque[np.ndarray] = deque()
+
+    def announce(self, upcoming: Iterator[np.ndarray]) -> None:
+        if not self._workers:
+            return
+        self._expected.clear()
+
+        def told() -> Iterator[np.ndarray]:
+            for rows in upcoming:
+                self._expected.append(rows)
+                yield rows
+
+        # Its own generator: a loader would else take a number from the global one, which dropout draws from.
+        self._coming = iter(
+            DataLoader(
+                self._read,
+                batch_size=None,
+                sampler=told(),  # pyright: ignore[reportArgumentType]  (any iterable is one)
+                num_workers=self._workers,
+                collate_fn=_as_is,
+                worker_init_fn=_outlive_sigterm,
+                generator=torch.Generator(),
+            )
+        )
+
+    def __call__(self, rows_N: np.ndarray) -> Any:
+        if self._expected and np.array_equal(self._expected[0], rows_N):
+            self._expected.popleft()
+            return next(self._coming)
+        return self._read[rows_N]
+
+
+class Sharded:
+    """Prepared shards as a Source: rows are read from the memory-mapped files, and moved to ``device``."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        latents: str,
+        targets: Sequence[str],
+        latent_shape: tuple[int, int, int],
+        device: torch.device,
+        workers: int = 0,
+    ) -> None:
+        self.latent_shape, self._device = latent_shape, device
+        self._latents = str(parse_spec(latents))
+        self._names = {spec: str(parse_spec(spec)) for spec in targets}
+        self.dims = {spec: shards.dims[name] for spec, name in self._names.items()}
+        self._ahead = Ahead(_ShardRows(shards.folder), workers)
+        self.announce = self._ahead.announce
+
+    def __call__(self, rows_N: np.ndarray) -> Batch:
+        read = self._ahead(rows_N)
+        x_0 = self._on_device(read[self._latents]).reshape(-1, *self.latent_shape)
+        return x_0, {spec: self._on_device(read[name]) for spec, name in self._names.items()}
+
+    def _on_device(self, x_ND: np.ndarray) -> Tensor:
+        return torch.from_numpy(x_ND).to(self._device, non_blocking=True)
+
+
+class Pixels:
+    """Images as a Source: decoded, and put through the VAE and the encoders, whenever they are asked for."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        encoders: Mapping[str, FrozenEncoder],
+        latents: str,
+        targets: Sequence[str],
+        latent_shape: tuple[int, int, int],
+        workers: int = 0,
+    ) -> None:
+        self.latent_shape, self._latents, self._encoders = latent_shape, latents, encoders
+        self.dims = {spec: encoders[spec].dim for spec in targets}
+        self._ahead = Ahead(_ImageRows(images), workers)
+        self.announce = self._ahead.announce
+
+    def __call__(self, rows_N: np.ndarray) -> Batch:
+        pictures = [torch.from_numpy(pixels_HW3).permute(2, 0, 1) for pixels_HW3 in self._ahead(rows_N)]
+        found = {spec: encode_mixed(encoder, pictures) for spec, encoder in self._encoders.items()}
+        return found[self._latents].reshape(-1, *self.latent_shape), {spec: found[spec] for spec in self.dims}
+
+
+class _ShardRows(Dataset):
+    """Rows of a prepared folder; every process that reads opens the files for itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getitem__(self, rows_N: np.ndarray) -> dict[str, np.ndarray]:
+        return _opened(self._folder, os.getpid()).batch(rows_N)
+
+
+class _ImageRows(Dataset):
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+
+    def __getitem__(self, rows_N: np.ndarray) -> list[np.ndarray]:
+        return [np.array(self._images[int(row)]) for row in rows_N]
+
+
+@lru_cache(maxsize=2)
+def _opened(folder: Path, pid: int) -> Shards:
+    return open_shards(folder)
+
+
+def _as_is(item: Any) -> Any:
+    return item
+
+
+def _outlive_sigterm(_worker: int) -> None:
+    """A scheduler signals every process; the training still needs what this one reads until its checkpoint is there."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _encoder(spec: str, device: torch.device) -> FrozenEncoder:
+    encoder = load_encoder(spec, device)
+    assert isinstance(encoder, FrozenEncoder)
+    return encoder
+
+
+def _square(numbers: int, channels: int, spec: str) -> tuple[int, int, int]:
+    """The shape of latents that are flattened to so many numbers."""
+    side = round((numbers / channels) ** 0.5)
+    if channels * side**2 != numbers:
+        raise HvfError(f"{spec} gives {numbers} numbers, not {channels} square maps for this UNet.")
+    return channels, side, side
+
+
+@torch.no_grad()
+def _conditions(pipeline: StableDiffusionXLPipeline, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The empty prompt, and the time ids: images are resized to squares before they are encoded, so original size =
+    target size and nothing is cropped."""
+    pixels = float(side * pipeline.vae_scale_factor)
+    time_ids = torch.tensor([[pixels, pixels, 0.0, 0.0, pixels, pixels]], device=device)
+    found: Any = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
+    return found[0], found[2], time_ids

@@ -1,0 +1,36 @@
+"""The embedded world's ImageNet: many pictures with captions, of every concept but the 200 that tests use.
+
+Mini encoders, diffusion model and Fusion Prior learn from these. Exemplar numbers start where those of the simulated
+study end, so that no picture of the study, in training or in test, is ever seen here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from hvf.data.images.image_set import ImageSet
+from hvf.runs import cache_dir, write_atomic
+from hvf.simulation import rendering
+from hvf.simulation.world import N_TEST_CONCEPTS, draw
+
+FIRST_EXEMPLAR = 1000
+
+
+def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
+    """Pictures (N, size, size, 3) of the concepts that no test uses, ``exemplars`` of each, with captions.
+
+    They are drawn once and kept in the cache, keyed by the version of what draws them.
+    """
+    shown = rendering.concepts()[N_TEST_CONCEPTS:]
+    names = [concept.name for concept in shown for _ in range(exemplars)]
+    key = hashlib.sha256(f"{names} {size} {FIRST_EXEMPLAR} {rendering.PICTURES_VERSION}".encode()).hexdigest()[:16]
+    folder = cache_dir() / "pretraining"
+    stack, words = folder / f"{key}.npy", folder / f"{key}.txt"
+    if not (stack.exists() and words.exists()):
+        x_NHWC, captions = draw([(concept, FIRST_EXEMPLAR + i) for concept in shown for i in range(exemplars)], size)
+        write_atomic(stack, lambda path: np.save(path, x_NHWC))
+        write_atomic(words, lambda path: path.write_text("\n".join(captions)))
+    ids = [f"{name}_{i % exemplars:02d}" for i, name in enumerate(names)]
+    return ImageSet.from_arrays(np.load(stack, mmap_mode="r"), ids, names, words.read_text().split("\n"))

@@ -1,0 +1,286 @@
+"""A study: trials and images of one subject, split into training and test, from the simulator or from files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hvf.config import STUDIES, SUBJECTS, DataConfig, HvfError
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.trials.files import image_indices, some
+from hvf.data.trials.provenance import is_simulated
+from hvf.data.trials.trials import Trials, is_prepared, read_trials
+from hvf.runs import cache_dir
+from hvf.simulation import captioned, world
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One subject's data: averaged trials, row i answering image i of the set beside them, each marked with its split.
+
+    The mark goes where the trials go: what trains refuses those of the test (`hvf.alignment.fit`).
+    """
+
+    name: str
+    train: Trials
+    test: Trials
+    train_images: ImageSet
+    test_images: ImageSet
+    simulated: bool
+    note: str
+
+
+def _parted(trials: Trials, split: str) -> Trials:
+    """The same trials, marked as "train" or "test"."""
+    return trials._but(splits=[split] * len(trials))
+
+
+def open_study(data: DataConfig) -> Study:
+    """Open the study that `data` names, repeats averaged and everything checked.
+
+    Raises HvfError on a study or subject that does not exist, and on any fault in a user's files (`read_trials`,
+    `open_images`). No test image, and no image of a test concept, is among the training images.
+    """
+    if data.study in SUBJECTS:
+        return _simulated_study(data)
+    if data.study == "files":
+        return _files_study(data)
+    raise HvfError(f"there is no study {data.study!r}; choose one of {', '.join(STUDIES)}")
+
+
+def stimuli(data: DataConfig) -> tuple[ImageSet, ImageSet]:
+    """The training and the test images of a simulated study, without its trials."""
+    return world.simulated_stimuli(data)
+
+
+def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
+    """Rendered pictures (N, size, size, 3) with captions, none of them in a simulated study; see `captioned`."""
+    return captioned.pretraining_images(exemplars, size)
+
+
+def _simulated_study(data: DataConfig) -> Study:
+    world.check_settings(data)
+    train_images, test_images = world.simulated_stimuli(data)
+    train = _cached_trials(data, train_images, "train")
+    test = _cached_trials(data, test_images, "test")
+    if data.ch_names is not None:
+        train, test = train.pick(data.ch_names), test.pick(data.ch_names)
+    note = (
+        f"simulated {train.kind.upper()}, {len(train.ch_names)} channels, {train.subject}: "
+        f"{len(train_images)} training images of {data.train_concepts} concepts x {data.train_repeats} repeats, "
+        f"{len(test_images)} test images of other concepts x {data.test_repeats} repeats"
+    )
+    train, test = _parted(train, "train"), _parted(test, "test")
+    return Study(data.study, train, test, train_images, test_images, simulated=True, note=note)
+
+
+def _cached_trials(data: DataConfig, images: ImageSet, split: str) -> Trials:
+    """Averaged simulated trials, cached under everything they depend on, the simulator's version included."""
+    repeats = data.train_repeats if split == "train" else data.test_repeats
+    settings = [data.study, data.subject, split, repeats, data.sfreq, data.tmin, data.tmax, images.digest]
+    key = hashlib.sha256(json.dumps([settings, world.RESPONSES_VERSION]).encode()).hexdigest()[:16]
+    path = cache_dir() / "trials" / f"{data.study}-{data.subject:02d}-{split}-{key}.npy"
+    if path.is_file():
+        try:
+            return Trials.load(path)
+        except HvfError:  # damaged: make it again
+            pass
+    trials = world.simulate_trials(data, images, data.subject, split, averaged=True)
+    world.store(path, trials.save)
+    return trials
+
+
+def _files_study(data: DataConfig) -> Study:
+    if data.trials is None or data.images is None:
+        raise HvfError("a study from files needs both trials (.npy or -epo.fif) and images (a folder or a zip)")
+    path = store_path(data.trials, data.subject)
+    if is_prepared(path):
+        return _prepared_study(data, path)
+    images = open_images(data.images)
+    _check_order(images.ids, data.images)
+    trials = read_trials(path, images, sfreq=data.sfreq, tmin=data.tmin)
+    if path.suffix != ".npy":  # plain numbers have the rate and the window that the settings tell
+        trials = _as_asked(trials, data)
+    if data.ch_names is not None:
+        trials = trials.pick(data.ch_names)
+    train_index, test_index = held_out(_groups(images), data.test_images, data.split_seed)
+    train, test = _parted(trials.select(train_index), "train"), _parted(trials.select(test_index), "test")
+    train.check()
+    concepts = len(set(images.concepts))
+    made_up = trials.simulated or _in_simulated_folder(path) or _in_simulated_folder(Path(data.images))
+    note = (
+        f"{path.name}: {'simulated, ' if made_up else ''}{len(train)} training and {len(test)} held-out images "
+        f"({concepts} concepts, split {data.split_seed}), {len(trials.ch_names)} channels"
+    )
+    return Study(path.stem, train, test, images.subset(train_index), images.subset(test_index), made_up, note)
+
+
+def _in_simulated_folder(path: Path) -> bool:
+    """Whether a file is of a layout that `hvf data simulate` wrote, for data that do not carry the mark themselves."""
+    return any(map(is_simulated, path.resolve().parents))
+
+
+def store_path(path: str | Path, subject: int) -> Path:
+    """The file of trials: `path`, or in a folder of prepared subjects that of `subject`; HvfError if it has none."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    stores = subjects(path)
+    if subject not in stores:
+        known = ", ".join(str(s) for s in stores) or "none"
+        raise HvfError(f"{path} holds no prepared trials of subject {subject} (sub-NN_trials.npy); there are {known}")
+    return stores[subject]
+
+
+def subjects(folder: Path) -> dict[int, Path]:
+    """The prepared subjects in a folder, by number: {8: folder/sub-08_trials.npy, ...}."""
+    found = ((re.fullmatch(r"sub-0*(\d+)_trials\.npy", p.name), p) for p in sorted(folder.iterdir()))
+    return {int(match[1]): p for match, p in found if match and is_prepared(p)}
+
+
+def _prepared_study(data: DataConfig, path: Path) -> Study:
+    """Prepared trials know their images: these are found by name, and split as the trials say."""
+    trials = _prepared_trials(data, path)
+    images = open_images(data.images or "")
+    named = np.unique(trials.image_ids)
+    missing = [name for name, i in zip(named, image_indices(named.tolist(), images), strict=True) if i < 0]
+    if missing:
+        raise HvfError(f"{data.images} lacks {len(missing)} of the {len(named)} images of {path.name}: {some(missing)}")
+    trials = trials.paired_with(images)
+    shown = _with_concepts(images, trials)
+    row = {name: i for i, name in enumerate(shown.ids)}
+    if trials.splits is None:
+        train_index, test_index = held_out(_groups(shown), data.test_images, data.split_seed)
+        how = f"split {data.split_seed}"
+    else:
+        train_index, test_index = (
+            sorted({row[name] for name in trials.split(part).image_ids.tolist()}) for part in ("train", "test")
+        )
+        how = "split as prepared"
+    train_images, test_images = shown.subset(train_index), shown.subset(test_index)
+    _check_apart(train_images, test_images, path)
+    train, test = (
+        _parted((trials if trials.splits is None else trials.split(part)).aligned_to(part_images), part)
+        for part, part_images in (("train", train_images), ("test", test_images))
+    )
+    recipe = (trials.history or {}).get("recipe")
+    origin = f"{'simulated ' if trials.simulated else ''}{trials.kind.upper()}"
+    note = (
+        f"{path.name}: {origin}, {trials.subject}, {f'recipe {recipe}, ' if recipe else ''}"
+        f"{len(train)} training and {len(test)} test images of other concepts ({how}), {len(trials.ch_names)} channels"
+    )
+    return Study(path.stem, train, test, train_images, test_images, trials.simulated, note)
+
+
+def _prepared_trials(data: DataConfig, path: Path) -> Trials:
+    trials = _as_asked(Trials.load(path), data)
+    return trials if data.ch_names is None else trials.pick(data.ch_names)
+
+
+def _as_asked(trials: Trials, data: DataConfig) -> Trials:
+    """The trials in the window that a setting other than the default asks for; the default takes them as they are."""
+    usual = DataConfig()
+    if data.sfreq not in (usual.sfreq, trials.sfreq):
+        raise HvfError(
+            f"the trials of {trials.subject} have {trials.sfreq:g} Hz but data.sfreq asks for {data.sfreq:g} Hz: "
+            "prepare them with a recipe of that rate"
+        )
+    if (data.tmin, data.tmax) == (usual.tmin, usual.tmax):
+        return trials
+    try:
+        return trials.crop(data.tmin, data.tmax)
+    except HvfError as error:
+        raise HvfError(f"data.tmin and data.tmax: {error}; prepare them with a recipe of that window") from error
+
+
+def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
+    """The images that were shown, under the concepts that the trials tell, or else those of their folders' names."""
+    shown = np.isin(images.ids, np.unique(trials.image_ids))
+    part = images.subset(np.flatnonzero(shown))
+    if trials.concepts is None:
+        part.concepts = tuple(re.sub(r"^\d+_", "", name) for name in part.concepts)  # THINGS: 00001_aardvark
+    else:
+        told = dict(zip(trials.image_ids.tolist(), trials.concepts.tolist(), strict=True))
+        part.concepts = tuple(told[name] for name in part.ids)
+    return part
+
+
+def _check_apart(train: ImageSet, test: ImageSet, path: Path) -> None:
+    """Refuse a test concept, or the same picture under another name, among the training images."""
+    shared = sorted(set(train.concepts) & set(test.concepts))
+    if shared:
+        raise HvfError(f"{len(shared)} test concepts of {path.name} are in training too: {some(shared)}; split it anew")
+    first = dict(zip(train.content_hashes(), train.ids, strict=True))
+    for content, name in zip(test.content_hashes(), test.ids, strict=True):
+        if content in first:
+            raise HvfError(f"the test image {name} and the training image {first[content]} are the same picture")
+
+
+def other_subjects(data: DataConfig, study: Study) -> Trials:
+    """The training trials of all subjects but the one that `study` is of, averaged within each: leave one subject out.
+
+    They answer images that `study` trains on. Raises HvfError if there is no other, or one does not fit.
+    """
+    if data.study in SUBJECTS:
+        others = [s for s in range(1, SUBJECTS[data.study] + 1) if s != data.subject]
+        parts = [_simulated_study(replace(data, subject=s)).train for s in others]
+    else:
+        folder = Path(data.trials or "")
+        if not folder.is_dir():
+            raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
+        parts = []
+        for subject, path in subjects(folder).items():
+            if subject == data.subject:
+                continue
+            trials = _prepared_trials(data, path).pick(study.train.ch_names)
+            trials = trials if trials.splits is None else trials.split("train")
+            parts.append(trials.paired_with(study.train_images).average())
+    if not parts:
+        raise HvfError(f"there is no other subject than {data.subject} in {data.trials or data.study}")
+    return Trials.concatenate(parts, subject=f"all but {study.train.subject}")
+
+
+def _groups(images: ImageSet) -> tuple[str, ...]:
+    """Each image's concept; the same picture under another name counts as the concept of the first, so as not to be
+    trained on and tested. Decodes every image: a broken one is an HvfError that names it."""
+    first: dict[str, str] = {}
+    pairs = zip(images.content_hashes(), images.concepts, strict=True)
+    return tuple(first.setdefault(content, concept) for content, concept in pairs)
+
+
+def _check_order(ids: tuple[str, ...], where: str) -> None:
+    """Refuse names whose order as text is not that of their numbers: nobody can tell which one the trials follow."""
+    by_number = sorted(ids, key=lambda name: [(p.zfill(20) if p.isdigit() else p) for p in re.split(r"(\d+)", name)])
+    for text, number in zip(sorted(ids), by_number, strict=True):
+        if text != number:
+            raise HvfError(
+                f"the images in {where} have two orders, as text ({text} comes first) and by number ({number} does): "
+                "pad the numbers with zeros, so that the trials pair with the right images"
+            )
+
+
+def held_out(concepts: tuple[str, ...], n_test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose `n_test` items at random for the test; return the indices (train, test), each ascending.
+
+    Where concepts repeat, whole concepts are drawn until there are enough items; what is left of the last one is
+    dropped, so that no test concept is seen in training. Raises HvfError if too few items are left to train on.
+    """
+    concepts_N = np.asarray(concepts, dtype=str)
+    n = len(concepts_N)
+    if not 1 <= n_test < n:
+        raise HvfError(f"cannot hold out {n_test} of {n} images; --test-images must lie between 1 and {n - 1}")
+    names, first = np.unique(concepts_N, return_index=True)
+    names = names[np.argsort(first)]  # the images' order, so that the draw does not hang on spelling
+    rank = {name: i for i, name in enumerate(np.random.default_rng(seed).permutation(names).tolist())}
+    rank_N = np.asarray([rank[name] for name in concepts_N.tolist()])
+    drawn = np.argsort(rank_N, kind="stable")
+    test = drawn[:n_test]
+    train = np.flatnonzero(rank_N > rank_N[test[-1]])
+    if len(train) < 2:
+        raise HvfError(f"holding out {n_test} of {n} images leaves no other concept to train on; hold out fewer")
+    return train, np.sort(test)

@@ -1,0 +1,1 @@
+"""Training: what every training shares: CUDA graphs, long trainings with accelerate, small ones on one device."""

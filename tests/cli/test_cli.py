@@ -1,0 +1,294 @@
+"""The command line as a user types it: what it resolves, what it refuses and how, and where it writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hvf
+from hvf import presets
+from hvf.cli import COMMANDS, FLAGS, GROUPS, main, run_name
+from hvf.config import Config, HvfError, flatten, with_settings
+from hvf.runs import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def stages(monkeypatch, tmp_path):
+    """Stand-ins for the decoder and the report that note their calls; the working folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    calls: list[tuple[str, object]] = []
+    decoder, report = types.ModuleType("hvf.decoder"), types.ModuleType("hvf.report")
+
+    def stage(name):
+        def call(run):
+            calls.append((name, run))
+            run.write_metrics(
+                {
+                    "retrieval/brain/top1": {"value": 0.5, "ci95": [0.43, 0.57], "n": 200},
+                    "chance/retrieval/top1": {"value": 0.005, "ci95": None, "n": 200},
+                }
+            )
+
+        return call
+
+    for name in ("train_run", "retrieve_run", "reconstruct_run", "evaluate_run"):
+        setattr(decoder, name, stage(name))
+    report.write_grid = lambda path: calls.append(("write_grid", path))
+    report.write_report = lambda paths, out: (calls.append(("write_report", (paths, out))), Path(out).write_text("x"))
+    report.write = lambda paths, out, published: (calls.append(("write", (paths, out, published))), ["b is better"])[1]
+    for module in (decoder, report):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(hvf, module.__name__.removeprefix("hvf."), module, raising=False)
+    return types.SimpleNamespace(calls=calls, decoder=decoder, report=report)
+
+
+def last_run(stages) -> Run:
+    return next(what for name, what in reversed(stages.calls) if name.endswith("_run"))
+
+
+@pytest.mark.parametrize(
+    ("command", "stage", "folder", "mode"),
+    [
+        ("reconstruct", "reconstruct_run", "sub-08-eeg-reconstruction", "reconstruction"),
+        ("retrieve", "retrieve_run", "sub-08-eeg", "retrieval"),
+        ("train", "train_run", "sub-08-eeg", "retrieval"),
+    ],
+)
+def test_bare_commands_run_the_embedded_default(stages, capsys, command, stage, folder, mode):
+    assert main([command]) == 0
+    run = last_run(stages)
+    assert stages.calls[0] == (stage, run)
+    assert run.path == Path("runs") / folder
+    assert run.config == with_settings(presets.mini(), {"align.mode": mode})
+    out = capsys.readouterr().out
+    assert f"wrote runs/{folder}" in out
+    assert "(simulated)" in out
+    assert "retrieval/brain/top1 │ 0.500 │ 0.430 to 0.570 │  0.005 │ 200" in out
+    assert run.has("report.html") == (command != "train")
+
+
+def test_flags_reach_their_settings(stages, tmp_path):
+    np.save("mine.npy", np.zeros((2, 3)))
+    (tmp_path / "photos").mkdir()
+    flags = "--trials mine.npy --images photos --epochs 3 --seed 7"
+    assert main(["reconstruct", *flags.split(), "--steps", "4", "--guidance", "3", "--out", "here"]) == 0
+    assert last_run(stages).path == Path("here")
+    usual = dict(flatten(presets.mini()))
+    given = {name: value for name, value in flatten(last_run(stages).config) if value != usual[name]}
+    both = {
+        "data.study": "files",
+        "data.trials": str(tmp_path / "mine.npy"),
+        "data.images": str(tmp_path / "photos"),
+        "align.epochs": 3,
+        "align.seed": 7,
+        "sampling.seed": 7,
+    }
+    assert given == both | {"align.mode": "reconstruction", "sampling.steps": 4, "sampling.guidance": 3.0}
+    assert main(["retrieve", *flags.split(), "--targets", "vae:mini", "openclip:mini-vit", "--out", "there"]) == 0
+    given = {name: value for name, value in flatten(last_run(stages).config) if value != usual[name]}
+    assert given == both | {"targets.specs": ("vae:mini", "openclip:mini-vit")}
+
+
+def test_every_flag_names_real_settings():
+    settings = dict(flatten(Config()))
+    assert all(name in settings for names in FLAGS.values() for name in names)
+
+
+def test_run_names_are_readable_and_differ():
+    mini = presets.mini()
+    names = [
+        run_name(with_settings(mini, settings))
+        for settings in (
+            {},
+            {"data.study": "simulated-meg", "data.subject": 2},
+            {"align.seed": 1, "sampling.seed": 1},
+            {"align.mode": "reconstruction", "sampling.steps": 4},
+            {"targets.specs": ("vae:mini",)},
+            {"data.study": "files", "data.trials": "/a/responses_avg_201025.npy", "data.images": "/a/x.zip"},
+        )
+    ]
+    assert names == [
+        "sub-08-eeg",
+        "sub-02-meg",
+        "sub-08-eeg-seed-1",
+        "sub-08-eeg-reconstruction-steps-4",
+        "sub-08-eeg-vae-mini",
+        "responses_avg_201025",
+    ]
+    things = with_settings(presets.things_eeg(), {"data.trials": "/a/sub-08-epo.fif"})
+    assert run_name(things) == "things-eeg-sub-08-epo"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("recnstruct", "unknown command 'recnstruct'; did you mean 'reconstruct'?"),
+        ("dream", "unknown command 'dream'; there is reconstruct, retrieve, train"),
+        ("reconstruct --subjet 3", "hvf reconstruct has no option '--subjet'; did you mean '--subject'?"),
+        ("retrieve --steps=3", "hvf retrieve has no option '--steps'"),
+        ("reconstruct --preset minni", "unknown preset 'minni'; did you mean 'mini'?"),
+        ("reconstruct --study simulated-ee", "did you mean 'simulated-eeg'?"),
+        ("train --mode retreival", "did you mean 'retrieval'?"),
+        ("reconstruct --subject 11", "subject 11 does not exist: simulated-eeg has subjects 1 to 10"),
+        ("reconstruct --subject eight", "--subject"),
+        ("reconstruct --subject", "--subject"),
+        ("reconstruct 8", "8"),
+        ("retrieve --targets", "targets.specs is empty"),
+        ("reconstruct --targets vae:mini", "--targets cannot be chosen for drawing: the prior decides"),
+        ("train --mode reconstruction --targets vae:mini", "--targets cannot be chosen for drawing"),
+        ("explore", "name one run folder, or two to compare"),
+        ("retrieve --trials no.npy --images no", "data.trials: no such file or folder: "),
+        ("retrieve --preset things-eeg", "data.trials is missing: give --trials FILE and --images FOLDER-OR-ZIP"),
+        ("retrieve --trials no.npy --study simulated-eeg", "--trials and --images need --study files"),
+        ("embed --images no", "--images: no such file or folder: no"),
+        ("embed --preset things-eeg", "give --images FOLDER-OR-ZIP"),
+        ("evaluate", "RUN"),
+        ("evaluate no", "no is not a run folder"),
+        ("report", "name at least one run folder"),
+    ],
+)
+def test_refusals_are_one_line_and_write_nothing(stages, tmp_path, capsys, argv, said):
+    assert main(argv.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("hvf: ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert list(tmp_path.iterdir()) == []
+    assert stages.calls == []
+
+
+def test_a_stage_that_refuses_its_input_leaves_no_folder(stages, tmp_path, capsys):
+    def refuse(run):
+        raise HvfError("mine.npy has 3 trials, photos has 4 images")
+
+    stages.decoder.retrieve_run = refuse
+    assert main(["retrieve"]) == 2
+    assert capsys.readouterr().err == "hvf: mine.npy has 3 trials, photos has 4 images\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_other_settings_is_not_overwritten(stages, capsys):
+    assert main(["retrieve", "--out", "run"]) == 0
+    before = (Path("run") / "config.json").read_text()
+    assert main(["retrieve", "--out", "run", "--epochs", "2"]) == 2
+    assert "run holds a run with align.epochs 25, not 2: choose another --out" in capsys.readouterr().err
+    assert (Path("run") / "config.json").read_text() == before
+    assert main(["retrieve", "--out", "run"]) == 0
+
+
+def test_out_that_cannot_be_written(stages, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["retrieve", "--out", "file/run"]) == 2
+    assert "a part of this path is a file" in capsys.readouterr().err
+    assert stages.calls == []
+
+
+def test_evaluate_says_what_is_wrong(stages, capsys):
+    main(["retrieve", "--out", "run"])
+    assert main(["evaluate", "run"]) == 0
+    stages.decoder.evaluate_run = lambda run: ["top1 was 0.5, is 0.4"]
+    assert main(["evaluate", "run"]) == 1
+    assert capsys.readouterr().err == "hvf: top1 was 0.5, is 0.4\n"
+
+
+def test_report(stages, capsys):
+    main(["retrieve", "--out", "a"])
+    main(["train", "--out", "b"])
+    assert main(["report", "a"]) == 0
+    assert stages.calls[-1] == ("write", ((Path("a"),), Path("a/report.html"), None))
+    assert main(["report", "a", "b", "--out", "table.tex", "--published", "things-eeg"]) == 0
+    assert stages.calls[-1] == ("write", ((Path("a"), Path("b")), Path("table.tex"), "things-eeg"))
+    assert "b is better\nwrote table.tex" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys):
+    for argv in ([], ["--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert not stop.value.code
+        out = capsys.readouterr().out
+        assert all(f"\n  {name} " in out for name in (*COMMANDS, *GROUPS))
+    for argv in (["data"], ["data", "--help"]):
+        with pytest.raises(SystemExit):
+            main(argv)
+        out = capsys.readouterr().out
+        assert all(f"\n  {name} " in out for name in GROUPS["data"])
+
+
+EVERY = {(name,): command for name, command in COMMANDS.items()}
+EVERY |= {("data", name): command for name, command in GROUPS["data"].items()}
+BY_PLACE = {"evaluate": {"run"}, "report": {"runs"}, "explore": {"runs"}, "prepare": {"dataset"},
+            "doctor": {"path"}, "download": {"name"}, "simulate": {"dataset"}}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_option_is_explained(capsys, words):
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    out = capsys.readouterr().out
+    lines = [line.strip("│ ") for line in out.splitlines()]
+    assert "{None}" not in out
+    for f in fields(EVERY[words]):
+        if f.name in BY_PLACE.get(words[-1], ()):
+            continue
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"--{f.name.replace('_', '-')} "))
+        assert len(" ".join(lines[at : at + 2]).split()[2:]) >= 3, lines[at]
+
+
+def test_ctrl_c_is_one_line_and_130(stages, capsys):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    stages.decoder.train_run = interrupted
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ctrl_c_for_real(tmp_path):
+    """A real SIGINT while a stage works."""
+    code = (
+        "import signal, sys, time, types; from hvf import cli; import hvf\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit it ignored
+        "d = types.ModuleType('hvf.decoder'); sys.modules['hvf.decoder'] = hvf.decoder = d\n"
+        "d.train_run = lambda run: (run.write_json('begun.json', 1), time.sleep(30))\n"
+        "sys.exit(cli.main(['train', '--out', sys.argv[1]]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "run" / "begun.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.decode() == "hvf: interrupted; the same command continues from what is finished\n"
+    assert sorted(os.listdir(tmp_path / "run")) == ["begun.json", "config.json"]
+
+
+def test_threads_that_wait_leave_their_core_to_others(monkeypatch, capsys):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["report"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # somebody's own choice
+    assert main(["report"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_python_m_hvf(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "hvf", "evaluate", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"hvf: {tmp_path} is not a run folder: it has no config.json\n"

@@ -1,0 +1,96 @@
+"""What scripts end with: every mistake in one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from hvf import presets
+from hvf.cli.options import parse_preset, parse_settings, recording_name, repeats, run_script, study_settings
+from hvf.config import HvfError, with_settings
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Settings."""
+
+    preset: str = "mini"
+    max_steps: int = 3
+    resume: bool = False
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_options_are_read():
+    read = parse_settings(Outer(), ["--max_steps", "7", "--resume", "--inner.rate=2"])
+    assert (read.max_steps, read.resume, read.inner.rate) == (7, True, 2.0)
+    assert parse_settings(Outer(resume=True), ["--no-resume"]).resume is False
+    known = {"mini": Outer, "big": lambda: Outer("big", 100)}
+    assert parse_preset(known, []).max_steps == 3
+    assert parse_preset(known, ["--preset", "big"]).max_steps == 100
+    assert parse_preset(known, ["--preset=big", "--max-steps", "1"]) == Outer("big", 1)
+
+
+def test_whose_data():
+    assert study_settings(None, None, None) == {}
+    assert study_settings(3, None, None) == {"data.subject": 3}
+    here = {"data.trials": str(Path("a.npy").absolute()), "data.images": "/b"}
+    assert study_settings(None, Path("a.npy"), Path("/b")) == {"data.study": "files", **here}
+    assert study_settings(None, None, None, "simulated-meg") == {"data.study": "simulated-meg"}
+    assert study_settings(None, Path("a.npy"), Path("/b"), "files") == {"data.study": "files", **here}
+    with pytest.raises(HvfError, match="need --study files, not 'simulated-meg'"):
+        study_settings(None, Path("a.npy"), None, "simulated-meg")
+
+
+def test_repeats():
+    simulated = presets.mini()
+    assert recording_name(simulated) == "sub-08-simulated-eeg"
+    seeds = repeats(simulated, 2)
+    assert list(seeds) == ["seed-0", "seed-1"]
+    assert [one.align.seed for one in seeds.values()] == [0, 1]
+    assert {one.data.split_seed for one in seeds.values()} == {simulated.data.split_seed}
+    files = with_settings(simulated, study_settings(None, Path("a/v4.npy"), Path("b")))
+    assert recording_name(files) == "v4"
+    splits = repeats(files, 3)
+    assert list(splits) == ["split-0", "split-1", "split-2"]
+    assert [(one.align.seed, one.data.split_seed) for one in splits.values()] == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(HvfError, match="--seeds must be at least 1, not 0"):
+        repeats(files, 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--max-stps", "3"], "there is no option '--max-stps'; did you mean '--max-steps'?"),
+        (["--inner.rat", "3"], "did you mean '--inner.rate'?"),
+        (["--max-steps", "many"], "many"),
+        (["--preset", "bgi"], "there is no preset 'bgi'; did you mean 'big'?"),
+    ],
+)
+def test_mistakes_take_one_line(argv, said, capsys):
+    known = {"mini": Outer, "big": lambda: Outer("big", 100)}
+    assert run_script(lambda words: parse_preset(known, words), argv) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("hvf: ")
+    assert said in lines[0]
+
+
+def test_other_errors_and_help_pass_through(capsys):
+    def broken(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_script(broken, [])
+    with pytest.raises(SystemExit) as stopped:
+        parse_settings(Outer(), ["--help"])
+    assert stopped.value.code == 0
+    assert run_script(lambda argv: None, []) == 0
+    with pytest.raises(HvfError):
+        parse_settings(Outer(), ["--nothing"])

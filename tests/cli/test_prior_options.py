@@ -1,0 +1,91 @@
+"""`hvf reconstruct` with somebody's prior and pipeline: the flags, what they refuse, and a whole run from folders."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+
+import pytest
+
+import hvf.cli
+from hvf import presets
+from hvf.cli import Reconstruct, main
+from hvf.config import HvfError, check, with_settings
+from hvf.prior.reconstruction import MINI
+
+PUBLISHED = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE"
+
+
+def resolved(*flags: str):
+    return hvf.cli._parse(["reconstruct", *flags]).config()
+
+
+def test_hub_ids_stay_and_folders_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-prior").mkdir()
+    config = resolved("--prior", "my-prior", "--pipeline", "stabilityai/sdxl-turbo")
+    assert config.prior.path == str(tmp_path / "my-prior")
+    assert config.prior.pipeline == "stabilityai/sdxl-turbo"
+    assert resolved("--preset", "things-eeg").prior == presets.things_eeg().prior
+    assert resolved("--preset", "things-eeg", "--prior", PUBLISHED).prior.path == PUBLISHED
+    assert resolved().prior == presets.mini().prior
+
+
+def test_base_turbo_and_img2img_are_flags():
+    base = resolved("--pipeline", "stabilityai/stable-diffusion-xl-base-1.0", "--steps", "30", "--guidance", "5")
+    assert (base.sampling.steps, base.sampling.guidance) == (30, 5.0)
+    turbo = resolved("--preset", "things-eeg").sampling
+    assert (turbo.steps, turbo.guidance, turbo.rounds) == (4, 0.0, 10)
+    drawn = resolved("--start", "latents", "--strength", "0.5", "--rounds", "3").sampling
+    assert (drawn.start, drawn.strength, drawn.rounds) == ("latents", 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sampling.start": "latent"}, "sampling.start is 'latent'; did you mean 'latents'"),
+        ({"sampling.strength": 0.0}, "sampling.strength must be at most 1"),
+        ({"sampling.strength": 1.5}, "sampling.strength must be at most 1"),
+        ({"sampling.start": "latents", "sampling.steps": 4, "sampling.strength": 0.2}, "leave one of 4 steps to do"),
+    ],
+)
+def test_impossible_sampling_is_refused(settings, said):
+    with pytest.raises(HvfError, match=said):
+        check(with_settings(presets.mini(), settings))
+    check(with_settings(presets.mini(), {"sampling.steps": 1}))  # from noise, the strength says nothing
+
+
+def test_a_prior_that_is_nowhere_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reconstruct", "--prior", "./nowhere"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("hvf: ")
+    assert "no Fusion Prior at ./nowhere" in said or "no Fusion Prior at nowhere" in said
+    assert not list(tmp_path.rglob("config.json"))
+
+
+def test_help_names_the_flags(capsys):
+    with pytest.raises(SystemExit):
+        main(["reconstruct", "--help"])
+    said = capsys.readouterr().out
+    assert all(flag in said for flag in ("--prior", "--pipeline", "--start", "--strength", "--rounds"))
+    assert Reconstruct.__doc__ == "Draw the seen images, from the brain."
+
+
+@pytest.mark.slow
+def test_from_a_prior_in_a_folder_to_rounds_of_pictures(tmp_path, monkeypatch):
+    """The command of the README for a user who has a prior and no ImageNet, at the mini size, from local folders."""
+    monkeypatch.chdir(tmp_path)
+    small = {"data.train_concepts": 20, "data.images_per_concept": 2, "data.test_concepts": 20, "align.epochs": 2}
+    preset = with_settings(presets.mini(), {**small, "data.test_repeats": 4})
+    monkeypatch.setitem(presets.PRESETS, "mini", lambda: preset)
+    flags = ["--prior", str(MINI / "prior"), "--pipeline", str(MINI / "sdxl"), "--steps", "2", "--rounds", "2"]
+    assert main(["reconstruct", *flags, "--start", "latents", "--out", "it"]) == 0
+    run = types.SimpleNamespace(path=Path("it"))
+    for row in ("ceiling", "brain", "floor"):
+        for r in range(2):
+            assert len(list((run.path / "images" / row / f"round_{r}").glob("*.png"))) == 20
+    figures = json.loads((run.path / "metrics.json").read_text())
+    assert figures["reconstruction/brain/pixcorr"]["n"] == 20
+    assert json.loads((run.path / "config.json").read_text())["prior"]["path"] == str(MINI / "prior")

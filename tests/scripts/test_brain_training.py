@@ -1,0 +1,287 @@
+"""The scripts as a user runs them, on a study of files small enough for a test, and the launcher itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from hvf.alignment import Alignment
+from hvf.study import open_study
+from tests.script_module import load_script
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN, TARGETS, LAYERS, SCALING = (
+    ROOT / "brain_training" / f"{n}.py" for n in ("train", "targets", "layers", "scaling")
+)
+BENCHMARK = ROOT / "eval" / "benchmark.py"
+SMALL = [
+    "--brain.width", "24", "--fusion.width", "24", "--brain.intermediate", "16", "--fusion.intermediate", "16",
+    "--align.epochs", "40", "--align.batch-size", "32", "--align.learning-rate", "3e-3", "--data.test-images", "20",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that name a study of 100 colour fields and neurons that report their colours, and two small targets."""
+    root = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    colours = rng.integers(256, size=(100, 2, 2, 3), dtype=np.uint8)
+    (root / "images").mkdir()
+    for i, colour in enumerate(colours):
+        picture = Image.fromarray(colour).resize((32, 32), Image.Resampling.BICUBIC)
+        picture.save(root / "images" / f"image{i:03d}.png")
+    x_NC = colours.reshape(100, 12) @ rng.normal(size=(12, 30)) / 128 + rng.normal(size=(100, 30)) * 0.1
+    np.save(root / "trials.npy", x_NC.astype(np.float32))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(torchvision.models.squeezenet1_0().state_dict(), root / "random.pth")
+    specs = [f"torchvision:squeezenet1_0/{root / 'random.pth'}@{layer}:grid2" for layer in (0, 2)]
+    return ["--trials", str(root / "trials.npy"), "--images", str(root / "images"), "--targets.specs", *specs, *SMALL]
+
+
+def call(script: Path, *arguments: str | Path) -> int:
+    """Run a script by its path, in this process: its libraries take longer to import than it takes to run."""
+    return load_script(script).main([str(a) for a in arguments])
+
+
+def test_targets_table(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = tmp_path / "out"
+    arguments = [*files, "--seeds", "2", "--grid", "brain.input_noise=0.0,0.3", "--out", out]
+    assert call(TARGETS, *arguments) == 0
+    printed = capsys.readouterr().out
+    for row in ("fused (HVF)", "fused, trials permuted", "ridge, all encoders", "chance"):
+        assert row in printed
+    table = json.loads((out / "targets.json").read_text())
+    assert len(table) == 6
+    assert table["chance"]["top1"]["value"] == 0.05
+    assert table["fused (HVF)"]["top1"]["value"] > 0.3
+    assert table["ridge, all encoders"]["top1"]["value"] > 0.3
+    assert table["fused, trials permuted"]["top1"]["value"] < 0.2
+    lead = table["fused, trials permuted"]["fused_leads"]
+    difference = table["fused (HVF)"]["top1"]["value"] - table["fused, trials permuted"]["top1"]["value"]
+    assert lead["value"] == pytest.approx(difference)
+    assert lead["ci95"][0] > 0
+    split = json.loads((out / "split-1.json").read_text())
+    assert split["rows"]["fused (HVF)"]["chosen"]["brain.input_noise"] in (0.0, 0.3)
+    assert len(set(split["image_ids"])) == 20
+
+    kept, before = (out / "split-0.json").stat().st_mtime_ns, (out / "targets.json").read_bytes()
+    (out / "split-1.json").unlink()
+    assert call(TARGETS, *arguments) == 0  # a finished split is taken up, an unfinished one comes out the same
+    assert (out / "split-0.json").stat().st_mtime_ns == kept
+    assert (out / "targets.json").read_bytes() == before
+
+
+def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = tmp_path / "out"
+    arguments = [*files, "--seeds", "1", "--align.epochs", "12", "--out", out]
+    assert call(TARGETS, *arguments) == 0
+    kept = json.loads((out / "split-0.json").read_text())["rows"]
+    more = ["--ablations", "encoders", "projector", "temperature", "loss", "--temperatures", "0.05", "1.0"]
+    assert call(TARGETS, *arguments, *more) == 0
+    rows = json.loads((out / "split-0.json").read_text())["rows"]
+    assert {row: rows[row] for row in kept} == kept  # taken up
+    added = ["fusion: linear", "fusion: gated", "fusion: concatenated", "τ fixed at 0.05", "τ fixed at 1"]
+    added += ["loss: brain-to-image", "loss: image-to-brain"]
+    assert set(rows) - set(kept) == set(added)  # two encoders have no further set
+    assert rows["τ fixed at 1"]["settings"] == {"align.learn_temperature": False, "align.temperature": 1.0}
+    table = json.loads((out / "targets.json").read_text())
+    assert all("fused_leads" in table[row] for row in added)
+    printed = capsys.readouterr().out
+    assert all(row in printed for row in added)
+
+
+def test_ridge_stands_beside_targets_with_views(files, tmp_path):
+    out = tmp_path / "out"
+    assert call(TARGETS, *files, "--targets.views", "blur9", "--align.epochs", "2", "--seeds", "1", "--out", out) == 0
+    assert "ridge, all encoders" in (out / "targets.json").read_text()
+
+
+def without_targets(files: list[str]) -> list[str]:
+    at = files.index("--targets.specs")
+    return files[:at] + files[at + 3 :]
+
+
+@pytest.mark.slow
+def test_layers_and_the_gate(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    backbone = files[files.index("--targets.specs") + 1].partition("@")[0]
+    arguments = [*without_targets(files), "--backbone", backbone, "--layers", "0", "2", "12", "--pool", "grid2"]
+    arguments += ["--latents", "None", "--seeds", "1", "--members", "2", "--out", out]
+    assert call(LAYERS, *arguments) == 0
+    assert "from the sweep's best to the gate's" in capsys.readouterr().out
+    table = json.loads((out / "layers.json").read_text())
+    rows = table["rows"]
+    assert sum(table["gate"].values()) == pytest.approx(1, abs=1e-5)
+    assert table["gate_layer"][0] in table["layers"]
+    assert rows["layers and latents (HVF)"]["top1"]["value"] > 0.3 > rows["permuted"]["top1"]["value"]
+    assert rows["several HVFs together"]["top1"]["value"] > 0.3
+    assert rows["ridge"]["top1"]["value"] > 0.2
+    assert table["best_layer"][0] == max(table["layers"], key=lambda spec: rows[spec]["validation_mrr"])
+    assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")
+    before = (out / "layers.json").read_bytes()
+    assert call(LAYERS, *arguments) == 0  # taken up, not made again
+    assert (out / "layers.json").read_bytes() == before
+
+
+def test_stored_splits_of_other_members_are_refused(files, tmp_path, capsys, monkeypatch):
+    """--members is no setting of the run: another number beside the same --out must not show what was there before."""
+    script, out, made = load_script(LAYERS), tmp_path / "out", []
+    row = {"ranks": [1, 2], "validation": {"mrr": 0.5, "top1": 0.5, "n": 2}, "chosen": {"targets.specs": []}}
+
+    def one_seed(config, specs, latents, members):
+        made.append(members)
+        rows = dict.fromkeys((*specs, script.FUSED, *([script.TOGETHER] if members > 1 else [])), row)
+        first = {"best_layer": specs[0], "gate_layer": specs[0], "gate": dict.fromkeys(specs, 0.5)}
+        return {"note": "", "members": members, "image_ids": ["a", "b"], "rows": rows, **first}
+
+    monkeypatch.setattr(script, "_one_seed", one_seed)
+    monkeypatch.setattr(script, "_draw", lambda table, names, path: path.write_bytes(b""))
+    arguments = [*without_targets(files), "--layers", "0", "1", "--seeds", "2", "--out", out]
+    assert call(LAYERS, *arguments, "--members", "2") == 0
+    assert call(LAYERS, *arguments, "--members", "2") == 0
+    assert made == [2, 2]  # two splits, taken up by the second call
+    (out / "split-0.json").unlink()
+    for members in ("1", "3"):
+        assert call(LAYERS, *arguments, "--members", members) == 2
+        assert f"split-1.json with --members 2, not {members}: choose another --out" in capsys.readouterr().err
+    assert made == [2, 2]  # refused before anything is computed
+    assert call(LAYERS, *arguments, "--members", "2") == 0
+    older = json.loads((out / "split-0.json").read_text())
+    (out / "split-0.json").write_text(json.dumps({k: v for k, v in older.items() if k != "members"}))
+    assert call(LAYERS, *arguments, "--members", "2") == 2
+    assert "with --members unknown, not 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scaling_of_a_study(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call(SCALING, *files, "--points", "3", "--seeds", "2", "--out", out) == 0
+    assert "points a doubling" in capsys.readouterr().out
+    for fit in json.loads((out / "scaling.json").read_text())["trials"].values():
+        assert fit["amounts"] == [20, 40, 80]
+        assert fit["top1"][-1]["value"] > 0.3
+    assert (out / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_slope_is_the_gain_of_a_doubling(files, tmp_path, capsys):
+    assert call(SCALING, *files, "--axes", "subjects", "--out", tmp_path / "no") == 2
+    assert "your own files have --axes trials" in capsys.readouterr().err
+    found = [(1, [1, 2, 2, 2]), (2, [1, 1, 2, 2]), (4, [1, 1, 1, 2])]  # a quarter more of the images at each doubling
+    points = [{"amount": amount, "ranks": ranks * 5} for amount, ranks in found]
+    seed = {"network": points, "image_ids": [str(i) for i in range(20)]}
+    seed["ridge"] = [{**points[0], "amount": amount} for amount in (1, 2, 4)]  # flat
+    fits = load_script(SCALING)._fitted([seed])
+    assert fits["network"]["slope"]["value"] == pytest.approx(0.25)
+    assert fits["network"]["r2"] == pytest.approx(1.0)
+    low, high = fits["network"]["slope"]["ci95"]
+    assert 0 < low < 0.25 < high
+    assert fits["ridge"]["slope"]["value"] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_benchmark_of_methods(files, tmp_path, capsys):
+    at = files.index("--targets.specs")
+    out, specs = tmp_path / "out", files[at + 1 : at + 3]
+    arguments = [*without_targets(files), "--methods", "hvf", "ridge", "--encoders", "given", "--specs", *specs]
+    arguments += ["--epochs", "40", "--seeds", "0", "1", "--out", out]
+    assert call(BENCHMARK, *arguments) == 0
+    table = json.loads((out / "table.json").read_text())
+    rows = table["rows"]
+    assert list(rows) == ["hvf", "ridge", "trials permuted", "chance"]
+    assert rows["ridge"]["top1"]["value"] > 0.2 > rows["trials permuted"]["top1"]["value"]
+    assert rows["chance"]["top1"]["value"] == 0.05
+    text = (out / "table.md").read_text()
+    assert "75.7/94.6" in text  # what the paper reports, beside ours
+    assert "| nice | – | – | – | 16.1/43.6 |" in text
+    assert "Protocol: intra, 1 subject(s) x 2 seed(s)" in text
+    cell = out / "intra-hvf-sub-08-seed-0" / "cell.json"
+    kept = cell.stat().st_mtime_ns
+    assert call(BENCHMARK, *arguments) == 0
+    assert cell.stat().st_mtime_ns == kept
+    assert call(BENCHMARK, "--methods", "hfv", "--out", out) == 2
+    assert "unknown method 'hfv'; did you mean 'hvf'" in capsys.readouterr().err
+    assert call(BENCHMARK, "--protocol", "loso", "--out", out) == 2
+    assert "for methods: name some" in capsys.readouterr().err
+
+
+def test_train_by_the_launcher(files, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--cpu"]
+    command += [TRAIN, *files, "--seeds", "2", "--out", out]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "protocol intra; 2 seeds" in done.stdout
+    metrics = json.loads((out / "metrics.json").read_text())
+    each = [json.loads((out / f"seed-{seed}" / "metrics.json").read_text()) for seed in (0, 1)]
+    name = "retrieval/brain/top1"
+    assert metrics[name]["value"] == pytest.approx(np.mean([m[name]["value"] for m in each]))
+    assert metrics[name]["n"] == 20  # images, not images times seeds
+    assert metrics["chance/retrieval/top1"]["value"] == 0.05
+    assert metrics[name]["value"] > 0.3 > metrics["retrieval/floor/top1"]["value"]
+    for seed in (0, 1):
+        assert (out / f"seed-{seed}" / "checkpoint" / "alignment.safetensors").is_file()
+    again = tmp_path / "again"
+    assert call(TRAIN, *files, "--seeds", "1", "--out", again) == 0  # another process, the same seed, the same numbers
+    assert (again / "seed-0" / "metrics.json").read_bytes() == (out / "seed-0" / "metrics.json").read_bytes()
+
+
+def test_training_sees_views(files, tmp_path):
+    z = {}
+    for name, views in {"plain": [], "seen": ["--targets.views", "blur9", "blur41"]}.items():
+        assert call(TRAIN, *files, *views, "--align.epochs", "3", "--seeds", "1", "--out", tmp_path / name) == 0
+        trained = Alignment.load(tmp_path / name / "seed-0" / "checkpoint")
+        z[name] = trained.embed_brain(open_study(trained.config.data).test)
+    assert not np.allclose(z["plain"], z["seen"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--subject", "11"], "subject 11 does not exist"),
+        (["--preset", "minni"], "did you mean 'mini'"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+    ],
+)
+@pytest.mark.parametrize("script", [TRAIN, TARGETS, LAYERS, SCALING], ids=lambda path: path.stem)
+def test_refused_in_one_line(tmp_path, capsys, script, arguments, said):
+    assert call(script, *arguments, "--out", tmp_path / "out") == 2
+    complaint = capsys.readouterr().err
+    assert said in complaint
+    assert len(complaint.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_recording_cannot_be_left_out(files, tmp_path, capsys):
+    assert call(TRAIN, *files, "--protocol", "loso", "--out", tmp_path / "out") == 2
+    assert "needs a study of several subjects" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_leave_one_subject_out_of_the_simulated_study(files, tmp_path, capsys):
+    specs = files[files.index("--targets.specs") + 1 : files.index("--targets.specs") + 3]
+    tiny = ["--data.train-concepts", "20", "--data.images-per-concept", "1", "--data.test-concepts", "10"]
+    tiny += ["--data.study", "simulated-meg", "--data.train-repeats", "1", "--data.test-repeats", "2"]
+    out = tmp_path / "out"
+    arguments = ["--subject", "2", "--seeds", "1", "--targets.specs", *specs, *tiny, "--align.epochs", "2"]
+    arguments += ["--out", out]
+    assert call(TRAIN, *arguments, "--protocol", "loso") == 0
+    assert "protocol loso" in capsys.readouterr().out
+    history = json.loads((out / "seed-0" / "history.json").read_text())
+    assert history[0]["validation_n"] == 2 * 3  # two concepts, three other people
+    assert call(TRAIN, *arguments, "--protocol", "intra") == 2
+    assert "other protocol" in capsys.readouterr().err

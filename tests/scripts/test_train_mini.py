@@ -1,0 +1,97 @@
+"""The script that trains the mini models, on a few pictures."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hvf.data.images.image_set import ImageSet
+from hvf.prior.reconstruction import load_pipeline, load_prior
+from hvf.simulation import rendering
+from hvf.simulation.world import draw
+from hvf.vision.backbones.families import MINI_WEIGHTS
+from hvf.vision.loading import load_encoder
+from tests.script_module import load_script
+
+N = 32
+SCRIPT = Path(__file__).parents[2] / "prior_training" / "train_mini.py"
+
+
+@pytest.fixture(scope="module")
+def train_mini():
+    return load_script(SCRIPT)
+
+
+def few_pictures() -> ImageSet:
+    shown = [(concept, 5000) for concept in rendering.concepts()[300 : 300 + N]]
+    x_NHWC, captions = draw(shown)
+    names = [concept.name for concept, _ in shown]
+    return ImageSet.from_arrays(x_NHWC, names, names, captions)
+
+
+def test_shortened_captions_always_name_the_kind(train_mini):
+    said = train_mini.shortened("a dotted blue drum in the snow", "dotted_blue_drum")
+    assert said[0] == "a dotted blue drum in the snow"
+    assert said[-1] == "a drum"
+    assert len(set(said)) == 8
+    assert all("drum" in text.split() for text in said)
+    plain = train_mini.shortened("a blue drum in the snow", "plain_blue_drum")
+    assert len(plain) == 8
+    assert set(plain) == {"a blue drum in the snow", "a blue drum", "a drum in the snow", "a drum"}
+
+
+def test_a_clip_goes_on_from_shipped_weights(train_mini, tmp_path, monkeypatch):
+    images = few_pictures()
+    out = tmp_path / "mini"
+    shutil.copytree(MINI_WEIGHTS / "clip-vit", out / "clip-vit")
+    shutil.copytree(MINI_WEIGHTS / "sdxl" / "tokenizer", out / "sdxl" / "tokenizer")
+    monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: images)
+    recipe = replace(train_mini.RECIPES["clip-vit"], batch_size=16)
+    monkeypatch.setitem(train_mini.RECIPES, "clip-vit", recipe)
+    train_mini.main(("clip-vit",), out, tmp_path / "work", go_on=True, steps=2, learning_rate=1e-4)
+    before, after = ((folder / "clip-vit" / train_mini.WEIGHTS).read_bytes() for folder in (MINI_WEIGHTS, out))
+    assert before != after
+    x_NCHW = torch.from_numpy(images.array()).permute(0, 3, 1, 2).float() / 255
+    shipped = np.asarray(load_encoder("openclip:mini-vit")(x_NCHW))
+    monkeypatch.setattr("hvf.vision.backbones.families.MINI_WEIGHTS", out)
+    moved = np.asarray(load_encoder("openclip:mini-vit")(x_NCHW))
+    cosine = (shipped * moved).sum(1) / np.linalg.norm(shipped, axis=1) / np.linalg.norm(moved, axis=1)
+    assert cosine.min() > 0.9  # from chance it would be near 0
+    assert moved.std() == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("stage", ["vae", "unet"])
+def test_a_stage_leaves_what_the_pipeline_reads(train_mini, tmp_path, monkeypatch, stage):
+    """A step of each, on a copy of what ships, which goes on and is not spoilt by it."""
+    images, out = few_pictures(), tmp_path / "mini"
+    shutil.copytree(MINI_WEIGHTS, out)
+    monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: images)
+    monkeypatch.setattr("hvf.training.small_runs.KEPT_EVERY", 1)
+    settings = {"go_on": True, "steps": 2, "batch_size": 20, "learning_rate": 1e-4, "device": "cpu", "bf16": False}
+    train_mini.main((stage,), out, tmp_path / "work", **settings)
+    part, name = ("vae", "encoder.conv_in.weight") if stage == "vae" else ("unet", "conv_in.weight")
+    before, after = (
+        getattr(load_pipeline(str(folder / "sdxl")), part).state_dict()[name] for folder in (MINI_WEIGHTS, out)
+    )
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-3)
+    if stage == "unet":
+        prior = load_prior(str(tmp_path / "work" / "prior"))
+        assert prior.specs == load_prior("mini").specs
+        assert load_pipeline(str(out / "sdxl")).unet.encoder_hid_proj is None  # the prior is not left in it
+
+
+def test_hidden_patches_are_another_draw_each_time_and_none_are_hidden_in_use(train_mini):
+    hidden = train_mini.Hidden(0.5)
+    x = torch.arange(9.0)[None, :, None].expand(3, 9, 2)
+    torch.manual_seed(0)
+    left = hidden(x)
+    assert left.shape == (3, 5, 2)
+    assert (left[:, 0] == 0).all()  # the class token
+    assert len({tuple(row.tolist()) for row in left[:, 1:, 0].sort(1).values}) > 1
+    assert hidden.eval()(x) is x

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mne
+import numpy as np
+import pytest
+from PIL import Image
+
+from hvf import alignment
+from hvf.config import Config, DataConfig, HvfError, with_settings
+from hvf.data.trials.provenance import SIMULATED_TITLE
+from hvf.data.trials.trials import Trials
+from hvf.presets import things_eeg
+from hvf.runs import cache_dir
+from hvf.simulation import world
+from hvf.study import held_out, open_study, other_subjects, subjects
+
+TINY = DataConfig(train_concepts=3, images_per_concept=2, test_concepts=2, train_repeats=2, test_repeats=3)
+
+
+@pytest.fixture
+def files(tmp_path) -> DataConfig:
+    """20 images of 5 concepts; the response to image i is i on the first channel."""
+    x = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    x[:, 0] = np.arange(20)
+    np.save(tmp_path / "spikes.npy", x)
+    for i in range(20):
+        (tmp_path / "images" / f"c{i // 4}").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / "images" / f"c{i // 4}" / f"{i:02d}.png")
+    trials, images = str(tmp_path / "spikes.npy"), str(tmp_path / "images")
+    return DataConfig(study="files", trials=trials, images=images, test_images=6)
+
+
+def test_simulated_study(monkeypatch, tmp_path):
+    monkeypatch.setenv("HVF_CACHE", str(tmp_path / "cache"))
+    study = open_study(TINY)
+    assert study.simulated
+    assert "simulated" in study.note
+    assert study.train.simulated
+    assert study.train.x_NCT.shape == (6, 63, 80)
+    assert study.test.x_NCT.shape == (2, 63, 80)
+    assert study.train.image_ids.tolist() == list(study.train_images.ids)
+    assert not set(study.train_images.concepts) & set(study.test_images.concepts)
+
+    calls = []
+    monkeypatch.setattr(world, "_noisy", lambda *a: calls.append(a))
+    monkeypatch.setattr(world, "draw", lambda *a: calls.append(a))
+    again = open_study(TINY)  # from the cache: nothing is simulated or rendered
+    assert not calls
+    np.testing.assert_array_equal(again.train.x_NCT, study.train.x_NCT)
+    np.testing.assert_array_equal(again.test_images.array(), study.test_images.array())
+    monkeypatch.undo()
+
+    monkeypatch.setenv("HVF_CACHE", str(tmp_path / "cache"))
+    kept = sorted(p for p in cache_dir().rglob("*") if p.is_file())
+    assert len(kept) == 6  # two sets of images, two of trials with a sidecar each
+    for path in kept:  # a damaged cache is made anew
+        path.write_bytes(path.read_bytes()[:50])
+    np.testing.assert_array_equal(open_study(TINY).test.x_NCT, study.test.x_NCT)
+    picked = open_study(replace(TINY, ch_names=("Oz", "O1")))
+    np.testing.assert_array_equal(picked.test.x_NCT, study.test.pick(("Oz", "O1")).x_NCT)
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HVF_CACHE", str(tmp_path / "file" / "cache"))
+    assert len(open_study(TINY).test) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"subject": 11}, "simulated-eeg has no subject 11; choose one of 1 to 10"),
+        ({"subject": 0}, "1 to 10"),
+        ({"study": "simulated-meg", "subject": 8}, "1 to 4"),
+        ({"study": "things"}, "no study 'things'; choose one of simulated-eeg, simulated-meg, files"),
+        ({"study": "files"}, "needs both trials"),
+        ({"test_concepts": 201}, "test_concepts must lie between 1 and 200"),
+        ({"train_concepts": 1655}, "train_concepts must lie between 1 and 1654"),
+        ({"tmax": 0.0}, "no two samples"),
+        ({"ch_names": ("Oz", "Fz")}, "no channel Fz"),
+    ],
+)
+def test_what_does_not_exist_is_refused(settings, message):
+    with pytest.raises(HvfError, match=message):
+        open_study(replace(TINY, **settings))
+
+
+def test_files_study_pairs_rows_with_images(files):
+    study = open_study(files)
+    assert not study.simulated
+    assert len(study.test) == len(study.test_images) == 6
+    assert not set(study.train_images.concepts) & set(study.test_images.concepts)
+    for trials, images in ((study.train, study.train_images), (study.test, study.test_images)):
+        assert trials.image_ids.tolist() == list(images.ids)
+        assert trials.x_NCT[:, 0, 0].tolist() == images.array()[:, 0, 0, 0].tolist()
+    other = open_study(replace(files, split_seed=1))
+    assert other.test_images.ids != study.test_images.ids
+    assert open_study(files).test_images.ids == study.test_images.ids
+
+
+def test_simulated_recordings_are_called_so_without_a_mark_of_their_own(files, tmp_path):
+    (tmp_path / "README.md").write_text(f"{SIMULATED_TITLE}\n")
+    study = open_study(files)
+    assert study.simulated
+    assert "simulated" in study.note
+
+
+def test_files_study_refuses_faults(files, tmp_path):
+    with pytest.raises(HvfError, match="hold out 20 of 20"):
+        open_study(replace(files, test_images=20))
+    with pytest.raises(HvfError, match="leaves no other concept"):
+        open_study(replace(files, test_images=17))
+    next((tmp_path / "images").rglob("07.png")).write_bytes(b"\x89PNG")
+    with pytest.raises(HvfError, match=r"07\.png"):
+        open_study(files)
+    next((tmp_path / "images").rglob("07.png")).unlink()
+    with pytest.raises(HvfError, match="20 trials but there are 19 images"):
+        open_study(files)
+
+
+def test_every_study_marks_what_may_not_be_trained_on(files):
+    for data in (TINY, files):
+        study = open_study(data)
+        assert set(study.train.splits) == {"train"}
+        assert set(study.test.splits) == {"test"}
+        features = {"a:a": np.random.default_rng(0).normal(size=(len(study.test), 4)).astype(np.float32)}
+        config = with_settings(Config(), {"targets.specs": ("a:a",), "align.epochs": 1})
+        said = f"{len(study.test)} of the trials to be trained on are test trials"
+        with pytest.raises(HvfError, match=said):
+            alignment.fit(study.test, features, config, study.test_images.concepts)
+        both = Trials.concatenate([study.train, study.test])
+        both_features = {"a:a": np.zeros((len(both), 4), np.float32)}
+        concepts = (*study.train_images.concepts, *study.test_images.concepts)
+        with pytest.raises(HvfError, match=said):  # among others, and in another order, too
+            alignment.fit(both.select(np.arange(len(both))[::-1]), both_features, config, concepts)
+
+
+def test_held_out_images_of_single_concepts_are_a_random_draw():
+    concepts = tuple(f"c{i}" for i in range(50))
+    train, test = held_out(concepts, 10, seed=0)
+    assert len(test) == 10
+    assert sorted([*train, *test]) == list(range(50))
+    counts = np.bincount(np.concatenate([held_out(concepts, 10, seed=s)[1] for s in range(200)]), minlength=50)
+    assert counts.min() > 15
+    assert counts.max() < 70
+
+
+def test_held_out_concepts_are_never_split():
+    concepts = tuple(f"c{i}" for i in np.random.default_rng(0).integers(0, 12, 90))
+    for seed in range(20):
+        train, test = held_out(concepts, 25, seed)
+        assert len(test) == 25
+        assert list(test) == sorted(test)
+        assert not {concepts[i] for i in train} & {concepts[i] for i in test}
+
+
+def test_the_same_picture_twice_is_never_on_both_sides(tmp_path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(40):  # image i + 20 is image i again
+        Image.new("RGB", (8, 8), (i % 20 * 10, 0, 0)).save(folder / f"{i:02d}.png")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
+    data = DataConfig(study="files", trials=str(tmp_path / "x.npy"), images=str(folder), test_images=10)
+    study = open_study(data)
+    assert set(study.train_images.content_hashes()).isdisjoint(study.test_images.content_hashes())
+
+
+def test_images_numbered_without_zeros_are_refused(tmp_path) -> None:
+    """image10 sorts before image2 as text: pairing by position would shift most of the trials."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in (1, 2, 10):
+        Image.new("RGB", (8, 8), (i * 20, 0, 0)).save(folder / f"image{i}.png")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
+    data = DataConfig(study="files", trials=str(tmp_path / "x.npy"), images=str(folder), test_images=1)
+    with pytest.raises(HvfError, match="pad the numbers"):
+        open_study(data)
+    for i in (1, 2):
+        (folder / f"image{i}.png").rename(folder / f"image{i:02d}.png")
+    assert len(open_study(data).test) == 1
+
+
+# Prepared trials, laid out as THINGS-EEG2: the numbers of test concepts are those of other training concepts.
+SHOWN = {f"training_images/{i + 1:05d}_{c}/{c}_{k:02d}s.jpg": c for i, c in enumerate("dab") for k in range(2)}
+SHOWN |= {f"test_images/{i + 1:05d}_{c}/{c}_09x.jpg": c for i, c in enumerate("ec")}
+STEMS = [name.rsplit("/", 1)[1].removesuffix(".jpg") for name in SHOWN]
+
+
+def prepared(**changes) -> Trials:
+    """Each of the eight images twice, in another order than theirs; the response to image i is i and i + 0.5."""
+    order = np.random.default_rng(2).permutation(np.repeat(np.arange(8), 2))
+    again = np.array([i in order[:n] for n, i in enumerate(order)])
+    x = np.zeros((16, 2, 300)) + np.array([1.0, -1.0])[:, None] * (order + 0.5 * again)[:, None, None]
+    settings = {"image_ids": [STEMS[i] for i in order], "subject": "sub-08", "sfreq": 250.0, "tmin": -0.2,
+                "ch_names": ["Oz", "Pz"], "kind": "eeg", "concepts": [list(SHOWN.values())[i] for i in order],
+                "splits": ["train" if i < 6 else "test" for i in order], "history": {"recipe": "hvf"}}  # fmt: skip
+    return Trials(**{"x_NCT": x} | settings | changes)
+
+
+@pytest.fixture
+def things(tmp_path) -> DataConfig:
+    for i, name in enumerate(SHOWN):
+        path = tmp_path / "image_set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i * 20, 0, 0)).save(path)
+    prepared().save(tmp_path / "sub-08_trials.npy")
+    return DataConfig(
+        study="files", trials=str(tmp_path / "sub-08_trials.npy"), images=str(tmp_path / "image_set"), test_images=2
+    )
+
+
+def test_prepared_trials_bring_their_images_split_and_concepts(things, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "image_set" / "training_images" / "nobody_saw_this.png")
+    study = open_study(things)
+    assert study.name == "sub-08_trials"
+    assert study.note == "sub-08_trials.npy: EEG, sub-08, recipe hvf, 6 training and 2 test images of other concepts " \
+        "(split as prepared), 2 channels"  # fmt: skip
+    assert study.test_images.concepts == ("e", "c")
+    assert study.train_images.concepts == ("d", "d", "a", "a", "b", "b")
+    for trials, images in ((study.train, study.train_images), (study.test, study.test_images)):
+        assert trials.image_ids.tolist() == list(images.ids)
+        shown = [STEMS.index(name.rsplit("/", 1)[1]) for name in images.ids]
+        assert trials.x_NCT[:, 0, 0].tolist() == [i + 0.25 for i in shown]
+        np.testing.assert_allclose(images.array()[:, 0, 0, 0], np.array(shown) * 20, atol=2)
+    assert (study.train.shape, study.train.sfreq, study.train.tmin) == ((6, 2, 300), 250.0, -0.2)
+    assert not study.simulated
+    prepared(simulated=True, kind="meg", history=None).save(tmp_path / "s.npy")
+    study = open_study(replace(things, trials=str(tmp_path / "s.npy"), ch_names=("Pz",)))
+    assert study.simulated
+    assert "s.npy: simulated MEG, sub-08, 6 training" in study.note
+    assert study.train.ch_names == ("Pz",)
+
+
+def test_prepared_trials_without_split_or_concepts(things, tmp_path):
+    prepared(splits=None, concepts=None).save(tmp_path / "s.npy")
+    data = replace(things, trials=str(tmp_path / "s.npy"))
+    study = open_study(data)
+    assert len(study.test) == 2
+    assert (set(study.train.splits), set(study.test.splits)) == ({"train"}, {"test"})
+    assert {*study.train_images.concepts, *study.test_images.concepts} == set("abcde")
+    assert not set(study.train_images.concepts) & set(study.test_images.concepts)
+    assert "split 0" in study.note
+    assert open_study(replace(data, split_seed=3)).test_images.ids != study.test_images.ids
+
+
+def test_the_window_of_a_preset(things, tmp_path):
+    asked = replace(things_eeg().data, trials=things.trials, images=things.images, ch_names=None)
+    study = open_study(asked)
+    assert (study.train.shape, study.train.tmin) == ((6, 2, 250), 0.0)
+    with pytest.raises(HvfError, match=r"\[0, 1.2\) s: the trials run over \[-0.2, 1\) s; prepare them"):
+        open_study(replace(asked, tmax=1.2))
+    with pytest.raises(HvfError, match="have 250 Hz but data.sfreq asks for 200 Hz: prepare"):
+        open_study(replace(asked, sfreq=200.0))
+
+    info = mne.create_info(["Oz", "Pz"], 250.0, "eeg")
+    x = np.random.default_rng(0).standard_normal((8, 2, 300)) * 1e-6
+    path = tmp_path / "me-epo.fif"
+    mne.EpochsArray(x, info, tmin=-0.2, verbose="error").save(path, verbose="error")
+    mine = replace(asked, trials=str(path), test_images=2)
+    assert open_study(mine).train.shape == (6, 2, 250)
+    with pytest.raises(HvfError, match="have 250 Hz but"):
+        open_study(replace(mine, sfreq=200.0))
+    assert open_study(replace(things, trials=str(path))).train.shape == (6, 2, 300)
+
+
+def test_prepared_trials_that_do_not_fit_are_refused(things, tmp_path):
+    def refused(message: str, **changes) -> None:
+        prepared(**changes).save(tmp_path / "bad.npy")
+        with pytest.raises(HvfError, match=message) as error:
+            open_study(replace(things, trials=str(tmp_path / "bad.npy")))
+        assert "\n" not in str(error.value)
+
+    good = prepared()
+    leaked = ["a" if concept == "c" else concept for concept in good.concepts]
+    refused("1 test concepts of bad.npy are in training too: a", concepts=leaked)
+    refused("3 test concepts .* a, b, d", splits=["train" if i % 2 else "test" for i in range(16)])
+    refused("sub-08 has no trials of the split 'test', only train", splits=["train"] * 16)
+    refused("image_set lacks 1 of the 8 images of bad.npy: wolf_01", image_ids=["wolf_01" if i == "e_09x" else i
+            for i in good.image_ids])  # fmt: skip
+    folder = tmp_path / "image_set" / "training_images" / "00099_other"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "e_09x.jpg")
+    refused("'e_09x' is not clear: test_images/.* and training_images/00099_other/e_09x")
+    (folder / "e_09x.jpg").unlink()
+    twin = next((tmp_path / "image_set").rglob("a_01s.jpg"))
+    twin.write_bytes(next((tmp_path / "image_set").rglob("e_09x.jpg")).read_bytes())
+    refused("test image .*e_09x and the training image .*a_01s are the same picture")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(HvfError, match="sidecar .*bad.json is damaged"):
+        open_study(replace(things, trials=str(tmp_path / "bad.npy")))
+
+
+def test_a_folder_of_subjects_and_all_but_one(things, tmp_path):
+    folder = replace(things, trials=str(tmp_path))
+    assert list(subjects(tmp_path)) == [8]
+    with pytest.raises(HvfError, match="no other subject than 8"):
+        other_subjects(folder, open_study(folder))
+    x = prepared().x_NCT
+    prepared(x_NCT=x + 100, subject="sub-01").select(slice(None, None, -1)).save(tmp_path / "sub-01_trials.npy")
+    prepared(x_NCT=x[:, ::-1] + 200, subject="sub-10", ch_names=["Pz", "Oz"]).save(tmp_path / "sub-10_trials.npy")
+    study = open_study(folder)
+    assert study.train.subject == "sub-08"
+    assert open_study(replace(folder, subject=1)).train.subject == "sub-01"
+    with pytest.raises(HvfError, match="no prepared trials of subject 3 .* there are 1, 8, 10"):
+        open_study(replace(folder, subject=3))
+
+    train = other_subjects(folder, study)
+    assert (train.subject, train.shape) == ("all but sub-08", (12, 2, 300))
+    assert set(train.image_ids) == set(study.train_images.ids)  # and no test image
+    row = {name: i for i, name in enumerate(study.train_images.ids)}
+    own = study.train.x_NCT[[row[name] for name in train.image_ids]]
+    np.testing.assert_allclose(train.x_NCT - own, np.repeat([100, 200], 6)[:, None, None] * np.ones(own.shape))
+    with pytest.raises(HvfError, match="needs a folder of prepared subjects"):
+        other_subjects(things, study)
+    prepared(subject="sub-02", sfreq=200.0).save(tmp_path / "sub-02_trials.npy")
+    with pytest.raises(HvfError, match="sub-01 and sub-02 have different sampling rates"):
+        other_subjects(folder, study)
