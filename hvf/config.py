@@ -7,16 +7,17 @@ beside a field is its documentation (a test holds that each has one).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from hvf.registry import HvfError, did_you_mean
 
 Cls = TypeVar("Cls")
 
@@ -51,10 +52,6 @@ COUNTS = (
     "sampling.rounds",
     "sampling.batch_size",
 )
-
-
-class HvfError(Exception):
-    """The one error meant for the user: a clear line saying what is wrong, where, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -164,13 +161,6 @@ class Config:
     align: AlignConfig = field(default_factory=AlignConfig)  # contrastive training
     prior: PriorConfig = field(default_factory=PriorConfig)  # embedding to picture
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  # how pictures are drawn
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"`, or the list of what exists when nothing is close."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(known)}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""Names: what a setting or a spec may name, and what is said of a name that is not known.
+
+An entry is registered by its name, in one file of one room:
+
+    @FUSIONS.register("hvf")
+    class HVF(Fusion): ...
+
+The names are read from the sources of the room, so that the command line checks and lists them before anything heavy is
+imported; the file itself is imported when its entry is asked for. Code outside hvf registers in the same way, and is
+imported by whoever uses it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+Entry = TypeVar("Entry")
+
+
+class HvfError(Exception):
+    """The one error meant for the user: a clear line saying what is wrong, where, and what to do about it."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"`, or the list of what exists when nothing is close."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(known)}"
+
+
+class Registry(Generic[Entry]):
+    """Entries by name, in the order of their files and lines.
+
+    Parameters
+    ----------
+    what : str
+        What an entry is, for messages: "fusion".
+    variable : str
+        The registry's own name, by which the sources register: "FUSIONS".
+    room : str
+        The file or folder below hvf/ in which they do: "models/fusions".
+    """
+
+    def __init__(self, what: str, variable: str, room: str) -> None:
+        self.what, self.variable, self.room = what, variable, room
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """A decorator that enters what it decorates, or a function that enters its argument, under `name`."""
+
+        def enter(entry: Entry) -> Entry:
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    @cached_property
+    def _modules(self) -> dict[str, str]:
+        """{name: the module that registers it}."""
+        root = Path(__file__).parent
+        place = root / self.room
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+        pattern = re.compile(rf"^@?{self.variable}\.register\(\s*\"([^\"]+)\"", re.MULTILINE)
+        found: dict[str, str] = {}
+        for file in files:
+            module = ".".join(("hvf", *file.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+            found |= dict.fromkeys(pattern.findall(file.read_text(encoding="utf-8")), module)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._modules, *self._entries]))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules or name in self._entries
+
+    def check(self, name: str) -> str:
+        """`name`; HvfError with the nearest one if nothing is registered under it."""
+        if name not in self:
+            raise HvfError(f"there is no {self.what} {name!r}{did_you_mean(name, self)}")
+        return name
+
+    def __getitem__(self, name: str) -> Entry:
+        """The entry. Raises HvfError, naming the nearest, if there is none."""
+        self.check(name)
+        if name not in self._entries:
+            import_module(self._modules[name])
+        return self._entries[name]
+
+
+BRAIN_ENCODERS: Registry[Any] = Registry("brain encoder", "BRAIN_ENCODERS", "models/brain")
+FUSIONS: Registry[Any] = Registry("fusion", "FUSIONS", "models/fusions")
+BACKBONES: Registry[Any] = Registry("family of backbones", "BACKBONES", "vision/backbones")
+METRICS: Registry[Any] = Registry("metric", "METRICS", "evaluation/metrics")
+DATASETS: Registry[Any] = Registry("data set", "DATASETS", "data")
+STUDIES: Registry[Any] = Registry("study", "STUDIES", "study")
+METHODS: Registry[Any] = Registry("method", "METHODS", "methods")
