@@ -41,7 +41,7 @@ from hvf.alignment.inputs import new_brain
 from hvf.cli.options import parse_settings, run_script
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials.trials import Trials, TrialsWriter
-from hvf.models.fusion import HVF
+from hvf.models.fusions.hvf import HVF
 from hvf.runs import check_writable, track, write_json
 from hvf.training.cuda_graphs import fast_products
 

@@ -79,6 +79,13 @@ class Registry(Generic[Entry]):
     def __contains__(self, name: object) -> bool:
         return name in self._modules or name in self._entries
 
+    def name_of(self, entry: Entry) -> str:
+        """The name under which an entry is registered. Raises HvfError if it is not."""
+        for name, other in self._entries.items():
+            if other is entry:
+                return name
+        raise HvfError(f"{entry!r} is no registered {self.what}: {self.variable}.register(NAME) enters it")
+
     def check(self, name: str) -> str:
         """`name`; HvfError with the nearest one if nothing is registered under it."""
         if name not in self:

@@ -8,8 +8,7 @@ import pytest
 
 from hvf import methods, presets
 from hvf.config import SOLVED, HvfError, check, from_dict, to_dict, with_settings
-from hvf.models.brain import BRAIN_ENCODERS
-from hvf.models.fusion import FUSIONS
+from hvf.registry import BRAIN_ENCODERS, FUSIONS
 from hvf.vision.specs import parse_spec, versions
 
 

@@ -25,7 +25,7 @@ from hvf.alignment.inputs import augmented, new_brain
 from hvf.alignment.rows import split
 from hvf.config import SOLVED, Config, HvfError
 from hvf.data.trials.trials import Trials
-from hvf.models.fusion import HVF
+from hvf.models.fusions.hvf import HVF
 from hvf.runs import track, usable_cores
 from hvf.training.cuda_graphs import Replayed, fast_products
 

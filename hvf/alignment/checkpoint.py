@@ -19,7 +19,8 @@ from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
 from hvf.models.brain import BrainEncoder
-from hvf.models.fusion import FUSIONS, Fusion
+from hvf.models.fusions.base import Fusion
+from hvf.registry import FUSIONS
 from hvf.runs import code_version, write_atomic
 
 FILE = "alignment.safetensors"

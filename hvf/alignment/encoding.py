@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hvf.models.fusion import Linear
+from hvf.models.fusions.linear import Linear
 
 COMPONENTS = 512  # of the responses, at most; of fewer channels x samples all are kept
 PENALTIES = tuple(10.0**e for e in np.arange(-3, 2.01, 0.5))  # for features of mean squared length 1

@@ -28,7 +28,10 @@ from hvf.alignment.rows import Rows, split
 from hvf.config import SOLVED, AlignConfig, Config, HvfError
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
-from hvf.models.fusion import FUSIONS, HVF, Fusion, Gated
+from hvf.models.fusions.base import Fusion
+from hvf.models.fusions.gated import Gated
+from hvf.models.fusions.hvf import HVF
+from hvf.registry import FUSIONS
 from hvf.runs import track
 from hvf.training.cuda_graphs import Replayed, fast_products
 

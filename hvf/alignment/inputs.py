@@ -18,7 +18,7 @@ from hvf.config import SOLVED, BrainConfig, Config, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
 from hvf.models.brain import BrainEncoder, build_brain
-from hvf.models.fusion import HVF
+from hvf.models.fusions.hvf import HVF
 from hvf.vision.cache import embed_all
 from hvf.vision.specs import versions
 from hvf.vision.texts import embed_captions

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hvf.config import HvfError
-from hvf.models.fusion import ResidualMLP
+from hvf.models.residual import ResidualMLP
 
 
 class ResponseTower(nn.Module):

@@ -20,7 +20,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from hvf.config import HvfError
-from hvf.models.fusion import HVF, ResidualMLP
+from hvf.models.fusions.hvf import HVF
+from hvf.models.residual import ResidualMLP
 from hvf.prior import adapter
 from hvf.prior.embedding_noise import Vague
 

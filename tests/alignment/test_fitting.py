@@ -15,7 +15,7 @@ from hvf.alignment import Alignment, fitting, info_nce
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials.trials import Trials, concept_split
 from hvf.evaluation import retrieval
-from hvf.models.fusion import HVF
+from hvf.models.fusions.hvf import HVF
 
 SPECS = ("openclip:a", "vae:b")
 C, T = 6, 5

@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from hvf.config import BrainConfig, HvfError
-from hvf.models.brain import BRAIN_ENCODERS, MBP, BrainEncoder, build_brain
-from hvf.models.brain.convolutional import temporal_spatial
+from hvf.models.brain.base import BrainEncoder, build_brain
+from hvf.models.brain.mbp import MBP
+from hvf.models.brain.tsconv import temporal_spatial
+from hvf.registry import BRAIN_ENCODERS
 
 BRAINDECODE = ("deepnet", "eegconformer", "eegnet", "shallownet")
 
@@ -66,7 +68,7 @@ def test_braindecode_that_is_missing_is_asked_for_in_one_line(monkeypatch):
 
 
 def test_errors_name_what_is_wrong(tmp_path):
-    with pytest.raises(HvfError, match="no brain encoder mpb. Did you mean mbp"):
+    with pytest.raises(HvfError, match="no brain encoder 'mpb'; did you mean 'mbp'"):
         build_brain(BrainConfig(encoder="mpb"), 5, 6)
     with pytest.raises(HvfError, match="5 channels x 6 samples.*4 x 6"):
         build_brain(BrainConfig(width=8), 5, 6)(torch.zeros(1, 4, 6))

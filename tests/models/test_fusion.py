@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from hvf.config import HvfError
-from hvf.models.fusion import HVF
+from hvf.models.fusions.hvf import HVF
 
 DIMS = {"openclip:ViT-H-14/laion2b_s32b_b79k@11:mean": 6, "openclip:RN50/openai": 3, "vae:mini": 8}
 

@@ -23,8 +23,11 @@ from safetensors.torch import load_file, safe_open
 from torch.nn import functional as F
 
 from hvf.config import HvfError
-from hvf.models import HVF, build_brain
-from hvf.models.brain import ATM, EEGProject, TSConv
+from hvf.models.brain import build_brain
+from hvf.models.brain.atm import ATM
+from hvf.models.brain.eegproject import EEGProject
+from hvf.models.brain.tsconv import TSConv
+from hvf.models.fusions.hvf import HVF
 from hvf.prior.adapter import adapter_layers, detach, export_ip_adapter
 from hvf.prior.model import FusionPrior
 from hvf.prior.published import ENCODERS, brain_hive_state, start_from_ip_adapter

@@ -1,26 +1,10 @@
-"""Brain encoders: evoked responses become embeddings in the space of the images.
+"""Brain encoders: trials of evoked responses (N, C, T) become embeddings (N, D) in the space of the images.
 
-All take trials (N, C, T) of any C and T and give (N, D). Ridge is no network: it is fitted in hvf/alignment, and then
-is the linear encoder.
+One file each, registered by the word that `brain.encoder` takes: a new one is a file here with a subclass of
+`BrainEncoder` under `@BRAIN_ENCODERS.register("its-name")`. Ridge and encoding models are no networks: they are solved
+in closed form in hvf/alignment, and kept as the linear encoder.
 """
 
-from hvf.models.brain.atm import ATM
-from hvf.models.brain.base import BRAIN_ENCODERS, BrainEncoder, build_brain
-from hvf.models.brain.convolutional import TSConv
-from hvf.models.brain.networks import Deep4, EEGConformer, EEGNet, ShallowNet
-from hvf.models.brain.projections import MBP, EEGProject, LinearBrain
+from hvf.models.brain.base import BrainEncoder, build_brain
 
-__all__ = [
-    "ATM",
-    "BRAIN_ENCODERS",
-    "MBP",
-    "BrainEncoder",
-    "Deep4",
-    "EEGConformer",
-    "EEGNet",
-    "EEGProject",
-    "LinearBrain",
-    "ShallowNet",
-    "TSConv",
-    "build_brain",
-]
+__all__ = ["BrainEncoder", "build_brain"]

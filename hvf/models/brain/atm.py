@@ -9,20 +9,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvf.models.brain.base import BrainEncoder, ProjectionHead
-from hvf.models.brain.convolutional import FILTERS, SIZES, temporal_spatial
+from hvf.models.brain.tsconv import FILTERS, SIZES, temporal_spatial
+from hvf.registry import BRAIN_ENCODERS
 
 
+@BRAIN_ENCODERS.register("atm")
 class ATM(BrainEncoder):
-    """Each channel's course becomes a token; one transformer layer mixes them; convolutions over both follow.
+    """Each channel's time course becomes a token; one transformer layer mixes them; convolutions over both follow.
 
-    One learnt token stands in front of the channels, as in the paper for the subject; the first C of the C + 1 tokens
-    go on, so that the last channel is heard through attention alone. The published code does this, and the reference
-    outputs hold it. ``positions`` adds sinusoids to the channel tokens: the authors' code does since 61fc9c3, the
-    copies of it (Brain-HIVE, NeuroBridge) do not. ``depth`` is the width of a token, ``hidden`` of its MLP.
-    Dropout is half as strong in the transformer. Source: dongyangli-del/EEG_Image_decode, ATMS (0.5 and 0.25).
+    One learnt token precedes the channels (in the paper, the subject's); the first C of the C + 1 tokens are passed
+    on, so that the last channel contributes through attention alone. The published code does this, and the reference
+    outputs hold it. Dropout is half as strong in the transformer.
+    Source: dongyangli-del/EEG_Image_decode, ATMS (0.5 and 0.25).
+
+    Parameters
+    ----------
+    n_chans, n_times, width : int
+        C, T and D.
+    dropout : float
+        In the convolutions and the head; half of it in the transformer.
+    positions : bool
+        Add sinusoids to the channel tokens: the authors' code does since 61fc9c3, the copies of it (Brain-HIVE,
+        NeuroBridge) do not.
+    depth, hidden : int
+        Width of a token, and of the transformer's MLP.
+    heads : int
+        Attention heads, each depth // heads wide.
     """
-
-    name = "atm"
 
     def __init__(
         self,

@@ -1,11 +1,10 @@
-"""What every brain encoder is: (N, C, T) to (N, D), with a file that carries its settings.
+"""The interface of a brain encoder: trials (N, C, T) to embeddings (N, D), saved together with its settings.
 
 Shape suffixes: N items, C channels, T samples, D embedding.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,24 +15,27 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hvf.config import BrainConfig, HvfError
+from hvf.registry import BRAIN_ENCODERS
 from hvf.runs import write_atomic
-
-BRAIN_ENCODERS: dict[str, type[BrainEncoder]] = {}  # by name; a subclass enters itself
 
 
 class BrainEncoder(nn.Module):
-    """x (N, C, T) -> z_b (N, D), not L2-normalised. Base of all encoders; keeps what is needed to build one again.
+    """Base of all brain encoders: x (N, C, T) -> z_b (N, D), not L2-normalised, saved with its settings.
 
-    ``name`` is the word for it in `BrainConfig.encoder`, ``reads`` the fields of BrainConfig that it takes.
+    Parameters
+    ----------
+    n_chans, n_times, width : int
+        C, T and D.
+    **settings
+        The subclass's own arguments, which `load` builds it with again.
+
+    Attributes
+    ----------
+    reads : tuple of str
+        Fields of `BrainConfig` that the subclass's constructor takes.
     """
 
-    name = ""
     reads: tuple[str, ...] = ("width", "dropout")
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if cls.name:
-            BRAIN_ENCODERS[cls.name] = cls
 
     def __init__(self, n_chans: int, n_times: int, width: int, **settings: Any) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class BrainEncoder(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Weights and settings into one safetensors file, atomically."""
-        metadata = {"encoder": self.name, "settings": json.dumps(self.settings)}
+        metadata = {"encoder": BRAIN_ENCODERS.name_of(type(self)), "settings": json.dumps(self.settings)}
         state = {key: value.detach().contiguous() for key, value in self.state_dict().items()}
         write_atomic(Path(path), lambda temporary: save_file(state, str(temporary), metadata=metadata))
 
@@ -71,7 +73,7 @@ class BrainEncoder(nn.Module):
             raise HvfError(f"{path} is not a readable brain encoder: {error}") from error
         if "settings" not in metadata:
             raise HvfError(f"{path} is not a brain encoder: the file carries no encoder settings.")
-        encoder = encoder_class(metadata["encoder"])(**json.loads(metadata["settings"]))
+        encoder = BRAIN_ENCODERS[metadata["encoder"]](**json.loads(metadata["settings"]))
         try:
             encoder.load_state_dict(state)
         except RuntimeError as error:
@@ -97,20 +99,29 @@ class _Residual(nn.Sequential):
         return h_ND + super().forward(h_ND)
 
 
-def encoder_class(name: str) -> type[BrainEncoder]:
-    """The encoder of that name. Raises HvfError, with the nearest name, if there is none."""
-    if name not in BRAIN_ENCODERS:
-        near = difflib.get_close_matches(name, BRAIN_ENCODERS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise HvfError(f"There is no brain encoder {name}.{hint} Known: {', '.join(sorted(BRAIN_ENCODERS))}.")
-    return BRAIN_ENCODERS[name]
-
-
 def build_brain(config: BrainConfig | Mapping[str, Any], n_chans: int, n_times: int) -> BrainEncoder:
-    """The encoder that ``config.encoder`` names, for trials of C = ``n_chans`` and T = ``n_times``.
+    """A new brain encoder, its weights drawn from torch's global generator.
 
-    Weights are drawn from torch's global generator. Raises HvfError, with the nearest name, for an unknown encoder.
+    Parameters
+    ----------
+    config : BrainConfig or mapping
+        Settings; ``encoder`` is a name in `BRAIN_ENCODERS`.
+    n_chans, n_times : int
+        C and T of the trials.
+
+    Raises
+    ------
+    HvfError
+        An unknown encoder, with the nearest name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hvf.config import BrainConfig
+    >>> brain = build_brain(BrainConfig(encoder="mbp", width=16), n_chans=17, n_times=80)
+    >>> brain(torch.zeros(2, 17, 80)).shape
+    torch.Size([2, 16])
     """
     values = dict(config) if isinstance(config, Mapping) else vars(config)
-    encoder = encoder_class(values["encoder"])
+    encoder = BRAIN_ENCODERS[values["encoder"]]
     return encoder(n_chans, n_times, **{field: values[field] for field in encoder.reads})

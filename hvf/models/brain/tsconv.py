@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvf.models.brain.base import BrainEncoder, ProjectionHead
+from hvf.registry import BRAIN_ENCODERS
 
 FILTERS = 40
 SIZES = (25, 51, 5)  # samples: temporal kernel, pooling window, its stride, for the papers' 250 samples
 
 
+@BRAIN_ENCODERS.register("tsconv")
 class TSConv(BrainEncoder):
     """Convolve in time, pool, convolve over channels, flatten as (time, filter), project.
 
@@ -23,8 +25,6 @@ class TSConv(BrainEncoder):
     (dropout 0.5). NeuroBridge's and UBP's TSConv flatten as (filter, time), a permutation of the head's columns; UBP's
     lacks the last, pointwise convolution.
     """
-
-    name = "tsconv"
 
     def __init__(
         self, n_chans: int, n_times: int, width: int = 1024, dropout: float = 0.5, sizes: Sequence[int] | None = None

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from hvf.config import HvfError
 from hvf.models.brain.base import BrainEncoder, ProjectionHead
+from hvf.registry import BRAIN_ENCODERS
 
 
 class _Braindecode(BrainEncoder):
@@ -59,38 +60,42 @@ def _headless(network: Any) -> nn.Module:
     return network
 
 
+@BRAIN_ENCODERS.register("eegnet")
 class EEGNet(_Braindecode):
     """EEGNet (Lawhern et al., 2018): temporal filters, a spatial filter for each, separable convolution."""
 
-    name, shortest, dropout = "eegnet", 32, 0.25
+    shortest, dropout = 32, 0.25
 
     def build(self, **shape: Any) -> nn.Module:
         return _headless(_models().EEGNet(final_layer_with_constraint=True, **shape))
 
 
+@BRAIN_ENCODERS.register("shallownet")
 class ShallowNet(_Braindecode):
     """ShallowFBCSPNet (Schirrmeister et al., 2017): log power in learnt bands and places."""
 
-    name, shortest, fewest = "shallownet", 99, 2
+    shortest, fewest = 99, 2
 
     def build(self, **shape: Any) -> nn.Module:
         return _headless(_models().ShallowFBCSPNet(**shape))
 
 
+@BRAIN_ENCODERS.register("deepnet")
 class Deep4(_Braindecode):
     """Deep4Net (Schirrmeister et al., 2017). Its four pools by 3 need 441 samples; shorter trials are pooled by 2."""
 
-    name, shortest, fewest = "deepnet", 151, 2
+    shortest, fewest = 151, 2
 
     def build(self, **shape: Any) -> nn.Module:
         pool = 3 if shape["n_times"] >= 441 else 2
         return _headless(_models().Deep4Net(pool_time_length=pool, pool_time_stride=pool, **shape))
 
 
+@BRAIN_ENCODERS.register("eegconformer")
 class EEGConformer(_Braindecode):
     """EEGConformer (Song et al., 2023): NICE's kind of convolutions, then a transformer over time."""
 
-    name, shortest = "eegconformer", 99
+    shortest = 99
 
     def build(self, **shape: Any) -> nn.Module:
         network = _models().EEGConformer(return_features=True, **shape)
