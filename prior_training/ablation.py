@@ -98,7 +98,7 @@ def trained_prior(options: Ablation, specs: Sequence[str]) -> Path:
     """The prior of those encoders, trained by prior_training/train.py, which also takes up a training cut short."""
     length = f"{options.max_steps} x {options.batch_size} seed {options.seed}"
     out = folder_of(options, " ".join(["prior", *specs, length]))
-    if not (out / "picture_metrics.json").is_file():
+    if not (out / "metrics.json").is_file():
         settings = {"max-steps": options.max_steps, "batch-size": options.batch_size, "seed": options.seed, "out": out}
         flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
         resume = ["--resume"] if (out / "training.json").exists() else []

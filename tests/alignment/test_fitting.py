@@ -106,7 +106,7 @@ def test_reconstruction_mode_trains_the_brain_alone_against_a_quiet_hvf():
     raw = {spec: x / 30 for spec, x in features.items()}
     fitted = alignment.fit(trials, raw, settings(align__mode="reconstruction"), concepts, hvf)
     assert all(torch.equal(before[k], v) for k, v in hvf.state_dict().items())
-    assert not hvf.training.long_runs
+    assert not hvf.training
     assert set(fitted.normalisation) == {"x"}  # the prior's HVF sees features as they are
     expected = hvf({spec: torch.from_numpy(x) for spec, x in raw.items()}).detach().numpy()
     np.testing.assert_array_equal(fitted.embed_images(raw), expected)

@@ -175,7 +175,7 @@ def test_what_cannot_be_computed_is_listed_with_the_reason(images):
 
 def test_a_folder_of_results(tmp_path, images):
     found = evaluate_pictures(images, images, out=tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "picture_metrics.json").read_text()) == found.metrics
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == found.metrics
     assert json.loads((tmp_path / "out" / "per_image.json").read_text()) == found.per_image
     told = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert told["not_computed"] == found.not_computed
@@ -306,7 +306,7 @@ def test_a_run_with_rounds_and_its_own_encoders(tmp_path, monkeypatch):
     assert found.metrics["reconstruction/brain/two_way_mini-vit"]["value"] > 0.5
     assert found.metrics["reconstruction/floor/pixcorr"]["value"] < 0.9
     assert "chance/reconstruction/two_way_mini-vit" in found.metrics
-    run.write_metrics(found.metrics)  # in the format of picture_metrics.json
+    run.write_metrics(found.metrics)  # in the format of metrics.json
     earlier = {"retrieval/brain/top1": {}, "reconstruction/brain/two_way_old": {}, "chance/reconstruction/old": {}}
     evaluation.write(found, run.path, earlier)
     assert set(run.metrics()) == {"retrieval/brain/top1", *found.metrics}  # no figure of an earlier measurement stays
