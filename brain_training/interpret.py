@@ -8,7 +8,7 @@ Into the run folder: occlusion of head, alone and with their neighbours, and of 
 each window, chosen on validation concepts (`hvf.experiments.protocols`); variance of the responses and of the brain
 embedding that low-level features (pixels, edges, VAE latents) and semantic ones explain; accuracy by category; both
 modalities in one plane. Test images are looked at: the latencies named and drawn are where they show most; nothing that
-is tested is chosen on them. Writes head.json and windows.json, which `hvf report` and `hvf explore` show,
+is tested is chosen on them. Writes sensors.json and windows.json, which `hvf report` and `hvf explore` show,
 interpretation.json, interpretation.png and embedding.png; takes up pieces in interpretation/.
 """
 
@@ -146,7 +146,7 @@ def interpret(options: Interpret) -> Path:
     told |= {"title": _title(material, told), "ch_names": list(material.test.ch_names), "radius": options.radius}
     told["positions"] = None if material.positions is None else material.positions.tolist()
     run.write_json("interpretation.json", told)
-    run.write_json("head.json", sensor_lists(told))
+    run.write_json("sensors.json", sensor_lists(told))
     if material.windows:
         run.write_json("windows.json", window_lists(told))
     write_atomic(run.path / "interpretation.png", lambda path: draw_interpretation(told, path))

@@ -220,7 +220,7 @@ def run(options: MetricsBenchmark) -> list[Timed]:
             "give two pairs or more, a size that 8 divides, and networks of: alexnet inception clip effnet swav"
         )
     lines = [*measure_pixels(options), *measure_formulas(options)]
-    lines.append(total("all picture_metrics, features given", lines))
+    lines.append(total("all metrics, features given", lines))
     if options.networks:
         with_networks = list(measure_networks(options))
         lines += [*with_networks, total("PixCorr, SSIM and those with networks", [lines[0], *with_networks])]

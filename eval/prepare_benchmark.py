@@ -77,7 +77,8 @@ class Clock:
 
 def simulate(root: str, scale: float, dtype: str) -> dict[str, Any]:
     """Write the raw recordings, unless they are there."""
-    from hvf.simulation.raw_files import is_simulated, write_things_eeg
+    from hvf.data.trials.provenance import is_simulated
+    from hvf.simulation.raw_files import write_things_eeg
 
     concepts, test = max(8, round(CONCEPTS * scale)), max(8, round(TEST * scale))
     if not is_simulated(root):

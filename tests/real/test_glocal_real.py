@@ -26,7 +26,7 @@ class Still(torch.nn.Module):
 
 def test_the_published_transform(transform, monkeypatch):
     still = Still()
-    monkeypatch.setattr(families, "_openclip", lambda spec: Tower(still, lambda x: x, still, {}, f"still {spec}"))
+    monkeypatch.setattr(families, "openclip", lambda spec: Tower(still, lambda x: x, still, {}, f"still {spec}"))
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     got = load_encoder(f"glocal:ViT-L-14/{transform}")(images).numpy()
     with np.load(transform) as told:

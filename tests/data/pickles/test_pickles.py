@@ -545,7 +545,7 @@ def test_nothing_of_the_file_is_imported(tmp_path):
     path.write_bytes(b"cantigravity\nfly\n)R.")
     script = f"""
 import sys
-from hvf.data import pickles
+from hvf.data.pickles import loading
 try:
     loading.load({str(path)!r})
 except loading.HvfError as error:
