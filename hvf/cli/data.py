@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from hvf.config import HvfError, did_you_mean
+from hvf.data.datasets import Dataset, Option, subject_numbers
+from hvf.registry import DATASETS, HvfError, did_you_mean
 
-DATASETS = ("things-eeg", "things-meg", "bids")
 DEFAULT_OUT = Path("data")
 
 Folder = Annotated[Path | None, arg(metavar="PATH", constructor=Path, help_behavior_hint="")]
@@ -20,52 +21,58 @@ Words = Annotated[tuple[str, ...] | None, arg(metavar="N [N ...]", help_behavior
 Int = Annotated[int | None, arg(metavar="N", constructor=int, help_behavior_hint="")]
 
 
+def _options() -> dict[str, tuple[Option, list[str]]]:
+    """The options of all data sets: {name: (the option, the data sets that take it)}."""
+    options: dict[str, tuple[Option, list[str]]] = {}
+    for dataset in DATASETS:
+        for option in DATASETS[dataset].options:
+            options.setdefault(option.name, (option, []))[1].append(dataset)
+    return options
+
+
 @dataclass(frozen=True)
-class Prepare:
+class _Prepare:
     """Make trials of recordings: epochs, baseline, resampling, whitening; one file per subject, with its sidecar."""
 
-    dataset: Annotated[Positional[str], arg(metavar="DATASET", help_behavior_hint="")]  # things-eeg, things-meg or bids
-    root: Folder = None  # where the recordings are
-    recipe: Word = None  # a published way of preprocessing (default: hvf); a misspelt one is answered with the list
-    subjects: Words = None  # which ones (default: all that are there)
-    jobs: Int = None  # sessions at once (default: as many as cores and memory allow)
-    task: Word = None  # bids: which task, if there are several
-    image_column: Word = None  # bids: the column of events.tsv that names the image (default: found)
-    stimuli: Folder = None  # bids: a table of event code and image, where events.tsv has codes alone
-    onset_unit: Word = None  # bids: s or ms, where events.tsv gives onsets in another unit than it should
-    out: Folder = None  # folder of the trials (default: data/DATASET)
+    dataset: Annotated[Positional[str], arg(metavar="DATASET", help=" | ".join(DATASETS), help_behavior_hint="")]
+    root: Annotated[Folder, arg(help="where the recordings are")] = None
+    subjects: Annotated[Words, arg(help="which people (default: all that are there)")] = None
+    out: Annotated[Folder, arg(help="folder of the trials (default: data/DATASET)")] = None
 
     def __call__(self) -> int:
-        if self.dataset not in DATASETS:
-            raise HvfError(f"there is no data set {self.dataset!r}{did_you_mean(self.dataset, DATASETS)}")
+        dataset: Dataset = DATASETS[self.dataset]()
         if self.root is None:
             raise HvfError(f"--root is missing: name the folder that holds the {self.dataset} recordings")
-        bids_only = ("task", "image_column", "stimuli", "onset_unit")
-        for name in ("jobs", "recipe") if self.dataset == "bids" else bids_only:
-            if getattr(self, name) is not None:
-                raise HvfError(f"--{name.replace('_', '-')} means nothing for {self.dataset}; leave it out")
-        out = self.out or DEFAULT_OUT / self.dataset
-        for path in self._prepare(self.root, out):
+        settings: dict[str, Any] = {}
+        for name, (option, taken_by) in _options().items():
+            value = getattr(self, name)
+            if value is not None and self.dataset not in taken_by:
+                raise HvfError(f"{option.flag} means nothing for {self.dataset}; leave it out")
+            settings |= {} if value is None else {name: value}
+        for path in dataset.prepare(self.root, self.out or DEFAULT_OUT / self.dataset, self.subjects, **settings):
             from hvf.data.trials.trials import Trials
 
             print(f"{Trials.load(path)}\n  {path}")
+        if dataset.doi:
+            print(f"cite {dataset.title}, https://doi.org/{dataset.doi}; the data are {dataset.licence}")
         return 0
 
-    def _prepare(self, root: Path, out: Path) -> list[Path]:
-        if self.dataset == "bids":
-            from hvf.data.recordings.prepare import prepare_bids
 
-            given = {"image_column": self.image_column, "stimuli": self.stimuli, "onset_unit": self.onset_unit}
-            settings = {name: value for name, value in given.items() if value is not None}
-            return prepare_bids(root, out, subjects=self.subjects, task=self.task, **settings)
-        numbers = None if self.subjects is None else [subject_number(word) for word in self.subjects]
-        if self.dataset == "things-eeg":
-            from hvf.data.things_eeg2 import prepare as things_eeg
+def _field(option: Option, datasets: Sequence[str]) -> tuple[str, Any, None]:
+    """The option as a field of `Prepare`."""
+    metavar = {str: "NAME", int: "N", Path: "PATH"}[option.type]
+    about = f"{', '.join(datasets)}: {option.help}"
+    settings = arg(metavar=metavar, constructor=option.type, help=about, help_behavior_hint="")
+    return option.name, Annotated[option.type | None, settings], None
 
-            return things_eeg.prepare(root, out, self.recipe or "hvf", numbers, self.jobs)
-        from hvf.data.things_meg import prepare as things_meg
 
-        return things_meg.prepare(root, out, self.recipe or "hvf", numbers)
+Prepare = make_dataclass(
+    "Prepare",
+    [_field(*entry) for entry in _options().values()],
+    bases=(_Prepare,),
+    namespace={"__doc__": _Prepare.__doc__},
+    frozen=True,
+)
 
 
 @dataclass(frozen=True)
@@ -108,9 +115,8 @@ class Download:
     def __call__(self) -> int:
         from hvf.data.download.catalogue import download
 
-        subjects = None if self.subjects is None else [subject_number(word) for word in self.subjects]
         out = self.out or DEFAULT_OUT / self.name
-        download(self.name, out, subjects=subjects)
+        download(self.name, out, subjects=subject_numbers(self.subjects))
         print(f"wrote {out}")
         return 0
 
@@ -132,7 +138,7 @@ class Simulate:
             raise HvfError(f"there is no layout {self.dataset!r}{did_you_mean(self.dataset, writers)}")
         settings: dict[str, Any] = {} if self.train_concepts is None else {"train_concepts": self.train_concepts}
         if self.subjects is not None:
-            settings["subjects"] = tuple(subject_number(word) for word in self.subjects)
+            settings["subjects"] = tuple(subject_numbers(self.subjects) or ())
         out = self.out or DEFAULT_OUT / f"simulated-{self.dataset}"
         writers[self.dataset](out, **settings)
         print(f"wrote {out} (simulated)")
@@ -140,11 +146,3 @@ class Simulate:
 
 
 COMMANDS = {"prepare": Prepare, "doctor": Doctor, "download": Download, "simulate": Simulate}
-
-
-def subject_number(word: str) -> int:
-    """8, 08 or sub-08 -> 8; HvfError otherwise."""
-    digits = word.lower().removeprefix("sub-")
-    if not digits.isdigit():
-        raise HvfError(f"--subjects takes numbers such as 8 or sub-08, not {word!r}")
-    return int(digits)

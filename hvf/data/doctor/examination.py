@@ -15,36 +15,24 @@ from statistics import multimode
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.doctor import (
-    checks,
-)
-from hvf.data.doctor import (
-    recordings as examine_recordings,
-)
-from hvf.data.doctor import (
-    tables as examine_tables,
-)
-from hvf.data.doctor import (
-    things_eeg2 as examine_eeg,
-)
-from hvf.data.doctor import (
-    third_party as examine_prepared,
-)
+from hvf.data.doctor import checks, recordings
 from hvf.data.doctor.checks import SEVERITIES, Finding
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
+from hvf.data.doctor.things_eeg2 import bare_concept
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.files import image_indices, some
 from hvf.data.trials.store import is_prepared, sidecar_of, verify
 from hvf.data.trials.trials import Trials
+from hvf.registry import DATASETS
 
 __all__ = ["Finding", "examine"]
 
-KNOWN = (
-    "raw THINGS-EEG2 (raw_data/sub-XX/ses-YY/raw_eeg_*.npy), THINGS-MEG (derivatives/preprocessed/*-epo.fif, or runs "
-    "with *_events.tsv), a BIDS dataset, preprocessed_eeg_*.npy, UBP's {train,test}.pt, NeuroBridge's {train,test}.npy "
-    "with info.json, trials that hvf prepared (.npy and .json), an -epo.fif, or a recording that MNE reads"
-)
+
+def known_layouts() -> str:
+    """What the doctor recognises, for messages."""
+    layouts = ", ".join(DATASETS[name].layout for name in DATASETS)
+    return f"{layouts}, trials that hvf prepared (.npy and .json), an -epo.fif, or a recording that MNE reads"
 
 
 def examine(path: str | Path, images: str | Path | None = None) -> list[Finding]:
@@ -81,20 +69,16 @@ def _merged(found: Iterable[Finding]) -> list[Finding]:
 
 
 def _all(path: Path, images: Path | None) -> Iterator[Finding]:
-    if path.is_file() or path.suffix.lower() in (".ds", ".mff"):
-        recognised = _file(path, images)
-        if recognised is None:
-            message = f"this is nothing that hvf knows; it knows {KNOWN}"
-            yield Finding("error", "file", path.name, message, _hint(path))
-        else:
-            yield from recognised
-        return
-    parts = list(_folder(path, images))
-    if not parts:
-        message = f"nothing in it is known to hvf; it knows {KNOWN}"
+    is_file = path.is_file() or path.suffix.lower() in (".ds", ".mff")
+    recognised = list(_of_file(path, images) if is_file else _of_folder(path, images))
+    if not recognised and is_file:
+        message = f"this is nothing that hvf knows; it knows {known_layouts()}"
+        yield Finding("error", "file", path.name, message, _hint(path))
+    elif not recognised:
+        message = f"nothing in it is known to hvf; it knows {known_layouts()}"
         yield Finding("error", "file", path.name or str(path), message, "give the folder that holds one of these")
-    for part in parts:
-        yield from _safe(part, path.name)
+    for findings in recognised:
+        yield from findings if is_file else _safe(findings, path.name)
 
 
 def _hint(path: Path) -> str:
@@ -109,52 +93,38 @@ def _hint(path: Path) -> str:
     return "give a file or folder of one of these"
 
 
-def _file(path: Path, images: Path | None) -> Iterator[Finding] | None:
+def _of_file(path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+    """The checks of a file, by what it is recognised as."""
     if is_prepared(path):
-        return _stores([path], images)
-    if examine_prepared.prepared_by_others(path):
-        return examine_prepared.examine_prepared(path)
-    if re.fullmatch(r"raw_eeg_(training|test)\.npy", path.name):
-        return examine_eeg.examine_recording(path)
-    if path.name == "image_metadata.npy":
-        return examine_eeg.examine_list(path, examine_eeg.Stimuli())
-    if re.search(r"events\.tsv(\.gz)?$", path.name):
-        return (item for item in examine_tables.examine_events(path, path.name) if isinstance(item, Finding))
-    if path.name.endswith("channels.tsv"):
-        return examine_tables.examine_channels(path, path.name)
-    if examine_recordings.is_epochs(path):
-        return _epochs(path, path.parent, images)
-    if examine_recordings.is_raw(path):
-        return examine_recordings.examine_raw(path, path.name)
-    return None
+        yield _stores([path], images)
+        return
+    yield from _of_datasets(path, images)
+    if recordings.is_epochs(path):
+        yield _epochs(path, path.parent, images)
+    elif recordings.is_raw(path):
+        yield recordings.examine_raw(path, path.name)
 
 
-def _folder(root: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
-    """One examination per thing that is recognised in a folder."""
-    known: set[Path] = set()
-    if examine_eeg.is_raw_root(root):
-        yield examine_eeg.examine_raw_root(root, images)
-    elif images is not None and examine_eeg.image_folders(images):
-        yield examine_eeg.examine_images(images, examine_eeg.Stimuli())
-    arrays = sorted(p for p in root.rglob("*") if p.suffix in (".npy", ".pt") and not p.name.startswith("."))
+def _of_folder(root: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+    """The checks of each thing that is recognised in a folder."""
+    arrays = sorted(p for p in root.rglob("*.npy") if not p.name.startswith("."))
     stores = [path for path in arrays if is_prepared(path)]
     if stores:
         yield _stores(stores, images)
-    others = examine_prepared.prepared_by_others(root)
-    for path in others:
-        yield examine_prepared.examine_prepared(path)
-    for folder in sorted({path.parent for path in others}):
-        yield examine_prepared.examine_pair([path for path in others if path.parent == folder])
-    if examine_tables.tables(root):
-        known = examine_recordings.recordings_of(root)
-        yield examine_recordings.examine_bids(root)
-    for path in sorted(p for p in root.rglob("*.fif*") if examine_recordings.is_epochs(p)):
+    yield from _of_datasets(root, images)
+    for path in sorted(p for p in root.rglob("*.fif*") if recordings.is_epochs(p)):
         yield _epochs(path, root, images)
     inside = ("*.ds/**/*", "*.mff/**/*", "**/*.ds/**/*", "**/*.mff/**/*")
-    hidden = {p for pattern in inside for p in root.glob(pattern)}
-    for path in sorted(p for p in root.rglob("*") if examine_recordings.is_raw(p)):
-        if path not in known and path not in hidden and not re.search(r"-\d+\.fif(\.gz)?$", path.name):
-            yield examine_recordings.examine_raw(path, path.relative_to(root).as_posix())
+    known = recordings.recordings_of(root)  # checked with their tables
+    known |= {p for pattern in inside for p in root.glob(pattern)}
+    for path in sorted(p for p in root.rglob("*") if recordings.is_raw(p)):
+        if path not in known and not re.search(r"-\d+\.fif(\.gz)?$", path.name):
+            yield recordings.examine_raw(path, path.relative_to(root).as_posix())
+
+
+def _of_datasets(path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+    for name in DATASETS:
+        yield from DATASETS[name]().checks(path, images)
 
 
 def _epochs(path: Path, root: Path, images: Path | None) -> Iterator[Finding]:
@@ -163,7 +133,7 @@ def _epochs(path: Path, root: Path, images: Path | None) -> Iterator[Finding]:
     if number and len(path.parents) > 2:
         attributes = path.parents[2] / "sourcedata" / f"sample_attributes_P{number[1]}.csv"
     names = open_images(images).ids if images else ()
-    return examine_recordings.examine_epochs(path, path.relative_to(root).as_posix(), attributes, names)
+    return recordings.examine_epochs(path, path.relative_to(root).as_posix(), attributes, names)
 
 
 # --- trials that hvf prepared -----------------------------------------------------------------------------------------
@@ -257,8 +227,8 @@ def _pairing(trials: Trials, images: ImageSet, where: str, seen: dict[str, set[i
         yield Finding("error", "pairing", where, message, "give the folder with all of them, under the names used here")
         return
     if trials.concepts is not None:
-        told = [examine_eeg.bare_concept(name) for name in trials.concepts[first]]
-        held = [examine_eeg.bare_concept(images.concepts[i]) for i in places]
+        told = [bare_concept(name) for name in trials.concepts[first]]
+        held = [bare_concept(images.concepts[i]) for i in places]
         apart = [(name, a, b) for name, a, b in zip(ids, told, held, strict=True) if a != b]
         if apart and len(set(held)) < len(held):  # else each image lies alone and its concept is unknown
             message = f"{len(apart)} images are of another concept there, such as {apart[0][0]}: "

@@ -11,12 +11,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvf.config import HvfError, did_you_mean
+from hvf.data.datasets import Source
 from hvf.data.download.transfer import RemoteFile, fetch, partial, read_json, size_of, wait
+from hvf.registry import DATASETS
 from hvf.runs import check_writable, track
 
 SERVICES = {  # where each service answers; `download(api=...)` names another
@@ -27,66 +28,8 @@ SERVICES = {  # where each service answers; `download(api=...)` names another
 _SPARE = 2**26  # bytes to leave free on the disk
 
 
-@dataclass(frozen=True)
-class Source:
-    """A public source: `id` on `service`, the part of it that is taken, and where in the output folder it goes."""
-
-    about: str
-    service: str
-    id: str
-    folder: str = ""
-    patterns: tuple[str, ...] = ("*",)  # of the files to take; * spans folders
-    subjects: int = 0  # how many people; 0: not divided by person
-    subject: str = r"(?:^|/)sub-?0*(\d+)(?=\D)"  # the person's number in a file's path
-    kind: str = "dataset"  # on the Hub: "dataset" or "model"
-
-    @property
-    def page(self) -> str:
-        """Where a person reads about it."""
-        if self.service == "osf":
-            return f"https://osf.io/{self.id}"
-        if self.service == "openneuro":
-            return f"https://openneuro.org/datasets/{self.id}"
-        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
-
-
-_BIDS_ROOT = ("dataset_description.json", "participants.*", "README*", "CHANGES")
-_MEG_SUBJECT = r"(?:^sub-BIGMEG|_P)0*(\d+)(?=[-_/.])"
-
-SOURCES = {
-    "things-eeg2-raw": Source(
-        "THINGS-EEG2, raw EEG, one zip per subject to unpack in place", "osf", "crxs4", "raw_data", subjects=10
-    ),
-    "things-eeg2-preprocessed": Source(
-        "THINGS-EEG2, the official preprocessing, one zip per subject to unpack in place",
-        "osf",
-        "anp5v",
-        "preprocessed_data",
-        subjects=10,
-    ),
-    "things-eeg2-images": Source(
-        "THINGS-EEG2's images (two zips to unpack in place) and image_metadata.npy", "osf", "y63gw", "image_set"
-    ),
-    "things-images": Source("all THINGS images (the zips' password is told on the page)", "osf", "jum2f"),
-    "things-meg": Source(
-        "THINGS-MEG, preprocessed epochs",
-        "openneuro",
-        "ds004212",
-        patterns=("derivatives/preprocessed/*", "sourcedata/sample_attributes_P*.csv", *_BIDS_ROOT),
-        subjects=4,
-        subject=_MEG_SUBJECT,
-    ),
-    "things-meg-raw": Source(
-        "THINGS-MEG, raw CTF recordings",
-        "openneuro",
-        "ds004212",
-        patterns=("sub-BIGMEG*", *_BIDS_ROOT),
-        subjects=4,
-        subject=_MEG_SUBJECT,
-    ),
-    "things-eeg2-whitened": Source(
-        "THINGS-EEG2, 63 channels at 250 Hz, whitened (UBP)", "hub", "Haitao999/things-eeg", subjects=10
-    ),
+OF_NO_DATASET = {
+    "things-images": Source("all THINGS images (the zips' password stands on the page)", "osf", "jum2f"),
     "brain-hive-embeddings": Source(
         "Brain-HIVE's features of the THINGS images", "hub", "fakekungfu/Brain-HIVE_Visual_Embeddings"
     ),
@@ -99,6 +42,11 @@ SOURCES = {
 }
 
 
+def sources() -> dict[str, Source]:
+    """Every public source by name: those of the registered data sets, then `OF_NO_DATASET`."""
+    return {name: source for key in DATASETS for name, source in DATASETS[key].sources.items()} | OF_NO_DATASET
+
+
 def download(
     name: str,
     out: str | Path,
@@ -108,7 +56,7 @@ def download(
     attempts: int = 6,
     backoff: float = 1.0,
 ) -> list[Path]:
-    """Fetch the source `name` (a key of SOURCES) into the folder `out`; the paths of its files.
+    """Fetch the source `name` (a key of `sources()`) into the folder `out`; the paths of its files.
 
     Files that are there and whole are kept, partial ones are resumed; each is verified (size, and checksum where the
     service tells one) before it gets its name. `subjects` takes only those people's files and what belongs to all.
@@ -120,9 +68,10 @@ def download(
         The source or a subject is unknown, the disk has not the room (before the first byte), a file of the same name
         but other content is in the way, or the service fails. No file is then under its name but whole ones.
     """
-    if name not in SOURCES:
-        raise HvfError(f"unknown source {name!r}{did_you_mean(name, SOURCES)}")
-    source, out = SOURCES[name], Path(out)
+    known = sources()
+    if name not in known:
+        raise HvfError(f"unknown source {name!r}{did_you_mean(name, known)}")
+    source, out = known[name], Path(out)
     address = (api or SERVICES[source.service]).rstrip("/")
     _check_subjects(name, source, subjects)
     check_writable(out)

@@ -16,7 +16,7 @@ import pytest
 
 from hvf.config import HvfError
 from hvf.data.download import catalogue as module
-from hvf.data.download.catalogue import SOURCES, download
+from hvf.data.download.catalogue import download, sources
 from hvf.data.download.transfer import RemoteFile, fetch
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -528,7 +528,7 @@ def test_openneuro_without_the_dataset(server, openneuro, tmp_path):
 
 
 def test_sources():
-    for name, source in SOURCES.items():
+    for name, source in sources().items():
         assert source.service in module.SERVICES, name
         assert source.page.startswith("https://"), name
 
@@ -555,6 +555,6 @@ def test_unknown_names_and_subjects(tmp_path):
 )
 def test_the_subject_is_found_in_the_path(name, path, subject):
     files = [RemoteFile(path, 1)]
-    assert module._chosen(name, SOURCES[name], files, [subject])
+    assert module._chosen(name, sources()[name], files, [subject])
     with pytest.raises(HvfError, match="no file"):
-        module._chosen(name, SOURCES[name], files, [subject % 4 + 1])
+        module._chosen(name, sources()[name], files, [subject % 4 + 1])

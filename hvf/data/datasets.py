@@ -1,0 +1,147 @@
+"""Data sets that `hvf data prepare` makes into trials: one class in one file each, registered by name.
+
+    @DATASETS.register("my-study")
+    class MyStudy(Dataset):
+        title = "My study (Doe et al. 2025), EEG"
+        ...
+
+A data set's file is read by the command line, so it imports nothing heavy: `prepare` and `checks` import what they
+need when they run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hvf.registry import HvfError
+
+if TYPE_CHECKING:
+    from hvf.data.doctor.checks import Finding
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of `hvf data prepare`: `onset_unit` is given as --onset-unit and handed to `Dataset.prepare`."""
+
+    name: str
+    help: str
+    type: type = str  # str, int or Path
+
+    @property
+    def flag(self) -> str:
+        """As it is typed: --onset-unit."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+RECIPE = Option("recipe", "a published way of preprocessing (default: hvf); a misspelt one is answered with the list")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public source of files that `hvf data download` fetches.
+
+    Attributes
+    ----------
+    about : str
+        What it holds, in a few words.
+    service, id : str
+        "osf", "openneuro" or "hub", and the project's id there.
+    folder : str
+        Where in the output folder the files go.
+    patterns : tuple of str
+        Which files are taken; * spans folders.
+    subjects : int
+        How many people it holds; 0 if files are not divided by person.
+    subject : str
+        Regular expression whose first group is the person's number in a file's path.
+    kind : str
+        On the Hub: "dataset" or "model".
+    """
+
+    about: str
+    service: str
+    id: str
+    folder: str = ""
+    patterns: tuple[str, ...] = ("*",)
+    subjects: int = 0
+    subject: str = r"(?:^|/)sub-?0*(\d+)(?=\D)"
+    kind: str = "dataset"
+
+    @property
+    def page(self) -> str:
+        """Where a person reads about it."""
+        if self.service == "osf":
+            return f"https://osf.io/{self.id}"
+        if self.service == "openneuro":
+            return f"https://openneuro.org/datasets/{self.id}"
+        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
+
+
+class Dataset(ABC):
+    """A published data set, or a format of recordings, that is made into trials.
+
+    Attributes
+    ----------
+    title : str
+        Name, authors, year, and whether it is EEG or MEG.
+    doi, licence : str
+        The paper to cite and the licence of the data; "" where each recording has its own.
+    layout : str
+        The files by which it is recognised, for messages.
+    options : tuple of Option
+        What `prepare` takes beside root, out and subjects.
+    sources : mapping of str to Source
+        What `hvf data download NAME` fetches, by NAME.
+    """
+
+    title: ClassVar[str]
+    doi: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    layout: ClassVar[str]
+    options: ClassVar[tuple[Option, ...]] = ()
+    sources: ClassVar[Mapping[str, Source]] = {}
+
+    @abstractmethod
+    def prepare(self, root: Path, out: Path, subjects: Sequence[str] | None = None, **options: Any) -> list[Path]:
+        """Make `out/sub-XX_trials.npy` and its sidecar of each subject; return the .npy paths.
+
+        Parameters
+        ----------
+        root : Path
+            Folder of the recordings.
+        out : Path
+            Folder of the trials.
+        subjects : sequence of str, optional
+            As typed: "8" or "sub-08" (`subject_numbers`). Default: all that are there.
+        **options
+            Those of `options` that were given.
+
+        Raises
+        ------
+        HvfError
+            Something is missing, damaged or does not fit together. Nothing half-written stays.
+        """
+
+    def checks(self, path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+        """The doctor's checks of whatever is recognised at `path`, a file or a folder; none if nothing is.
+
+        `images`, if given, is the folder or zip of the images that were shown.
+        """
+        yield from ()
+
+
+def subject_numbers(subjects: Sequence[str] | None) -> list[int] | None:
+    """["8", "sub-08"] -> [8, 8]; None (all) stays None. Raises HvfError for a word that is no number."""
+    if subjects is None:
+        return None
+    numbers = []
+    for word in subjects:
+        digits = word.lower().removeprefix("sub-")
+        if not digits.isdigit():
+            raise HvfError(f"--subjects takes numbers such as 8 or sub-08, not {word!r}")
+        numbers.append(int(digits))
+    return numbers
