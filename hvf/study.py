@@ -1,29 +1,34 @@
-"""A study: trials and images of one subject, split into training and test, from the simulator or from files."""
+"""A study: trials and images of one subject, split into training and test, from the simulator or from files.
+
+Each kind of study that `data.study` may name is registered at the end of this file.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from hvf.config import STUDIES, SUBJECTS, DataConfig, HvfError
+from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.files import image_indices, some
 from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.trials import Trials, is_prepared, read_trials
+from hvf.registry import STUDIES
 from hvf.runs import cache_dir
 from hvf.simulation import captioned, world
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One subject's data: averaged trials, row i answering image i of the set beside them, each marked with its split.
+    """One subject's data: averaged trials, row i of which is the response to image i of the set beside them.
 
-    The mark goes where the trials go: what trains refuses those of the test (`hvf.alignment.fit`).
+    Every trial is marked "train" or "test" (`Trials.splits`), so that a fit can refuse test trials.
     """
 
     name: str
@@ -35,7 +40,23 @@ class Study:
     note: str
 
 
-def _parted(trials: Trials, split: str) -> Trials:
+@dataclass(frozen=True)
+class StudyType:
+    """How one kind of study is opened.
+
+    Attributes
+    ----------
+    open : callable
+        DataConfig -> Study, everything checked.
+    other_subjects : callable
+        (DataConfig, Study) -> the training trials of each other subject, averaged over repeats.
+    """
+
+    open: Callable[[DataConfig], Study]
+    other_subjects: Callable[[DataConfig, Study], list[Trials]]
+
+
+def _marked(trials: Trials, split: str) -> Trials:
     """The same trials, marked as "train" or "test"."""
     return trials._but(splits=[split] * len(trials))
 
@@ -43,14 +64,14 @@ def _parted(trials: Trials, split: str) -> Trials:
 def open_study(data: DataConfig) -> Study:
     """Open the study that `data` names, repeats averaged and everything checked.
 
-    Raises HvfError on a study or subject that does not exist, and on any fault in a user's files (`read_trials`,
-    `open_images`). No test image, and no image of a test concept, is among the training images.
+    No test image, and no image of a test concept, is among the training images.
+
+    Raises
+    ------
+    HvfError
+        The study or subject does not exist, or the user's files are at fault (`read_trials`, `open_images`).
     """
-    if data.study in SUBJECTS:
-        return _simulated_study(data)
-    if data.study == "files":
-        return _files_study(data)
-    raise HvfError(f"there is no study {data.study!r}; choose one of {', '.join(STUDIES)}")
+    return STUDIES[data.study].open(data)
 
 
 def stimuli(data: DataConfig) -> tuple[ImageSet, ImageSet]:
@@ -59,7 +80,7 @@ def stimuli(data: DataConfig) -> tuple[ImageSet, ImageSet]:
 
 
 def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
-    """Rendered pictures (N, size, size, 3) with captions, none of them in a simulated study; see `captioned`."""
+    """Captioned renderings for training the mini models, (N, size, size, 3); none of them is in a simulated study."""
     return captioned.pretraining_images(exemplars, size)
 
 
@@ -75,7 +96,7 @@ def _simulated_study(data: DataConfig) -> Study:
         f"{len(train_images)} training images of {data.train_concepts} concepts x {data.train_repeats} repeats, "
         f"{len(test_images)} test images of other concepts x {data.test_repeats} repeats"
     )
-    train, test = _parted(train, "train"), _parted(test, "test")
+    train, test = _marked(train, "train"), _marked(test, "test")
     return Study(data.study, train, test, train_images, test_images, simulated=True, note=note)
 
 
@@ -104,24 +125,24 @@ def _files_study(data: DataConfig) -> Study:
     images = open_images(data.images)
     _check_order(images.ids, data.images)
     trials = read_trials(path, images, sfreq=data.sfreq, tmin=data.tmin)
-    if path.suffix != ".npy":  # plain numbers have the rate and the window that the settings tell
-        trials = _as_asked(trials, data)
+    if path.suffix != ".npy":  # plain numbers have the rate and the window of the settings
+        trials = _in_window(trials, data)
     if data.ch_names is not None:
         trials = trials.pick(data.ch_names)
     train_index, test_index = held_out(_groups(images), data.test_images, data.split_seed)
-    train, test = _parted(trials.select(train_index), "train"), _parted(trials.select(test_index), "test")
+    train, test = _marked(trials.select(train_index), "train"), _marked(trials.select(test_index), "test")
     train.check()
     concepts = len(set(images.concepts))
-    made_up = trials.simulated or _in_simulated_folder(path) or _in_simulated_folder(Path(data.images))
+    simulated = trials.simulated or _in_simulated_folder(path) or _in_simulated_folder(Path(data.images))
     note = (
-        f"{path.name}: {'simulated, ' if made_up else ''}{len(train)} training and {len(test)} held-out images "
+        f"{path.name}: {'simulated, ' if simulated else ''}{len(train)} training and {len(test)} held-out images "
         f"({concepts} concepts, split {data.split_seed}), {len(trials.ch_names)} channels"
     )
-    return Study(path.stem, train, test, images.subset(train_index), images.subset(test_index), made_up, note)
+    return Study(path.stem, train, test, images.subset(train_index), images.subset(test_index), simulated, note)
 
 
 def _in_simulated_folder(path: Path) -> bool:
-    """Whether a file is of a layout that `hvf data simulate` wrote, for data that do not carry the mark themselves."""
+    """Whether a file lies in a folder that `hvf data simulate` wrote: plain arrays carry no mark of their own."""
     return any(map(is_simulated, path.resolve().parents))
 
 
@@ -139,12 +160,12 @@ def store_path(path: str | Path, subject: int) -> Path:
 
 def subjects(folder: Path) -> dict[int, Path]:
     """The prepared subjects in a folder, by number: {8: folder/sub-08_trials.npy, ...}."""
-    found = ((re.fullmatch(r"sub-0*(\d+)_trials\.npy", p.name), p) for p in sorted(folder.iterdir()))
-    return {int(match[1]): p for match, p in found if match and is_prepared(p)}
+    matches = ((re.fullmatch(r"sub-0*(\d+)_trials\.npy", p.name), p) for p in sorted(folder.iterdir()))
+    return {int(match[1]): p for match, p in matches if match and is_prepared(p)}
 
 
 def _prepared_study(data: DataConfig, path: Path) -> Study:
-    """Prepared trials know their images: these are found by name, and split as the trials say."""
+    """A study of prepared trials, which name their images and may name their split."""
     trials = _prepared_trials(data, path)
     images = open_images(data.images or "")
     named = np.unique(trials.image_ids)
@@ -165,7 +186,7 @@ def _prepared_study(data: DataConfig, path: Path) -> Study:
     train_images, test_images = shown.subset(train_index), shown.subset(test_index)
     _check_apart(train_images, test_images, path)
     train, test = (
-        _parted((trials if trials.splits is None else trials.split(part)).aligned_to(part_images), part)
+        _marked((trials if trials.splits is None else trials.split(part)).aligned_to(part_images), part)
         for part, part_images in (("train", train_images), ("test", test_images))
     )
     recipe = (trials.history or {}).get("recipe")
@@ -178,19 +199,19 @@ def _prepared_study(data: DataConfig, path: Path) -> Study:
 
 
 def _prepared_trials(data: DataConfig, path: Path) -> Trials:
-    trials = _as_asked(Trials.load(path), data)
+    trials = _in_window(Trials.load(path), data)
     return trials if data.ch_names is None else trials.pick(data.ch_names)
 
 
-def _as_asked(trials: Trials, data: DataConfig) -> Trials:
-    """The trials in the window that a setting other than the default asks for; the default takes them as they are."""
-    usual = DataConfig()
-    if data.sfreq not in (usual.sfreq, trials.sfreq):
+def _in_window(trials: Trials, data: DataConfig) -> Trials:
+    """The trials cropped to data.tmin and data.tmax; settings at their default leave the trials as they are."""
+    default = DataConfig()
+    if data.sfreq not in (default.sfreq, trials.sfreq):
         raise HvfError(
             f"the trials of {trials.subject} have {trials.sfreq:g} Hz but data.sfreq asks for {data.sfreq:g} Hz: "
             "prepare them with a recipe of that rate"
         )
-    if (data.tmin, data.tmax) == (usual.tmin, usual.tmax):
+    if (data.tmin, data.tmax) == (default.tmin, default.tmax):
         return trials
     try:
         return trials.crop(data.tmin, data.tmax)
@@ -199,14 +220,14 @@ def _as_asked(trials: Trials, data: DataConfig) -> Trials:
 
 
 def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
-    """The images that were shown, under the concepts that the trials tell, or else those of their folders' names."""
+    """The images that were shown, with the concepts of the trials, or else those of the images' folders."""
     shown = np.isin(images.ids, np.unique(trials.image_ids))
     part = images.subset(np.flatnonzero(shown))
     if trials.concepts is None:
         part.concepts = tuple(re.sub(r"^\d+_", "", name) for name in part.concepts)  # THINGS: 00001_aardvark
     else:
-        told = dict(zip(trials.image_ids.tolist(), trials.concepts.tolist(), strict=True))
-        part.concepts = tuple(told[name] for name in part.ids)
+        concept_of = dict(zip(trials.image_ids.tolist(), trials.concepts.tolist(), strict=True))
+        part.concepts = tuple(concept_of[name] for name in part.ids)
     return part
 
 
@@ -222,39 +243,47 @@ def _check_apart(train: ImageSet, test: ImageSet, path: Path) -> None:
 
 
 def other_subjects(data: DataConfig, study: Study) -> Trials:
-    """The training trials of all subjects but the one that `study` is of, averaged within each: leave one subject out.
+    """The training trials of all subjects but that of `study`, averaged within each: leave one subject out.
 
-    They answer images that `study` trains on. Raises HvfError if there is no other, or one does not fit.
+    They are responses to images that `study` trains on. Raises HvfError if there is no other, or one does not fit.
     """
-    if data.study in SUBJECTS:
-        others = [s for s in range(1, SUBJECTS[data.study] + 1) if s != data.subject]
-        parts = [_simulated_study(replace(data, subject=s)).train for s in others]
-    else:
-        folder = Path(data.trials or "")
-        if not folder.is_dir():
-            raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
-        parts = []
-        for subject, path in subjects(folder).items():
-            if subject == data.subject:
-                continue
-            trials = _prepared_trials(data, path).pick(study.train.ch_names)
-            trials = trials if trials.splits is None else trials.split("train")
-            parts.append(trials.paired_with(study.train_images).average())
+    parts = STUDIES[data.study].other_subjects(data, study)
     if not parts:
         raise HvfError(f"there is no other subject than {data.subject} in {data.trials or data.study}")
     return Trials.concatenate(parts, subject=f"all but {study.train.subject}")
 
 
+def _other_simulated(data: DataConfig, study: Study) -> list[Trials]:
+    others = [s for s in range(1, world.n_subjects(data.study) + 1) if s != data.subject]
+    return [_simulated_study(replace(data, subject=s)).train for s in others]
+
+
+def _other_files(data: DataConfig, study: Study) -> list[Trials]:
+    folder = Path(data.trials or "")
+    if not folder.is_dir():
+        raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
+    parts = []
+    for subject, path in subjects(folder).items():
+        if subject == data.subject:
+            continue
+        trials = _prepared_trials(data, path).pick(study.train.ch_names)
+        trials = trials if trials.splits is None else trials.split("train")
+        parts.append(trials.paired_with(study.train_images).average())
+    return parts
+
+
 def _groups(images: ImageSet) -> tuple[str, ...]:
-    """Each image's concept; the same picture under another name counts as the concept of the first, so as not to be
-    trained on and tested. Decodes every image: a broken one is an HvfError that names it."""
+    """The concept of each image; the same picture under a second name counts to the concept of its first.
+
+    So no picture is both trained on and tested. Decodes every image: a broken one is an HvfError that names it.
+    """
     first: dict[str, str] = {}
     pairs = zip(images.content_hashes(), images.concepts, strict=True)
     return tuple(first.setdefault(content, concept) for content, concept in pairs)
 
 
 def _check_order(ids: tuple[str, ...], where: str) -> None:
-    """Refuse names whose order as text is not that of their numbers: nobody can tell which one the trials follow."""
+    """Refuse names whose order as text differs from that of their numbers: the trials could follow either."""
     by_number = sorted(ids, key=lambda name: [(p.zfill(20) if p.isdigit() else p) for p in re.split(r"(\d+)", name)])
     for text, number in zip(sorted(ids), by_number, strict=True):
         if text != number:
@@ -267,15 +296,21 @@ def _check_order(ids: tuple[str, ...], where: str) -> None:
 def held_out(concepts: tuple[str, ...], n_test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose `n_test` items at random for the test; return the indices (train, test), each ascending.
 
-    Where concepts repeat, whole concepts are drawn until there are enough items; what is left of the last one is
-    dropped, so that no test concept is seen in training. Raises HvfError if too few items are left to train on.
+    Where concepts repeat, whole concepts are drawn until there are enough items; the rest of the last one is dropped,
+    so that no test concept is trained on. Raises HvfError if too few items are left to train on.
+
+    Examples
+    --------
+    >>> train, test = held_out(("cat", "cat", "dog", "dog", "owl"), n_test=1, seed=0)
+    >>> len(test), set(train) & set(test)
+    (1, set())
     """
     concepts_N = np.asarray(concepts, dtype=str)
     n = len(concepts_N)
     if not 1 <= n_test < n:
         raise HvfError(f"cannot hold out {n_test} of {n} images; --test-images must lie between 1 and {n - 1}")
     names, first = np.unique(concepts_N, return_index=True)
-    names = names[np.argsort(first)]  # the images' order, so that the draw does not hang on spelling
+    names = names[np.argsort(first)]  # the images' order, so that the draw does not depend on spelling
     rank = {name: i for i, name in enumerate(np.random.default_rng(seed).permutation(names).tolist())}
     rank_N = np.asarray([rank[name] for name in concepts_N.tolist()])
     drawn = np.argsort(rank_N, kind="stable")
@@ -284,3 +319,8 @@ def held_out(concepts: tuple[str, ...], n_test: int, seed: int) -> tuple[np.ndar
     if len(train) < 2:
         raise HvfError(f"holding out {n_test} of {n} images leaves no other concept to train on; hold out fewer")
     return train, np.sort(test)
+
+
+STUDIES.register("simulated-eeg")(StudyType(_simulated_study, _other_simulated))
+STUDIES.register("simulated-meg")(StudyType(_simulated_study, _other_simulated))
+STUDIES.register("files")(StudyType(_files_study, _other_files))

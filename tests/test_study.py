@@ -74,7 +74,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(monkeypatch, tmp_path):
         ({"subject": 11}, "simulated-eeg has no subject 11; choose one of 1 to 10"),
         ({"subject": 0}, "1 to 10"),
         ({"study": "simulated-meg", "subject": 8}, "1 to 4"),
-        ({"study": "things"}, "no study 'things'; choose one of simulated-eeg, simulated-meg, files"),
+        ({"study": "things"}, "no study 'things'; there is simulated-eeg, simulated-meg, files"),
         ({"study": "files"}, "needs both trials"),
         ({"test_concepts": 201}, "test_concepts must lie between 1 and 200"),
         ({"train_concepts": 1655}, "train_concepts must lie between 1 and 1654"),

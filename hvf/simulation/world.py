@@ -31,7 +31,7 @@ import scipy.ndimage
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hvf.config import SUBJECTS, DataConfig, HvfError
+from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials, mean_of_repeats
 from hvf.runs import cache_dir, track, usable_cores, write_atomic
@@ -100,9 +100,14 @@ EVOKED = (
 )
 
 
+def n_subjects(study: str) -> int:
+    """How many people the simulated study has."""
+    return len(ABILITY[study])
+
+
 def check_settings(data: DataConfig) -> None:
     """Raise HvfError, naming the valid range, if the simulated study has no such subject, concepts or window."""
-    last = SUBJECTS[data.study]
+    last = n_subjects(data.study)
     if data.subject not in range(1, last + 1):
         raise HvfError(f"{data.study} has no subject {data.subject}; choose one of 1 to {last}")
     for name, low, high in (
