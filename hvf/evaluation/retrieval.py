@@ -140,10 +140,13 @@ def one_to_one_figures(scores_NN) -> dict[str, dict]:
     average, however many there are; its interval is the central 95 % of their (Poisson) number.
     """
     right_N = one_to_one(scores_NN).astype(float)
-    n = len(right_N)
+    return {"value": interval(right_N), "chance": one_to_one_chance(len(right_N))}
+
+
+def one_to_one_chance(n: int) -> dict:
+    """Share of right pairs in a random matching of n: one pair on average, the interval from a Poisson number."""
     low, high = poisson.ppf([0.025, 0.975], 1) / n
-    chance = {"value": 1 / n, "ci95": [float(low), min(float(high), 1.0)], "n": n}
-    return {"value": interval(right_N), "chance": chance}
+    return {"value": 1 / n, "ci95": [float(low), min(float(high), 1.0)], "n": n}
 
 
 def figures(scores_NN, row: str = "brain") -> dict[str, dict]:

@@ -20,6 +20,7 @@ from hvf.config import SUBJECTS, Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
+from hvf.experiments.results import Kind, Result, Row, StudyInfo
 from hvf.population.feature_maps import Examination
 from hvf.population.fitting import DinaAlignment
 from hvf.study import open_study, other_subjects
@@ -78,9 +79,16 @@ class Choice(Generic[F]):
 class HeldOut:
     """Test trials and the features of the images they answer, kept from everything but the ranking by a `Choice`."""
 
-    def __init__(self, trials: Trials, features: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        trials: Trials,
+        features: Mapping[str, np.ndarray],
+        study: StudyInfo | None = None,
+        concepts: Sequence[str] = (),
+    ) -> None:
         self.__trials, self.__features = trials, dict(features)
         self.image_ids = tuple(trials.image_ids.tolist())
+        self.study, self.concepts = study, tuple(concepts)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -90,6 +98,27 @@ class HeldOut:
 
         Raises HvfError for anything but a `Choice`.
         """
+        return retrieval.ranks(self.__scores(choices))
+
+    def row(self, *choices: Choice[Any], settings: Mapping[str, Any] | None = None) -> Row:
+        """The row of a `Result` by all choices together: mean validation figures, settings of the first.
+
+        Raises HvfError for anything but a `Choice`.
+        """
+        scores_NN = self.__scores(choices)
+        names = choices[0].validation
+        validation = {name: float(np.mean([choice.validation[name] for choice in choices])) for name in names}
+        return Row.of_scores(scores_NN, validation, choices[0].settings, settings)
+
+    def result(self, kind: Kind, config: Config, *, training: str = "intra", run: str = "", main: str) -> Result:
+        """The `Result` of one run on these items, before any row is tested; see `Result.start`."""
+        if self.study is None:
+            raise HvfError("these test trials do not belong to a study: open them with open_split")
+        concepts = self.concepts
+        return Result.start(kind, config, self.study, self.image_ids, concepts, training=training, run=run, main=main)
+
+    def __scores(self, choices: Sequence[Choice[Any]]) -> np.ndarray:
+        """Mean similarity (N, N) of the choices, each of which must be a `Choice`."""
         if not choices:
             raise HvfError("test trials are ranked by a Choice: give at least one")
         for choice in choices:
@@ -98,7 +127,7 @@ class HeldOut:
         similarities = [
             retrieval.similarity(one.embed_brain(self.__trials), one.embed_images(self.__features)) for one in fitted
         ]
-        return retrieval.ranks(np.mean(similarities, axis=0))
+        return np.mean(similarities, axis=0)
 
     def examine(self, choice: Choice[DinaAlignment]) -> Examination:
         """What a chosen DINA's maps hold of the test trials. Raises HvfError for anything but a `Choice` of one."""
@@ -162,7 +191,8 @@ def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") ->
         shown = embed_all(study.test_images, specs, device())
     else:
         shown = {spec: features[spec][[row[name] for name in study.test_images.ids]] for spec in specs}
-    return split, HeldOut(study.test.aligned_to(study.test_images), shown)
+    test = study.test.aligned_to(study.test_images)
+    return split, HeldOut(test, shown, StudyInfo.of(study), study.test_images.concepts)
 
 
 def _every_image(config: Config, train_images: ImageSet) -> ImageSet:

@@ -1,0 +1,422 @@
+"""The result of training and testing: one versioned file, `result.json`, whatever was trained and tested.
+
+A run, a protocol's mean, a cell of the benchmark and every sweep leave a `Result`; `report`, `explore`, `compare` and
+the tables read it and nothing else for what was tested. One run is one training (or one random split) and its test:
+
+    split, held_out = open_split(config, specs)            # hvf.experiments.protocols
+    result = held_out.result("targets", config, run="split-0", main="fused (HVF)")
+    result = result.with_row("ridge", held_out.row(choose(split, linear)))
+    result.write(folder)                                   # result.json, and the figures in metrics.json
+
+Of other scores and data: `Result.start(...)` and `Row.of_scores`, or `Row.of_ranks` where only ranks are known.
+
+Results of several seeds or splits are combined into one, with the mean over runs, intervals over images and each run's
+figures; the rows of several results of the same images are put beside one another:
+
+    Result.combined([Result.read(folder / name) for name in ("split-0", "split-1")]).write(folder)
+    Result.side_by_side([result_of_hvf, result_of_ridge])
+
+Letters: N test items (trials averaged per image), M gallery images, R runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hvf.config import Config, HvfError, from_dict, to_dict
+from hvf.evaluation import retrieval
+from hvf.runs import Run, code_version, write_json
+from hvf.study import Study
+
+FILE = "result.json"
+VERSION = 1
+LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
+TOP = 5  # gallery images kept per test item
+
+Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}
+Kind = Literal["training", "retrieval", "benchmark", "targets", "layers", "scaling", "population"]
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """Description of the data that were trained and tested on."""
+
+    name: str
+    note: str
+    simulated: bool
+    kind: str
+    subject: str
+    ch_names: tuple[str, ...]
+    sfreq: float
+    window: tuple[float, float]  # s, from the first sample to the end of the last
+    n_train_images: int
+    n_test_images: int
+    train_digest: str
+    test_digest: str  # "" where runs were tested on different images
+
+    @classmethod
+    def of(cls, study: Study) -> StudyInfo:
+        """The description of an open study."""
+        train = study.train
+        return cls(
+            name=study.name,
+            note=study.note,
+            simulated=study.simulated,
+            kind=train.kind,
+            subject=train.subject,
+            ch_names=tuple(train.ch_names),
+            sfreq=float(train.sfreq),
+            window=(float(train.tmin), float(train.times[-1] + 1 / train.sfreq)),
+            n_train_images=len(study.train_images),
+            n_test_images=len(study.test_images),
+            train_digest=study.train_images.digest,
+            test_digest=study.test_images.digest,
+        )
+
+
+@dataclass(frozen=True)
+class ProtocolInfo:
+    """How a figure was obtained: a figure without it cannot be compared."""
+
+    training: str  # "intra": trained on the subject who is tested; "loso": on all others
+    held_out: str  # how test images were held out
+    gallery: str = "plain test images as gallery"
+    selection: str = "epoch, penalty and settings chosen on validation concepts"
+
+    @classmethod
+    def of(cls, config: Config, note: str, training: str = "intra") -> ProtocolInfo:
+        """The protocol of a study: `note` is the study's, which says whether its split was prepared."""
+        data = config.data
+        zero_shot = data.study != "files" or "split as prepared" in note
+        held_out = "concepts unseen in training" if zero_shot else f"held-out images, split {data.split_seed}"
+        return cls(training, held_out)
+
+    @property
+    def label(self) -> str:
+        """The protocol in a line."""
+        who = "within-subject" if self.training == "intra" else "trained on all other subjects"
+        return f"{who}, {self.held_out}, averaged trials, {self.gallery}"
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One run: a training with its own seed (and, of a user's files, its own random split), tested once."""
+
+    name: str
+    seed: int
+    split_seed: int
+    n: int  # test items
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: what one method, target or control retrieved. Tuples with one entry per run are noted (R).
+
+    Parameters
+    ----------
+    ranks : tuple of int
+        Rank of each test item's own image, from 1; empty if nothing was tested yet.
+    figures : dict
+        {name: {"value", "ci95", "n"}}: the mean over runs with its interval over images.
+    each : dict
+        {name: (R) figures of every run}.
+    validation : dict
+        mrr and top1 on validation images, and their number n; the mean over runs.
+    chosen : tuple of dict
+        (R) the settings that validation images chose, with the epoch or penalty.
+    top5 : tuple
+        For each test item the gallery indices that scored highest, best first; empty if unknown.
+    settings : dict
+        The settings that set this row apart from the others.
+    """
+
+    ranks: tuple[int, ...] = ()
+    figures: Mapping[str, Entry] = field(default_factory=dict)
+    each: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    validation: Mapping[str, float] = field(default_factory=dict)
+    chosen: tuple[Mapping[str, Any], ...] = ()
+    top5: tuple[tuple[int, ...], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_ranks(
+        cls,
+        ranks_N: np.ndarray,
+        validation: Mapping[str, float] | None = None,
+        chosen: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Row:
+        """The row of one run of which only the ranks are known."""
+        figures = retrieval.summarise(ranks_N)
+        return cls(
+            ranks=tuple(np.asarray(ranks_N).tolist()),
+            figures=figures,
+            each={name: (entry["value"],) for name, entry in figures.items()},
+            validation=as_json(validation or {}),
+            chosen=(as_json(chosen or {}),),
+            settings=as_json(settings or {}),
+        )
+
+    @classmethod
+    def of_scores(
+        cls,
+        scores_NN: np.ndarray,
+        validation: Mapping[str, float] | None = None,
+        chosen: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Row:
+        """The row of one run from scores (N, N) whose rows and columns pair: one-to-one matching and top 5, too."""
+        row = cls.of_ranks(retrieval.ranks(scores_NN), validation, chosen, settings)
+        matched = retrieval.one_to_one_figures(scores_NN)["value"]
+        return replace(
+            row,
+            figures={**row.figures, "one_to_one": matched},
+            each={**row.each, "one_to_one": (matched["value"],)},
+            top5=tuple(map(tuple, retrieval.top_items(scores_NN, TOP).tolist())),
+        )
+
+    def hits(self, k: int) -> np.ndarray:
+        """Whether each test item's image is among the first k, (N,) bool."""
+        return np.asarray(self.ranks) <= k
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was trained and tested: rows of ranks and figures, on what data, by which protocol, with which settings.
+
+    ``image_ids`` name the image of every test item, run after run where several are combined; ``gallery`` the images
+    they are ranked among, () where runs have different ones. ``details`` holds what one kind of experiment adds (a
+    gate's weights, the fit of a line) as plain numbers. ``main`` is the row that a summary shows first.
+    """
+
+    kind: Kind
+    study: StudyInfo
+    protocol: ProtocolInfo
+    config: Mapping[str, Any]
+    image_ids: tuple[str, ...]
+    concepts: tuple[str, ...]
+    gallery: tuple[str, ...]
+    runs: tuple[RunInfo, ...]
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    main: str = "brain"
+    details: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def start(
+        cls,
+        kind: Kind,
+        config: Config,
+        study: StudyInfo,
+        image_ids: Sequence[str],
+        concepts: Sequence[str],
+        *,
+        training: str = "intra",
+        run: str = "",
+        main: str = "brain",
+    ) -> Result:
+        """The result of one run before any row is tested; the gallery is the test images themselves.
+
+        Parameters
+        ----------
+        kind : str
+            What was done, one of `Kind`; "training" where nothing is tested yet.
+        config : Config
+            The settings of this run, its seeds included.
+        study : StudyInfo
+            What it is trained and tested on.
+        image_ids, concepts : sequence of str
+            (N) The image of every test item, and what it shows.
+        training : "intra" or "loso"
+            Whose trials are trained on.
+        run : str
+            The run's name, by default that of its seed.
+        main : str
+            The row that a summary shows first.
+        """
+        name = run or f"seed-{config.align.seed}"
+        ids = tuple(image_ids)
+        return cls(
+            kind=kind,
+            study=study,
+            protocol=ProtocolInfo.of(config, study.note, training),
+            config=to_dict(config),
+            image_ids=ids,
+            concepts=tuple(concepts),
+            gallery=ids,
+            runs=(RunInfo(name, config.align.seed, config.data.split_seed, len(ids)),),
+            main=main,
+            versions={lib: version(lib) for lib in ("hvf", *LIBRARIES)} | {"code": code_version()},
+        )
+
+    def with_row(self, name: str, row: Row) -> Result:
+        """The same result with one more row, or with another one in its place. HvfError if its ranks do not fit."""
+        if row.ranks and len(row.ranks) != len(self.image_ids):
+            raise HvfError(f"row {name!r} has {len(row.ranks)} ranks for {len(self.image_ids)} test items")
+        return replace(self, rows={**self.rows, name: row})
+
+    def with_details(self, **details: Any) -> Result:
+        """The same result with more details."""
+        return replace(self, details={**self.details, **as_json(details)})
+
+    @property
+    def gallery_size(self) -> int:
+        """M: how many images a test item is ranked among."""
+        return len(self.gallery) or self.runs[0].n
+
+    @property
+    def chance(self) -> dict[str, Entry]:
+        """{name: entry} of guessing, for the figures that the rows have."""
+        n, names = len(self.image_ids), {name for row in self.rows.values() for name in row.figures}
+        found = {f"top{k}": retrieval.chance(k, n, self.gallery_size) for k in retrieval.KS if f"top{k}" in names}
+        return found | ({"one_to_one": retrieval.one_to_one_chance(n)} if "one_to_one" in names else {})
+
+    def metrics(self) -> dict[str, Entry]:
+        """The figures as metrics.json has them: retrieval/ROW/NAME, validation/ROW/NAME, chance/retrieval/NAME."""
+        found: dict[str, Entry] = {}
+        for name, row in self.rows.items():
+            found |= {f"retrieval/{name}/{figure}": entry for figure, entry in row.figures.items()}
+        found |= {f"chance/retrieval/{name}": entry for name, entry in self.chance.items()}
+        for name, row in self.rows.items():
+            n = int(row.validation.get("n", 0))
+            found |= {
+                f"validation/{name}/{figure}": {"value": row.validation[figure], "ci95": None, "n": n}
+                for figure in ("top1", "mrr")
+                if figure in row.validation
+            }
+        return found
+
+    def write(self, folder: str | Path) -> None:
+        """Write `result.json`, and the figures into `metrics.json`, where those of drawn pictures stay.
+
+        Each file is written whole or not at all.
+        """
+        run = Run(Path(folder), from_dict(Config, self.config))
+        write_json(run.path / FILE, {"version": VERSION, **asdict(self)})
+        ours = ("retrieval/", "validation/", "chance/retrieval/")
+        kept = {name: entry for name, entry in run.metrics().items() if not name.startswith(ours)}
+        run.write_metrics({**kept, **self.metrics()}, merge=False)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Result:
+        """The result in a folder. HvfError if there is none, it is damaged, or another version of hvf wrote it."""
+        path = Path(folder) / FILE
+        again = "make the run again, in a folder of its own"
+        if not path.is_file():
+            raise HvfError(f"{folder} has no {FILE}: it holds no result of version {VERSION}; {again}")
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            there = stored.pop("version", None)
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise HvfError(f"{path} cannot be read as a result: {error}") from error
+        if there != VERSION:
+            was = "no version" if there is None else f"version {there}"
+            raise HvfError(f"{path} has {was}, and this hvf reads version {VERSION}: {again}")
+        try:
+            rows = {name: Row(**_with_tuples(row)) for name, row in stored.pop("rows").items()}
+            rows = {name: replace(row, each={k: tuple(v) for k, v in row.each.items()}) for name, row in rows.items()}
+            return cls(
+                study=StudyInfo(**_with_tuples(stored.pop("study"))),
+                protocol=ProtocolInfo(**stored.pop("protocol")),
+                runs=tuple(RunInfo(**run) for run in stored.pop("runs")),
+                rows=rows,
+                **_with_tuples(stored),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise HvfError(f"{path} is not a whole result of version {VERSION} ({error}): {again}") from error
+
+    @classmethod
+    def combined(cls, results: Iterable[Result]) -> Result:
+        """One result of several runs: means over runs, intervals over images, and the figures of each run.
+
+        An image that several runs tested counts once in the interval: its figures are averaged first. Rows that only
+        some runs have are left out. Raises HvfError if there is nothing to combine, or kinds differ.
+        """
+        results = list(results)
+        if not results:
+            raise HvfError("there are no results to combine")
+        first = results[0]
+        kinds = sorted({result.kind for result in results})
+        if len(kinds) > 1:
+            raise HvfError(f"results of different kinds cannot be combined: {', '.join(kinds)}")
+        ids = tuple(name for result in results for name in result.image_ids)
+        same = all(result.gallery == first.gallery for result in results)
+        names = [name for name in first.rows if all(name in result.rows for result in results)]
+        return replace(
+            first,
+            study=_common_study([result.study for result in results]),
+            protocol=_common_protocol([result.protocol for result in results]),
+            image_ids=ids,
+            concepts=tuple(concept for result in results for concept in result.concepts),
+            gallery=first.gallery if same else (),
+            runs=tuple(run for result in results for run in result.runs),
+            rows={name: _combined_row([result.rows[name] for result in results], ids, same) for name in names},
+            details={},
+        )
+
+    @classmethod
+    def side_by_side(cls, results: Iterable[Result], main: str | None = None) -> Result:
+        """The rows of several results of the same test items in one. HvfError if they are not about the same ones."""
+        first, *others = results
+        joined = first
+        for other in others:
+            if other.image_ids != first.image_ids or other.gallery != first.gallery:
+                raise HvfError("rows stand beside one another only where they were tested on the same images")
+            joined = replace(joined, rows={**joined.rows, **other.rows}, details={**joined.details, **other.details})
+        return replace(joined, main=main or next(iter(joined.rows)))
+
+    def lead(self, row: str, over: str) -> Entry:
+        """How much more often `row` is right than `over` on the same items: mean, interval over images, n."""
+        return retrieval.interval(self.rows[row].hits(1).astype(float) - self.rows[over].hits(1), self.image_ids)
+
+
+def as_json(value: Any) -> Any:
+    """The value as JSON gives it back: tuples as lists, numpy scalars and arrays as plain numbers."""
+    return json.loads(json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))
+
+
+def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as tuples, as the dataclasses have them."""
+    return {
+        name: tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else value
+        for name, value in stored.items()
+    }
+
+
+def _combined_row(rows: Sequence[Row], ids: Sequence[str], one_gallery: bool) -> Row:
+    ranks = tuple(rank for row in rows for rank in row.ranks)
+    figures = retrieval.summarise(np.array(ranks), ids) if all(row.ranks for row in rows) else {}
+    validation = {key: float(np.mean([row.validation[key] for row in rows])) for key in rows[0].validation}
+    return Row(
+        ranks=ranks,
+        figures=figures,
+        each={name: tuple(value for row in rows for value in row.each.get(name, ())) for name in figures},
+        validation=validation,
+        chosen=tuple(chosen for row in rows for chosen in row.chosen),
+        top5=tuple(top for row in rows for top in row.top5) if one_gallery else (),
+        settings=rows[0].settings,
+    )
+
+
+def _common_study(studies: Sequence[StudyInfo]) -> StudyInfo:
+    """The first run's study; what differs over runs is said to, or left empty."""
+    first = studies[0]
+    subjects = list(dict.fromkeys(study.subject for study in studies))
+    blank = {
+        name: "" for name in ("train_digest", "test_digest") if len({getattr(study, name) for study in studies}) > 1
+    }
+    return replace(first, subject=", ".join(subjects), **blank)
+
+
+def _common_protocol(protocols: Sequence[ProtocolInfo]) -> ProtocolInfo:
+    splits = list(dict.fromkeys(protocol.held_out for protocol in protocols))
+    return replace(
+        protocols[0], held_out=splits[0] if len(splits) == 1 else f"held-out images, {len(splits)} random splits"
+    )
