@@ -156,7 +156,7 @@ def _train(
 def _test(run: Run, fitted: Alignment, study: Study, device: str) -> None:
     decoder = Decoder(run.config, device)
     decoder.alignment = fitted
-    decoder.learn_expectation(study.train_images)
+    decoder.keep_train_embeddings(study.train_images)
     decoder.save(run.path / "checkpoint")
     run.write_json("history.json", fitted.history)
     test = study.test.aligned_to(study.test_images)

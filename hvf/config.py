@@ -146,7 +146,7 @@ class SamplingConfig:
     scheduler: str = "ddim"  # diffusers sampler: "ddim", "euler", "ancestral", "dpm"; "pipeline": its own
     start: str = "noise"  # what denoising starts from: "noise", or "latents" predicted from the embedding (img2img)
     strength: float = 0.7  # start "latents": the share of the steps that is still done; 1 starts from noise alone
-    expectation: float = 0.0  # how far what is drawn is moved from z_b (0) to the mean of z_f given z_b (1)
+    posterior_mean: float = 0.0  # how far an embedding is moved, before drawing, from z_b (0) to E[z_f | z_b] (1)
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def check(config: Config) -> None:
     for name in ("brain.dropout", "fusion.dropout", "align.validation_fraction", "align.text_weight"):
         if not 0 <= settings[name] < 1:
             raise HvfError(f"{name} must be at least 0 and less than 1, not {settings[name]}")
-    for name in ("brain.input_smooth", "sampling.expectation"):
+    for name in ("brain.input_smooth", "sampling.posterior_mean"):
         if not 0 <= settings[name] <= 1:
             raise HvfError(f"{name} must lie between 0 and 1, not {settings[name]}")
 

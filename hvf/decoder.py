@@ -73,7 +73,7 @@ class Decoder:
         self.alignment: Alignment | None = None
         self._prior: FusionPrior | None = None
         self._reconstructor: Reconstructor | None = None
-        self._start_learnt = False  # for sampling.start "latents"
+        self._initial_latents_fitted = False  # for sampling.start "latents"
 
     def fit(self, trials: Trials, images: ImageSet) -> Decoder:
         """Train on trials and the images they answer. Repeats of an image are averaged; validation is split off inside.
@@ -90,11 +90,11 @@ class Decoder:
             images.concepts,
             self._frozen_hvf(),
             self.device,
-            images_digest=self.material(averaged, images),
+            images_digest=self.fingerprint(averaged, images),
         )
-        self._start_learnt = False
+        self._initial_latents_fitted = False
         if self.config.align.mode == "reconstruction":
-            self.learn(averaged, images)
+            self.fit_drawing(averaged, images)
         return self
 
     def embed_trials(self, trials: Trials) -> np.ndarray:
@@ -116,56 +116,56 @@ class Decoder:
 
     def reconstruct(self, trials: Trials) -> np.ndarray:
         """One picture per trial, uint8 (N, H, W, 3). Raises HvfError when fitted for retrieval alone."""
-        return self.draw(self.steering(self.embed_trials(trials)))
+        return self.draw(self.towards_posterior_mean(self.embed_trials(trials)))
 
-    def steering(self, z_b_ND: np.ndarray) -> np.ndarray:
-        """What is drawn instead of z_b (N, D): with sampling.expectation, that share of the way to E[z_f | z_b].
+    def towards_posterior_mean(self, z_b_ND: np.ndarray) -> np.ndarray:
+        """z_b (N, D) moved towards the posterior mean E[z_f | z_b] by the share `sampling.posterior_mean`, for drawing.
 
-        A brain's z_b is as long as an image's z_f, however little it tells; the mean of z_f given z_b is the best
-        guess, and the shorter, the less it is. Raises HvfError before `learn` where that share is above 0.
+        A brain's z_b is as long as an image's z_f, however uncertain; the posterior mean is the best guess in squared
+        error, and shorter the less certain. Raises HvfError before `fit_drawing` where that share is above 0.
         """
-        share = self.config.sampling.expectation
+        share = self.config.sampling.posterior_mean
         if not share:
             return z_b_ND
         trained = self._fitted()
-        if trained.known_MD is None:
-            raise HvfError("sampling.expectation needs the training images' embeddings: call learn with them first")
-        return z_b_ND + share * (trained.expected(z_b_ND, trained.known_MD) - z_b_ND)
+        if trained.train_embeddings_MD is None:
+            raise HvfError("sampling.posterior_mean needs the training images' embeddings: call fit_drawing first")
+        return z_b_ND + share * (trained.posterior_mean(z_b_ND, trained.train_embeddings_MD) - z_b_ND)
 
     def draw(self, z_ND: np.ndarray, round_index: int = 0) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do.
 
-        Every round starts from other noise. Raises HvfError for sampling.start "latents" before `learn`.
+        Every round starts from other noise. Raises HvfError for sampling.start "latents" before `fit_drawing`.
         """
         if self.config.align.mode != "reconstruction":
             raise HvfError("this decoder was fitted for retrieval: set align.mode to 'reconstruction' and fit again")
         return self.reconstructor.draw(z_ND, self.config.sampling, round_index)
 
-    def learn(self, trials: Trials, images: ImageSet) -> None:
-        """What drawing needs of the training material: `learn_expectation`, and latents for sampling.start.
+    def fit_drawing(self, trials: Trials, images: ImageSet) -> None:
+        """Fit what drawing needs of the training data: `keep_train_embeddings`, and latents for sampling.start.
 
-        Fits nothing that is not asked for. `fit` does it too; a checkpoint carries the former, not the latter.
+        Nothing that the configuration does not ask for. `fit` does it too; a checkpoint carries the former alone.
         """
-        self.learn_expectation(images)
+        self.keep_train_embeddings(images)
         if self.config.sampling.start == "noise":
             return
         align = self.config.align
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         held_out = dict(zip(rows.tolist(), self.embed_trials(trials.aligned_to(images))[rows], strict=True))
-        self.reconstructor.learn_start(self._latents(images), self.embed_images(images), held_out)
-        self._start_learnt = True
+        self.reconstructor.fit_initial_latents(self._latents(images), self.embed_images(images), held_out)
+        self._initial_latents_fitted = True
 
-    def learn_expectation(self, images: ImageSet) -> None:
-        """Keep z_f of the training images, for a decoder that draws with sampling.expectation; checkpoints carry it."""
-        if self.config.align.mode == "reconstruction" and self.config.sampling.expectation:
-            self._fitted().known_MD = self.embed_images(images)
+    def keep_train_embeddings(self, images: ImageSet) -> None:
+        """Keep z_f of the training images where the posterior mean is drawn; the checkpoint carries them."""
+        if self.config.align.mode == "reconstruction" and self.config.sampling.posterior_mean:
+            self._fitted().train_embeddings_MD = self.embed_images(images)
 
     @property
-    def learnt(self) -> bool:
-        """Whether all that `learn` gives is there."""
+    def ready_to_draw(self) -> bool:
+        """Whether all that `fit_drawing` fits is there."""
         sampling = self.config.sampling
-        known = not sampling.expectation or self._fitted().known_MD is not None
-        return known and (sampling.start == "noise" or self._start_learnt)
+        known = not sampling.posterior_mean or self._fitted().train_embeddings_MD is not None
+        return known and (sampling.start == "noise" or self._initial_latents_fitted)
 
     def _latents(self, images: ImageSet) -> np.ndarray:
         """Latents of the pipeline's VAE: from the cache, where the prior fuses the very same ones."""
@@ -213,7 +213,7 @@ class Decoder:
         decoder.alignment = trained
         return decoder
 
-    def material(self, trials: Trials, images: ImageSet) -> str:
+    def fingerprint(self, trials: Trials, images: ImageSet) -> str:
         """A hash of all that training sees: responses, images, captions if asked for, the prior's frozen fusion."""
         hvf = self._frozen_hvf()
         responses = hashlib.sha256()
@@ -245,7 +245,7 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     folder = run.path / "checkpoint"
     if (folder / alignment.FILE).exists():
         decoder.alignment = Alignment.load(folder, decoder.device)
-        decoder.alignment.recording.check(study.train, decoder.material(study.train, study.train_images))
+        decoder.alignment.recording.check(study.train, decoder.fingerprint(study.train, study.train_images))
     else:
         decoder.fit(study.train, study.train_images).save(folder)
     trained = decoder._fitted()
@@ -300,11 +300,11 @@ def reconstruct_run(run: Run) -> None:
             continue
         measured = False
         (run.path / "evaluation.json").unlink(missing_ok=True)  # what it tells was of other pictures
-        if not decoder.learnt:  # an older checkpoint, or one of a decoder that starts from latents
-            decoder.learn(study.train, study.train_images)
-        steering_ND = z[f"z_{row}"] if row == "ceiling" else decoder.steering(z[f"z_{row}"])
+        if not decoder.ready_to_draw:  # an older checkpoint, or one of a decoder that starts from latents
+            decoder.fit_drawing(study.train, study.train_images)
+        drawn_ND = z[f"z_{row}"] if row == "ceiling" else decoder.towards_posterior_mean(z[f"z_{row}"])
         for round_index, folder in enumerate(folders):
-            _write_pictures(run, folder, ids, decoder.draw(steering_ND, round_index))
+            _write_pictures(run, folder, ids, decoder.draw(drawn_ND, round_index))
         run.write_json(stamp, made_from)
     if not measured:
         evaluate_run(run)

@@ -36,7 +36,7 @@ def mini() -> Config:
     """The embedded world at a size a laptop runs: simulated EEG of 10 people, mini encoders, prior and pipeline.
 
     Paper    the method of arXiv 2602.07495, small; every figure is *simulated*. Beyond the paper, pictures are drawn
-             from z_b moved half of the way to the mean of z_f given z_b (sampling.expectation)
+             from z_b moved half of the way to the mean of z_f given z_b (sampling.posterior_mean)
     Command  hvf reconstruct --subject 8
     Needs    2 CPU cores, 4 GB, at most 3 minutes cold
     Expect   ceiling PixCorr >= 0.5 and two-way >= 0.95; brain two-way >= 0.75, above the floor (docs/LOG.md)
@@ -46,7 +46,7 @@ def mini() -> Config:
         name="mini",
         brain=BrainConfig(input_noise=0.5),
         align=AlignConfig(batch_size=256),
-        sampling=SamplingConfig(steps=7, guidance=2.0, scheduler="ancestral", expectation=0.5),
+        sampling=SamplingConfig(steps=7, guidance=2.0, scheduler="ancestral", posterior_mean=0.5),
     )
 
 

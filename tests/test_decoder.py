@@ -68,22 +68,22 @@ def test_saved_and_loaded_decoder_says_the_same(fitted: Decoder, study: Study, t
     assert np.array_equal(fitted.embed_trials(study.test), again.embed_trials(study.test))
     assert np.array_equal(fitted.embed_images(study.test_images), again.embed_images(study.test_images))
     seen = study.test.select(range(2))
-    assert fitted.config.sampling.expectation > 0
+    assert fitted.config.sampling.posterior_mean > 0
     assert np.array_equal(again.reconstruct(seen), fitted.reconstruct(seen))  # at once: nothing is to be learnt again
 
 
 def test_a_checkpoint_without_the_known_images_says_what_to_do(fitted: Decoder, study: Study, tmp_path: Path) -> None:
     """As they were written before, and as they are where nothing is drawn from the expectation."""
     forgetful(fitted).save(tmp_path)
-    with pytest.raises(HvfError, match="call learn"):
+    with pytest.raises(HvfError, match="call fit_drawing"):
         Decoder.load(tmp_path).reconstruct(study.test)
 
 
 def forgetful(decoder: Decoder, **settings: object) -> Decoder:
-    """The same decoder before `learn`."""
+    """The same decoder before `fit_drawing`."""
     other = Decoder(with_settings(decoder.config, {name.replace("__", "."): v for name, v in settings.items()}))
     other.alignment = copy.copy(decoder.alignment)
-    other.alignment.known_MD = None
+    other.alignment.train_embeddings_MD = None
     return other
 
 
@@ -98,25 +98,25 @@ def test_the_expected_embedding_is_the_weighted_mean_of_the_known_ones(fitted: D
     cosine = (z_b / np.linalg.norm(z_b, axis=1, keepdims=True)) @ (z_f / np.linalg.norm(z_f, axis=1, keepdims=True)).T
     weights = np.exp(cosine * np.exp(fitted.alignment.log_scale))
     expected = (weights / weights.sum(axis=1, keepdims=True)) @ z_f
-    np.testing.assert_allclose(fitted.alignment.expected(z_b, z_f), expected, rtol=1e-3, atol=1e-4)
-    certain = fitted.alignment.expected(z_f[:3], np.concatenate([z_f[:1], -z_f[1:3]]))  # nothing else is possible
+    np.testing.assert_allclose(fitted.alignment.posterior_mean(z_b, z_f), expected, rtol=1e-3, atol=1e-4)
+    certain = fitted.alignment.posterior_mean(z_f[:3], np.concatenate([z_f[:1], -z_f[1:3]]))  # nothing else is possible
     np.testing.assert_allclose(certain[0], z_f[0], rtol=1e-3, atol=1e-2)
 
 
 def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, study: Study) -> None:
     z_b = fitted.embed_trials(study.test)
-    plain = forgetful(fitted, sampling__expectation=0.0)
-    plain.learn(study.train, study.train_images)
-    assert plain.alignment.known_MD is None
-    assert np.array_equal(plain.steering(z_b), z_b)  # the paper's way
-    told = forgetful(fitted, sampling__expectation=0.5)
-    with pytest.raises(HvfError, match="call learn"):
-        told.steering(z_b)
-    told.learn(study.train, study.train_images)
-    mean = fitted.alignment.expected(z_b, fitted.embed_images(study.train_images))
-    steered = told.steering(z_b)
+    plain = forgetful(fitted, sampling__posterior_mean=0.0)
+    plain.fit_drawing(study.train, study.train_images)
+    assert plain.alignment.train_embeddings_MD is None
+    assert np.array_equal(plain.towards_posterior_mean(z_b), z_b)  # the paper's way
+    told = forgetful(fitted, sampling__posterior_mean=0.5)
+    with pytest.raises(HvfError, match="call fit_drawing"):
+        told.towards_posterior_mean(z_b)
+    told.fit_drawing(study.train, study.train_images)
+    mean = fitted.alignment.posterior_mean(z_b, fitted.embed_images(study.train_images))
+    steered = told.towards_posterior_mean(z_b)
     np.testing.assert_allclose(steered, (z_b + mean) / 2, rtol=1e-4, atol=1e-4)
-    assert np.array_equal(steered, fitted.steering(z_b))  # fit has learnt by itself what drawing needs
+    assert np.array_equal(steered, fitted.towards_posterior_mean(z_b))  # fit has learnt by itself what drawing needs
 
 
 NO_VIEWS, NO_CAPTIONS = (
@@ -137,7 +137,7 @@ def test_views_and_captions_are_learnt_from(method: str, without: dict) -> None:
     chosen = choose(split, config).alignment
     assert np.array_equal(told.embed_trials(study.test), chosen.embed_brain(study.test))
     assert told.alignment.history == chosen.history
-    assert told.alignment.known_MD is None  # nothing is drawn in retrieval mode
+    assert told.alignment.train_embeddings_MD is None  # nothing is drawn in retrieval mode
     plain = Decoder(with_settings(config, without)).fit(study.train, study.train_images)
     losses, without_losses = ([entry["loss"] for entry in one.alignment.history] for one in (told, plain))
     assert not np.allclose(losses, without_losses, rtol=1e-4)  # the epoch that is kept may be the first, of plain views
@@ -157,9 +157,9 @@ def test_other_captions_are_other_material(study: Study) -> None:
     """A checkpoint that learnt from captions is not taken up for others."""
     images, trials = study.train_images.subset(range(8)), study.train.select(range(8))
     plain, told = (Decoder(with_settings(presets.mini(), {"targets.text": text})) for text in (None, "text:mini-vit"))
-    before = [decoder.material(trials, images) for decoder in (plain, told)]
+    before = [decoder.fingerprint(trials, images) for decoder in (plain, told)]
     images.captions = ("another", *images.captions[1:])
-    after = [decoder.material(trials, images) for decoder in (plain, told)]
+    after = [decoder.fingerprint(trials, images) for decoder in (plain, told)]
     assert before[0] == after[0]
     assert before[1] != after[1]
 
@@ -196,8 +196,8 @@ def test_run_folder_is_whole(finished: Path) -> None:
 def count_learning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one each time that a decoder is told the training images."""
     calls: list[str] = []
-    learn = Decoder.learn
-    monkeypatch.setattr(Decoder, "learn", lambda self, *told: (calls.append("learn"), learn(self, *told))[1])
+    learn = Decoder.fit_drawing
+    monkeypatch.setattr(Decoder, "fit_drawing", lambda self, *told: (calls.append("learn"), learn(self, *told))[1])
     return calls
 
 

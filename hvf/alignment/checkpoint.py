@@ -67,7 +67,7 @@ class Alignment:
     recording : Recording
     config : Config
     normalisation : {"x" | spec: (mean, sd)}, from training rows only; "x" is (1, C, 1) both, a spec (1, d_k) and (1, 1)
-    known_MD : z_f of the training images where drawing needs them (sampling.expectation), float32; else None
+    train_embeddings_MD : z_f of the training images, float32, where drawing needs them (sampling.posterior_mean), or None
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Alignment:
     ) -> None:
         self.brain, self.hvf, self.log_scale, self.history = brain.eval(), hvf.eval(), log_scale, history
         self.normalisation, self.recording, self.config = normalisation, recording, config
-        self.known_MD: np.ndarray | None = None
+        self.train_embeddings_MD: np.ndarray | None = None
 
     @property
     def best(self) -> dict:
@@ -111,8 +111,8 @@ class Alignment:
         """z_f (N, D) float32 of images given {spec: (N, d_k)}. Raises HvfError naming a missing or misshapen one."""
         return self.hvf(visual(features, self.hvf.specs, self.normalisation, self.device)).cpu().numpy()
 
-    def expected(self, z_b_ND: np.ndarray, z_f_MD: np.ndarray) -> np.ndarray:
-        """The mean of z_f given z_b, (N, D), if one of M images, none likelier than another, was seen.
+    def posterior_mean(self, z_b_ND: np.ndarray, z_f_MD: np.ndarray) -> np.ndarray:
+        """Posterior mean E[z_f | z_b], (N, D), with a uniform prior over the M images of `z_f_MD`.
 
         InfoNCE makes exp(cos(z_b, z_f) / τ) proportional to p(z_f | z_b) / p(z_f) (arXiv 1807.03748, section 2.3).
         Images of the training stand for p(z_f).
@@ -126,8 +126,8 @@ class Alignment:
         state |= {f"hvf.{k}": v for k, v in self.hvf.state_dict().items()}
         for name, (mean, sd) in self.normalisation.items():
             state |= {f"mean.{name}": mean, f"sd.{name}": sd}
-        if self.known_MD is not None:  # in full precision: pictures drawn after loading are the very same
-            state["known"] = torch.from_numpy(self.known_MD)
+        if self.train_embeddings_MD is not None:  # in full precision: pictures drawn after loading are the very same
+            state["known"] = torch.from_numpy(self.train_embeddings_MD)
         told = {
             "recording": asdict(self.recording),
             "config": to_dict(self.config),
@@ -163,7 +163,7 @@ class Alignment:
             raise HvfError(f"{path} is not an alignment written by hvf: {error}") from error
         move(hvf, device)
         trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config)
-        trained.known_MD = state["known"].numpy() if "known" in state else None
+        trained.train_embeddings_MD = state["known"].numpy() if "known" in state else None
         return trained
 
 

@@ -118,7 +118,7 @@ class Reconstructor:
         The noise of a picture comes from (sampling.seed, round_index, its index) alone: other batch sizes, a subset
         redrawn with its `indices`, or another device start from the same noise (arithmetic may still differ by one grey
         level). `indices` are 0..N-1 unless given. Raises HvfError for embeddings of another width, or not finite, and
-        for sampling.start "latents" before `learn_start`.
+        for sampling.start "latents" before `fit_initial_latents`.
         """
         pictures = self._sample(z_ND, sampling, round_index, indices, "np")
         return np.rint(pictures * 255).astype(np.uint8)
@@ -151,7 +151,7 @@ class Reconstructor:
             vae.to(torch.float16)
         return np.concatenate(latents)
 
-    def learn_start(
+    def fit_initial_latents(
         self, latents_NCHW: np.ndarray, z_ND: np.ndarray, held_out: Mapping[int, np.ndarray] | None = None
     ) -> float:
         """Learn to predict an image's latents from its embedding: the start of sampling.start "latents".
@@ -176,10 +176,10 @@ class Reconstructor:
         return float(penalty)
 
     def starts(self, z_ND) -> np.ndarray:
-        """The latents (N, 4, h, w) float32 that `learn_start` learnt to predict; HvfError before that."""
+        """The latents (N, 4, h, w) float32 that `fit_initial_latents` learnt to predict; HvfError before that."""
         if self._ridge is None:
             raise HvfError(
-                'sampling.start is "latents", which are not learnt yet: call learn_start with training images'
+                'sampling.start is "latents", which are not learnt yet: call fit_initial_latents with training images'
             )
         channels, side = self.pipeline.unet.config.in_channels, self.pipeline.unet.config.sample_size
         latents_ND = self._ridge.predict(self._checked(z_ND).cpu().numpy())

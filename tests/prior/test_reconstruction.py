@@ -215,18 +215,18 @@ def test_the_start_is_learnt_from_training_images(seen):
     with torch.no_grad():
         own = pipeline.vae.encode(x).latent_dist.mean * pipeline.vae.config.scaling_factor
     np.testing.assert_allclose(latents[:3], own.numpy(), atol=1e-5)
-    with pytest.raises(HvfError, match="call learn_start with training images"):
+    with pytest.raises(HvfError, match="call fit_initial_latents with training images"):
         reconstructor.draw(z_ND[:2], altered(start="latents"))
     rng = np.random.default_rng(2)
     told = (z_ND @ rng.normal(size=(WIDTH, 256)) + 0.1 * rng.normal(size=(60, 256))).reshape(60, 4, 8, 8)
-    reconstructor.learn_start(told[:50], z_ND[:50])
+    reconstructor.fit_initial_latents(told[:50], z_ND[:50])
     predicted = reconstructor.starts(z_ND[50:])
     assert (predicted.shape, predicted.dtype) == ((10, 4, 8, 8), np.float32)
     assert np.square(predicted - told[50:]).mean() < 0.05
     noisy = z_ND[40:50] + 2 * rng.normal(size=(10, WIDTH)).astype(np.float32)  # what a brain tells
-    strict = reconstructor.learn_start(told[:50], z_ND[:50], dict(zip(range(40, 50), noisy, strict=True)))
-    assert strict > reconstructor.learn_start(told[:50], z_ND[:50])
-    reconstructor.learn_start(told[:50], z_ND[:50][::-1].copy())  # embeddings of other images tell nothing
+    strict = reconstructor.fit_initial_latents(told[:50], z_ND[:50], dict(zip(range(40, 50), noisy, strict=True)))
+    assert strict > reconstructor.fit_initial_latents(told[:50], z_ND[:50])
+    reconstructor.fit_initial_latents(told[:50], z_ND[:50][::-1].copy())  # embeddings of other images tell nothing
     assert np.square(reconstructor.starts(z_ND[50:]) - told[50:]).mean() > 0.8 * told.var()
 
 
@@ -235,7 +235,7 @@ def test_starting_from_latents_stays_near_them(seen, scheduler):
     images, z_ND = seen
     pipeline = tiny_pipeline()
     reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
-    reconstructor.learn_start(reconstructor.encode(images), z_ND)
+    reconstructor.fit_initial_latents(reconstructor.encode(images), z_ND)
     sampling = altered(start="latents", scheduler=scheduler, steps=10, strength=0.1, batch_size=3)
     begin = reconstructor.starts(z_ND[:5])
     near = reconstructor.latents(z_ND[:5], sampling)
@@ -257,7 +257,7 @@ def test_stock_img2img_draws_the_same_from_the_exported_adapter(seen, tmp_path):
     images, z_ND = seen
     pipeline = tiny_pipeline()
     reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
-    reconstructor.learn_start(reconstructor.encode(images), z_ND)
+    reconstructor.fit_initial_latents(reconstructor.encode(images), z_ND)
     sampling = altered(start="latents", scheduler="pipeline", guidance=4.0, steps=5, strength=0.6)
     ours = reconstructor.latents(z_ND[:3], sampling)
     reconstructor.prior.export_ip_adapter(tmp_path)
