@@ -67,7 +67,7 @@ class Alignment:
     recording : Recording
     config : Config
     normalisation : {"x" | spec: (mean, sd)}, from training rows only; "x" is (1, C, 1) both, a spec (1, d_k) and (1, 1)
-    train_embeddings_MD : z_f of the training images, float32, where drawing needs them (sampling.posterior_mean), or None
+    train_embeddings_MD : z_f of the training images, float32, for sampling.posterior_mean; else None
     """
 
     def __init__(
