@@ -2,7 +2,7 @@
 
 An entry is one safetensors file. Its name is a hash of everything the features depend on: the spec, the encoder's
 weights and preprocessing, and the images' content. Its metadata carry the same facts and a checksum of the array, so
-that a truncated, altered or foreign entry is seen, and recomputed. Writers use a temporary name of their own and a
+that a truncated, altered or foreign entry is noticed and recomputed. Writers use a temporary name of their own and a
 rename: any number of processes may share a cache.
 """
 
@@ -13,7 +13,6 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from hvf import runs
-from hvf.config import HvfError
+from hvf.registry import BACKBONES, HvfError
 from hvf.vision.loading import load_encoder
 from hvf.vision.specs import parse_spec
 
@@ -60,9 +59,22 @@ def embed(
 ) -> np.ndarray:
     """Features (N, D) float32 of N images under a feature spec, read from the cache or computed and put there.
 
-    ``cache`` is the folder of entries; by default ``features`` in hvf's cache folder. A cache that cannot be written
-    costs a warning, not the features. Raises HvfError for a bad spec, missing weights, an image that cannot be decoded
-    (naming it) or one whose features are not finite.
+    Parameters
+    ----------
+    images : Images
+        An image set.
+    spec : str or FeatureSpec
+        Which encoder, layer and pool.
+    device : str or torch.device
+        Where the network runs.
+    cache : path, optional
+        Folder of the entries; by default ``features`` in hvf's cache folder. If it cannot be written, a warning says
+        so, and the features are returned all the same.
+
+    Raises
+    ------
+    HvfError
+        A bad spec, missing weights, an image that cannot be decoded (naming it), or features that are not finite.
     """
     return embed_all(images, [spec], device, cache)[str(spec)]
 
@@ -77,20 +89,19 @@ def embed_all(
     folder = Path(cache if cache is not None else runs.cache_dir() / "features")
     networks: dict[FeatureSpec, list[FeatureSpec]] = {}
     for spec in map(parse_spec, specs):
-        whole = spec if spec.kind == "vae" else replace(spec, layer=None, pool=None)
-        networks.setdefault(whole, []).append(spec)
-    found: dict[FeatureSpec, np.ndarray] = {}
+        networks.setdefault(BACKBONES[spec.kind].network(spec), []).append(spec)
+    features: dict[FeatureSpec, np.ndarray] = {}
     for group in networks.values():
         encoder = load_encoder(group[0], device)
         entries = {spec: _entry(spec, encoder, images) for spec in group}
         paths = {spec: folder / f"{_name(entry)}.safetensors" for spec, entry in entries.items()}
-        found |= {s: x for s in group if (x := _read(paths[s], entries[s], len(images))) is not None}
-        missing = [spec for spec in dict.fromkeys(group) if spec not in found]
+        features |= {s: x for s in group if (x := _read(paths[s], entries[s], len(images))) is not None}
+        missing = [spec for spec in dict.fromkeys(group) if spec not in features]
         computed = _compute(images, encoder, missing, device) if missing else {}
         for spec, features_ND in computed.items():
-            found[spec] = features_ND
+            features[spec] = features_ND
             _write(paths[spec], entries[spec], features_ND)
-    return {str(spec): found[parse_spec(spec)] for spec in specs}
+    return {str(spec): features[parse_spec(spec)] for spec in specs}
 
 
 def _entry(spec: FeatureSpec, encoder: Encoder, images: Images) -> dict[str, str]:
@@ -126,7 +137,7 @@ def _compute(
         for group in by_size.values():
             rows, pixels = zip(*group, strict=True)
             batch_N3HW = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
-            for spec, part_ND in zip(specs, encoder.together(batch_N3HW, specs), strict=True):
+            for spec, part_ND in zip(specs, encoder.encode_layers(batch_N3HW, specs), strict=True):
                 whole_ND = features.setdefault(spec, np.empty((len(images), part_ND.shape[1]), np.float32))
                 whole_ND[list(rows)] = part_ND.cpu().numpy()
     for spec, features_ND in features.items():

@@ -1,42 +1,54 @@
-"""What every frozen encoder shares: resizing, running without gradients, pooling, and a hash of what it computes."""
+"""Frozen encoders: images are resized, run through a network without gradients, and one layer is pooled to vectors."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from hvf.config import HvfError, did_you_mean
+from hvf.config import HvfError
 from hvf.vision.specs import FeatureSpec
+from hvf.vision.weights import nearest
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A loaded network, ready to become an encoder.
+    """A loaded network with its preprocessing and its named layers.
 
-    ``prepare`` maps images (N, 3, H, W) in 0..1 to the network's input; ``run`` maps that to the last output: vectors
-    (N, D), a map (N, D, H, W) or tokens (N, T, D), the first ``prefix`` of which are no patches. ``layers`` are those
-    that a spec may name instead, ``final`` the one that stands for the last output where ``run`` would give classes;
-    their maps are (N, H, W, D) where ``channels_last``. ``state`` holds the tensors that matter and ``recipe`` the
-    preprocessing in words: both go into the hash.
+    Attributes
+    ----------
+    network : torch.nn.Module
+        The network.
+    prepare : callable
+        Images (N, 3, H, W) in 0..1 -> the network's input.
+    run : callable
+        That input -> the last output: vectors (N, D), a map (N, D, H, W) or tokens (N, T, D).
+    state : mapping of str to torch.Tensor
+        The tensors that the features depend on; they are hashed.
+    preprocessing : str
+        The preprocessing in words; hashed too.
+    prefix : int
+        How many of the first tokens are no patches.
+    layers : mapping of str to torch.nn.Module
+        Layers by the name that a spec gives them.
+    final : str, optional
+        The layer that stands for the last output where `run` would give classes.
+    channels_last : bool
+        Whether maps of layers are (N, H, W, D).
     """
 
     network: nn.Module
     prepare: Callable[[torch.Tensor], torch.Tensor]
     run: Callable[[torch.Tensor], torch.Tensor]
     state: Mapping[str, torch.Tensor]
-    recipe: str
+    preprocessing: str
     prefix: int = 0
     layers: Mapping[str, nn.Module] = field(default_factory=dict)
     final: str | None = None
@@ -44,19 +56,19 @@ class Tower:
 
 
 class FrozenEncoder:
-    """An Encoder (see ``hvf.vision.specs``): a tower, read out as its spec says, on one device."""
+    """An `Encoder`: one layer of a network, pooled as its spec says, on one device."""
 
     def __init__(self, spec: FeatureSpec, tower: Tower, device: str | torch.device = "cpu") -> None:
         self.spec, self.device, self._tower = spec, torch.device(device), tower
         tower.network.requires_grad_(False).eval().to(self.device)
-        self.weights_hash = _hash(tower.state, tower.recipe)
+        self.weights_hash = weights_hash(tower.state, tower.preprocessing)
         self.dim = self(torch.zeros(1, 3, 64, 64)).shape[1]
 
     def __call__(self, images_N3HW: torch.Tensor) -> torch.Tensor:
         """Features (N, D) float32 of RGB images (N, 3, H, W), floats in 0..1. Raises HvfError for other shapes."""
-        return self.together(images_N3HW, (self.spec,))[0]
+        return self.encode_layers(images_N3HW, (self.spec,))[0]
 
-    def together(self, images_N3HW: torch.Tensor, specs: Sequence[FeatureSpec]) -> list[torch.Tensor]:
+    def encode_layers(self, images_N3HW: torch.Tensor, specs: Sequence[FeatureSpec]) -> list[torch.Tensor]:
         """Features (N, D) for each of several specs that differ in layer and pool alone, in one pass of the network."""
         if images_N3HW.ndim != 4 or images_N3HW.shape[1] != 3 or not images_N3HW.is_floating_point():
             shape = tuple(images_N3HW.shape)
@@ -69,18 +81,30 @@ class FrozenEncoder:
                 raise HvfError(f"{spec}: no layer {layer!r}{nearest(layer, [name for name in tower.layers if name])}")
         with torch.no_grad(), exact:
             x = tower.prepare(images_N3HW.to(self.device, torch.float32))
-            heard = listen(tower.network, {name: tower.layers[name] for name in named.values() if name}, x)
-            outs = [tower.run(x) if name is None else heard[name] for name in named.values()]
-            turned = [x.permute(0, 3, 1, 2) if tower.channels_last and x.ndim == 4 else x for x in outs]
-            return [pooled(x, spec, tower.prefix).float() for x, spec in zip(turned, specs, strict=True)]
+            layers = {name: tower.layers[name] for name in named.values() if name}
+            outputs = capture_layers(tower.network, layers, x)
+            outs = [tower.run(x) if name is None else outputs[name] for name in named.values()]
+            maps = [x.permute(0, 3, 1, 2) if tower.channels_last and x.ndim == 4 else x for x in outs]
+            return [pooled(x, spec, tower.prefix).float() for x, spec in zip(maps, specs, strict=True)]
 
 
 def pooled(out: torch.Tensor, spec: FeatureSpec, prefix: int = 0) -> torch.Tensor:
-    """Pool what a network gives to vectors (N, D).
+    """A network's output pooled to vectors (N, D) as the spec says.
 
-    ``out``: vectors (N, D), left as they are; a map (N, D, H, W), pooled by ``mean`` unless told; tokens (N, T, D), the
-    first ``prefix`` of which are no patches, pooled by ``cls`` if there is such a token. Raises HvfError where a pool
-    does not fit.
+    Parameters
+    ----------
+    out : torch.Tensor
+        Vectors (N, D), left as they are; a map (N, D, H, W), pooled by ``mean`` by default; or tokens (N, T, D),
+        pooled by ``cls`` by default if there is a class token.
+    spec : FeatureSpec
+        Its `pool` is applied.
+    prefix : int
+        How many of the first tokens are no patches.
+
+    Raises
+    ------
+    HvfError
+        The pool does not fit this output.
     """
     pool = spec.pool
     if pool == "attn" and out.ndim > 2:
@@ -118,10 +142,20 @@ def resized(
     interpolation: str = "bicubic",
     fill: float = 0.0,
 ) -> torch.Tensor:
-    """Resize images (N, 3, H, W) in 0..1 to (N, 3, *size), antialiased, staying in 0..1.
+    """Images resized to a frame, antialiased, values kept in 0..1.
 
-    ``how``: ``shortest`` covers the frame and crops the centre, ``longest`` fits inside it and pads with ``fill``,
-    ``squash`` ignores the aspect ratio (open_clip's three resize modes).
+    Parameters
+    ----------
+    images_N3HW : torch.Tensor
+        (N, 3, H, W) in 0..1.
+    size : (int, int)
+        Height and width of the frame, pixels.
+    how : {"shortest", "longest", "squash"}
+        Cover the frame and crop the centre; fit inside it and pad; or ignore the aspect ratio (open_clip's modes).
+    interpolation : {"bicubic", "bilinear"}
+        Of the resizing.
+    fill : float
+        Value of the padding.
     """
     height, width = images_N3HW.shape[2:]
     if how == "squash":
@@ -137,89 +171,42 @@ def resized(
     return functional.pad(images_N3HW, edges, value=fill) if any(edges) else images_N3HW
 
 
-def listen(network: nn.Module, layers: Mapping[str, nn.Module], x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Run a network until all of some layers have spoken; returns their outputs by name."""
-    heard: dict[str, torch.Tensor] = {}
+def capture_layers(network: nn.Module, layers: Mapping[str, nn.Module], x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Outputs of some layers by name, from one forward pass that ends at the last of them.
 
-    def hearing(name: str) -> Callable[..., None]:
+    Raises HvfError for a layer that the forward pass does not reach.
+    """
+    outputs: dict[str, torch.Tensor] = {}
+
+    def hook(name: str) -> Callable[..., None]:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            heard[name] = output[0] if isinstance(output, tuple) else output
-            if len(heard) == len(layers):
-                raise _Heard  # what comes after would be computed for nothing
+            outputs[name] = output[0] if isinstance(output, tuple) else output
+            if len(outputs) == len(layers):
+                raise _AllCaptured  # the rest of the forward pass is not needed
 
         return keep
 
-    hooks = [layer.register_forward_hook(hearing(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     try:
-        with suppress(_Heard):
+        with suppress(_AllCaptured):
             if layers:
                 network(x)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
     for name in layers:
-        if name not in heard:
+        if name not in outputs:
             raise HvfError(f"the layer {name} takes no part in this network's features; name another")
-    return heard
+    return outputs
 
 
-class _Heard(Exception):
-    """Ends a forward pass."""
+class _AllCaptured(Exception):
+    """Ends a forward pass early."""
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from .npz, .safetensors or a torch checkpoint; nothing in the file is executed."""
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """`did_you_mean`, for long lists."""
-    # Model libraries know hundreds of names: where none is close, offer a few, not all.
-    return did_you_mean(word, difflib.get_close_matches(word, known, n=5, cutoff=0.0))
-
-
-@contextmanager
-def reading(path: object, what: str) -> Iterator[None]:
-    """Turn any failure to read a weights file into one line: which file, what it should have held, what went wrong."""
-    try:
-        yield
-    except HvfError:
-        raise
-    except Exception as error:  # corrupt files raise whatever the parser at hand likes to raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        reason = reason if len(reason) <= 240 else reason[:240] + " ..."
-        raise HvfError(f"{path} does not hold {what}: {reason}") from error
-
-
-def cached_from_hub(spec: object, repository: str, files: tuple[str, ...], subfolder: str = "") -> list[Path]:
-    """Paths of a Hub repository's files in the local Hugging Face cache, all of them.
-
-    Raises HvfError naming the first absent file, the repository and the command that fetches what is needed.
-    """
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    paths = []
-    names = [f"{subfolder}/{file}" if subfolder else file for file in files]
-    for name in names:
-        try:
-            path = try_to_load_from_cache(repository, name)
-        except HFValidationError:
-            raise HvfError(f"{spec}: {repository!r} is neither an existing path nor a Hub id") from None
-        if not isinstance(path, str):
-            fetch = f"hf download {repository} {' '.join(names)}"
-            raise HvfError(f"{spec}: {name} of {repository} is not on this machine; fetch it with: {fetch}")
-        paths.append(Path(path))
-    return paths
-
-
-def _hash(state: Mapping[str, torch.Tensor], recipe: str) -> str:
-    digest = hashlib.sha256(recipe.encode())
+def weights_hash(state: Mapping[str, torch.Tensor], preprocessing: str) -> str:
+    """16 hex digits of a network's tensors and of its preprocessing in words."""
+    digest = hashlib.sha256(preprocessing.encode())
     for name, tensor in sorted(state.items()):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(f"{name} {flat.dtype} {tuple(tensor.shape)}".encode())

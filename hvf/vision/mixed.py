@@ -1,4 +1,4 @@
-"""Images of different sizes through an encoder in one batch: each is prepared alone, the network sees them together."""
+"""Images of different sizes encoded in one batch: each is resized alone, the network runs them together."""
 
 from __future__ import annotations
 

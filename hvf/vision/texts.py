@@ -13,16 +13,16 @@ import torch
 
 from hvf.config import HvfError
 from hvf.runs import cache_dir, track, write_atomic
-from hvf.vision.backbones.families import clip_model, clip_tokenizer
-from hvf.vision.encoder import _hash
+from hvf.vision.backbones.openclip import clip_model, clip_tokenizer
+from hvf.vision.encoder import weights_hash
 from hvf.vision.specs import parse_spec
 
 BATCH = 64
-PHRASE = "This picture is {}"  # of an image that has a concept and no caption, as ATM has it
+PHRASE = "This picture is {}"  # stands for the caption of an image that has none, as in ATM
 
 
 class Captioned(Protocol):
-    """What is asked of an image set."""
+    """An image set with concepts, and perhaps captions."""
 
     ids: tuple[str, ...]
     concepts: tuple[str, ...]
@@ -55,7 +55,7 @@ def embed_captions(images: Captioned, text: str, device: str | torch.device = "c
     if not hasattr(model, "encode_text"):
         raise HvfError(f"{text}: {name} has no text side")
     state = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("visual.")}
-    key = hashlib.sha256("\n".join([_hash(state, text), *lines.tolist()]).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\n".join([weights_hash(state, text), *lines.tolist()]).encode()).hexdigest()[:32]
     path = cache_dir() / "features" / f"text-{key}.npy"
     try:
         return np.load(path, allow_pickle=False)[rows]
@@ -63,11 +63,11 @@ def embed_captions(images: Captioned, text: str, device: str | torch.device = "c
         pass
     tokens = clip_tokenizer(spec)
     model = model.to(device)
-    found = []
+    parts = []
     with torch.no_grad():
         for start in track(range(0, len(lines), BATCH), f"features {text}"):
             ids = tokens(lines[start : start + BATCH].tolist()).to(device)
-            found.append(model.encode_text(ids).float().cpu().numpy())
-    features_ND = np.concatenate(found)
+            parts.append(model.encode_text(ids).float().cpu().numpy())
+    features_ND = np.concatenate(parts)
     write_atomic(path, lambda temporary: np.save(temporary, features_ND))
     return features_ND[rows]

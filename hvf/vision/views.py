@@ -1,4 +1,4 @@
-"""Views: images blurred or coarsened before a frozen encoder sees them.
+"""Views: images blurred, coarsened or made noisy before they are encoded.
 
 Widths are in pixels of an image of 224, whatever its own size. Sources: HaitaoWuTJU/Uncertainty-aware-Blur-Prior,
 FoveaBlur and UniformBlur, with OpenCV's rule for the deviation that belongs to a kernel's width; feroooooo/NeuroBridge,
@@ -18,8 +18,8 @@ SIZE = 224
 SHARPNESS, DECLINE = 0.5, 3.0  # share of the sharp image at the centre; how fast it falls towards the corner
 
 
-def viewed(images_N3HW: torch.Tensor, view: str) -> torch.Tensor:
-    """Images (N, 3, H, W) in 0..1 as a view of `hvf.vision.specs` shows them, (N, 3, 224, 224)."""
+def apply_view(images_N3HW: torch.Tensor, view: str) -> torch.Tensor:
+    """Images (N, 3, H, W) in 0..1 under a view of `hvf.vision.specs`, (N, 3, 224, 224)."""
     kind, k = view.rstrip("0123456789"), int(view.lstrip("abcdefghijklmnopqrstuvwxyz"))
     images_N3HW = resized(images_N3HW, (SIZE, SIZE))
     if kind == "noise":
@@ -49,7 +49,7 @@ def gaussian(images_N3HW: torch.Tensor, kernel: int) -> torch.Tensor:
 
 
 def _noise(images_N3HW: torch.Tensor) -> torch.Tensor:
-    """Standard normal noise that hangs on each image's pixels alone, so that a feature is the same every time."""
+    """Standard normal noise seeded by each image's pixels, so that its features are the same every time."""
     levels = (images_N3HW * 255).round().to(torch.uint8).cpu().numpy()
     seeds = [zlib.crc32(image.tobytes()) for image in levels]
     noise = [torch.randn(images_N3HW.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]

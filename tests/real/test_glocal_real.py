@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hvf.config import HvfError
-from hvf.vision.backbones import families
+from hvf.vision.backbones import glocal
 from hvf.vision.encoder import Tower
 from hvf.vision.loading import load_encoder
 
@@ -26,7 +26,7 @@ class Still(torch.nn.Module):
 
 def test_the_published_transform(transform, monkeypatch):
     still = Still()
-    monkeypatch.setattr(families, "openclip", lambda spec: Tower(still, lambda x: x, still, {}, f"still {spec}"))
+    monkeypatch.setattr(glocal, "image_tower", lambda spec: Tower(still, lambda x: x, still, {}, f"still {spec}"))
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     got = load_encoder(f"glocal:ViT-L-14/{transform}")(images).numpy()
     with np.load(transform) as told:

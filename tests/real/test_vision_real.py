@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.linear_model import Ridge
 
 from hvf.vision import parse_spec
-from hvf.vision.backbones.families import load_vae
+from hvf.vision.backbones.vae import load_vae
 from hvf.vision.cache import embed
 from hvf.vision.loading import load_encoder
 

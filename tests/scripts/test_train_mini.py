@@ -14,8 +14,8 @@ from hvf.data.images.image_set import ImageSet
 from hvf.prior.reconstruction import load_pipeline, load_prior
 from hvf.simulation import rendering
 from hvf.simulation.world import draw
-from hvf.vision.backbones.families import MINI_WEIGHTS
 from hvf.vision.loading import load_encoder
+from hvf.vision.weights import MINI_WEIGHTS
 from tests.script_module import load_script
 
 N = 32
@@ -58,7 +58,7 @@ def test_a_clip_goes_on_from_shipped_weights(train_mini, tmp_path, monkeypatch):
     assert before != after
     x_NCHW = torch.from_numpy(images.array()).permute(0, 3, 1, 2).float() / 255
     shipped = np.asarray(load_encoder("openclip:mini-vit")(x_NCHW))
-    monkeypatch.setattr("hvf.vision.backbones.families.MINI_WEIGHTS", out)
+    monkeypatch.setattr("hvf.vision.weights.MINI_WEIGHTS", out)
     moved = np.asarray(load_encoder("openclip:mini-vit")(x_NCHW))
     cosine = (shipped * moved).sum(1) / np.linalg.norm(shipped, axis=1) / np.linalg.norm(moved, axis=1)
     assert cosine.min() > 0.9  # from chance it would be near 0

@@ -55,9 +55,9 @@ def models(tmp_path_factory):
 @pytest.fixture
 def packaged(models, monkeypatch):
     """The same models, in the place of the package's own."""
-    from hvf.vision.backbones import families
+    from hvf.vision import weights
 
-    monkeypatch.setattr(families, "MINI_WEIGHTS", models[0])
+    monkeypatch.setattr(weights, "MINI_WEIGHTS", models[0])
     return models[1]
 
 

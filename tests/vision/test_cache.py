@@ -79,7 +79,7 @@ def test_other_images_specs_and_weights_are_other_entries(packaged, models, tmp_
     packaged["vae"].save_pretrained(tmp_path.parent / "changed" / "sdxl" / "vae")
     with torch.no_grad():
         packaged["vae"].encoder.conv_in.bias.sub_(1)
-    monkeypatch.setattr("hvf.vision.backbones.families.MINI_WEIGHTS", tmp_path.parent / "changed")
+    monkeypatch.setattr("hvf.vision.weights.MINI_WEIGHTS", tmp_path.parent / "changed")
     embed(Pictures(), "vae:mini", cache=tmp_path)
     assert len(computed) == 4
 

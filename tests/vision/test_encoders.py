@@ -159,9 +159,9 @@ def test_encoders_refuse_what_is_not_a_batch_of_rgb_floats(packaged):
 
 def test_missing_weights_name_file_and_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    from hvf.vision.backbones import families
+    from hvf.vision import weights
 
-    monkeypatch.setattr(families, "MINI_WEIGHTS", tmp_path)
+    monkeypatch.setattr(weights, "MINI_WEIGHTS", tmp_path)
     says = refusal("openclip:ViT-H-14/laion2b_s32b_b79k", "open_clip_model.safetensors")
     assert "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K open_clip_model.safetensors" in says
     says = refusal("vae:sdxl", "vae/config.json")

@@ -14,7 +14,7 @@ from hvf.config import HvfError
 from hvf.vision import parse_spec
 from hvf.vision.cache import embed_all
 from hvf.vision.loading import load_encoder
-from hvf.vision.views import gaussian, viewed
+from hvf.vision.views import apply_view, gaussian
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,11 @@ def test_the_kernel_is_the_one_that_opencv_makes_of_a_width():
 
 def test_the_fovea_is_half_sharp_at_the_centre_and_soft_in_the_corner():
     images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    soft, seen = gaussian(images, 51), viewed(images, "fovea51")
+    soft, seen = gaussian(images, 51), apply_view(images, "fovea51")
     torch.testing.assert_close(seen[..., 112, 112], (images[..., 112, 112] + soft[..., 112, 112]) / 2)
     share = 0.5 * torch.exp(torch.tensor(-3.0))  # in the corner that is farthest
     torch.testing.assert_close(seen[..., 223, 223], share * images[..., 223, 223] + (1 - share) * soft[..., 223, 223])
-    torch.testing.assert_close(viewed(images, "blur51"), soft)
+    torch.testing.assert_close(apply_view(images, "blur51"), soft)
 
 
 def test_views_are_part_of_a_spec(packaged, images_N3HW):
@@ -147,7 +147,7 @@ def test_views_are_part_of_a_spec(packaged, images_N3HW):
     assert (spec.layer, spec.pool, spec.view) == ("1", "mean", "fovea51")
     sharp, soft = load_encoder("openclip:mini-vit"), load_encoder("openclip:mini-vit~fovea51")
     assert sharp.weights_hash != soft.weights_hash
-    torch.testing.assert_close(soft(images_N3HW), sharp(viewed(images_N3HW, "fovea51")))
+    torch.testing.assert_close(soft(images_N3HW), sharp(apply_view(images_N3HW, "fovea51")))
     for wrong in ("~fovea50", "~fog3", "~"):
         with pytest.raises(HvfError):
             parse_spec(f"openclip:mini-vit{wrong}")

@@ -11,20 +11,20 @@ import torch
 
 from hvf.config import HvfError
 from hvf.vision import parse_spec
-from hvf.vision.backbones.hub_backbones import DREAMSIM
+from hvf.vision.backbones.dreamsim import DREAMSIM
 from hvf.vision.loading import load_encoder
 from hvf.vision.specs import versions
-from hvf.vision.views import viewed
+from hvf.vision.views import apply_view
 
 
 def test_a_mosaic_has_squares_and_a_coarse_image_none():
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    mosaic = viewed(images, "mosaic56")  # squares of 4 pixels
+    mosaic = apply_view(images, "mosaic56")  # squares of 4 pixels
     squares = mosaic.unfold(2, 4, 4).unfold(3, 4, 4).flatten(-2)
     assert (squares == squares[..., :1]).all()
     middle = images.unfold(2, 4, 4).unfold(3, 4, 4)[..., 1:3, 1:3].mean(dim=(-1, -2))  # of each square, not smoothed
     torch.testing.assert_close(squares[..., 0], middle, atol=1e-5, rtol=0)
-    coarse = viewed(images, "coarse22")
+    coarse = apply_view(images, "coarse22")
     assert coarse.shape == images.shape
     assert coarse.std() < 0.5 * images.std()
     assert len(coarse[0, 0, 0].unique()) > 100
@@ -33,11 +33,11 @@ def test_a_mosaic_has_squares_and_a_coarse_image_none():
 def test_noise_hangs_on_the_image_alone():
     images = torch.full((3, 3, 224, 224), 0.5)
     images[1] = 0.25
-    seen = viewed(images, "noise25")
+    seen = apply_view(images, "noise25")
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0] - 0.5, seen[1] - 0.25)
     assert (seen[0] - 0.5).std().item() == pytest.approx(25 / 255, rel=0.02)
-    assert torch.equal(viewed(images[1:2], "noise25")[0], seen[1])  # alone as in a batch
+    assert torch.equal(apply_view(images[1:2], "noise25")[0], seen[1])  # alone as in a batch
 
 
 def test_several_views_are_averaged(packaged, images_N3HW):
@@ -48,7 +48,7 @@ def test_several_views_are_averaged(packaged, images_N3HW):
     assert mean.dim == parts[0].dim
     assert len({mean.weights_hash, *(part.weights_hash for part in parts)}) == 4
     layers = [parse_spec(f"openclip:mini-vit{layer}~blur15+noise25+mosaic44") for layer in ("", "@1:mean")]
-    assert [tuple(x.shape) for x in mean.together(images_N3HW, layers)] == [(3, 12), (3, 24)]
+    assert [tuple(x.shape) for x in mean.encode_layers(images_N3HW, layers)] == [(3, 12), (3, 24)]
 
 
 def test_versions_replace_a_specs_own_view():

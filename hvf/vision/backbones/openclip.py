@@ -1,0 +1,165 @@
+"""open_clip models: image towers, and the text side for captions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hvf.registry import BACKBONES, HvfError, did_you_mean
+from hvf.vision.backbones.base import Backbone
+from hvf.vision.weights import cached_from_hub, nearest, packaged, reading
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from hvf.vision.encoder import Tower
+    from hvf.vision.specs import FeatureSpec
+
+CLIP_CONFIG, CLIP_FILES = "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@BACKBONES.register("openclip")
+class OpenCLIP(Backbone):
+    """The image projection, not normalised, or a layer of the image tower.
+
+    ``openclip:mini-resnet``, ``openclip:mini-vit``  the two CLIPs that ship with hvf
+    ``openclip:ViT-H-14/laion2b_s32b_b79k``          an open_clip name and one of its pretrained tags
+    ``openclip:ViT-B-32/FILE``                       an open_clip name and a weights file (relative, or ``//absolute``)
+    ``openclip:FOLDER``                              open_clip_config.json and open_clip_model.safetensors
+    ``openclip:...@11:mean``                         output of transformer block 11 (from 0); ``cls`` (default), ...
+    ``openclip:...@layer3:grid2``                    output of ResNet stage layer1 ... layer4; ``mean`` (default), ...
+    """
+
+    @classmethod
+    def check(cls, spec: FeatureSpec) -> FeatureSpec:
+        if spec.layer is None and spec.pool is not None:
+            raise HvfError(f"the image projection cannot be pooled; name a layer, as @LAYER:{spec.pool}")
+        return spec
+
+    @classmethod
+    def load(cls, spec: FeatureSpec) -> Tower:
+        return image_tower(spec)
+
+
+def image_tower(spec: FeatureSpec) -> Tower:
+    """The model's image side; without a layer it gives the image projection."""
+    import torch
+    from open_clip.model import get_model_preprocess_cfg
+
+    from hvf.vision.encoder import Tower, resized
+
+    model: Any = clip_model(spec)
+    visual: Any = model.visual
+    config = get_model_preprocess_cfg(model)
+    size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"], config["size"])
+    mean, std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    interpolation = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
+    how, fill = config.get("resize_mode", "shortest"), config.get("fill_color", 0) / 255
+
+    def prepare(images_N3HW: torch.Tensor) -> torch.Tensor:
+        frame = resized(images_N3HW, tuple(size), how, interpolation, fill)
+        return (frame - mean.to(frame.device)) / std.to(frame.device)
+
+    def project(x: torch.Tensor) -> torch.Tensor:
+        out = visual(x)
+        return out[0] if isinstance(out, tuple) else out
+
+    scaling = f"mean {mean.flatten().tolist()} std {std.flatten().tolist()}"
+    preprocessing = f"{tuple(size)} {interpolation} {how} {fill} {scaling}"
+    layers = _clip_layers(visual)
+    if spec.layer is not None and spec.layer not in layers:
+        raise HvfError(f"{spec}: no layer {spec.layer!r}; there is {', '.join(layers)}")
+    prefix = getattr(getattr(visual, "trunk", None), "num_prefix_tokens", 1)
+    return Tower(visual, prepare, project, visual.state_dict(), preprocessing, prefix, layers)
+
+
+def clip_model(spec: FeatureSpec) -> nn.Module:
+    """The whole open_clip model that an ``openclip`` spec names, in eval mode."""
+    import open_clip
+
+    folder = _clip_folder(spec)
+    if folder:
+        with reading(folder, "an open_clip model"):
+            return open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
+    path, settings = _clip_weights(spec)
+    with reading(path, f"open_clip {spec.name} weights"):
+        return open_clip.create_model(spec.name, pretrained=str(path), require_pretrained=True, **settings).eval()
+
+
+def clip_tokenizer(spec: FeatureSpec) -> Callable[[list[str]], torch.Tensor]:
+    """Lines of text -> token ids (N, length), as the model of that name reads them."""
+    import open_clip
+    from transformers import AutoTokenizer
+
+    folder = _clip_folder(spec)
+    if not folder:
+        return open_clip.get_tokenizer(spec.name)
+    with reading(folder / CLIP_CONFIG, "an open_clip model with a text side"):
+        text = json.loads((folder / CLIP_CONFIG).read_text())["model_cfg"]["text_cfg"]
+        length = text["context_length"]
+        if "hf_tokenizer_name" not in text:
+            return open_clip.SimpleTokenizer(context_length=length)
+        tokenizer = AutoTokenizer.from_pretrained((folder / text["hf_tokenizer_name"]).resolve(), local_files_only=True)
+    options: dict[str, Any] = {
+        "padding": "max_length",
+        "truncation": True,
+        "max_length": length,
+        "return_tensors": "pt",
+    }
+    return lambda lines: tokenizer(lines, **options).input_ids
+
+
+def _clip_layers(visual: Any) -> dict[str, nn.Module]:
+    """Layers by their names in a spec: block numbers from 0 for transformers, layer1 … layer4 for ResNets."""
+    trunk = getattr(visual, "trunk", visual)
+    blocks = trunk.transformer.resblocks if hasattr(trunk, "transformer") else getattr(trunk, "blocks", None)
+    if blocks is not None:
+        return {str(number): block for number, block in enumerate(blocks)}
+    stages = {name: module for name, module in trunk.named_children() if name.startswith("layer")}
+    return stages or {str(number): stage for number, stage in enumerate(getattr(trunk, "stages", ()))}
+
+
+def _clip_folder(spec: FeatureSpec) -> Path | None:
+    if spec.name.startswith("mini-") and spec.weights is None:
+        known = ("mini-resnet", "mini-vit")
+        if spec.name not in known:
+            raise HvfError(f"{spec}: no such model{did_you_mean(spec.name, known)}")
+        return packaged(spec, f"clip-{spec.name[5:]}", (CLIP_CONFIG, CLIP_FILES[0]))
+    if not spec.name.startswith(("/", ".", "~")):
+        return None
+    folder = Path(spec.name).expanduser()
+    if not (folder / CLIP_CONFIG).is_file():
+        raise HvfError(f"{spec}: {folder / CLIP_CONFIG} is missing; an open_clip folder has it and {CLIP_FILES[0]}")
+    if not any((folder / file).is_file() for file in CLIP_FILES):
+        raise HvfError(f"{spec}: {folder / CLIP_FILES[0]} is missing")
+    return folder
+
+
+def _clip_weights(spec: FeatureSpec) -> tuple[Path, dict[str, Any]]:
+    """The weights file of an open_clip name, and its pretrained tag's activation and preprocessing."""
+    import open_clip
+
+    known, tags = open_clip.list_models(), open_clip.list_pretrained_tags_by_model(spec.name)
+    if spec.name not in known:
+        raise HvfError(f"{spec}: open_clip knows no {spec.name!r}{nearest(spec.name, known)}")
+    if spec.weights is None:
+        example = f", as in openclip:{spec.name}/{tags[-1]}" if tags else ""
+        raise HvfError(f"{spec}: name the weights, a pretrained tag or a file, after a slash{example}")
+    tag = open_clip.get_pretrained_cfg(spec.name, spec.weights)
+    if not tag:
+        path = Path(spec.weights).expanduser()
+        if not path.is_file():
+            hint = nearest(spec.weights, tags)
+            raise HvfError(f"{spec}: {spec.weights!r} is neither a file nor a pretrained tag{hint}")
+        return path, {}
+    preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
+    settings = {"force_quick_gelu": bool(tag.get("quick_gelu")), "force_preprocess_cfg": preprocess}
+    repository, file = os.path.split(tag.get("hf_hub") or "")
+    if not repository:
+        hint = f"curl -LO {tag.get('url')}, then write openclip:{spec.name}/FILE"
+        raise HvfError(f"{spec}: these weights are not on the Hub; fetch them with: {hint}")
+    return cached_from_hub(spec, repository, (file or CLIP_FILES[0],))[0], settings
