@@ -28,9 +28,9 @@ from hvf import methods as published
 from hvf import presets
 from hvf.cli.options import parse_preset, run_script, study_settings
 from hvf.config import Config, HvfError, check, with_settings
-from hvf.decoder import ROWS, reconstruct_run
 from hvf.evaluation import retrieval
 from hvf.experiments import protocols
+from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.runs import Run, check_writable, write_atomic
 
 CONTROL = "trials permuted"

@@ -92,9 +92,9 @@ class Train(_Stage):
     def __call__(self) -> int:
         run = self.run_folder()
         with _unless_refused(run):
-            from hvf import decoder
+            from hvf.experiments import stages
 
-            decoder.train_run(run)
+            stages.train_run(run)
         return _done(run)
 
 
@@ -110,9 +110,10 @@ class Retrieve(_Stage):
             return self._rank_embeddings()
         run = self.run_folder()
         with _unless_refused(run):
-            from hvf import decoder, report
+            from hvf import report
+            from hvf.experiments import stages
 
-            decoder.retrieve_run(run)
+            stages.retrieve_run(run)
             report.write_report([run.path], run.path / "report.html")
         return _done(run)
 
@@ -161,9 +162,10 @@ class Reconstruct(_Stage):
     def __call__(self) -> int:
         run = self.run_folder()
         with _unless_refused(run):
-            from hvf import decoder, report
+            from hvf import report
+            from hvf.experiments import stages
 
-            decoder.reconstruct_run(run)
+            stages.reconstruct_run(run)
             report.write_grid(run.path)
             report.write_report([run.path], run.path / "report.html")
         return _done(run)
@@ -223,9 +225,9 @@ class Evaluate:
                 raise HvfError(f"--{name} belongs to --recons and --images; a run is measured as its settings say")
         run = Run.open(self.run)
         check_writable(run.path)
-        from hvf import decoder
+        from hvf.experiments import stages
 
-        findings = decoder.evaluate_run(run) or []
+        findings = stages.evaluate_run(run) or []
         _done(run)
         _say_not_computed(run.read_json("evaluation.json")["not_computed"] if run.has("evaluation.json") else {})
         for finding in findings:

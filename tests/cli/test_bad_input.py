@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvf import decoder, presets
+from hvf import presets
 from hvf.alignment import Alignment
 from hvf.cli import main
-from hvf.config import with_settings
+from hvf.config import HvfError, with_settings
+from hvf.experiments import stages
 from hvf.runs import Run
 
 N, C = 30, 6
@@ -92,7 +93,7 @@ def test_a_checkpoint_made_for_other_channels(mine: Path, capsys) -> None:
     """The one error met late: the run exists, its checkpoint is of another recording. Nothing in it changes."""
     small = {"data.train_concepts": 20, "data.images_per_concept": 1, "data.test_concepts": 5, "align.epochs": 1}
     run = Run.create(mine / "run", with_settings(presets.mini(), small))
-    trained, _ = decoder.train_run(run)
+    trained, _ = stages.train_run(run)
     alignment = trained.alignment
     assert alignment is not None
     names = ("Fp1x", *alignment.recording.ch_names[1:])
@@ -108,6 +109,6 @@ def test_a_checkpoint_made_for_other_channels(mine: Path, capsys) -> None:
     shutil.rmtree(run.path / "checkpoint")
     other.save(run.path / "checkpoint")
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(decoder.HvfError, match=r"ch_names.*Fp1x"):
-        decoder.train_run(run)
+    with pytest.raises(HvfError, match=r"ch_names.*Fp1x"):
+        stages.train_run(run)
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before

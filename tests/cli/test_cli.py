@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import hvf
+import hvf.experiments
 from hvf import presets
 from hvf.cli import COMMANDS, FLAGS, GROUPS, main, run_name
 from hvf.config import Config, HvfError, flatten, with_settings
@@ -25,10 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def stages(monkeypatch, tmp_path):
-    """Stand-ins for the decoder and the report that note their calls; the working folder is empty."""
+    """Stand-ins for the stages and the report that note their calls; the working folder is empty."""
     monkeypatch.chdir(tmp_path)
     calls: list[tuple[str, object]] = []
-    decoder, report = types.ModuleType("hvf.decoder"), types.ModuleType("hvf.report")
+    module, report = types.ModuleType("hvf.experiments.stages"), types.ModuleType("hvf.report")
 
     def stage(name):
         def call(run):
@@ -43,14 +44,14 @@ def stages(monkeypatch, tmp_path):
         return call
 
     for name in ("train_run", "retrieve_run", "reconstruct_run", "evaluate_run"):
-        setattr(decoder, name, stage(name))
+        setattr(module, name, stage(name))
     report.write_grid = lambda path: calls.append(("write_grid", path))
     report.write_report = lambda paths, out: (calls.append(("write_report", (paths, out))), Path(out).write_text("x"))
     report.write = lambda paths, out, published: (calls.append(("write", (paths, out, published))), ["b is better"])[1]
-    for module in (decoder, report):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(hvf, module.__name__.removeprefix("hvf."), module, raising=False)
-    return types.SimpleNamespace(calls=calls, decoder=decoder, report=report)
+    for one, package in ((module, hvf.experiments), (report, hvf)):
+        monkeypatch.setitem(sys.modules, one.__name__, one)
+        monkeypatch.setattr(package, one.__name__.rpartition(".")[2], one, raising=False)
+    return types.SimpleNamespace(calls=calls, module=module, report=report)
 
 
 def last_run(stages) -> Run:
@@ -173,7 +174,7 @@ def test_a_stage_that_refuses_its_input_leaves_no_folder(stages, tmp_path, capsy
     def refuse(run):
         raise HvfError("mine.npy has 3 trials, photos has 4 images")
 
-    stages.decoder.retrieve_run = refuse
+    stages.module.retrieve_run = refuse
     assert main(["retrieve"]) == 2
     assert capsys.readouterr().err == "hvf: mine.npy has 3 trials, photos has 4 images\n"
     assert list(tmp_path.iterdir()) == []
@@ -198,7 +199,7 @@ def test_out_that_cannot_be_written(stages, tmp_path, capsys):
 def test_evaluate_says_what_is_wrong(stages, capsys):
     main(["retrieve", "--out", "run"])
     assert main(["evaluate", "run"]) == 0
-    stages.decoder.evaluate_run = lambda run: ["top1 was 0.5, is 0.4"]
+    stages.module.evaluate_run = lambda run: ["top1 was 0.5, is 0.4"]
     assert main(["evaluate", "run"]) == 1
     assert capsys.readouterr().err == "hvf: top1 was 0.5, is 0.4\n"
 
@@ -251,7 +252,7 @@ def test_ctrl_c_is_one_line_and_130(stages, capsys):
     def interrupted(run):
         raise KeyboardInterrupt
 
-    stages.decoder.train_run = interrupted
+    stages.module.train_run = interrupted
     assert main(["train"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 

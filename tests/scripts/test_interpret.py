@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from hvf import decoder, report
+from hvf import report
 from hvf.config import with_settings
-from hvf.experiments import interpretation
+from hvf.experiments import interpretation, stages
 from hvf.presets import mini
 from hvf.runs import Run
 from tests.script_module import load_script
@@ -63,7 +63,7 @@ def quick_map(monkeypatch):
 def trained(study: Path, trials: str, out: Path) -> Run:
     where = {"data.trials": str(study / trials), "data.images": str(study / "images")}
     run = Run.create(out, with_settings(mini(), SMALL | where))
-    decoder.train_run(run)
+    stages.train_run(run)
     return run
 
 

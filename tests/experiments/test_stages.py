@@ -1,0 +1,133 @@
+"""The stages of a run: what each leaves, that each runs alone, and that a killed run comes to the same end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hvf import presets
+from hvf.cli import main
+from hvf.config import Config, HvfError, with_settings
+from hvf.decoder import Decoder
+from hvf.experiments import stages
+from hvf.runs import Run
+
+SMALL = {
+    "data.train_concepts": 60,
+    "data.images_per_concept": 2,
+    "data.test_concepts": 12,
+    "align.epochs": 6,
+    "sampling.steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return with_settings(presets.mini(), SMALL | {"align.mode": "reconstruction"})
+
+
+@pytest.fixture(scope="module")
+def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with every stage done."""
+    run = Run.create(tmp_path_factory.mktemp("run") / "small", config)
+    stages.reconstruct_run(run)
+    return run.path
+
+
+def test_run_folder_is_whole(finished: Path) -> None:
+    for row in ("seen", *stages.ROWS):
+        pictures = sorted((finished / "images" / row).glob("*.png"))
+        assert len(pictures) == 12
+        assert Image.open(pictures[0]).size == (64, 64)
+    figures = json.loads((finished / "metrics.json").read_text())
+    for row in stages.ROWS:
+        for name in ("pixcorr", "ssim", "two_way_mini-resnet", "two_way_mini-vit"):
+            assert set(figures[f"reconstruction/{row}/{name}"]) == {"value", "ci95", "n"}
+    assert figures["chance/retrieval/top1"]["value"] == pytest.approx(1 / 12)
+    told = json.loads((finished / "retrieval.json").read_text())
+    assert len(told["gallery"]) == 12
+    for row in ("brain", "floor"):
+        assert len(told[row]["rank"]) == 12
+        assert all(len(columns) == 5 for columns in told[row]["top5"])
+
+
+def count_learning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by one each time that a decoder is told the training images."""
+    calls: list[str] = []
+    fit = Decoder.fit_drawing
+    monkeypatch.setattr(Decoder, "fit_drawing", lambda self, *data: (calls.append("learn"), fit(self, *data))[1])
+    return calls
+
+
+def test_each_stage_runs_alone_and_gives_the_same(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    calls = count_learning(monkeypatch)
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    before = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.png")}
+    figures = (copy / "metrics.json").read_text()
+    shutil.rmtree(copy / "images" / "brain")
+    (copy / "metrics.json").unlink()
+    stages.reconstruct_run(Run.open(copy))
+    assert {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.png")} == before
+    assert json.loads((copy / "metrics.json").read_text()) == json.loads(figures)
+    assert calls == []  # the checkpoint carries it
+
+
+def test_the_same_seed_gives_the_same_run(finished: Path, config: Config, tmp_path: Path, monkeypatch) -> None:
+    calls = count_learning(monkeypatch)
+    run = Run.create(tmp_path / "again", config)
+    stages.reconstruct_run(run)
+    assert run.metrics() == Run.open(finished).metrics()
+    assert calls == ["learn"]
+
+
+def test_pictures_swapped_by_hand_are_noticed(finished: Path, tmp_path: Path) -> None:
+    """A control that must fail: with the rows exchanged, the floor beats chance or the brain does not."""
+    copy = tmp_path / "swapped"
+    shutil.copytree(finished, copy)
+    shutil.rmtree(copy / "images" / "floor")
+    shutil.copytree(copy / "images" / "ceiling", copy / "images" / "floor")
+    assert any("permuted trials" in said for said in stages.evaluate_run(Run.open(copy)))
+    assert main(["evaluate", str(copy)]) == 1
+
+
+def test_evaluate_refuses_a_broken_picture(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "broken"
+    shutil.copytree(finished, copy)
+    victim = next((copy / "images" / "brain").glob("*.png"))
+    victim.write_bytes(victim.read_bytes()[:40])
+    assert main(["evaluate", str(copy)]) == 2
+    victim.unlink()
+    assert main(["evaluate", str(copy)]) == 2
+
+
+def test_a_recording_that_changed_is_noticed(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same channels, same images, other numbers: the old checkpoint is not taken up in silence."""
+    copy = tmp_path / "other"
+    shutil.copytree(finished, copy)
+    honest = stages.open_study
+
+    def changed(data):
+        study = honest(data)
+        return replace(study, train=replace(study.train, x_NCT=study.train.x_NCT * 2))
+
+    monkeypatch.setattr(stages, "open_study", changed)
+    with pytest.raises(HvfError, match="training material"):
+        stages.train_run(Run.open(copy))
+
+
+def test_a_broken_picture_is_drawn_again(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "mended"
+    shutil.copytree(finished, copy)
+    victim = next((copy / "images" / "ceiling").glob("*.png"))
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:40])
+    (copy / "images" / "ceiling" / "9999_stray.png").write_bytes(whole)
+    stages.reconstruct_run(Run.open(copy))
+    assert victim.read_bytes() == whole
+    assert not (copy / "images" / "ceiling" / "9999_stray.png").exists()
