@@ -78,7 +78,7 @@ class Clock:
 def simulate(root: str, scale: float, dtype: str) -> dict[str, Any]:
     """Write the raw recordings, unless they are there."""
     from hvf.data.trials.provenance import is_simulated
-    from hvf.simulation.raw_files import write_things_eeg
+    from hvf.simulation.things_eeg import write_things_eeg
 
     concepts, test = max(8, round(CONCEPTS * scale)), max(8, round(TEST * scale))
     if not is_simulated(root):

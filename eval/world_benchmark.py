@@ -31,9 +31,11 @@ from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.runs import write_atomic
 from hvf.simulation import rendering
-from hvf.simulation import world as simulated
+from hvf.simulation.features import WORKERS, low_level
 from hvf.simulation.rendering import PALETTES, ROLE_COLOURS, SCENES, SUPERSAMPLING, TEXTURES, Concept
 from hvf.simulation.shapes import PARTS
+from hvf.simulation.stimuli import draw
+from hvf.simulation.study import simulate_trials
 
 T = TypeVar("T")
 
@@ -153,17 +155,17 @@ def measure(options: WorldBenchmark) -> list[Timed]:
         Timed("drawing, straightforward", "pictures", n, plain_wall, plain_cpu),
         Timed("drawing", "pictures", n, wall, cpu),
     ]
-    _, wall, _ = _spent(lambda: simulated.draw(shown), options.rounds)
-    lines.append(Timed(f"drawing, {simulated.WORKERS} workers", "pictures", n, wall, None))
+    _, wall, _ = _spent(lambda: draw(shown), options.rounds)
+    lines.append(Timed(f"drawing, {WORKERS} workers", "pictures", n, wall, None))
 
     data = DataConfig(study="simulated-eeg", train_repeats=options.repeats)
     some = [concepts[i % len(concepts)] for i in range(options.images)]
-    x_NHWC, captions = simulated.draw([(concept, i // len(concepts)) for i, concept in enumerate(some)])
+    x_NHWC, captions = draw([(concept, i // len(concepts)) for i, concept in enumerate(some)])
     images = ImageSet.from_arrays(x_NHWC, map(str, range(len(some))), [c.name for c in some], captions)
-    simulated.simulate_trials(data, images.subset([0]), 1, "train")
-    _, wall, cpu = _spent(lambda: simulated.low_level(images), options.rounds)
+    simulate_trials(data, images.subset([0]), 1, "train")
+    _, wall, cpu = _spent(lambda: low_level(images), options.rounds)
     lines.append(Timed("low-level features", "images", len(images), wall, cpu))
-    _, wall, cpu = _spent(lambda: simulated.simulate_trials(data, images, 1, "train"), options.rounds)
+    _, wall, cpu = _spent(lambda: simulate_trials(data, images, 1, "train"), options.rounds)
     lines.append(Timed("simulating EEG, features included", "trials", len(images) * options.repeats, wall, cpu))
     return lines
 

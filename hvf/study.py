@@ -21,7 +21,10 @@ from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.trials import Trials, is_prepared, read_trials
 from hvf.registry import STUDIES
 from hvf.runs import cache_dir
-from hvf.simulation import captioned, world
+from hvf.simulation import captioned
+from hvf.simulation import study as simulated
+from hvf.simulation.brain import RESPONSES_VERSION
+from hvf.simulation.stimuli import store
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +79,7 @@ def open_study(data: DataConfig) -> Study:
 
 def stimuli(data: DataConfig) -> tuple[ImageSet, ImageSet]:
     """The training and the test images of a simulated study, without its trials."""
-    return world.simulated_stimuli(data)
+    return simulated.simulated_stimuli(data)
 
 
 def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
@@ -85,8 +88,8 @@ def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
 
 
 def _simulated_study(data: DataConfig) -> Study:
-    world.check_settings(data)
-    train_images, test_images = world.simulated_stimuli(data)
+    simulated.check_settings(data)
+    train_images, test_images = simulated.simulated_stimuli(data)
     train = _cached_trials(data, train_images, "train")
     test = _cached_trials(data, test_images, "test")
     if data.ch_names is not None:
@@ -104,15 +107,15 @@ def _cached_trials(data: DataConfig, images: ImageSet, split: str) -> Trials:
     """Averaged simulated trials, cached under everything they depend on, the simulator's version included."""
     repeats = data.train_repeats if split == "train" else data.test_repeats
     settings = [data.study, data.subject, split, repeats, data.sfreq, data.tmin, data.tmax, images.digest]
-    key = hashlib.sha256(json.dumps([settings, world.RESPONSES_VERSION]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([settings, RESPONSES_VERSION]).encode()).hexdigest()[:16]
     path = cache_dir() / "trials" / f"{data.study}-{data.subject:02d}-{split}-{key}.npy"
     if path.is_file():
         try:
             return Trials.load(path)
         except HvfError:  # damaged: make it again
             pass
-    trials = world.simulate_trials(data, images, data.subject, split, averaged=True)
-    world.store(path, trials.save)
+    trials = simulated.simulate_trials(data, images, data.subject, split, averaged=True)
+    store(path, trials.save)
     return trials
 
 
@@ -254,7 +257,7 @@ def other_subjects(data: DataConfig, study: Study) -> Trials:
 
 
 def _other_simulated(data: DataConfig, study: Study) -> list[Trials]:
-    others = [s for s in range(1, world.n_subjects(data.study) + 1) if s != data.subject]
+    others = [s for s in range(1, simulated.n_subjects(data.study) + 1) if s != data.subject]
     return [_simulated_study(replace(data, subject=s)).train for s in others]
 
 

@@ -13,7 +13,8 @@ from hvf.data.trials.provenance import SIMULATED_TITLE
 from hvf.data.trials.trials import Trials
 from hvf.presets import things_eeg
 from hvf.runs import cache_dir
-from hvf.simulation import world
+from hvf.simulation import stimuli
+from hvf.simulation import study as simulated
 from hvf.study import held_out, open_study, other_subjects, subjects
 
 TINY = DataConfig(train_concepts=3, images_per_concept=2, test_concepts=2, train_repeats=2, test_repeats=3)
@@ -44,8 +45,8 @@ def test_simulated_study(monkeypatch, tmp_path):
     assert not set(study.train_images.concepts) & set(study.test_images.concepts)
 
     calls = []
-    monkeypatch.setattr(world, "_noisy", lambda *a: calls.append(a))
-    monkeypatch.setattr(world, "draw", lambda *a: calls.append(a))
+    monkeypatch.setattr(simulated, "noisy_trials", lambda *a: calls.append(a))
+    monkeypatch.setattr(stimuli, "draw", lambda *a: calls.append(a))
     again = open_study(TINY)  # from the cache: nothing is simulated or rendered
     assert not calls
     np.testing.assert_array_equal(again.train.x_NCT, study.train.x_NCT)

@@ -131,9 +131,10 @@ class Simulate:
     out: Folder = None  # the root that is made (default: data/simulated-DATASET)
 
     def __call__(self) -> int:
-        from hvf.simulation import raw_files
+        from hvf.simulation.things_eeg import write_things_eeg
+        from hvf.simulation.things_meg import write_things_meg
 
-        writers = {"things-eeg": raw_files.write_things_eeg, "things-meg": raw_files.write_things_meg}
+        writers = {"things-eeg": write_things_eeg, "things-meg": write_things_meg}
         if self.dataset not in writers:
             raise HvfError(f"there is no layout {self.dataset!r}{did_you_mean(self.dataset, writers)}")
         settings: dict[str, Any] = {} if self.train_concepts is None else {"train_concepts": self.train_concepts}

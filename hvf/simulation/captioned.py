@@ -1,7 +1,7 @@
-"""The embedded world's ImageNet: many pictures with captions, of every concept but the 200 that tests use.
+"""Captioned pictures for training the mini models: every concept but the 200 that tests use.
 
-Mini encoders, diffusion model and Fusion Prior learn from these. Exemplar numbers start where those of the simulated
-study end, so that no picture of the study, in training or in test, is ever seen here.
+Mini encoders, diffusion model and Fusion Prior are trained on these. Exemplar numbers start where those of the
+simulated study end, so that no picture of the study, training or test, is among them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 from hvf.data.images.image_set import ImageSet
 from hvf.runs import cache_dir, write_atomic
 from hvf.simulation import rendering
-from hvf.simulation.world import N_TEST_CONCEPTS, draw
+from hvf.simulation.stimuli import N_TEST_CONCEPTS, draw
 
 FIRST_EXEMPLAR = 1000
 
 
 def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
-    """Pictures (N, size, size, 3) of the concepts that no test uses, ``exemplars`` of each, with captions.
+    """Pictures (N, size, size, 3) of the concepts that no test uses, `exemplars` of each, with captions.
 
-    They are drawn once and kept in the cache, keyed by the version of what draws them.
+    They are rendered once and kept in the cache under `rendering.PICTURES_VERSION`.
     """
     shown = rendering.concepts()[N_TEST_CONCEPTS:]
     names = [concept.name for concept in shown for _ in range(exemplars)]

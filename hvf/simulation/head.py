@@ -1,4 +1,4 @@
-"""The simulated sensors and the head: the EEG cap, the MEG helmet, and the field that each dipole makes."""
+"""Forward model of the simulator: EEG cap, MEG helmet, spherical head, and the lead field of dipoles."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ HELMET_TILT = 20.0  # degrees: a helmet reaches lower at the back of the head th
 
 @cache
 def sensor_info(kind: str, sfreq: float) -> mne.Info:
-    """Return the `mne.Info` of the simulated sensors: 63 electrodes ("eeg") or 271 axial gradiometers ("meg")."""
+    """The `mne.Info` of the simulated sensors: 63 electrodes ("eeg") or 271 axial gradiometers ("meg")."""
     return _eeg_info(sfreq) if kind == "eeg" else _meg_info(sfreq)
 
 
 def leadfield(info: mne.Info, position_J3: np.ndarray, moment_J3: np.ndarray) -> np.ndarray:
-    """Return the field (C, J) of J unit dipoles at every sensor, in V or T per A·m, EEG average-referenced.
+    """Lead field (C, J) of J unit dipoles, in V or T per A·m, EEG average-referenced.
 
     Positions are in fractions of the brain's radius from the head's centre (x right, y front, z up); moments are
     unit vectors. A concentric-sphere head and MNE's own forward solution: Sarvas' formula for MEG, Berg and Scherg's

@@ -1,4 +1,4 @@
-"""Pictures of the embedded world: a concept (kind x texture x palette) in a scene, drawn by code.
+"""Rendered stimuli: a picture of a concept (kind x texture x palette) in a scene.
 
 A concept such as "striped red car" fixes the object; scene, pose, size, place and light differ between exemplars.
 Everything follows from (concept, exemplar): the same pair gives the same picture on every machine.
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from hvf.simulation.canvas import Canvas, fill, planes
 from hvf.simulation.shapes import CATEGORY, PARTS
 
-PICTURES_VERSION = 1  # of shapes and rendering: raise it where they draw other pictures, so that caches draw anew
+PICTURES_VERSION = 1  # of shapes, canvas and rendering: raise it with every change of a picture: it keys caches
 SUPERSAMPLING = 3  # drawn at three times the size, then averaged: smooth outlines
 EXTENT = 0.33  # half an object of scale 1, as a share of the picture's width
 
@@ -40,7 +40,7 @@ PALETTES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 
 @dataclass(frozen=True)
 class Concept:
-    """What a picture is of: ``kind`` ("car"), its ``category`` ("vehicle"), ``texture`` and ``palette``."""
+    """What a picture shows: a `kind` ("car") of a `category` ("vehicle") with a `texture` and a `palette`."""
 
     kind: str
     texture: str
@@ -57,7 +57,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A picture, uint8 (H, W, 3), with the words for it."""
+    """A picture, uint8 (H, W, 3), with its caption, concept and scene."""
 
     image: np.ndarray
     caption: str
@@ -109,65 +109,7 @@ TEXTURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }  # fmt: skip
 
 
-# --- scenes: each paints a background and says where the ground is ----------------------------------------------------
-
-
-class Canvas:
-    """A float picture (3, S, S) with values 0..255 and the few brushes that scenes need; lengths are shares of S.
-
-    Colours are planes, and a shape touches no pixel outside its bounding box: this is where a picture's time goes.
-    Shapes wait until a gradient, or the end of the scene, needs them drawn: many at once cost little more than one.
-    """
-
-    def __init__(self, size: int, rng: np.random.Generator) -> None:
-        self.size, self.rng = size, rng
-        self.pixels_3SS = np.zeros((3, size, size), np.float32)
-        self.waiting: list[tuple[np.ndarray, tuple[int, ...], float]] = []  # outlines in pixels
-
-    def gradient(self, top: float, bottom: float, first: tuple[float, ...], last: tuple[float, ...]) -> None:
-        self.draw_waiting()
-        y0, y1 = int(top * self.size), max(int(bottom * self.size), int(top * self.size) + 1)
-        ramp = np.linspace(0, 1, y1 - y0, dtype=np.float32)[:, None]
-        self.pixels_3SS[:, y0:y1] = _planes(first) * (1 - ramp) + _planes(last) * ramp
-
-    def sky(self, lowest: float, highest: float, first: tuple[int, ...], last: tuple[int, ...]) -> float:
-        """Draw where the horizon is, between two shares of the picture, and paint all above it; returns the horizon."""
-        horizon = self.rng.uniform(lowest, highest)
-        self.gradient(0, horizon, first, last)
-        return horizon
-
-    def shape(self, outline_P2: np.ndarray, colour: tuple[int, ...], opacity: float = 1.0) -> None:
-        """Fill an outline (P, 2) given in shares of the picture."""
-        self.waiting.append((outline_P2 * self.size, colour, opacity))
-
-    def draw_waiting(self) -> None:
-        outlines = [outline_P2 for outline_P2, _, _ in self.waiting]
-        for (box, mask_HW), (_, colour, opacity) in zip(fill(outlines, self.size), self.waiting, strict=True):
-            self.blend(box, mask_HW * opacity, _planes(colour))
-        self.waiting.clear()
-
-    def blend(self, box: _Box, opacity_HW: np.ndarray, colour: np.ndarray) -> None:
-        """Lay a colour, (3, 1, 1) or (3, H, W), over the pixels of a box."""
-        x0, y0, x1, y1 = box
-        under_3HW = self.pixels_3SS[:, y0:y1, x0:x1]
-        change_3HW = colour - under_3HW
-        change_3HW *= opacity_HW
-        under_3HW += change_3HW
-
-    def disc(self, x: float, y: float, rx: float, ry: float, colour: tuple[int, ...], opacity: float = 1.0) -> None:
-        self.shape((x, y) + _CIRCLE_P2 * (rx, ry), colour, opacity)
-
-    def hills(self, horizon: float, height: float, colour: tuple[int, ...]) -> None:
-        x = np.linspace(0, 1, 30)
-        waves = sum(np.sin(2 * np.pi * (k * x + self.rng.random())) / k for k in (1, 2, 3))
-        top = np.stack([x, horizon - height * (0.5 + 0.3 * waves)], 1)
-        self.shape(np.concatenate([top, [[1, horizon + 0.02], [0, horizon + 0.02]]]), colour)
-
-    def clouds(self, n: int) -> None:
-        for _ in range(n):
-            x, y, w = self.rng.random(), self.rng.uniform(0.05, 0.3), self.rng.uniform(0.08, 0.16)
-            for dx, r in ((-0.7, 0.5), (0, 0.75), (0.7, 0.5)):
-                self.disc(x + dx * w, y, w * 0.9 * r * 1.3, w * 0.6 * r, (255, 255, 255), 0.85)
+# --- scenes: each paints a background and returns where the ground is -------------------------------------------------
 
 
 def _meadow(c: Canvas) -> float:
@@ -292,55 +234,16 @@ SCENES: dict[str, tuple[str, Callable[[Canvas], float]]] = {
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-_Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the last two outside
-_TURN_P = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-_CIRCLE_P2 = np.stack([np.cos(_TURN_P), np.sin(_TURN_P)], 1)
-
-
-def _planes(colour: np.ndarray | tuple[float, ...]) -> np.ndarray:
-    return np.asarray(colour, np.float32)[:, None, None]
-
-
-def fill(outlines: Sequence[np.ndarray], size: int) -> Iterator[tuple[_Box, np.ndarray]]:
-    """Fill outlines (P, 2) in pixels, on a canvas of size x size.
-
-    Yields for each the box of pixels that it may cover and a mask over that box, 1 inside and 0 outside, float32
-    (H, W); empty ones where it lies off the canvas. All are drawn one below the other on one sheet, as each sheet costs
-    more than what is drawn on it.
-    """
-    if not outlines:
-        return
-    ends = list(accumulate(map(len, outlines)))
-    starts = [0, *ends[:-1]]
-    points_P2 = np.concatenate(outlines)
-    first_K2 = np.floor(np.minimum.reduceat(points_P2, starts)).astype(int)
-    last_K2 = np.ceil(np.maximum.reduceat(points_P2, starts)).astype(int) + 1
-    corner_K2 = first_K2.clip(0, size)
-    # A slot on the sheet has room for all of an outline, so that what is off the canvas does not run into the next.
-    bottom_K = np.cumsum(last_K2[:, 1] - first_K2[:, 1])
-    shift_K = bottom_K - last_K2[:, 1] + corner_K2[:, 1]
-    part_P = np.repeat(np.arange(len(outlines)), [len(outline) for outline in outlines])
-    # Pillow cuts off decimals: here, before the shift, so that its size changes nothing.
-    drawn_P2 = np.trunc(points_P2 - corner_K2[part_P])
-    drawn_P2[:, 1] += shift_K[part_P]
-    xy = drawn_P2.ravel().tolist()
-    boxes = np.concatenate([corner_K2, last_K2.clip(0, size)], 1).tolist()
-    sheet = Image.new("L", (max(1, *(x1 - x0 for x0, _, x1, _ in boxes)), int(bottom_K[-1])))
-    pen = ImageDraw.Draw(sheet)
-    for start, end in zip(starts, ends, strict=True):
-        pen.polygon(xy[2 * start : 2 * end], fill=1)
-    drawn_HW = np.asarray(sheet)
-    for (x0, y0, x1, y1), top in zip(boxes, shift_K.tolist(), strict=True):
-        yield (x0, y0, x1, y1), drawn_HW[top : top + y1 - y0, : x1 - x0].astype(np.float32)
-
-
 def render(concept: Concept, exemplar: int, size: int = 64) -> Rendered:
-    """Draw one exemplar of a concept.
+    """Render one exemplar of a concept.
 
-    Args:
-        concept: what to draw.
-        exemplar: number of the exemplar; scene, pose, size, place and light follow from it.
-        size: width and height of the picture in pixels.
+    Parameters
+    ----------
+    concept : Concept
+    exemplar : int
+        Scene, pose, size, place and light follow from it.
+    size : int
+        Width and height of the picture, pixels.
     """
     rng = np.random.default_rng([zlib.crc32(concept.name.encode()), exemplar])
     scene = list(SCENES)[int(rng.integers(len(SCENES)))]
@@ -379,7 +282,7 @@ def _draw_object(canvas: Canvas, concept: Concept, ground: float) -> None:
     matrix = scale * np.array([[np.cos(turn) * mirror, -np.sin(turn)], [np.sin(turn) * mirror, np.cos(turn)]])
     if ground < 1:
         _drop_shadow(canvas, x, feet * size, scale)
-    primary, second = (_planes(colour) for colour in PALETTES[concept.palette])
+    primary, second = (planes(colour) for colour in PALETTES[concept.palette])
     textured = concept.texture != "plain"
     # The light, which comes from the upper left, and the textures' coordinates are each a sum of a term for the
     # column and a term for the row.
@@ -397,7 +300,7 @@ def _draw_object(canvas: Canvas, concept: Concept, ground: float) -> None:
         elif part.role in ("body", "accent"):
             colour = primary if part.role == "body" else second
         else:
-            colour = _planes(ROLE_COLOURS[part.role])
+            colour = planes(ROLE_COLOURS[part.role])
         lit_3HW = (colour * (light_S[columns] - light_S1[rows])).astype(np.float32)
         canvas.blend(box, mask_HW, np.minimum(lit_3HW, 255, out=lit_3HW))
 

@@ -1,4 +1,4 @@
-"""The things that can be seen in the embedded world: each kind is a list of coloured outlines.
+"""Shapes of the rendered stimuli: each kind is a list of coloured outlines (410 lines: one outline, one line).
 
 Coordinates run from -1 to 1, x to the right and y down, so that an object fills the unit square and stands on y = 1.
 A part is an outline with a role; the role says which colour it takes: "body" and "accent" come from the concept's

@@ -24,8 +24,10 @@ from hvf.experiments.interpretation import (
 )
 from hvf.experiments.protocols import Split
 from hvf.report.sensors import flat, positions_of
-from hvf.simulation import world as simulated
+from hvf.simulation.brain import simulated_brain
+from hvf.simulation.features import concept_drive, low_level
 from hvf.simulation.head import sensor_info
+from hvf.simulation.study import simulate_trials, simulated_stimuli
 
 WINDOW = 0.05
 FINE = "mrr"
@@ -172,16 +174,14 @@ class World:
     """A subject, and the simulator's own drivers in the place of encoders: what its sources say is known."""
 
     def __init__(self, data: DataConfig, subject: int) -> None:
-        images = simulated.simulated_stimuli(data)
+        images = simulated_stimuli(data)
         self.concepts = images[0].concepts
-        self.train, self.test = (simulated.simulate_trials(data, part, subject, split, averaged=True)
+        self.train, self.test = (simulate_trials(data, part, subject, split, averaged=True)
                                  for part, split in zip(images, ("train", "test"), strict=True))  # fmt: skip
-        self.low, self.late = (
-            [drive(part) for part in images] for drive in (simulated.low_level, simulated.concept_drive)
-        )
+        self.low, self.late = ([drive(part) for part in images] for drive in (low_level, concept_drive))
         info = sensor_info(self.train.kind, 100.0)
         self.positions = flat(np.array([channel["loc"][:3] for channel in info["chs"]]))
-        self.brain = simulated.simulated_brain(data.study, subject, data.sfreq, data.tmin, self.train.shape[2])
+        self.brain = simulated_brain(data.study, subject, data.sfreq, data.tmin, self.train.shape[2])
         self.windows = interpretation.windows_of(self.test, WINDOW)
         self.groups = neighbours(self.positions, 0.03)
 

@@ -13,7 +13,7 @@ import torch
 from hvf.data.images.image_set import ImageSet
 from hvf.prior.reconstruction import load_pipeline, load_prior
 from hvf.simulation import rendering
-from hvf.simulation.world import draw
+from hvf.simulation.stimuli import draw
 from hvf.vision.loading import load_encoder
 from hvf.vision.weights import MINI_WEIGHTS
 from tests.script_module import load_script

@@ -15,9 +15,11 @@ import pytest
 from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import open_images
 from hvf.data.trials.provenance import is_simulated
-from hvf.simulation import raw_files
-from hvf.simulation.raw_files import write_things_eeg, write_things_meg
-from hvf.simulation.world import simulated_brain, simulated_stimuli
+from hvf.simulation import raw_files, things_eeg, things_meg
+from hvf.simulation.brain import simulated_brain
+from hvf.simulation.study import simulated_stimuli
+from hvf.simulation.things_eeg import write_things_eeg
+from hvf.simulation.things_meg import write_things_meg
 
 EEG = {"train_concepts": 5, "images_per_concept": 2, "test_concepts": 3, "test_repeats": 8}
 MEG = {"train_concepts": 2, "images_per_concept": 2, "test_concepts": 2, "test_repeats": 12, "sessions": 3}
@@ -106,7 +108,7 @@ def test_eeg_sessions_show_what_the_protocol_says(eeg):
         shown = codes(eeg_file(eeg, session, "test"))
         assert np.bincount(shown[shown != 99999]).tolist() == [0, 2, 2, 2]
         stim = eeg_file(eeg, session, "test")["raw_eeg_data"][-1]
-        assert np.abs(np.diff(np.flatnonzero(stim)) - 200).max() <= 2 * raw_files.JITTER
+        assert np.abs(np.diff(np.flatnonzero(stim)) - 200).max() <= 2 * things_eeg.JITTER
 
 
 def test_eeg_images_lie_in_the_order_of_their_codes(eeg):
@@ -154,9 +156,9 @@ def test_eeg_responses_are_recovered_by_averaging(tmp_path):
         x = np.stack([x_NCT[codes == i].mean(0) for i in (1, 2, 3, 4)])
         return (x - x.mean(0)).ravel()  # what neighbours add is the same for all
 
-    images = raw_files._by_concept(simulated_stimuli(DataConfig(study="simulated-eeg", **sizes))[1])
-    brain = simulated_brain("simulated-eeg", 8, 1000.0, 0.0, raw_files.RESPONSE)
-    truth = (raw_files._drive(images) @ raw_files._kernel(brain)).reshape(4, 63, -1)[:, :, :500:5]
+    images = things_eeg._by_concept(simulated_stimuli(DataConfig(study="simulated-eeg", **sizes))[1])
+    brain = simulated_brain("simulated-eeg", 8, 1000.0, 0.0, things_eeg.RESPONSE)
+    truth = (raw_files.image_drive(images) @ raw_files.response_kernel(brain)).reshape(4, 63, -1)[:, :, :500:5]
     truth = (truth - truth.mean(0)).ravel()
     assert np.corrcoef(means(shown), truth)[0, 1] > 0.5
     shuffled = np.random.default_rng(0).permutation(shown)
@@ -210,9 +212,9 @@ def test_meg_metadata_follow_the_protocol(meg):
     assert len(catch) >= 3
     assert sorted(table.session_nr.unique()) == [1, 2, 3]
     assert (exp.image_nr == (exp.category_nr - 1) * 2 + exp.exemplar_nr).all()
-    assert (test.image_nr == 8 + raw_files.CATCH_IMAGES + test.test_image_nr).all()
+    assert (test.image_nr == 8 + things_meg.CATCH_IMAGES + test.test_image_nr).all()
     assert (catch.image_nr > 8).all()
-    assert (catch.image_nr <= 8 + raw_files.CATCH_IMAGES).all()
+    assert (catch.image_nr <= 8 + things_meg.CATCH_IMAGES).all()
     files = sorted((meg / "Images").glob("*/*.jpg"))  # by concept, each one's files sorted
     for row in table[table.trial_type != "catch"].itertuples():
         assert files[int(row.things_image_nr) - 1].name == Path(row.image_path).name
@@ -234,7 +236,7 @@ def test_meg_responses_are_recovered_by_averaging(meg):
     """The common response, in the right sensors: z-scoring scales each channel, not its time course."""
     found_CT = read_epochs(meg).get_data().mean(0)
     brain = simulated_brain("simulated-meg", 1, 200.0, -0.1, 281)
-    order = raw_files._ctf_info()[1]
+    order = things_meg._ctf_info()[1]
 
     def alike(truth_CT: np.ndarray) -> float:
         strong = np.argsort(truth_CT.std(1))[-60:]
@@ -300,11 +302,11 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(raw_files, "_add_noise", full)
+        patch.setattr(things_eeg, "_add_noise", full)
         with pytest.raises(HvfError, match=r"cannot write .*out: No space left"):
             write_things_eeg(out, **EEG)
     with monkeypatch.context() as patch:
-        patch.setattr(raw_files._SimulatedEpochs, "save", full)
+        patch.setattr(things_meg._SimulatedEpochs, "save", full)
         with pytest.raises(HvfError, match=r"cannot write .*out: No space left"):
             write_things_meg(out, **MEG)
     assert not list(tmp_path.iterdir())

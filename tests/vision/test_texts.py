@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hvf.config import DataConfig, HvfError
-from hvf.simulation.world import simulated_stimuli
+from hvf.simulation.study import simulated_stimuli
 from hvf.vision.cache import embed
 from hvf.vision.texts import captions_of, embed_captions
 

@@ -13,8 +13,11 @@ from hvf.data.images.image_set import open_images
 from hvf.data.things_meg import prepare as things_meg
 from hvf.data.trials.trials import Trials
 from hvf.runs import Run
-from hvf.simulation import raw_files, world
-from hvf.simulation.raw_files import write_things_eeg, write_things_meg
+from hvf.simulation import raw_files
+from hvf.simulation import things_meg as written_meg
+from hvf.simulation.brain import simulated_brain
+from hvf.simulation.things_eeg import write_things_eeg
+from hvf.simulation.things_meg import write_things_meg
 
 SMALL = {"train_concepts": 40, "images_per_concept": 3, "test_concepts": 20}
 
@@ -78,9 +81,11 @@ def test_prepared_meg_carries_the_images(roots, split, tmp_path):
     row = {name: i for i, name in enumerate(images.ids)}
     images = images.subset([row[name] for name in trials.image_ids.tolist()])
     subject = int(trials.subject.removeprefix("sub-"))
-    brain = world.simulated_brain("simulated-meg", subject, trials.sfreq, trials.tmin, trials.shape[2])
-    response_NCT = (raw_files._drive(images) @ raw_files._kernel(brain)).reshape(len(images), *brain.evoked_CT.shape)
-    truth_PN = apart_and_flat(response_NCT[:, raw_files._ctf_info()[1]]).T
+    brain = simulated_brain("simulated-meg", subject, trials.sfreq, trials.tmin, trials.shape[2])
+    response_NCT = (raw_files.image_drive(images) @ raw_files.response_kernel(brain)).reshape(
+        len(images), *brain.evoked_CT.shape
+    )
+    truth_PN = apart_and_flat(response_NCT[:, written_meg._ctf_info()[1]]).T
     truth_PN /= np.linalg.norm(truth_PN, axis=0)
     x_NCT, rng = trials.x_NCT, np.random.default_rng(0)
     scores_NN = apart_and_flat(x_NCT) @ truth_PN

@@ -18,7 +18,7 @@ from hvf.data.things_meg import ctf
 from hvf.data.things_meg.prepare import RECIPES, prepare
 from hvf.data.things_meg.table import image_numbers, trial_table, zero_shot
 from hvf.data.trials.trials import Trials
-from hvf.simulation import raw_files
+from hvf.simulation.things_meg import write_things_meg
 
 CONCEPTS = ("aardvark", "abacus", "acorn", "camera_lens", "camera1")  # in the order of THINGS
 TESTED = {"abacus", "camera_lens"}
@@ -477,7 +477,7 @@ def test_recordings_that_cannot_be_used_are_refused(raw_root, tmp_path):
 
 @pytest.mark.slow
 def test_the_simulated_layout(tmp_path):
-    root = raw_files.write_things_meg(
+    root = write_things_meg(
         tmp_path / "root", train_concepts=6, images_per_concept=2, test_concepts=3, test_repeats=4, sessions=2
     )
     trials = Trials.load(prepare(root, tmp_path / "out")[0])

@@ -11,9 +11,14 @@ import pytest
 from hvf.config import SUBJECTS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
-from hvf.simulation import rendering, world
+from hvf.simulation import brain as brains
+from hvf.simulation import features, rendering
+from hvf.simulation import stimuli as pictures
+from hvf.simulation import study as simulated
+from hvf.simulation.brain import simulated_brain
+from hvf.simulation.features import concept_drive, feature_layout, low_level
 from hvf.simulation.head import sensor_info
-from hvf.simulation.world import concept_drive, feature_layout, low_level, simulate_trials, simulated_brain
+from hvf.simulation.study import simulate_trials
 
 SMALL = DataConfig(train_concepts=160, images_per_concept=1, test_concepts=40, train_repeats=8, test_repeats=8)
 TIMES = np.arange(80) / 100
@@ -21,7 +26,7 @@ TIMES = np.arange(80) / 100
 
 @cache
 def stimuli() -> tuple[ImageSet, ImageSet]:
-    return world.simulated_stimuli(SMALL)
+    return simulated.simulated_stimuli(SMALL)
 
 
 @cache
@@ -59,7 +64,7 @@ def test_test_concepts_are_unseen_and_training_is_a_prefix_of_the_full_study():
     assert list(train.concepts) == [c.name for c in everything[200:360]]
     assert len(set(test.concepts)) == 40
     assert len(everything) >= 200 + 1654
-    more = world.simulated_stimuli(replace(SMALL, train_concepts=4, images_per_concept=3, test_concepts=2))[0]
+    more = simulated.simulated_stimuli(replace(SMALL, train_concepts=4, images_per_concept=3, test_concepts=2))[0]
     assert len(more) == 12
     assert len(set(more.content_hashes())) == 12
     np.testing.assert_array_equal(more.array([0, 3]), train.array([0, 1]))
@@ -67,11 +72,11 @@ def test_test_concepts_are_unseen_and_training_is_a_prefix_of_the_full_study():
 
 
 def test_pictures_from_the_cache_are_those_that_were_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(world, "cache_dir", lambda: tmp_path)
-    drawn = world._rendered(rendering.concepts()[:3], 2)
+    monkeypatch.setattr(pictures, "cache_dir", lambda: tmp_path)
+    drawn = pictures.rendered(rendering.concepts()[:3], 2)
     with monkeypatch.context() as patch:
-        patch.setattr(world, "draw", None)  # not drawn again
-        kept = world._rendered(rendering.concepts()[:3], 2)
+        patch.setattr(pictures, "draw", None)  # not drawn again
+        kept = pictures.rendered(rendering.concepts()[:3], 2)
     assert kept.captions == drawn.captions
     alone = np.stack([rendering.render(c, i).image for c in rendering.concepts()[:3] for i in range(2)])
     for images in (drawn, kept):
@@ -102,7 +107,7 @@ def test_low_level_features_see_what_they_should():
 def test_concepts_of_one_category_are_alike():
     kinds = {c.kind: c for c in rendering.concepts()}
     names = sorted(kinds)
-    vectors = np.stack([world._concept_vector(kinds[k])[:20] for k in names])
+    vectors = np.stack([features._concept_vector(kinds[k])[:20] for k in names])
     alike = np.corrcoef(vectors)
     same = np.array([[kinds[a].category == kinds[b].category for b in names] for a in names])
     assert alike[same & ~np.eye(len(names), dtype=bool)].mean() > 0.2
@@ -137,7 +142,7 @@ def test_trials_follow_from_subject_split_and_image_alone():
 @pytest.mark.parametrize(("study", "low", "high"), [("simulated-eeg", 4e-6, 1.3e-5), ("simulated-meg", 1.5e-13, 5e-13)])
 def test_noise_has_a_brains_size_and_spectrum(study, low, high):
     brain = brain_of(1, study)
-    x_RCT = world._noisy(brain, np.zeros(brain.evoked_CT.shape, np.float32), 60, "noise")
+    x_RCT = brains.noisy_trials(brain, np.zeros(brain.evoked_CT.shape, np.float32), 60, "noise")
     assert low < x_RCT.std() < high
     power = (np.abs(np.fft.rfft(x_RCT * np.hanning(80), axis=2)) ** 2).mean((0, 1))
     hz = np.fft.rfftfreq(80, 0.01)
@@ -165,7 +170,7 @@ def test_early_is_low_level_and_posterior_late_is_concept(study):
 
 def test_upper_and_lower_field_make_opposite_v1_fields_and_sides_cross():
     x, y = np.array([0.5, 0.5, -0.5]), np.array([0.5, -0.5, 0.5])
-    position, moment = world._retinotopy(0, x, y)
+    position, moment = brains._retinotopy(0, x, y)
     assert (np.sign(position[:, 0]) == -np.sign(x)).all()
     assert moment[0, 2] > 0 > moment[1, 2]
 
@@ -217,8 +222,8 @@ def test_another_subject_is_harder_than_ones_own():
 
 
 def test_subject_8_is_good_and_every_subject_has_an_ability():
-    assert {study: len(ability) for study, ability in world.ABILITY.items()} == SUBJECTS
-    assert world.ABILITY["simulated-eeg"][7] == max(world.ABILITY["simulated-eeg"])
+    assert {study: len(ability) for study, ability in brains.ABILITY.items()} == SUBJECTS
+    assert brains.ABILITY["simulated-eeg"][7] == max(brains.ABILITY["simulated-eeg"])
 
 
 def test_unknown_subject_and_split():

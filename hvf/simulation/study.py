@@ -1,0 +1,112 @@
+"""The simulated study: a THINGS-like study of rendered images, whose responses are simulated.
+
+Letters: N images, C channels, T samples, R repeats.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from hvf.config import DataConfig, HvfError
+from hvf.data.images.image_set import ImageSet
+from hvf.data.trials.trials import Trials, mean_of_repeats
+from hvf.runs import track
+from hvf.simulation import rendering
+from hvf.simulation.brain import ABILITY, noisy_trials, response, simulated_brain
+from hvf.simulation.features import WORKERS
+from hvf.simulation.stimuli import MAX_TRAIN_CONCEPTS, N_TEST_CONCEPTS, rendered
+
+
+def n_subjects(study: str) -> int:
+    """Number of people in the simulated study."""
+    return len(ABILITY[study])
+
+
+def check_settings(data: DataConfig) -> None:
+    """Raise HvfError, naming the valid range, if the simulated study has no such subject, concepts or window."""
+    last = n_subjects(data.study)
+    if data.subject not in range(1, last + 1):
+        raise HvfError(f"{data.study} has no subject {data.subject}; choose one of 1 to {last}")
+    for name, low, high in (
+        ("train_concepts", 1, MAX_TRAIN_CONCEPTS),
+        ("test_concepts", 1, N_TEST_CONCEPTS),
+        ("images_per_concept", 1, 100),
+        ("train_repeats", 1, 1000),
+        ("test_repeats", 1, 1000),
+    ):
+        if not low <= getattr(data, name) <= high:
+            raise HvfError(f"{data.study}: {name} must lie between {low} and {high}, not {getattr(data, name)}")
+    if data.sfreq <= 0 or _n_samples(data) < 2:
+        raise HvfError(f"{data.study}: the window [{data.tmin}, {data.tmax}) s at {data.sfreq} Hz holds no two samples")
+
+
+def simulated_stimuli(data: DataConfig) -> tuple[ImageSet, ImageSet]:
+    """The (training, test) images of the simulated study, 64 × 64, rendered once and then read from the cache.
+
+    Test concepts are unseen in training and have one image each; a smaller study's training concepts are a prefix
+    of the full one's 1,654.
+    """
+    check_settings(data)
+    concepts = rendering.concepts()
+    test = concepts[: data.test_concepts]
+    train = concepts[N_TEST_CONCEPTS : N_TEST_CONCEPTS + data.train_concepts]
+    return rendered(train, data.images_per_concept), rendered(test, 1)
+
+
+def simulate_trials(data: DataConfig, images: ImageSet, subject: int, split: str, *, averaged: bool = False) -> Trials:
+    """Simulate a subject's responses to images.
+
+    Parameters
+    ----------
+    data : DataConfig
+        Study, rate (Hz), window (s) and repeats.
+    images : ImageSet
+        Of concepts that the simulator knows.
+    subject : int
+        Counted from 1.
+    split : str
+        "train" or "test": `data.train_repeats` or `data.test_repeats` trials of each image. An image's trials depend on
+        (subject, split, image id) alone.
+    averaged : bool
+        Return the mean over repeats, exactly as `.average()` would, without holding the single trials.
+
+    Returns
+    -------
+    Trials
+        In the images' order, repeats of an image side by side.
+
+    Raises
+    ------
+    HvfError
+        The study has no such subject or split.
+    """
+    check_settings(replace(data, subject=subject))
+    if split not in ("train", "test"):
+        raise HvfError(f"the simulated study has the splits train and test, not {split!r}")
+    repeats = data.train_repeats if split == "train" else data.test_repeats
+    n_times = _n_samples(data)
+    brain = simulated_brain(data.study, subject, data.sfreq, data.tmin, n_times)
+    kind = data.study.removeprefix("simulated-")
+    n_channels = len(brain.ch_names)
+    x_NCT = np.empty((len(images) * (1 if averaged else repeats), n_channels, n_times), np.float32)
+
+    def simulate(i: int, response_CT: np.ndarray) -> None:
+        x_RCT = noisy_trials(brain, response_CT, repeats, f"{data.study}/{subject}/{split}/{images.ids[i]}")
+        if averaged:
+            x_NCT[i] = mean_of_repeats(x_RCT)
+        else:
+            x_NCT[i * repeats : (i + 1) * repeats] = x_RCT
+
+    with ThreadPoolExecutor(WORKERS) as pool:  # each image's noise has its own seed; drawing it lets others run
+        for start in track(range(0, len(images), 200), f"simulating {kind.upper()}, subject {subject}, {split}"):
+            block = range(start, min(start + 200, len(images)))
+            list(pool.map(simulate, block, response(brain, images.subset(block))))
+    ids = np.asarray(images.ids) if averaged else np.repeat(np.asarray(images.ids), repeats)
+    return Trials(x_NCT, ids, f"sub-{subject:02d}", data.sfreq, data.tmin, brain.ch_names, kind, simulated=True)
+
+
+def _n_samples(data: DataConfig) -> int:
+    return round((data.tmax - data.tmin) * data.sfreq)
