@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
-from hvf import presets
+from hvf import methods, presets
 from hvf.alignment.batched import Material, Together, fit_together
 from hvf.alignment.fitting import info_nce, prepare, seeded
 from hvf.alignment.inputs import new_brain
@@ -61,7 +61,7 @@ class Size:
     settings: dict[str, Any]
 
 
-SPECS = presets.RN50_B32_VAE
+SPECS = methods.RN50_B32_VAE
 PAPER = Size(16_540, (1024, 512, 1024), 250, {})
 SMALL = {f"{room}.{size}": 32 for room in ("brain", "fusion") for size in ("width", "intermediate")}
 SIZES = {"paper": PAPER, "small": Size(400, (16, 8, 16), 10, SMALL | {"align.batch_size": 64})}

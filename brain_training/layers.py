@@ -28,7 +28,7 @@ from rich.table import Table
 
 from hvf import presets
 from hvf.cli.options import parse_preset, recording_name, repeats, run_script, study_settings
-from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
+from hvf.config import SUBJECTS, Config, HvfError, check_files, with_settings
 from hvf.evaluation import retrieval
 from hvf.experiments.protocols import ENCODING, LINEAR, Choice, HeldOut, choose, open_split
 from hvf.runs import Run, write_atomic
@@ -66,7 +66,7 @@ def sweep(options: Sweep) -> Path:
     latents = str(parse_spec(options.latents)) if options.latents else None
     every = (*specs, latents) if latents else tuple(specs)
     config = with_settings(options.config, {**settings, "align.mode": "retrieval", "targets.specs": every})
-    check(config)
+    check_files(config)
     seeds = repeats(config, options.seeds)
     if options.members < 1:
         raise HvfError(f"--members must be at least 1, not {options.members}")

@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 
 from hvf import presets
 from hvf.cli.options import parse_preset, repeats, run_script, study_settings
-from hvf.config import Config, HvfError, check, with_settings
+from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import retrieval
 from hvf.experiments.protocols import LINEAR, Choice, HeldOut, Split, choose, open_split
 from hvf.population import fitting as dina
@@ -72,7 +72,7 @@ def align(options: Population) -> Path:
     dina.check_targets(options.config)
     settings = study_settings(None, options.trials, options.images)
     config = with_settings(options.config, {**settings, "align.mode": "retrieval", "targets.specs": specs})
-    check(config)
+    check_files(config)
     run = Run.create(options.out or Path("runs") / f"{options.trials.stem}-population", config)
     told = {"losses": asdict(options.losses), "maps": asdict(maps), "vectors": list(vectors)}
     if run.has("dina.json") and run.read_json("dina.json") != told:

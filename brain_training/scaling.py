@@ -23,7 +23,7 @@ import tyro
 
 from hvf import presets
 from hvf.cli.options import parse_preset, recording_name, repeats, run_script, study_settings
-from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
+from hvf.config import SUBJECTS, Config, HvfError, check_files, with_settings
 from hvf.evaluation import retrieval
 from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split
 from hvf.runs import Run, write_atomic
@@ -52,7 +52,7 @@ def scale(options: Scaling) -> Path:
     """Fit and test every point of every axis, write fits and picture, and return their folder."""
     settings = study_settings(options.subject, options.trials, options.images)
     config = with_settings(options.config, {**settings, "align.mode": "retrieval"})
-    check(config)
+    check_files(config)
     if config.data.study not in SUBJECTS and set(options.axes) - {"trials"}:
         raise HvfError("repeats and subjects are counted in a simulated study; your own files have --axes trials")
     seeds = repeats(config, options.seeds)

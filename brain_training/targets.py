@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import tyro
@@ -29,9 +29,10 @@ from rich.table import Table
 
 from hvf import presets
 from hvf.cli.options import parse_preset, recording_name, repeats, run_script, study_settings
-from hvf.config import FUSIONS, LOSSES, SUBJECTS, Config, HvfError, check, with_settings
+from hvf.config import SUBJECTS, Config, HvfError, Loss, check_files, with_settings
 from hvf.evaluation import retrieval
 from hvf.experiments.protocols import LINEAR, choose, open_split
+from hvf.registry import FUSIONS
 from hvf.runs import Run
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
@@ -60,10 +61,10 @@ def compare(options: Comparison) -> Path:
     if config.align.mode != "retrieval":
         raise HvfError("targets are compared in retrieval mode: the prior's fusion is one fixed set of encoders")
     for config_of_candidate in (with_settings(config, candidate) for candidate in candidates):
-        check(config_of_candidate)
+        check_files(config_of_candidate)
     rows = _rows(config, options)
     for settings_of_row in rows.values():
-        check(with_settings(config, settings_of_row))
+        check_files(with_settings(config, settings_of_row))
     seeds = repeats(config, options.seeds)
     run = Run.create(options.out or Path("runs") / f"{recording_name(config)}-targets", config)
     found = [_one_seed(run, f"{name}.json", one, rows, candidates) for name, one in seeds.items()]
@@ -102,7 +103,7 @@ def _rows(config: Config, options: Comparison) -> dict[str, dict[str, Any]]:
         fixed = {"align.learn_temperature": False}
         rows |= {f"τ fixed at {value:g}": {**fixed, "align.temperature": value} for value in options.temperatures}
     if "loss" in asked:
-        rows |= {f"loss: {loss}": {"align.loss": loss} for loss in LOSSES if loss != config.align.loss}
+        rows |= {f"loss: {loss}": {"align.loss": loss} for loss in get_args(Loss) if loss != config.align.loss}
     return rows | {PERMUTED: {}, RIDGE: LINEAR}
 
 

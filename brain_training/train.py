@@ -26,7 +26,7 @@ from hvf import alignment, presets
 from hvf.alignment import Alignment, batched
 from hvf.alignment.batched import Material
 from hvf.cli.options import parse_preset, run_script, study_settings
-from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check, with_settings
+from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.evaluation import retrieval
@@ -69,7 +69,7 @@ def train(options: Training) -> Path:
     config = with_settings(options.config, settings)
     subjects = options.subjects or (config.data.subject,)
     for subject in subjects:
-        check(with_settings(config, {"data.subject": subject}))
+        check_files(with_settings(config, {"data.subject": subject}))
     several = config.data.study in SUBJECTS or Path(config.data.trials or "").is_dir()
     if (options.protocol == "loso" or options.subjects) and not several:
         option = "--subjects" if options.subjects else "--protocol loso"

@@ -24,13 +24,13 @@ import tyro
 from accelerate import PartialState
 from scipy.stats import t as student
 
-from hvf import methods as published
-from hvf import presets
+from hvf import methods, presets
 from hvf.cli.options import parse_preset, run_script, study_settings
-from hvf.config import Config, HvfError, check, with_settings
+from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import retrieval
 from hvf.experiments import protocols
 from hvf.experiments.stages import ROWS, reconstruct_run
+from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic
 
 CONTROL = "trials permuted"
@@ -41,7 +41,7 @@ class Benchmark:
     """Compare methods, subjects and seeds in one table."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]  # every setting of the preset; a method sets its own over it
-    methods: tuple[str, ...] = ()  # presets.METHODS, or "all"; none: what the preset itself retrieves and draws
+    methods: tuple[str, ...] = ()  # names of hvf/methods.py, or "all"; none: what the preset itself retrieves and draws
     preset: str = "mini"  # a whole configuration
     study: str | None = None  # a simulated study; the default is the preset's
     trials: Path | None = None  # your own responses: a file, or a folder of prepared subjects
@@ -59,7 +59,7 @@ class Benchmark:
 def method_cells(options: Benchmark) -> dict[str, list[dict]]:
     """{row: what each cell told}; every row has the same cells. Computes this process's share, then reads all."""
     state = PartialState()
-    names = tuple(presets.METHODS) if options.methods == ("all",) else options.methods
+    names = tuple(METHODS) if options.methods == ("all",) else options.methods
     plan = [(name, name, subject, seed) for name in names for subject in options.subjects for seed in options.seeds]
     if options.control:
         plan += [(CONTROL, names[0], subject, seed) for subject in options.subjects for seed in options.seeds]
@@ -84,9 +84,9 @@ def _configured(options: Benchmark, name: str, subject: int, seed: int) -> Confi
     if options.trials is not None and not options.trials.is_dir():
         settings["data.split_seed"] = seed
     settings |= {"targets.specs": options.specs} if options.specs else {}
-    config = presets.method(name, with_settings(options.config, settings), options.encoders)
+    config = methods.apply(name, with_settings(options.config, settings), options.encoders)
     config = config if options.epochs is None else with_settings(config, {"align.epochs": options.epochs})
-    check(config)
+    check_files(config)
     return config
 
 
@@ -132,19 +132,17 @@ def method_table(rows: Mapping, told: Mapping[str, Sequence[Mapping]], options: 
         "| decodes towards |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+    works = methods.works()
     for row, entries in rows.items():
-        theirs = published.RETRIEVAL.get(row, {}).get(label)
-        printed = f"{theirs[0]}/{theirs[1]}" if theirs else "–"
-        against = published.GALLERY.get(row)
-        printed += f" (ranked against {against})" if theirs and against else ""
+        printed = works[row].summary(label) if row in works else "–"
         specs = ", ".join(told[row][0]["specs"]) if row in told else ""
         figures = [_percent(entries.get(name)) for name in ("top1", "top5", "validation")]
         lines.append(f"| {row} | " + " | ".join([*figures, printed, specs]) + " |")
-    for name, told_there in published.RETRIEVAL.items():
-        if name not in rows and label in told_there:
-            lines.append(f"| {name} | – | – | – | {told_there[label][0]}/{told_there[label][1]} | |")
+    for name, work in works.items():
+        if name not in rows and label in work.retrieval:
+            lines.append(f"| {name} | – | – | – | {work.summary(label)} | |")
     if options.encoders == "mini":
-        swaps = "; ".join(f"{real} → {mini}" for real, mini in presets.STAND_INS.items())
+        swaps = "; ".join(f"{real} → {mini}" for real, mini in methods.STAND_INS.items())
         lines += ["", f"Mini encoders stand in for the papers': {swaps}."]
     return "\n".join(lines) + "\n"
 
@@ -208,12 +206,12 @@ def markdown(rows: Mapping[str, Mapping[str, dict]], cells: int, simulated: bool
     for row, entries in rows.items():
         named = f"{row} (simulated)" if simulated else row
         lines.append(f"| {named} | " + " | ".join(_cell(entries.get(f)) for f in figures) + " |")
-    for preset, kind in published.DATA.items():
-        for row in published.published(preset):
+    for preset, kind in methods.DATA.items():
+        for row in methods.published(preset):
             values = {name.partition("/")[2]: {"value": value, "ci95": None} for name, value in row.figures.items()}
             if values.keys() & set(figures):
                 cells_of_row = " | ".join(_cell(values.get(f)) for f in figures)
-                lines.append(f"| published: {row.method}, {row.of}, {kind.upper()} | {cells_of_row} |")
+                lines.append(f"| published: {row.label}, {kind.upper()} | {cells_of_row} |")
     return "\n".join(lines) + "\n"
 
 

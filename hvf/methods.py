@@ -1,81 +1,391 @@
-"""Published figures to print beside ours, as the papers' own tables give them; none was reproduced here.
+"""Published methods: one entry each, with its paper, its settings, its figures and how the paper selected them.
 
-200-way zero-shot retrieval within the subject ("intra") and leave-one-subject-out ("loso"), and reconstruction, on
-THINGS-EEG2 and THINGS-MEG, averaged over subjects unless a row names one. Sources: arXiv 2602.07495 (HVF), 2601.21948
-(SA), and the works they compare with.
+An entry is added by registering it, here or in a file of one's own:
+
+    METHODS.register("my_method")(Method("what meets what", "arXiv ...", specs=(...), encoder="mbp"))
+
+`apply` puts a method's settings into a configuration. Figures are the papers' own, on real recordings (THINGS-EEG2 and
+THINGS-MEG) and by their own protocols, averaged over subjects unless a row names one; none was reproduced here.
+Sources: arXiv 2602.07495 (HVF), 2601.21948 (SA), and the works they compare with.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from hvf.config import HvfError, did_you_mean
+from hvf.config import AlignConfig, Config, TargetConfig
+from hvf.registry import METHODS, HvfError, did_you_mean
 
-# Top-1 and top-5 in %, real recordings, each paper's own protocol; by the name in `presets.METHODS` where there is one.
-RETRIEVAL: dict[str, dict[str, tuple[float, float]]] = {
-    "nice": {"eeg intra": (16.1, 43.6), "eeg loso": (6.2, 21.4), "meg intra": (12.8, 36.0)},
-    "atm": {"eeg intra": (27.1, 58.1), "eeg loso": (11.9, 33.8)},
-    "mb2c/atm": {"eeg intra": (28.5, 60.4), "eeg loso": (11.8, 33.7)},
-    "neural-mcrl": {"eeg intra": (32.4, 64.1), "eeg loso": (14.0, 34.3)},
-    "cogcap": {"eeg intra": (35.6, 80.2)},
-    "ubp": {"eeg intra": (50.9, 79.7), "eeg loso": (12.4, 33.4), "meg intra": (26.7, 55.2), "meg loso": (2.2, 10.4)},
-    "neurobridge": {
-        "eeg intra": (63.2, 89.9), "eeg loso": (19.0, 45.9), "meg intra": (32.2, 60.8), "meg loso": (3.4, 12.8)
-    },
-    "hvf": {"eeg intra": (75.7, 94.6), "eeg loso": (20.0, 44.1), "meg intra": (33.7, 60.5), "meg loso": (5.4, 15.2)},
-    "shallow": {
-        "eeg intra": (82.6, 97.7), "eeg loso": (21.8, 49.4), "meg intra": (48.0, 74.4), "meg loso": (3.7, 13.0)
-    },
-}  # fmt: skip
-# What a figure of that paper was ranked against; ours is always the plain test images through the method's own tower.
-GALLERY = {
-    "nice": "concept centres of other images", "ubp": "blurred test images",
-    "neurobridge": "features averaged over 4 augmentations",
-}  # fmt: skip
-# How the papers write the names.
-TITLES = {
-    "nice": "NICE", "atm": "ATM (as in SA)", "mb2c/atm": "MB2C/ATM (as in HVF)", "neural-mcrl": "Neural-MCRL",
-    "cogcap": "CogCap (All)", "ubp": "UBP", "neurobridge": "NeuroBridge", "hvf": "HVF", "shallow": "SA (InternViT)",
-}  # fmt: skip
 PICTURES = ("pixcorr", "alexnet5", "inception", "clip", "swav")
-# THINGS-EEG2: method, averaged over what, and PICTURES.
-RECONSTRUCTION: tuple[tuple[str, str, tuple[float, ...]], ...] = (
-    ("cogcap", "within subject", (0.150, 0.623, 0.669, 0.715, 0.590)),
-    ("hvf", "within subject", (0.195, 0.905, 0.756, 0.808, 0.554)),
-    ("atm", "subject 8", (0.160, 0.866, 0.734, 0.786, 0.582)),
-    ("hvf", "subject 8", (0.227, 0.924, 0.796, 0.826, 0.531)),
-)
 PROTOCOLS = {"intra": "within subject", "loso": "LOSO"}
 DATA = {"things-eeg": "eeg", "things-meg": "meg"}  # preset -> kind of recording
+ENCODERS = ("published", "mini", "given")
+
+# The mini network of the same kind for each that the methods name: used where the real one cannot be had, when it is
+# asked for (`encoders="mini"`), and printed with every figure.
+STAND_INS = {
+    "openclip:RN50/openai": "openclip:mini-resnet",
+    "openclip:RN50/openai~fovea51": "openclip:mini-resnet~fovea51",
+    "openclip:RN50/openai~blur15+noise25+coarse22+mosaic44": "openclip:mini-resnet~blur15+noise25+coarse22+mosaic44",
+    "openclip:ViT-B-32/laion2b_s34b_b79k": "openclip:mini-vit",
+    "openclip:ViT-L-14/openai": "openclip:mini-vit",
+    "openclip:ViT-H-14/laion2b_s32b_b79k": "openclip:mini-vit",
+    "transformers:OpenGVLab/InternViT-6B-448px-V2_5@27:mean": "openclip:mini-vit@2:mean",
+    "dreamsim:synclr_vitb16": "openclip:mini-vit",
+    "vae:sdxl": "vae:mini",
+    "text:ViT-H-14/laion2b_s32b_b79k": "text:mini-vit",
+}
+RN50_B32_VAE = ("openclip:RN50/openai", "openclip:ViT-B-32/laion2b_s34b_b79k", "vae:sdxl")
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of somebody's table: the method, what it was averaged over, and {figure: value} as metrics.json counts."""
+    """Figures of a paper.
+
+    Attributes
+    ----------
+    title : str
+        The method as the papers write it.
+    retrieval : mapping
+        {"eeg intra", "eeg loso", "meg intra", "meg loso": (top-1, top-5) in %, None if not reported}, 200-way,
+        zero-shot, within the subject or leaving one subject out.
+    pictures : mapping
+        {averaged over what: `PICTURES`}, reconstruction on THINGS-EEG2.
+    gallery : str
+        What was ranked against; "" means the plain test images through the method's own encoders, as ours always are.
+    selected : mapping
+        {"intra", "loso": by what the epoch and the settings behind the figures were selected}; not known where absent.
+    """
+
+    title: str
+    retrieval: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    pictures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    gallery: str = ""
+    selected: Mapping[str, str] = field(default_factory=dict)
+
+    def summary(self, label: str) -> str:
+        """Top-1/top-5 in % of "eeg intra", say, with the gallery and the selection; a dash where there are none."""
+        if label not in self.retrieval:
+            return "–"
+        top1, top5 = self.retrieval[label]
+        ranked = f"ranked against {self.gallery}; " if self.gallery else ""
+        return f"{top1}/{'–' if top5 is None else top5} ({ranked}selected by: {self.selection(label.split()[1])})"
+
+    def selection(self, protocol: str) -> str:
+        """By what the figures of a protocol were selected."""
+        return self.selected.get(protocol, "not known")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: what it sets in a configuration. Study, size, prior and sampling stay those of the configuration.
+
+    Attributes
+    ----------
+    about : str
+        What meets what, and what the paper does that is not done here.
+    paper : str
+        Where it is published.
+    specs : tuple of str
+        Feature specs of the visual encoders.
+    encoder, fusion : str
+        Brain encoder and fusion, by name.
+    dropout : float
+        Inside the brain encoder.
+    align : AlignConfig
+        Its training; mode and seed stay those of the configuration.
+    views : tuple of str
+        Views of the training images, chosen by confidence.
+    text : str, optional
+        Text encoder of the images' captions.
+    input_smooth : float
+        Share of the channels that are smoothed while training.
+    published : Published, optional
+        What its paper reports.
+    """
+
+    about: str
+    paper: str
+    specs: tuple[str, ...]
+    encoder: str
+    fusion: str = "concatenated"
+    dropout: float = 0.0
+    align: AlignConfig = field(default_factory=AlignConfig)
+    views: tuple[str, ...] = ()
+    text: str | None = None
+    input_smooth: float = 0.0
+    published: Published | None = None
+
+
+METHODS.register("hvf")(
+    Method(
+        "MBP meets the learnt fusion of RN50, ViT-B/32 and VAE latents.",
+        "arXiv 2602.07495 (ICLR 2026)",
+        specs=RN50_B32_VAE,
+        encoder="mbp",
+        fusion="hvf",
+        dropout=0.1,
+        published=Published(
+            "HVF",
+            {"eeg intra": (75.7, 94.6), "eeg loso": (20.0, 44.1), "meg intra": (33.7, 60.5), "meg loso": (5.4, 15.2)},
+            {"within subject": (0.195, 0.905, 0.756, 0.808, 0.554), "subject 8": (0.227, 0.924, 0.796, 0.826, 0.531)},
+            selected={"loso": "test top-1 (official code)"},
+        ),
+    )
+)
+
+METHODS.register("shallow")(
+    Method(
+        "Shallow Alignment: EEGProject meets one intermediate layer (28 of 46 of InternViT) through a linear "
+        "projector. Weights must be in the format that transformers itself reads. The layer of another encoder: "
+        "brain_training/layers.py.",
+        "arXiv 2601.21948",
+        specs=("transformers:OpenGVLab/InternViT-6B-448px-V2_5@27:mean",),
+        encoder="eegproject",
+        fusion="linear",
+        dropout=0.3,
+        align=AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50),
+        published=Published(
+            "SA (InternViT)",
+            {"eeg intra": (82.6, 97.7), "eeg loso": (21.8, 49.4), "meg intra": (48.0, 74.4), "meg loso": (3.7, 13.0)},
+        ),
+    )
+)
+
+METHODS.register("ubp")(
+    Method(
+        "Uncertainty-aware Blur Prior: EEGProject meets RN50's features of images blurred towards the edge. The "
+        "blur is 51 pixels of 224 wide, and 45 or 57 for images that are retrieved too easily or too hardly while "
+        "training. The gallery is blurred as the tower is, by 51; the trials' vectors are normalised and τ is "
+        "bounded, which they are not there.",
+        "Wu et al., CVPR 2025",
+        specs=("openclip:RN50/openai~fovea51",),
+        encoder="eegproject",
+        dropout=0.3,
+        align=AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50),
+        views=("fovea45", "fovea51", "fovea57"),
+        published=Published(
+            "UBP",
+            {"eeg intra": (50.9, 79.7), "eeg loso": (12.4, 33.4), "meg intra": (26.7, 55.2), "meg loso": (2.2, 10.4)},
+            gallery="blurred test images",
+        ),
+    )
+)
+
+METHODS.register("neurobridge")(
+    Method(
+        "EEGProject and augmented RN50 features meet in a space of their own, through a projector. Images: the mean "
+        "of RN50's features under blur, noise, low resolution and mosaic, in training and gallery; responses: 30 % "
+        "of the channels smoothed, anew each step. Not here: a projector on the brain's side (its encoder ends in a "
+        "linear map as it is); τ is learnt, theirs is not.",
+        "NeuroBridge (feroooooo/NeuroBridge)",
+        specs=("openclip:RN50/openai~blur15+noise25+coarse22+mosaic44",),
+        encoder="eegproject",
+        fusion="linear",
+        dropout=0.3,
+        align=AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50),
+        input_smooth=0.3,
+        published=Published(
+            "NeuroBridge",
+            {"eeg intra": (63.2, 89.9), "eeg loso": (19.0, 45.9), "meg intra": (32.2, 60.8), "meg loso": (3.4, 12.8)},
+            gallery="features averaged over 4 augmentations",
+        ),
+    )
+)
+
+METHODS.register("nice")(
+    Method(
+        "TSConv meets CLIP's image embedding as it is.",
+        "Song et al., ICLR 2024",
+        specs=("openclip:ViT-L-14/openai",),
+        encoder="tsconv",
+        dropout=0.5,
+        align=AlignConfig(learning_rate=2e-4, betas=(0.5, 0.999), weight_decay=0.0, batch_size=1000, epochs=200),
+        published=Published(
+            "NICE",
+            {"eeg intra": (16.1, 43.6), "eeg loso": (6.2, 21.4), "meg intra": (12.8, 36.0)},
+            gallery="concept centres of other images",
+        ),
+    )
+)
+
+METHODS.register("atm")(
+    Method(
+        "ATM-S meets CLIP ViT-H/14's image embedding as it is and, with weight 0.01, that of the image's caption: the "
+        'images\' own, or "This picture is CONCEPT" as there; images of one caption are not contrasted here.',
+        "Li et al., NeurIPS 2024",
+        specs=("openclip:ViT-H-14/laion2b_s32b_b79k",),
+        encoder="atm",
+        dropout=0.5,
+        align=AlignConfig(
+            learning_rate=3e-4, betas=(0.9, 0.999), weight_decay=0.01, batch_size=64, epochs=40, text_weight=0.01
+        ),
+        text="text:ViT-H-14/laion2b_s32b_b79k",
+        published=Published(
+            "ATM (as in SA)",
+            {"eeg intra": (27.1, 58.1), "eeg loso": (11.9, 33.8)},
+            {"subject 8": (0.160, 0.866, 0.734, 0.786, 0.582)},
+        ),
+    )
+)
+
+METHODS.register("human_aligned")(
+    Method(
+        "TSConv meets an encoder that was tuned to people's similarity judgements (DreamSim's SynCLR). The paper "
+        "reports up to 21 % more than with the same encoder untuned.",
+        "arXiv 2502.03081 (Human-Aligned Image Models Improve Visual Decoding from the Brain)",
+        specs=("dreamsim:synclr_vitb16",),
+        encoder="tsconv",
+        dropout=0.5,
+        align=AlignConfig(learning_rate=2e-4, betas=(0.5, 0.999), weight_decay=0.0, batch_size=1000, epochs=200),
+    )
+)
+
+METHODS.register("ridge")(
+    Method(
+        "Ridge regression from the flat trial to the features of RN50, ViT-B/32 and VAE; its penalty on validation.",
+        "none: the baseline that a network has to beat",
+        specs=RN50_B32_VAE,
+        encoder="ridge",
+    )
+)
+
+METHODS.register("encoding")(
+    Method(
+        "Responses predicted from the features of RN50, ViT-B/32 and VAE, and compared where the error is white; "
+        "its penalty on validation. With few channels more than any decoder (docs/methods.md: V4 neurons).",
+        "Kay et al., Nature 2008: identification by an encoding model",
+        specs=RN50_B32_VAE,
+        encoder="encoding",
+        fusion="linear",
+    )
+)
+
+# Works whose figures stand beside ours, but which are not among the methods.
+OTHERS = {
+    "mb2c/atm": Published("MB2C/ATM (as in HVF)", {"eeg intra": (28.5, 60.4), "eeg loso": (11.8, 33.7)}),
+    "neural-mcrl": Published("Neural-MCRL", {"eeg intra": (32.4, 64.1), "eeg loso": (14.0, 34.3)}),
+    "cogcap": Published(
+        "CogCap (All)", {"eeg intra": (35.6, 80.2)}, {"within subject": (0.150, 0.623, 0.669, 0.715, 0.590)}
+    ),
+    "hcf": Published("HCF (arXiv 2603.07077)", {"eeg intra": (84.6, None)}),
+    "samga": Published(
+        "SAMGA (arXiv 2604.17782)",
+        {"eeg intra": (91.3, 98.8), "eeg loso": (34.4, 64.8)},
+        selected=dict.fromkeys(PROTOCOLS, "test top-1 (a public copy of its code)"),
+    ),
+    "supa-eeg": Published(
+        "SUPA-EEG (SAMGA rebuilt)",
+        {"eeg intra": (80.8, 96.6), "eeg loso": (21.2, 45.8)},
+        selected=dict.fromkeys(PROTOCOLS, "best test epoch"),
+    ),
+}
+
+
+def apply(name: str, config: Config, encoders: str = "published") -> Config:
+    """`config` with the settings of a method: encoders, fusion, training; its study, size and seed stay.
+
+    Parameters
+    ----------
+    name : str
+        An entry of `METHODS`, with hyphens or underscores.
+    config : Config
+        What it is applied to.
+    encoders : {"published", "mini", "given"}
+        The visual encoders: those of the paper, their `STAND_INS`, or the targets that `config` names as they are,
+        without the method's views of the images and without captions.
+
+    Raises
+    ------
+    HvfError
+        The method or the kind of encoders is unknown, with the nearest; or an encoder has no stand-in.
+
+    Examples
+    --------
+    >>> from hvf import presets
+    >>> apply("nice", presets.mini(), "mini").brain.encoder
+    'tsconv'
+    """
+    method: Method = METHODS[name.replace("-", "_")]
+    if encoders not in ENCODERS:
+        raise HvfError(f"unknown encoders {encoders!r}{did_you_mean(encoders, ENCODERS)}")
+    targets = TargetConfig(method.specs, method.views, "confidence" if method.views else "drawn", method.text)
+    if encoders == "mini":
+        specs = tuple(dict.fromkeys(_stand_in(spec) for spec in method.specs))
+        targets = replace(targets, specs=specs, text=_stand_in(method.text) if method.text else None)
+    align = method.align
+    if encoders == "given":
+        targets, align = config.targets, replace(align, text_weight=config.align.text_weight)
+    return replace(
+        config,
+        targets=targets,
+        brain=replace(config.brain, encoder=method.encoder, dropout=method.dropout, input_smooth=method.input_smooth),
+        fusion=replace(config.fusion, kind=method.fusion),
+        align=replace(align, mode="retrieval", seed=config.align.seed),
+    )
+
+
+def _stand_in(spec: str) -> str:
+    if spec not in STAND_INS:
+        raise HvfError(f"no mini encoder stands in for {spec}: use the published ones, or give others")
+    return STAND_INS[spec]
+
+
+def works() -> dict[str, Published]:
+    """The published figures of every work, methods of ours and others, by name, in the order of EEG's top-1."""
+    methods = {name: METHODS[name].published for name in METHODS}
+    every = OTHERS | {name: figures for name, figures in methods.items() if figures is not None}
+    return dict(sorted(every.items(), key=lambda item: item[1].retrieval.get("eeg intra", (0.0, None))[0]))
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of a paper's table.
+
+    Attributes
+    ----------
+    method : str
+        As the papers write it.
+    of : str
+        What the figures are averaged over.
+    figures : dict
+        {figure: value}, named and counted as in our own results.
+    selected : str
+        By what the epoch and the settings were selected.
+    """
 
     method: str
     of: str
     figures: dict[str, float]
+    selected: str
+
+    @property
+    def label(self) -> str:
+        """Method, what is averaged over, and how the figures were selected."""
+        return f"{self.method}, {self.of} (selected by: {self.selected})"
 
 
-def published(preset: str) -> list[Published]:
-    """The field's rows for a preset, [] where it has none."""
+def published(preset: str) -> list[PublishedRow]:
+    """The papers' rows for a preset, [] where there are none."""
     if preset not in DATA:
         return []
-    kind, rows = DATA[preset], []
+    kind, rows, every = DATA[preset], [], works().values()
     for protocol, of in PROTOCOLS.items():
-        for method, figures in RETRIEVAL.items():
-            if told := figures.get(f"{kind} {protocol}"):
-                values = {f"retrieval/top{k}": round(v / 100, 4) for k, v in zip((1, 5), told, strict=True)}
-                rows.append(Published(TITLES[method], of, values))
-    for method, of, told in RECONSTRUCTION if kind == "eeg" else ():
-        values = {f"reconstruction/{name}": v for name, v in zip(PICTURES, told, strict=True)}
-        rows.append(Published(TITLES[method], of, values))
+        for work in every:
+            if shares := work.retrieval.get(f"{kind} {protocol}"):
+                pairs = zip((1, 5), shares, strict=True)
+                figures = {f"retrieval/top{k}": round(share / 100, 4) for k, share in pairs if share is not None}
+                rows.append(PublishedRow(work.title, of, figures, work.selection(protocol)))
+    for work in every if kind == "eeg" else ():
+        for of, values in work.pictures.items():
+            figures = {f"reconstruction/{name}": value for name, value in zip(PICTURES, values, strict=True)}
+            rows.append(PublishedRow(work.title, of, figures, work.selection("")))
     return rows
 
 
-def known(name: str) -> str:
-    """The name of the preset itself; HvfError naming the nearest if nothing was published under it here."""
+def preset_with_figures(name: str) -> str:
+    """The preset's own name (hyphen or underscore). Raises HvfError, naming the nearest, if it has no figures."""
     key = name.replace("_", "-")
     if key not in DATA:
         raise HvfError(f"there are no published figures of {name!r}{did_you_mean(key, DATA)}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hvf import __version__
-from hvf.config import Config, HvfError, check, first_difference, from_dict, to_dict
+from hvf.config import Config, HvfError, check_files, first_difference, from_dict, to_dict
 from hvf.progress import track
 
 __all__ = ["Run", "cache_dir", "check_writable", "code_version", "track", "write_atomic", "write_json"]
@@ -64,7 +64,7 @@ class Run:
             whose settings give other results (naming the first that differs). Nothing is written then.
         """
         path = Path(path)
-        check(config)
+        check_files(config)
         check_writable(path)
         if (path / "config.json").exists():
             difference = first_difference(cls.open(path).config, config)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,12 @@ import pytest
 from hvf import config as config_module
 from hvf import presets
 from hvf.config import (
-    COUNTS,
     EXECUTION_ONLY,
     Config,
     HvfError,
-    check,
+    Named,
+    SamplingConfig,
+    check_files,
     digest,
     first_difference,
     flatten,
@@ -24,19 +27,20 @@ from hvf.config import (
     to_dict,
     with_settings,
 )
+from hvf.registry import BRAIN_ENCODERS, FUSIONS, STUDIES
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = [make() for make in presets.PRESETS.values()]
 
 
 def fields_in_source() -> list[tuple[str, str, str]]:
-    """(class, field, its line) of every dataclass in hvf/config.py."""
+    """(class, field, its line) of every section in hvf/config.py."""
     source = Path(config_module.__file__).read_text(encoding="utf-8")
     lines = source.splitlines()
     return [
         (node.name, item.target.id, lines[item.lineno - 1])
         for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and node.decorator_list
+        if isinstance(node, ast.ClassDef) and node.decorator_list and node.bases
         for item in node.body
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
     ]
@@ -74,7 +78,6 @@ def test_every_setting_is_used():
 def test_lists_of_settings_name_real_ones():
     settings = dict(flatten(Config()))
     assert set(settings) >= EXECUTION_ONLY
-    assert all(isinstance(settings[name], int) for name in COUNTS)
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda c: c.name)
@@ -107,6 +110,83 @@ def test_from_dict_refuses(d, said):
     assert said in str(error.value)
 
 
+def words_of(hint) -> tuple[str, ...]:
+    """What a setting may be called, where it is a word of a list or a registered name."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    rules = [rule for rule in getattr(hint, "__metadata__", ()) if isinstance(rule, Named)]
+    return tuple(word for rule in rules for word in (*rule.registry, *rule.beside))
+
+
+WORDS = {
+    f"{section.name}.{name}": words_of(hint)
+    for section in dataclasses.fields(Config)
+    if dataclasses.is_dataclass(section.default_factory)
+    for name, hint in typing.get_type_hints(section.default_factory, include_extras=True).items()
+    if words_of(hint)
+}
+
+
+def test_every_word_of_the_settings_is_one_of_a_list():
+    """Every text field but paths, Hub ids, feature specs and the preset's name takes words of a list."""
+    free = {"name", "data.trials", "data.images", "data.ch_names", "targets.specs", "targets.views", "targets.text"}
+    free |= {"prior.path", "prior.pipeline"}
+    texts = {name for name, value in flatten(presets.things_eeg()) if isinstance(value, (str, tuple, type(None)))}
+    assert texts - {"align.betas"} == free | set(WORDS)
+    assert set(WORDS["brain.encoder"]) >= {"mbp", "eegproject", "tsconv", "atm", "ridge", "encoding"}
+    assert set(WORDS["fusion.kind"]) == {"hvf", "linear", "gated", "concatenated"}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_misspelt_word_cannot_be_built(name):
+    section, _, leaf = name.partition(".")
+    word = WORDS[name][0]
+    misspelt = word[:-1]
+    near = re.escape(f"{name} is {misspelt!r}") + r"; (did you mean '.+'\?|there is .+)"
+    for build in (
+        lambda: with_settings(presets.mini(), {name: misspelt}),
+        lambda: dataclasses.replace(getattr(presets.mini(), section), **{leaf: misspelt}),
+        lambda: from_dict(Config, {section: {leaf: misspelt}}),
+    ):
+        with pytest.raises(HvfError, match=near):
+            build()
+
+
+def test_what_the_issue_found_after_training_is_refused_before():
+    with pytest.raises(HvfError, match="sampling.scheduler is 'dmp'; did you mean 'dpm'?"):
+        SamplingConfig(scheduler="dmp")
+    with pytest.raises(HvfError, match="brain.encoder is 'mpb'; did you mean 'mbp'?"):
+        with_settings(presets.mini(), {"brain.encoder": "mpb"})
+
+
+def test_a_registered_name_is_a_word_of_the_settings(monkeypatch):
+    """An encoder, a fusion, a study of one's own file is named in a configuration without editing hvf/config.py."""
+    for registry, name in ((BRAIN_ENCODERS, "brain.encoder"), (FUSIONS, "fusion.kind"), (STUDIES, "data.study")):
+        with pytest.raises(HvfError, match=f"{name} is 'my-own'"):
+            with_settings(presets.mini(), {name: "my-own"})
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        registry.register("my-own")(object)
+        assert dict(flatten(with_settings(presets.mini(), {name: "my-own"})))[name] == "my-own"
+
+
+def test_settings_from_python_are_those_from_json():
+    """Numbers and lists are normalised when a section is built: equal settings compare equal."""
+    sampling = SamplingConfig(guidance=2)
+    assert isinstance(sampling.guidance, float)
+    assert dataclasses.replace(presets.mini().targets, specs=["vae:mini"]).specs == ("vae:mini",)
+    with pytest.raises(HvfError, match="setting 'sampling.steps' must be int, not '3'"):
+        SamplingConfig(steps="3")
+    with pytest.raises(HvfError, match="setting 'data' must be DataConfig, not 3"):
+        Config(data=3)
+
+
+def test_settings_that_fit_only_together_are_changed_together():
+    wide = with_settings(presets.mini(), {"brain.width": 64, "fusion.width": 64})
+    assert (wide.brain.width, wide.fusion.width) == (64, 64)
+    captions = with_settings(wide, {"targets.text": "text:mini-vit", "align.text_weight": 0.1})
+    assert captions.align.text_weight == 0.1
+
+
 def test_with_settings():
     config = with_settings(presets.mini(), {"data.subject": 3, "targets.specs": ("vae:mini",), "sampling.guidance": 2})
     assert (config.data.subject, config.targets.specs, config.sampling.guidance) == (3, ("vae:mini",), 2.0)
@@ -119,13 +199,17 @@ def test_digest_separates_results_from_execution():
     mini = presets.mini()
     assert digest(with_settings(mini, {"sampling.batch_size": 7})) == digest(mini)
     assert digest(dataclasses.replace(mini, name="other")) == digest(mini)
+    together = {"brain.width": "fusion.width", "fusion.width": "brain.width", "align.text_weight": "targets.text"}
     for name, value in flatten(mini):
-        if name in EXECUTION_ONLY or not isinstance(value, (int, float)):
+        if name in EXECUTION_ONLY or name in together or not isinstance(value, (int, float)):
             continue
-        changed = not value if isinstance(value, bool) else value + 1
+        changed = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2 + 0.01
         other = with_settings(mini, {name: changed})
         assert digest(other) != digest(mini), name
         assert first_difference(mini, other) == (name, value, changed)
+    for name, value in (("brain.width", 2), ("align.text_weight", 0.5)):
+        other = with_settings(mini, {name: value, together[name]: 2 if value == 2 else "text:mini-vit"})
+        assert digest(other) != digest(mini)
     assert len(digest(mini)) == 12
 
 
@@ -157,20 +241,26 @@ def test_digest_knows_no_type_of_number():
         ({"align.text_weight": 0.1}, "targets.text None and align.text_weight 0.1 go together"),
         ({"targets.views": ("blur9",), "brain.encoder": "ridge"}, "ridge, solved at once, takes the images as they"),
         ({"data.tmax": 0.0}, "data.tmax 0.0 must come after data.tmin 0.0"),
+        ({"align.betas": (0.9, 1.0)}, "align.betas must be at least 0 and less than 1, not (0.9, 1.0)"),
+        ({"brain.input_noise": -1.0}, "brain.input_noise must be at least 0, not -1.0"),
+        ({"align.learning_rate": float("nan")}, "align.learning_rate must be a finite number, not nan"),
+        ({"align.clip_norm": 0}, "align.clip_norm must be greater than 0, not 0.0"),
+        ({"align.seed": -1}, "align.seed must lie between 0 and 4294967295, not -1"),
+        ({"data.study": "files", "data.subject": 0}, "subject 0 does not exist: they are counted from 1"),
     ],
 )
-def test_check_refuses(settings, said):
+def test_impossible_settings_are_refused(settings, said):
     with pytest.raises(HvfError) as error:
-        check(with_settings(presets.mini(), settings))
+        check_files(with_settings(presets.mini(), settings))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_check_accepts_every_preset(tmp_path):
+def test_every_preset_is_accepted(tmp_path):
     for config in ALL:
         if config.data.study == "files":
             config = with_settings(config, {"data.trials": str(tmp_path), "data.images": str(tmp_path)})
-        check(config)
+        check_files(config)
 
 
 def test_presets_are_what_they_are_called():

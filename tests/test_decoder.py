@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvf import presets
+from hvf import methods, presets
 from hvf.config import Config, HvfError, with_settings
 from hvf.decoder import Decoder, rank
 from hvf.experiments.protocols import choose, open_split
@@ -115,7 +115,7 @@ NO_VIEWS, NO_CAPTIONS = (
 def test_views_and_captions_are_learnt_from(method: str, without: dict) -> None:
     """As the benchmark trains them: the same seed gives the same numbers, and without them other ones."""
     tiny = {"data.train_concepts": 40, "data.images_per_concept": 1, "data.test_concepts": 6}
-    config = presets.method(method, with_settings(presets.mini(), tiny), "mini")
+    config = methods.apply(method, with_settings(presets.mini(), tiny), "mini")
     config = with_settings(config, {"align.epochs": 2, "align.mode": "retrieval"})
     study = open_study(config.data)
     told = Decoder(config).fit(study.train, study.train_images)

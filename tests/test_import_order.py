@@ -38,7 +38,7 @@ FLOORS = [
     {"__init__", "__main__", *SCRIPTS},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-NEIGHBOURS = {("config", "registry"), ("study", "simulation"), ("population", "alignment"), ("methods", "presets")}
+NEIGHBOURS = {("config", "registry"), ("study", "simulation"), ("population", "alignment")}
 SEE_THE_SIMULATION = {"hvf/study.py", "hvf/cli/data.py"}  # and scripts: everything else takes trials as they come
 
 

@@ -7,19 +7,20 @@ import dataclasses
 import pytest
 
 from hvf import methods, presets
-from hvf.config import SOLVED, HvfError, check, from_dict, to_dict, with_settings
-from hvf.registry import BRAIN_ENCODERS, FUSIONS
+from hvf.config import SOLVED, HvfError, check_files, from_dict, to_dict, with_settings
+from hvf.methods import STAND_INS, Method, Published
+from hvf.registry import BRAIN_ENCODERS, FUSIONS, METHODS
 from hvf.vision.specs import parse_spec, versions
 
 
-@pytest.mark.parametrize("name", presets.METHODS)
+@pytest.mark.parametrize("name", list(METHODS))
 def test_a_method_says_what_it_is_and_fits_any_study(name):
-    told = presets.METHODS[name].__doc__ or ""
-    assert all(word in told for word in ("Paper", "Command", "Expect"))
+    method = METHODS[name]
+    assert min(len(method.about), len(method.paper)) > 8
     base = with_settings(presets.mini(), {"data.study": "simulated-meg", "data.subject": 2, "align.seed": 5})
-    for encoders in presets.ENCODERS:
-        config = presets.method(name, base, encoders)
-        check(config)
+    for encoders in methods.ENCODERS:
+        config = methods.apply(name, base, encoders)
+        check_files(config)
         assert (config.data, config.align.seed, config.sampling) == (base.data, 5, base.sampling)
         assert config.fusion.kind in FUSIONS
         assert config.brain.encoder in {*BRAIN_ENCODERS, *SOLVED}
@@ -35,34 +36,73 @@ def test_a_method_says_what_it_is_and_fits_any_study(name):
             assert all("mini" in spec for spec in config.targets.specs)
 
 
-def test_methods_differ():
-    made = [dataclasses.replace(presets.method(name, presets.mini()), name="") for name in presets.METHODS]
+def test_methods_are_those_of_the_papers_and_differ():
+    assert list(METHODS) == [
+        *("hvf", "shallow", "ubp", "neurobridge", "nice", "atm", "human_aligned", "ridge", "encoding"),
+    ]
+    made = [dataclasses.replace(methods.apply(name, presets.mini()), name="") for name in METHODS]
     assert len({str(config) for config in made}) == len(made)
 
 
 def test_every_target_has_a_stand_in_of_its_own_kind():
-    named = {spec for make in presets.METHODS.values() for spec in make().specs}
-    named |= {made.text for made in (make() for make in presets.METHODS.values()) if made.text}
-    assert named <= set(presets.STAND_INS)
+    every = [METHODS[name] for name in METHODS]
+    named = {spec for method in every for spec in method.specs} | {method.text for method in every if method.text}
+    assert named <= set(STAND_INS)
+    with pytest.raises(HvfError, match="no mini encoder stands in for openclip:none/at-all"):
+        methods._stand_in("openclip:none/at-all")
 
 
 def test_what_the_papers_add_to_the_loop_is_set():
-    ubp, neurobridge, atm = (presets.method(name, presets.mini()) for name in ("ubp", "neurobridge", "atm"))
+    ubp, neurobridge, atm = (methods.apply(name, presets.mini()) for name in ("ubp", "neurobridge", "atm"))
     assert ubp.targets.views == ("fovea45", "fovea51", "fovea57")
     assert neurobridge.brain.input_smooth == 0.3
     assert (atm.targets.text, atm.align.text_weight) == ("text:ViT-H-14/laion2b_s32b_b79k", 0.01)
-    plain = presets.method("atm", presets.mini(), "given")
+    plain = methods.apply("atm", presets.mini(), "given")
     assert (plain.targets.text, plain.align.text_weight) == (None, 0.0)
 
 
 def test_unknown_names_are_refused_with_the_nearest():
-    with pytest.raises(HvfError, match="unknown method 'nicee'; did you mean 'nice'"):
-        presets.method("nicee", presets.mini())
+    with pytest.raises(HvfError, match="there is no method 'nicee'; did you mean 'nice'"):
+        methods.apply("nicee", presets.mini())
     with pytest.raises(HvfError, match="did you mean 'mini'"):
-        presets.method("nice", presets.mini(), "minni")
+        methods.apply("nice", presets.mini(), "minni")
+
+
+def test_a_method_is_added_by_registering_it(monkeypatch):
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
+    METHODS.register("mine")(Method("MBP meets nothing else than latents.", "unpublished", ("vae:sdxl",), "mbp", "hvf"))
+    config = methods.apply("mine", presets.mini(), "mini")
+    assert (config.targets.specs, config.brain.encoder, config.fusion.kind) == (("vae:mini",), "mbp", "hvf")
+    assert "mine" in list(METHODS)
+    assert "mine" not in methods.works()  # it has no figures
 
 
 def test_published_figures_are_shares_in_percent():
-    for figures in methods.RETRIEVAL.values():
-        for top1, top5 in figures.values():
-            assert 0 < top1 < top5 < 100
+    for work in methods.works().values():
+        for top1, top5 in work.retrieval.values():
+            assert 0 < top1 < (top5 or 99) < 100
+        for values in work.pictures.values():
+            assert len(values) == len(methods.PICTURES)
+            assert all(0 < value < 1 for value in values)
+
+
+def test_published_rows_say_how_they_were_selected():
+    rows = {(row.method, row.of): row for row in methods.published("things-eeg")}
+    retrieved = next(row for row in methods.published("things-eeg") if row.method == "HVF")
+    assert retrieved.figures == {"retrieval/top1": 0.757, "retrieval/top5": 0.946}
+    assert rows["HVF", "LOSO"].label == "HVF, LOSO (selected by: test top-1 (official code))"
+    assert rows["NICE", "within subject"].selected == "not known"
+    assert rows["HVF", "subject 8"].figures["reconstruction/pixcorr"] == 0.227
+    assert rows["HCF (arXiv 2603.07077)", "within subject"].figures == {"retrieval/top1": 0.846}
+    assert {row.method for row in methods.published("things-meg")} >= {"HVF", "UBP"}
+    assert methods.published("mini") == []
+    assert methods.works()["ubp"].summary("meg loso") == (
+        "2.2/10.4 (ranked against blurred test images; selected by: not known)"
+    )
+    assert Published("nothing").summary("eeg intra") == "–"
+
+
+def test_presets_with_figures():
+    assert methods.preset_with_figures("things_meg") == "things-meg"
+    with pytest.raises(HvfError, match="there are no published figures of 'thing-eeg'; did you mean 'things-eeg'"):
+        methods.preset_with_figures("thing-eeg")

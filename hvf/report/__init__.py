@@ -14,7 +14,7 @@ import jinja2
 
 from hvf import runs
 from hvf.config import HvfError
-from hvf.methods import known
+from hvf.methods import preset_with_figures
 from hvf.report import tables
 from hvf.report.compare import Comparison, compare
 from hvf.report.folder import STAGES, Folder, main_figure, open_folders
@@ -34,7 +34,7 @@ def write(paths: Sequence[str | Path], out: str | Path, published: str | None = 
     if out.suffix.lower() not in (".html", ".htm", *TABLES):
         raise HvfError(f"{out}: a report is a page (.html) or a table (.md, .tex); end --out with one of them")
     if published is not None:
-        published = known(published)
+        published = preset_with_figures(published)
     comparisons = compared(folders)
     if out.suffix.lower() in TABLES:
         preset = published or next((folder.preset for folder in folders if folder.preset), "")

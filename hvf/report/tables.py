@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hvf.evaluation.catalogue import SHARES, label, leaf, lower_is_better
-from hvf.methods import Published, published
+from hvf.methods import PublishedRow, published
 from hvf.report.compare import Comparison
 from hvf.report.folder import Folder
 
@@ -55,13 +55,13 @@ def tables(folders: Sequence[Folder], preset: str = "") -> list[Table]:
     return found
 
 
-def published_rows(section: str, figures: Sequence[str], rows: Sequence[Published]) -> list[Row]:
+def published_rows(section: str, figures: Sequence[str], rows: Sequence[PublishedRow]) -> list[Row]:
     """The field's lines that share a column with ours."""
     told = []
     for row in rows:
         entries = {leaf(k): {"value": v} for k, v in row.figures.items() if k.startswith(f"{section}/")}
         if set(entries) & set(figures):
-            told.append(Row(f"published: {row.method}, {row.of}", "published", entries))
+            told.append(Row(f"published: {row.label}", "published", entries))
     return told
 
 

@@ -11,7 +11,7 @@ import pytest
 import hvf.cli
 from hvf import presets
 from hvf.cli import Reconstruct, main
-from hvf.config import HvfError, check, with_settings
+from hvf.config import HvfError, check_files, with_settings
 from hvf.prior.reconstruction import MINI
 
 PUBLISHED = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE"
@@ -52,8 +52,8 @@ def test_base_turbo_and_img2img_are_flags():
 )
 def test_impossible_sampling_is_refused(settings, said):
     with pytest.raises(HvfError, match=said):
-        check(with_settings(presets.mini(), settings))
-    check(with_settings(presets.mini(), {"sampling.steps": 1}))  # from noise, the strength says nothing
+        check_files(with_settings(presets.mini(), settings))
+    check_files(with_settings(presets.mini(), {"sampling.steps": 1}))  # from noise, the strength says nothing
 
 
 def test_a_prior_that_is_nowhere_is_named(tmp_path, monkeypatch, capsys):

@@ -148,7 +148,7 @@ def test_tables_for_a_paper(tmp_path, scores):
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
     assert r"run\_a (simulated) & " in text
     assert r"PixCorr $\uparrow$ & SSIM $\uparrow$ & EffNet-B $\downarrow$" in text
-    assert "published: HVF, subject 8 & 0.227 & -- & --" in text
+    assert "published: HVF, subject 8 (selected by: not known) & 0.227 & -- & --" in text
     assert "Published rows are the papers' own figures" in text
     for line in text.splitlines():
         bare = line.replace(r"\%", "").replace(r"\_", "").replace(r"\&", "")
