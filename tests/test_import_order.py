@@ -1,7 +1,7 @@
 """The architecture holds itself: imports go one way, file by file, without circles, and the command line starts light.
 
-The order, lowest first, is that of docs/architecture.md: a file imports rooms below its own, and other files of its own
-room; rooms of one floor do not know each other, except where `NEIGHBOURS` says so.
+The order, lowest first, is read from docs/architecture.md: a file imports rooms below its own, and other files of its
+own room; rooms of one floor do not know each other, except where `NEIGHBOURS` says so.
 """
 
 from __future__ import annotations
@@ -25,18 +25,9 @@ HEAVY = {"torch", "torchvision", "mne", "diffusers", "transformers", "open_clip"
          "skimage", "scipy", "matplotlib", "numpy", "PIL"}  # fmt: skip
 LIGHT = ("__init__", "__main__", "config", "presets", "methods", "progress", "registry", "runs", "evaluation/catalogue")
 
-FLOORS = [
-    {"config", "progress", "registry"},
-    {"runs", "presets", "methods"},
-    {"data", "vision", "models", "training"},
-    {"simulation", "study", "evaluation"},
-    {"prior", "alignment", "population"},
-    {"decoder"},
-    {"experiments"},
-    {"report"},
-    {"cli"},
-    {"__init__", "__main__", *SCRIPTS},
-]
+PICTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+ORDER = PICTURE.split("```import-order\n")[1].split("```")[0]
+FLOORS = [set(line.split()) for line in ORDER.splitlines()]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NEIGHBOURS = {("config", "registry"), ("study", "simulation"), ("population", "alignment")}
 SEE_THE_SIMULATION = {"hvf/study.py", "hvf/cli/data.py"}  # and scripts: everything else takes trials as they come
@@ -137,6 +128,12 @@ def write(root: Path, files: dict[str, str]) -> None:
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(source)
+
+
+def test_every_room_stands_once_in_the_order():
+    rooms = [room for floor in FLOORS for room in floor]
+    assert sorted(rooms) == sorted({room_of(path) for path in sources(ROOT)})
+    assert {room for pair in NEIGHBOURS for room in pair} <= set(rooms)
 
 
 def test_imports_go_one_way():
