@@ -7,7 +7,12 @@ PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.versi
 demo: $(VENV)/installed ; $(BIN)/hvf reconstruct --subject 8
 # A worker for each core, each with one thread: two would wait for one another.
 test: $(VENV)/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not slow'
-test-all: $(VENV)/installed ; $(BIN)/python -m pytest
+# The slow tests in parts of at most ten minutes on two cores; test-slow runs all parts, one after the other.
+SLOW_PARTS = test-slow-1 test-slow-2 test-slow-3 test-slow-4 test-slow-5 test-slow-6 test-slow-7
+$(SLOW_PARTS): test-slow-%: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m 'slow(part=$*)' --durations 0
+test-slow: $(SLOW_PARTS)
+test-all: test test-slow
 lint: $(VENV)/installed ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 types: $(VENV)/installed ; $(BIN)/pyright
 
@@ -16,4 +21,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check $(PINS) -e '.[dev]'
 	touch $@
 
-.PHONY: demo test test-all lint types
+.PHONY: demo test $(SLOW_PARTS) test-slow test-all lint types

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOW_PARTS = (1, 2, 3, 4, 5, 6, 7)  # each ends within ten minutes on two cores
 
 # Before torch and numpy are imported: parallel workers must not each take every core.
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -19,6 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_network = pytest.mark.skip(reason="needs the Hub: set HVF_NETWORK=1")
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
+        slow = item.get_closest_marker("slow")
+        if slow and slow.kwargs.get("part") not in SLOW_PARTS:
+            raise pytest.UsageError(
+                f"{item.nodeid}: mark it slow(part=K), K of {SLOW_PARTS}: `make test-slow-K` runs it"
+            )
         if item.get_closest_marker("network") and os.environ.get("HVF_NETWORK") != "1":
             item.add_marker(no_network)
         if item.get_closest_marker("gpu") and not _has_gpu():

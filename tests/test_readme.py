@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from PIL import Image
 
 from hvf import cli
@@ -24,18 +26,50 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
 
 
-COMMANDS = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines() if line.strip()]
+def commands() -> dict[str, list[list[str]]]:
+    """{the bold words that open a section: its commands}."""
+    sections: dict[str, list[list[str]]] = {}
+    title = ""
+    for bold, block in re.findall(r"^\*\*([^*\n]+?)\.?\*\*|^```bash\n(.*?)^```", README, flags=re.M | re.S):
+        title = bold or title
+        lines = [shlex.split(line, comments=True) for line in block.splitlines() if line.strip()]
+        sections.setdefault(title, []).extend(lines)
+    return {title: lines for title, lines in sections.items() if lines}
+
+
+SECTIONS = commands()
+COMMANDS = [command for section in SECTIONS.values() for command in section]
 HVF = [command[1:] for command in COMMANDS if command[0] == "hvf"]
 SCRIPTS = [command for command in COMMANDS if command[0] in ("python", "accelerate")]
 # What a test can afford of a command that takes minutes: the same code, less of it.
 SHORTER = {
     "prior_training/train.py": ["--max-steps", "2"],
-    "brain_training/train.py": ["--seeds", "1", "--config.align.epochs", "1"],
+    "brain_training/train.py": ["--seeds", "1", "--align.epochs", "1"],
     "brain_training/targets.py": ["--seeds", "1", "--align.epochs", "1"],
     "brain_training/layers.py": ["--seeds", "1", "--align.epochs", "1"],
     "brain_training/scaling.py": ["--seeds", "1", "--align.epochs", "1", "--points", "3"],
     "eval/benchmark.py --methods": ["--epochs", "1"],
 }
+# What a command reads that another command of the page writes.
+MADE_BY = {
+    "runs/sub-08-eeg-reconstruction": "hvf reconstruct --subject 8",
+    "runs/sub-08-eeg": "hvf retrieve --subject 8",
+    "eeg": "hvf data simulate things-eeg --train-concepts 200 --out eeg",
+    "eeg/image_set": "hvf data simulate things-eeg --train-concepts 200 --out eeg",
+    "trials/sub-08_trials.npy": "hvf data prepare things-eeg --root eeg --out trials",
+    "meg": "hvf data simulate things-meg --train-concepts 200 --out meg",
+    "meg/Images": "hvf data simulate things-meg --train-concepts 200 --out meg",
+    "meg-trials/sub-02_trials.npy": "hvf data prepare things-meg --root meg --out meg-trials",
+    "figures": "hvf evaluate --recons drawn --images seen --out figures",
+}
+# Which part of the slow tests runs a section, or a script of one.
+PARTS = {
+    "See it work": 1, "Decode your own recording": 1, "Measure and read": 1, "Use the real thing": 1,
+    "Take recordings in": 2,
+    "Compare methods, encoders, layers, amounts of data": 3,
+    "brain_training/layers.py": 4, "brain_training/scaling.py": 4, "brain_training/interpret.py": 4,
+    "brain_training/benchmark.py": 4, "eval/prepare_benchmark.py": 4, "Train": 4,
+}  # fmt: skip
 NEEDS_THE_HUB = ("--preset things-eeg", "data download")
 SERVES = ("explore",)  # until it is interrupted
 TAKES_HOURS = ("prior_training/train_mini.py",)
@@ -64,33 +98,64 @@ def test_every_path_and_link_in_the_readme_exists() -> None:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-@pytest.mark.slow
-def test_every_command_runs(tmp_path: Path) -> None:
-    """In the order of the page, in an empty folder, with files of the names that the page uses."""
+def to_run() -> list[ParameterSet]:
+    """Every command but those that make, fetch or take hours, with the part of the slow tests that runs it."""
+    cases = []
+    for section, lines in SECTIONS.items():
+        for command in lines:
+            line = " ".join(command)
+            if command[0] == "make" or any(words in line for words in (*NEEDS_THE_HUB, *TAKES_HOURS)):
+                continue
+            part = next((PARTS[word] for word in command if word in PARTS), PARTS.get(section, 0))
+            marks = [pytest.mark.slow(part=part)]
+            if command[0] == "hvf":  # one worker for those that read what the one before has written
+                marks.append(pytest.mark.xdist_group(section))
+            cases.append(pytest.param(line, marks=marks, id=line))
+    return cases
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scripts, and with files of the names that the page uses."""
+    folder = tmp_path_factory.mktemp("desk")
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "responses.npy", rng.standard_normal((260, 9)).astype(np.float32))
-    pictures = tmp_path / "images"
-    pictures.mkdir()
-    for i in range(260):
-        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(pictures / f"{i:03d}.png")
-    subprocess.run([sys.executable, "-m", "zipfile", "-c", "images.zip", "images"], cwd=tmp_path, check=True)
-    for folder in ("drawn", "seen"):
-        (tmp_path / folder).mkdir()
-        for i in range(20):
-            Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / folder / f"{i:03d}.png")
+    np.save(folder / "responses.npy", rng.standard_normal((260, 9)).astype(np.float32))
+    for name, n, size in (("images", 260, 32), ("drawn", 20, 64), ("seen", 20, 64)):
+        (folder / name).mkdir()
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 255, (size, size, 3), np.uint8)).save(folder / name / f"{i:03d}.png")
+    subprocess.run([sys.executable, "-m", "zipfile", "-c", "images.zip", "images"], cwd=folder, check=True)
     for name in ("prior_training", "brain_training", "eval"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    for command in COMMANDS:
-        line = " ".join(command)
-        if command[0] == "make" or any(words in line for words in (*NEEDS_THE_HUB, *TAKES_HOURS)):
-            continue
-        extra = next((more for script, more in SHORTER.items() if script in line), [])
-        program = Path(sys.executable).parent / command[0]
-        if command[1] in SERVES:
-            assert_serves([str(program), *command[1:]], tmp_path)
-            continue
-        done = subprocess.run([str(program), *command[1:], *extra], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run(line: str, folder: Path) -> None:
+    """Run a command of the page, after those that make what it reads."""
+    for word in shlex.split(line):
+        if word in MADE_BY and MADE_BY[word] != line and not (folder / word).exists():
+            run(MADE_BY[word], folder)
+    program, *words = shlex.split(line)
+    extra = next((more for script, more in SHORTER.items() if script in line), [])
+    command = [str(Path(sys.executable).parent / program), *words]
+    if words[0] in SERVES:
+        assert_serves(command, folder)
+        return
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, *extra], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("line", to_run())
+def test_a_command_runs(line: str, desk: Path) -> None:
+    run(line, desk)
+
+
+def test_what_commands_need_is_made_by_commands_of_the_page() -> None:
+    lines = {" ".join(command) for command in COMMANDS}
+    assert set(MADE_BY.values()) <= lines
+    assert {name for name in PARTS if not name.endswith(".py")} <= SECTIONS.keys()
+    assert all(mark.kwargs["part"] for case in to_run() for mark in case.marks if mark.name == "slow")
 
 
 def assert_serves(command: list[str], folder: Path) -> None:
@@ -104,7 +169,7 @@ def assert_serves(command: list[str], folder: Path) -> None:
         assert server.wait(30) in (0, 130)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=1)
 def test_python_example_runs(tmp_path: Path) -> None:
     (example,) = blocks("python")
     done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)

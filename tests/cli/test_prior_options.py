@@ -73,7 +73,7 @@ def test_help_names_the_flags(capsys):
     assert Reconstruct.__doc__ == "Draw the seen images, from the brain."
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=6)
 def test_from_a_prior_in_a_folder_to_rounds_of_pictures(tmp_path, monkeypatch):
     """The command of the README for a user who has a prior and no ImageNet, at the mini size, from local folders."""
     monkeypatch.chdir(tmp_path)

@@ -127,7 +127,7 @@ def test_categories_best_first_with_their_chance():
     assert found["dog"]["chance"] == 0.5
 
 
-@pytest.mark.slow  # UMAP is compiled when it is first used
+@pytest.mark.slow(part=6)  # UMAP is compiled when it is first used
 def test_the_map_brings_pairs_together_across_the_gap():
     rng = np.random.default_rng(0)
     z_f_ND = rng.normal(size=(30, 16))
@@ -268,7 +268,7 @@ def test_retraining_finds_the_window_and_tests_once(world):
     assert early.validation["n"] == 48  # a fifth of the training concepts
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=6)
 def test_the_helmet_too():
     data = replace(SMALL, study="simulated-meg", subject=2)
     world = World(data, 2)

@@ -36,7 +36,7 @@ def making_a_choice_alone(held_out: HeldOut) -> None:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=6)
 def test_a_choice_that_sees_test_data_is_a_type_error(tmp_path):
     pytest.importorskip("pyright")
     (tmp_path / "wrong.py").write_text(CODE)

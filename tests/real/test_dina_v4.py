@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=6)
 def test_maps_of_v4(shared_data, tmp_path):
     responses = tmp_path / "v4.npy"
     np.save(responses, np.load(shared_data / "v4" / "responses_avg_201025.npy").T)  # (neurons, images) there

@@ -202,7 +202,7 @@ def test_the_page_is_dark_in_the_dark_and_fits_a_phone(browser, page):
     assert max(dark.run(colour)) < 60
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=6)
 def test_two_thousand_images_load_sort_and_scroll_at_once(browser, tmp_path):
     run = a_run(tmp_path / "large", 2000)
     out = report.write_report([run.path], tmp_path / "report.html")

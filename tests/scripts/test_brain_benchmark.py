@@ -88,7 +88,7 @@ def test_what_leave_one_subject_out_needs(script, tmp_path, capsys):
     assert "one epoch: peak" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_subjects_and_seeds_train_together_as_alone(tmp_path, capsys):
     tiny = ["--data.train-concepts", "20", "--data.images-per-concept", "2", "--data.test-concepts", "10"]
     tiny += ["--data.study", "simulated-meg", "--data.train-repeats", "1", "--data.test-repeats", "2"]

@@ -113,7 +113,7 @@ def without_targets(files: list[str]) -> list[str]:
     return files[:at] + files[at + 3 :]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_layers_and_the_gate(files, tmp_path, capsys):
     out = tmp_path / "out"
     backbone = files[files.index("--targets.specs") + 1].partition("@")[0]
@@ -164,7 +164,7 @@ def test_stored_splits_of_other_members_are_refused(files, tmp_path, capsys, mon
     assert "with --members unknown, not 2" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_scaling_of_a_study(files, tmp_path, capsys):
     out = tmp_path / "out"
     assert call(SCALING, *files, "--points", "3", "--seeds", "2", "--out", out) == 0
@@ -190,7 +190,7 @@ def test_slope_is_the_gain_of_a_doubling(files, tmp_path, capsys):
     assert fits["ridge"]["slope"]["value"] == pytest.approx(0.0, abs=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_benchmark_of_methods(files, tmp_path, capsys):
     at = files.index("--targets.specs")
     out, specs = tmp_path / "out", files[at + 1 : at + 3]
@@ -271,7 +271,7 @@ def test_one_recording_cannot_be_left_out(files, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_leave_one_subject_out_of_the_simulated_study(files, tmp_path, capsys):
     specs = files[files.index("--targets.specs") + 1 : files.index("--targets.specs") + 3]
     tiny = ["--data.train-concepts", "20", "--data.images-per-concept", "1", "--data.test-concepts", "10"]

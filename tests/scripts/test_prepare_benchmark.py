@@ -128,7 +128,7 @@ def test_a_stage_that_fails_says_why(benchmark, tmp_path):
         benchmark.in_process("prepare", str(tmp_path / "absent"), str(tmp_path / "out"), "hvf", 1)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_the_whole_benchmark(tmp_path):
     out = tmp_path / "out"
     command = [

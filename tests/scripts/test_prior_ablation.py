@@ -31,7 +31,7 @@ def test_a_wrong_encoder_is_refused(script, tmp_path, capsys):
     assert not (tmp_path / "it").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_rows_controls_and_resume(script, tmp_path, monkeypatch):
     small = {"data.train_concepts": 20, "data.images_per_concept": 2, "data.test_concepts": 6, "align.epochs": 2}
     preset = with_settings(presets.mini(), {**small, "data.test_repeats": 4, "sampling.steps": 2})

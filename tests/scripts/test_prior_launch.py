@@ -17,7 +17,7 @@ import torch
 
 from tests.scripts.test_prior_training import ROOT, SCRIPT, arguments, history, make_world, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(part=7)
 CONFIGS = SCRIPT.parent / "configs"
 # Dropout draws differ from one number of processes to another: without it, all must agree.
 SETTINGS = {"shipped": "float32", "dropout": 0, "pictures": 0, "max_steps": 4}

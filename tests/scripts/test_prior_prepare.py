@@ -206,7 +206,7 @@ def test_refuses_in_one_line_and_writes_nothing(script, world, prepared, tmp_pat
     assert not (tmp_path / "full").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_two_processes_killed_and_started_again_with_one_make_the_same_folder(world, prepared, tmp_path):
     out = tmp_path / "it"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HVF_QUIET": "1", "OMP_NUM_THREADS": "1"}

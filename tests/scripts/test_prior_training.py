@@ -297,7 +297,7 @@ def test_clipping_clips(script, world, tmp_path):
     assert (weights(tight)[key] - start).abs().max() < 1e-6 < (weights(loose)[key] - start).abs().max()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=5)
 def test_accelerate_launch(world, finished, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", str(SCRIPT)]

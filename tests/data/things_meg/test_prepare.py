@@ -475,7 +475,7 @@ def test_recordings_that_cannot_be_used_are_refused(raw_root, tmp_path):
     refuse(raw_root, tmp_path, "channel MLO12-1609 is flat before the image")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(part=6)
 def test_the_simulated_layout(tmp_path):
     root = write_things_meg(
         tmp_path / "root", train_concepts=6, images_per_concept=2, test_concepts=3, test_repeats=4, sessions=2
