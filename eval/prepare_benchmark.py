@@ -155,7 +155,7 @@ def straightforward(root: str, out: str, recipe: str) -> dict[str, Any]:
     from scipy.linalg import fractional_matrix_power
     from sklearn.utils import shuffle
 
-    from hvf.data.recordings.preprocessing import SEED, get_recipe
+    from hvf.data.things_eeg2.preprocessing import SEED, get_recipe
 
     settings = get_recipe(recipe)
     if settings.normalisation == "zscore":
@@ -255,7 +255,7 @@ def _epochs(raw: Any, events: np.ndarray, settings: Any, most: int) -> tuple[np.
     import mne
     from sklearn.utils import shuffle
 
-    from hvf.data.recordings.preprocessing import SEED
+    from hvf.data.things_eeg2.preprocessing import SEED
 
     picks = [n for n in raw.ch_names if n != "stim" and (settings.channels is None or n in settings.channels)]
     if settings.channels is None:

@@ -34,6 +34,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(known)}"
 
 
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """The first names, and how many more there are.
+
+    >>> listed("abcd", most=2)
+    'a, b and 2 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 class Registry(Generic[Entry]):
     """Entries by name, in the order of their files and lines.
 

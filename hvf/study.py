@@ -16,10 +16,10 @@ import numpy as np
 
 from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.trials.files import image_indices, some
+from hvf.data.images.matching import image_indices
 from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.trials import Trials, is_prepared, read_trials
-from hvf.registry import STUDIES
+from hvf.registry import STUDIES, listed
 from hvf.runs import cache_dir
 from hvf.simulation import captioned
 from hvf.simulation import study as simulated
@@ -174,7 +174,9 @@ def _prepared_study(data: DataConfig, path: Path) -> Study:
     named = np.unique(trials.image_ids)
     missing = [name for name, i in zip(named, image_indices(named.tolist(), images), strict=True) if i < 0]
     if missing:
-        raise HvfError(f"{data.images} lacks {len(missing)} of the {len(named)} images of {path.name}: {some(missing)}")
+        raise HvfError(
+            f"{data.images} lacks {len(missing)} of the {len(named)} images of {path.name}: {listed(missing)}"
+        )
     trials = trials.paired_with(images)
     shown = _with_concepts(images, trials)
     row = {name: i for i, name in enumerate(shown.ids)}
@@ -238,7 +240,9 @@ def _check_apart(train: ImageSet, test: ImageSet, path: Path) -> None:
     """Refuse a test concept, or the same picture under another name, among the training images."""
     shared = sorted(set(train.concepts) & set(test.concepts))
     if shared:
-        raise HvfError(f"{len(shared)} test concepts of {path.name} are in training too: {some(shared)}; split it anew")
+        raise HvfError(
+            f"{len(shared)} test concepts of {path.name} are in training too: {listed(shared)}; split it anew"
+        )
     first = dict(zip(train.content_hashes(), train.ids, strict=True))
     for content, name in zip(test.content_hashes(), test.ids, strict=True):
         if content in first:

@@ -15,11 +15,10 @@ import pytest
 import scipy.signal
 
 from hvf.data.pickles import loading
-from hvf.data.recordings import preprocessing
-from hvf.data.recordings.preprocessing import PARTS, POSTERIOR, RECIPES, workers
 from hvf.data.things_eeg2 import prepare as things_eeg
-from hvf.data.things_eeg2 import third_party
+from hvf.data.things_eeg2 import preprocessing, third_party
 from hvf.data.things_eeg2.prepare import fill_session, plan, read_epochs
+from hvf.data.things_eeg2.preprocessing import PARTS, POSTERIOR, RECIPES, workers
 from hvf.data.things_eeg2.raw import session_files
 from hvf.data.trials.trials import Trials
 

@@ -19,9 +19,10 @@ from PIL import Image
 
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet
+from hvf.data.images.matching import stem
 from hvf.data.montages import EEG_CHANNELS
 from hvf.data.recordings.raw import CTF_SENSOR
-from hvf.data.trials.files import some, stem
+from hvf.registry import listed
 
 SEVERITIES = ("error", "warning", "ok")
 
@@ -62,7 +63,7 @@ def names(ch_names: Sequence[str], where: str, *, published: Sequence[str] | Non
         likely = f"; {missing[0]} is missing, so one of them is probably {missing[0]}" if len(missing) == 1 else ""
         if "Oz" in twice and "POz" not in ch_names:
             likely = "; POz is missing, so one of them is probably POz: a list with this slip was published"
-        message = f"{some(twice)} {'is' if len(twice) == 1 else 'are'} named twice{likely}"
+        message = f"{listed(twice)} {'is' if len(twice) == 1 else 'are'} named twice{likely}"
         found.append(Finding("error", "channels", where, message, "correct the names; rows of data keep their order"))
     if any(not name.strip() for name in ch_names):
         found.append(Finding("error", "channels", where, "a channel has no name", "name every channel"))
@@ -75,8 +76,10 @@ def _order(ch_names: tuple[str, ...], where: str, published: Sequence[str] | Non
     if published is not None:
         lacking, unknown = ([n for n in a if n not in b] for a, b in ((published, ch_names), (ch_names, published)))
         if lacking or unknown:
-            lacks = f"lacks {some(lacking)}" if lacking else ""
-            has = f"has {some(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not published" if unknown else ""
+            lacks = f"lacks {listed(lacking)}" if lacking else ""
+            has = (
+                f"has {listed(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not published" if unknown else ""
+            )
             close = did_you_mean(unknown[0], lacking) if unknown and lacking else ""
             message = f"{len(ch_names)} of {len(published)} channels: {' and '.join(filter(None, (lacks, has)))}{close}"
             return [Finding("error", "channels", where, message, "use the file as it was published")]
@@ -115,7 +118,7 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
     odd = [name for name in ch_names if kind == "eeg" and NOT_BRAIN.match(name)]
     found = []
     if odd:
-        message = f"{some(odd)} {'is' if len(odd) == 1 else 'are'} typed EEG"
+        message = f"{listed(odd)} {'is' if len(odd) == 1 else 'are'} typed EEG"
         found.append(Finding("warning", "montage", where, message, "give them their type, or leave them out"))
     broken = [name for name in ch_names if name.split("-")[0] == BROKEN_SENSOR]
     if kind == "meg" and broken and all(map(CTF_SENSOR.fullmatch, ch_names)) and broken[0].endswith("-1609"):
@@ -126,8 +129,8 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
         unknown = [name for name in ch_names if name not in odd and name.lower() not in known]
         cased = [name for name in ch_names if name not in _electrodes() and name.lower() in known]
         if cased and not located:
-            usual = some(known[name.lower()] for name in cased)
-            message = f"{some(cased)} {'is' if len(cased) == 1 else 'are'} written {usual} elsewhere"
+            usual = listed(known[name.lower()] for name in cased)
+            message = f"{listed(cased)} {'is' if len(cased) == 1 else 'are'} written {usual} elsewhere"
             found.append(Finding("warning", "montage", where, message, "write them so, or picks by name miss them"))
         system = "the 10-05 system"
     else:
@@ -136,7 +139,7 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
     if unknown and not located:
         close = did_you_mean(unknown[0], known.values()) if kind == "eeg" and len(unknown) < len(ch_names) else ""
         close = close if "mean" in close else ""
-        message = f"{len(unknown)} of {len(ch_names)} names are unknown to {system}: {some(unknown)}{close}"
+        message = f"{len(unknown)} of {len(ch_names)} names are unknown to {system}: {listed(unknown)}{close}"
         advice = "rename them, or set a montage; decoding works without, maps of the head do not"
         found.append(Finding("warning", "montage", where, message, advice))
     return found or [Finding("ok", "montage", where, f"all {len(ch_names)} {kind.upper()} channels have their place")]
@@ -165,7 +168,7 @@ def codes(codes_N: np.ndarray, n_images: int, where: str) -> list[Finding]:
         return [Finding("error", "events", where, message, "do not filter or resample the trigger channel")]
     outside = codes_N[(codes_N < 1) | (codes_N > n_images)]
     if len(outside):
-        message = f"{len(outside)} of {len(codes_N)} event codes are outside 1..{n_images}: {some(_ints(outside))}"
+        message = f"{len(outside)} of {len(codes_N)} event codes are outside 1..{n_images}: {listed(_ints(outside))}"
         if outside.min() == 0 == outside.max():
             message += "; they seem to count from 0"
         advice = "see that file, partition and stimulus list belong together"
@@ -174,35 +177,35 @@ def codes(codes_N: np.ndarray, n_images: int, where: str) -> list[Finding]:
 
 
 def counts(
-    ids_N: Sequence, listed: Sequence, repeats: int, where: str, *, complete: bool = True, part: str = ""
+    ids_N: Sequence, published: Sequence, repeats: int, where: str, *, complete: bool = True, part: str = ""
 ) -> list[Finding]:
-    """How often each `listed` image was shown, against the published number of `repeats`; more is normal.
+    """How often each `published` image was shown, against the published number of `repeats`; more is normal.
 
     What an incomplete study (`complete=False`) lacks is a warning, and so are fewer repeats of all images alike.
     """
     shown = Counter(ids_N)
-    n = np.array([shown.get(name, 0) for name in listed])
+    n = np.array([shown.get(name, 0) for name in published])
     what = f"{part} " if part else ""
-    never = [name for name, k in zip(listed, n, strict=True) if k == 0]
+    never = [name for name, k in zip(published, n, strict=True) if k == 0]
     usual = max(multimode(n[n > 0].tolist()), default=0)
     least = min(repeats, usual) if complete else min(repeats, usual) // 2  # sessions may show different images
-    few = [name for name, k in zip(listed, n, strict=True) if 0 < k < least]
+    few = [name for name, k in zip(published, n, strict=True) if 0 < k < least]
     found = []
     advice = "see that every session's file is there and whole"
     if never:
-        message = f"{len(never)} of {len(listed)} {what}images were never shown: {some(map(str, never))}"
+        message = f"{len(never)} of {len(published)} {what}images were never shown: {listed(map(str, never))}"
         found.append(Finding("error" if complete else "warning", "events", where, message, advice))
     if few:
-        message = f"{len(few)} of {len(listed)} {what}images were shown less than {least} times"
-        message += f": {some(map(str, few))}"
+        message = f"{len(few)} of {len(published)} {what}images were shown less than {least} times"
+        message += f": {listed(map(str, few))}"
         found.append(Finding("error" if complete else "warning", "events", where, message, advice))
     if 0 < usual < repeats:
         message = f"each of the {what}images was shown {usual} times, where {repeats} were published"
         found.append(Finding("warning", "events", where, message, "fine for a part of the study or a smaller one"))
-    if not found and len(listed):
+    if not found and len(published):
         surplus = int((n > repeats).sum())
         more = f"; {surplus} of them more often, as is normal" if surplus else ""
-        message = f"each of the {len(listed)} {what}images was shown {repeats} times{more}"
+        message = f"each of the {len(published)} {what}images was shown {repeats} times{more}"
         found.append(Finding("ok", "events", where, message))
     return found
 
@@ -212,7 +215,7 @@ def leak(train: Iterable[str], test: Iterable[str], where: str, what: str = "con
     train, test = set(train), set(test)
     both = sorted(train & test)
     if both:
-        message = f"{len(both)} of {len(test)} test {what} are in training too: {some(both)}"
+        message = f"{len(both)} of {len(test)} test {what} are in training too: {listed(both)}"
         advice = "a zero-shot figure would be wrong: drop their training trials"
         return [Finding("error", "leak", where, message, advice)]
     return [Finding("ok", "leak", where, f"no test {what.rstrip('s')} among {len(train)} training {what}")]
@@ -226,13 +229,13 @@ def listed_as(given: Sequence[str], truth: Sequence[str], where: str, source: st
     advice = f"pair by name, or use the list and the images of one release ({source})"
     lacking, extra = set(given) - set(truth), set(truth) - set(given)
     if lacking or extra:
-        parts = [f"{source} lacks {len(lacking)}: {some(sorted(lacking))}"] if lacking else []
-        parts += [f"{source} has {len(extra)} that are not listed: {some(sorted(extra))}"] if extra else []
+        parts = [f"{source} lacks {len(lacking)}: {listed(sorted(lacking))}"] if lacking else []
+        parts += [f"{source} has {len(extra)} that are not listed: {listed(sorted(extra))}"] if extra else []
         severity = "error" if lacking else "warning"
         return [Finding(severity, "pairing", where, "; ".join(parts), advice)]
     if len(given) != len(truth):
         twice = [name for name, n in Counter(given).items() if n > 1] or [n for n, k in Counter(truth).items() if k > 1]
-        return [Finding("error", "pairing", where, f"{some(twice)} stands for more than one image", advice)]
+        return [Finding("error", "pairing", where, f"{listed(twice)} stands for more than one image", advice)]
     at = [i for i, (a, b) in enumerate(zip(given, truth, strict=True)) if a != b]
     message = f"{len(at)} of {len(given)} images are in another order than in {source}: number {at[0] + 1} is "
     message += f"{given[at[0]]} here and {truth[at[0]]} there"
@@ -244,7 +247,7 @@ def sensor_types(types: dict[str, str], where: str) -> list[Finding]:
     sensors = [name for name in types if CTF_SENSOR.fullmatch(name) or NEUROMAG_SENSOR.fullmatch(name)]
     other = [name for name in sensors if not types[name].upper().startswith("MEG")]
     if other:
-        message = f"{len(other)} MEG sensors are typed {types[other[0]]}: {some(other, 3)}"
+        message = f"{len(other)} MEG sensors are typed {types[other[0]]}: {listed(other, 3)}"
         advice = "as in ds004212; hvf knows them by name, other readers would drop them: type them MEGGRADAXIAL"
         return [Finding("warning", "channels", where, message, advice)]
     brain = [name for name, kind in types.items() if re.match(r"(?i)meg(mag|grad)|eeg$", kind)]
@@ -282,7 +285,7 @@ def contents(train: ImageSet | None, test: ImageSet | None, where: str) -> list[
                 both[name] = train_hashes[int(distance_N.argmin())][0]
     if both:
         message = f"{len(both)} of {len(test_hashes)} test images are training images too: "
-        message += some(f"{a} is {b}" for a, b in both.items())
+        message += listed(f"{a} is {b}" for a, b in both.items())
         found.append(Finding("error", "leak", where, message, "drop the training trials of those images"))
     elif test_hashes and train_hashes:
         found.append(Finding("ok", "leak", where, f"no test image among {len(train_hashes)} training images"))

@@ -21,10 +21,10 @@ from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.doctor.things_eeg2 import bare_concept
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.trials.files import image_indices, some
+from hvf.data.images.matching import image_indices
 from hvf.data.trials.store import is_prepared, sidecar_of, verify
 from hvf.data.trials.trials import Trials
-from hvf.registry import DATASETS
+from hvf.registry import DATASETS, listed
 
 __all__ = ["Finding", "examine"]
 
@@ -65,7 +65,7 @@ def _merged(found: Iterable[Finding]) -> list[Finding]:
     places: dict[Finding, list[str]] = {}
     for item in found:
         places.setdefault(replace(item, where=""), []).append(item.where)
-    return [replace(item, where=some(dict.fromkeys(where), 2)) for item, where in places.items()]
+    return [replace(item, where=listed(dict.fromkeys(where), 2)) for item, where in places.items()]
 
 
 def _all(path: Path, images: Path | None) -> Iterator[Finding]:
@@ -208,7 +208,7 @@ def _repeated(ids: np.ndarray, n: np.ndarray, where: str) -> Finding:
     usual = max(multimode(n.tolist()))
     few = ids[n < usual]
     if len(few):
-        message = f"{len(few)} of {len(ids)} images have fewer trials than the others' {usual}: {some(few)}"
+        message = f"{len(few)} of {len(ids)} images have fewer trials than the others' {usual}: {listed(few)}"
         return Finding("warning", "events", where, message, "fine if you left trials out; else prepare it again")
     return Finding("ok", "events", where, f"{len(ids)} images with {usual} trials each, or more")
 
@@ -223,7 +223,7 @@ def _pairing(trials: Trials, images: ImageSet, where: str, seen: dict[str, set[i
         return
     absent = ids[places < 0]
     if len(absent):
-        message = f"{len(absent)} of {len(ids)} images that were seen are not at hand: {some(absent)}"
+        message = f"{len(absent)} of {len(ids)} images that were seen are not at hand: {listed(absent)}"
         yield Finding("error", "pairing", where, message, "give the folder with all of them, under the names used here")
         return
     if trials.concepts is not None:

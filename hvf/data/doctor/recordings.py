@@ -30,10 +30,11 @@ from hvf.data.doctor.tables import (
     tables,
     things_numbers,
 )
+from hvf.data.images.matching import stem
 from hvf.data.recordings.raw import mend_channel_types, open_recording
 from hvf.data.things_meg.ctf import check_whole
 from hvf.data.things_meg.table import CATCH
-from hvf.data.trials.files import some, stem
+from hvf.registry import listed
 
 RAW_SUFFIXES = (
     ".fif",
@@ -86,7 +87,7 @@ def examine_raw(
         yield Finding("warning", "channels", where, note, "hvf does so; set the types for other programs")
     kinds = _kinds(raw.info, bads=True)
     if not kinds:
-        message = f"no channel is typed EEG or MEG; the types are {some(sorted(set(raw.get_channel_types())))}"
+        message = f"no channel is typed EEG or MEG; the types are {listed(sorted(set(raw.get_channel_types())))}"
         yield Finding("error", "channels", where, message, "set their types (raw.set_channel_types) and save again")
         return
     yield from checks.names([name for group in kinds.values() for name in group], where)
@@ -183,7 +184,9 @@ def examine_epochs(
     picked = [name for name in epochs.ch_names if any(name in group for group in kinds.values())]
     picks = [epochs.ch_names.index(name) for name in picked]
     if not picks:
-        message = f"no good channel is typed EEG or MEG; the types are {some(sorted(set(epochs.get_channel_types())))}"
+        message = (
+            f"no good channel is typed EEG or MEG; the types are {listed(sorted(set(epochs.get_channel_types())))}"
+        )
         yield Finding("error", "channels", where, message, "set the types (epochs.set_channel_types) and save again")
         return
     yield from checks.names(picked, where)
@@ -237,7 +240,7 @@ def _known(ids: np.ndarray, images: Sequence[str], where: str) -> Iterator[Findi
     known = {stem(name) for name in images}
     unknown = sorted({name for name in ids if stem(name) not in known})
     if unknown:
-        message = f"{len(unknown)} images that were seen are not among the {len(known)} at hand: {some(unknown)}"
+        message = f"{len(unknown)} images that were seen are not among the {len(known)} at hand: {listed(unknown)}"
         yield Finding("error", "pairing", where, message, "give the folder with all of them, under the names used here")
     else:
         yield Finding("ok", "pairing", where, f"all {len(set(ids))} images seen are at hand")
@@ -258,13 +261,13 @@ def _metadata(table: Any, codes_N: np.ndarray, where: str, attributes: Path | No
     kinds = table["trial_type"].value_counts().to_dict()
     strange = sorted(set(kinds) - set(TRIAL_TYPES))
     if strange:
-        message = f"trial types that THINGS-MEG does not have: {some(map(str, strange))}"
+        message = f"trial types that THINGS-MEG does not have: {listed(map(str, strange))}"
         yield Finding("error", "events", where, message, "they are exp, test and catch")
     test, exp = (table[table["trial_type"] == kind] for kind in ("test", "exp"))
-    listed = sorted(test["things_image_nr"].dropna().unique())
+    numbers = sorted(test["things_image_nr"].dropna().unique())
     ids = test["things_image_nr"].tolist()
     whole = "session_nr" in table and table["session_nr"].nunique() >= MEG_REPEATS
-    yield from checks.counts(ids, [int(i) for i in listed], MEG_REPEATS, where, complete=whole, part="test")
+    yield from checks.counts(ids, [int(i) for i in numbers], MEG_REPEATS, where, complete=whole, part="test")
     again = exp["things_image_nr"].duplicated().sum()
     if again:
         message = f"{again} of {len(exp)} exp trials show an image that was shown before"
@@ -348,7 +351,7 @@ def examine_bids(root: Path) -> Iterator[Finding]:
         if things_meg:
             sessions.setdefault(events.parent.parent, []).append(table)
     if bare:
-        message = f"{len(bare)} tables of events have no recording beside them: {some(bare, 1)}"
+        message = f"{len(bare)} tables of events have no recording beside them: {listed(bare, 1)}"
         yield Finding("warning", "file", root.name, message, "download the recordings, or leave these out")
     for session, parts in sessions.items():
         yield examine_session(parts, session.relative_to(root).as_posix())

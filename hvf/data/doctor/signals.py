@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from hvf.data.doctor.checks import Finding
-from hvf.data.trials.files import some
+from hvf.registry import listed
 
 CLIP_LEVELS = 50  # of fewer distinct values nothing can be said
 VOLTS = (1e-10, 1e-3)  # how much EEG changes from sample to sample, at the least and at the most
@@ -119,4 +119,4 @@ def _by_channel(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 def _plural(ch_names: Sequence[str], hit_C: np.ndarray) -> str:
     hit = [name for name, its in zip(ch_names, hit_C, strict=True) if its]
-    return f"channel {hit[0]}" if len(hit) == 1 else f"{len(hit)} channels, {some(hit)}"
+    return f"channel {hit[0]}" if len(hit) == 1 else f"{len(hit)} channels, {listed(hit)}"

@@ -16,7 +16,8 @@ import pandas as pd
 
 from hvf.data.doctor import checks
 from hvf.data.doctor.checks import Finding
-from hvf.data.trials.files import some, stem
+from hvf.data.images.matching import stem
+from hvf.registry import listed
 
 MEG_SESSION = {"exp": 1854, "test": 200, "catch": 200}  # trials of THINGS-MEG per session
 MEG_RUNS = 10  # per session
@@ -66,7 +67,7 @@ def examine_events(path: Path, where: str) -> Iterator[Finding | pd.DataFrame]:
     elif {"stim", "object"} <= set(table.columns):
         apart = [s for s, o in zip(table["stim"], table["object"], strict=True) if not stem(str(s)).startswith(str(o))]
         if apart:
-            message = f"{len(apart)} images do not belong to the concept given with them: {some(apart)}"
+            message = f"{len(apart)} images do not belong to the concept given with them: {listed(apart)}"
             yield Finding("error", "pairing", where, message, "columns are misordered: use the published table")
         else:
             yield Finding(
@@ -121,7 +122,7 @@ def things_numbers(table: Any, where: str, number: str = "things_image_nr") -> I
     rows = table[columns].dropna(subset=columns[:2]).drop_duplicates()
     outside = rows[(rows[number] < 1) | (rows[number] > N_THINGS)]
     if len(outside):
-        message = f"image numbers outside 1..{N_THINGS}: {some(f'{v:g}' for v in outside[number])}"
+        message = f"image numbers outside 1..{N_THINGS}: {listed(f'{v:g}' for v in outside[number])}"
         yield Finding("error", "events", where, message, "use the published table")
         return
     rows = rows.sort_values(number, kind="stable")
@@ -139,7 +140,7 @@ def things_numbers(table: Any, where: str, number: str = "things_image_nr") -> I
         files = rows.assign(file=[stem(str(name)) for name in rows["image_path"]])
         unsorted = [int(c) for c, part in files.groupby("things_category_nr")["file"] if list(part) != sorted(part)]
         if unsorted:
-            which = some(map(str, unsorted))
+            which = listed(map(str, unsorted))
             message = f"the files of {len(unsorted)} concepts are not in the order of their numbers: {which}"
             yield Finding("error", "pairing", where, message, "image_path is misordered: use the published table")
             return

@@ -20,9 +20,10 @@ from hvf.data.doctor.checks import Finding
 from hvf.data.doctor.reliability import WINDOW, binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.matching import stem
 from hvf.data.montages import EEG_CHANNELS
 from hvf.data.pickles import loading
-from hvf.data.trials.files import some, stem
+from hvf.registry import listed
 
 PARTS = {"training": "train", "test": "test"}  # names of the files, and of the lists in image_metadata.npy
 IMAGES = {"training": 16_540, "test": 200}
@@ -133,11 +134,13 @@ def examine_list(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
             continue
         twice = [name for name, n in Counter(files).items() if n > 1]
         if twice:
-            message = f"{len(twice)} {part} images are listed twice: {some(twice)}"
+            message = f"{len(twice)} {part} images are listed twice: {listed(twice)}"
             yield Finding("error", "stimulus list", where, message, "use the published list")
         apart = [f for f, c in zip(files, concepts, strict=True) if not stem(f).startswith(bare_concept(c))]
         if 0 < len(apart) < len(files):
-            message = f"{len(apart)} {part} images are listed under another concept than their name says: {some(apart)}"
+            message = (
+                f"{len(apart)} {part} images are listed under another concept than their name says: {listed(apart)}"
+            )
             advice = "files and concepts are misordered: use the published list"
             yield Finding("error", "stimulus list", where, message, advice)
         elif list(zip(concepts, files, strict=True)) != sorted(zip(concepts, files, strict=True)):
@@ -161,7 +164,7 @@ def bare_concept(name: str) -> str:
 def _subject(folder: Path, stimuli: Stimuli) -> Iterator[Finding]:
     sessions = sorted(path for path in folder.glob("ses-*") if path.is_dir())
     if len(sessions) != SESSIONS:
-        message = f"{len(sessions)} of {SESSIONS} sessions: {some(path.name for path in sessions)}"
+        message = f"{len(sessions)} of {SESSIONS} sessions: {listed(path.name for path in sessions)}"
         yield Finding("warning", "file", folder.name, message, "fine for a try; download the others for the figures")
     whole = len(sessions) >= SESSIONS
     seen: dict[str, str] = {}
@@ -194,8 +197,8 @@ def _subject(folder: Path, stimuli: Stimuli) -> Iterator[Finding]:
             seen.setdefault(digest, where)
         if shown:
             codes = np.concatenate([one.codes_N for one in shown]).tolist()
-            listed = range(1, stimuli.number(part) + 1)
-            yield from checks.counts(codes, listed, REPEATS[part], folder.name, complete=whole, part=part)
+            numbers = range(1, stimuli.number(part) + 1)
+            yield from checks.counts(codes, numbers, REPEATS[part], folder.name, complete=whole, part=part)
             if len({one.trials_NCB.shape[1:] for one in shown}) == 1 and len(shown) > 1:
                 trials, ids = (
                     np.concatenate([getattr(one, name) for one in shown]) for name in ("trials_NCB", "ids_N")
@@ -218,7 +221,7 @@ def _recording(path: Path, where: str, n_images: int) -> Iterator[Finding | Show
     told = loading.load(path, mmap=True)
     lacking = [key for key in ("raw_eeg_data", "ch_names", "sfreq") if not isinstance(told, dict) or key not in told]
     if lacking:
-        message = f"it has no {some(lacking)}: not a raw file of THINGS-EEG2"
+        message = f"it has no {listed(lacking)}: not a raw file of THINGS-EEG2"
         yield Finding("error", "file", where, message, "use the published file")
         return
     x_Cn, ch_names, sfreq = told["raw_eeg_data"], [str(name) for name in told["ch_names"]], float(told["sfreq"])
@@ -267,7 +270,7 @@ def _events(
         fewer = [f"{code:g}" for code, k in sorted(n.items()) if k < usual]
         if fewer:
             message = (
-                f"{len(fewer)} of {len(n)} images were shown less often than the others' {usual} times: {some(fewer)}"
+                f"{len(fewer)} of {len(n)} images were shown less often than the others' {usual} times: {listed(fewer)}"
             )
             yield Finding("error", "events", where, message, "events were lost: use the published file, and whole")
         surplus = sum(k > usual for k in n.values())

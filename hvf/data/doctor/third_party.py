@@ -20,8 +20,9 @@ from hvf.data.doctor.checks import Finding
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.doctor.things_eeg2 import IMAGES, REPEATS, bare_concept
+from hvf.data.images.matching import stem
 from hvf.data.pickles import loading
-from hvf.data.trials.files import some, stem
+from hvf.registry import listed
 
 BLOCK_VALUES = 2**22  # read at a time
 MEG_IMAGES = {"training": (19_848, 1), "test": (200, 12)}  # images and repeats that UBP and NeuroBridge keep
@@ -152,7 +153,7 @@ def _labels(told: dict[str, Any], n_images: int, part: str, where: str) -> Itera
         (apart, "images do not belong to the concept given with them"),
     ):
         if hit:
-            message = f"{len(hit)} {what}: {some(hit)}"
+            message = f"{len(hit)} {what}: {listed(hit)}"
             yield Finding("error", "pairing", where, message, "names are misordered: use the file as it was published")
     if names != sorted(names) and not (twice or strange or apart):
         i = next(i for i, (a, b) in enumerate(zip(names, sorted(names), strict=True)) if a != b)

@@ -75,8 +75,8 @@ def download(
     address = (api or SERVICES[source.service]).rstrip("/")
     _check_subjects(name, source, subjects)
     check_writable(out)
-    listed = {"osf": _list_osf, "openneuro": _list_openneuro, "hub": _list_hub}[source.service]
-    revision, files = listed(source, address, attempts, backoff)
+    list_files = {"osf": _list_osf, "openneuro": _list_openneuro, "hub": _list_hub}[source.service]
+    revision, files = list_files(source, address, attempts, backoff)
     files = _chosen(name, source, files, subjects)
     missing = []
     for file in track(files, "checking what is there"):

@@ -15,9 +15,9 @@ import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.recordings.events import image_ids
-from hvf.data.recordings.preprocessing import inverse_root, shrunk_covariances
 from hvf.data.recordings.raw import data_channels, load, one_line
-from hvf.data.trials.files import some
+from hvf.data.recordings.whitening import inverse_root, shrunk_covariances
+from hvf.registry import listed
 from hvf.runs import track
 
 BLOCK_BYTES = 2**27  # of epochs at the recording's own rate held at once
@@ -65,7 +65,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class OpenRecording:
     """An open recording: what to call it, MNE's raw, and the session it is of, from 1."""
 
     where: str
@@ -87,7 +87,7 @@ class Plan:
     notes : what was done or left out that one may wonder about
     """
 
-    recordings: tuple[Recording, ...]
+    recordings: tuple[OpenRecording, ...]
     events: pd.DataFrame
     settings: Preprocessing
     ch_names: tuple[str, ...]
@@ -118,7 +118,7 @@ class Plan:
 
 
 def plan(
-    recordings: Sequence[Recording], events: pd.DataFrame, settings: Preprocessing, onset_unit: str | None = None
+    recordings: Sequence[OpenRecording], events: pd.DataFrame, settings: Preprocessing, onset_unit: str | None = None
 ) -> Plan:
     """Place the image events in the recordings, and see that these go together.
 
@@ -136,7 +136,7 @@ def plan(
             placed.append(own)
     joined: Any = pd.concat(placed, ignore_index=True)
     if not len(joined):
-        raise HvfError(f"no image event of {some(r.where for r in recordings)} is left; {'; '.join(notes)}")
+        raise HvfError(f"no image event of {listed(r.where for r in recordings)} is left; {'; '.join(notes)}")
     used = sorted(set(joined["recording"]))
     ch_names, said = _common_channels([recordings[i] for i in used], settings)
     first = recordings[used[0]].raw
@@ -173,7 +173,7 @@ def fill(work: Plan, x_NCT: np.ndarray, description: str) -> None:
 
 
 def _placed(
-    own: Any, recording: Recording, settings: Preprocessing, unit: str | None
+    own: Any, recording: OpenRecording, settings: Preprocessing, unit: str | None
 ) -> tuple[pd.DataFrame, list[str]]:
     """The events of one recording with their "sample", in time order; those without a whole window are left out."""
     raw, where, notes = recording.raw, recording.where, []
@@ -236,7 +236,7 @@ def _bad_samples(raw: Any) -> np.ndarray:
     return np.cumsum(bad_N)
 
 
-def _common_channels(recordings: Sequence[Recording], settings: Preprocessing) -> tuple[list[str], list[str]]:
+def _common_channels(recordings: Sequence[OpenRecording], settings: Preprocessing) -> tuple[list[str], list[str]]:
     """The channels that all recordings have, in the order of the first, and what is left out."""
     notes, names_of = [], []
     for recording in recordings:
@@ -245,13 +245,13 @@ def _common_channels(recordings: Sequence[Recording], settings: Preprocessing) -
         notes += said
         bads = [name for name in recording.raw.info["bads"] if name in names]
         if bads:
-            notes.append(f"bad channels of {recording.where} are interpolated: {some(bads)}")
+            notes.append(f"bad channels of {recording.where} are interpolated: {listed(bads)}")
     common = [name for name in names_of[0] if all(name in names for names in names_of)]
     left_out = sorted({name for names in names_of for name in names} - set(common))
     if not common:
         raise HvfError(f"{recordings[0].where} and the recordings after it have no channel in common")
     if left_out:
-        notes.append(f"channels that not all recordings have are left out: {some(left_out)}")
+        notes.append(f"channels that not all recordings have are left out: {listed(left_out)}")
     return common, notes
 
 
@@ -261,7 +261,7 @@ def _offset(settings: Preprocessing, raw_sfreq: float, sfreq: float) -> tuple[fl
     return began, round((settings.tmin - began) * sfreq)
 
 
-def _fill_recording(work: Plan, recording: Recording, samples: np.ndarray, out_NCT: np.ndarray) -> None:
+def _fill_recording(work: Plan, recording: OpenRecording, samples: np.ndarray, out_NCT: np.ndarray) -> None:
     raw, settings = load(recording.raw, work.ch_names, recording.where), work.settings
     info = raw.info
     l_freq, h_freq = settings.l_freq, settings.h_freq

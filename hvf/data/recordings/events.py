@@ -20,8 +20,9 @@ import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import IMAGE_SUFFIXES
+from hvf.data.images.matching import stem
 from hvf.data.recordings.raw import nearest, one_line
-from hvf.data.trials.files import some, stem
+from hvf.registry import listed
 
 # Columns that name the image, the most usual first.
 IMAGE_COLUMNS = (
@@ -113,7 +114,7 @@ def image_events(
     events["_image"] = names.str.replace(r"\.0+$", "", regex=True) if names.map(_is_number_or_absent).all() else names
     named = _named(events["_image"]).to_numpy()
     if not named.any():
-        raise HvfError(f"no event of {some(str(where) for where, _ in tables)} names an image")
+        raise HvfError(f"no event of {listed(str(where) for where, _ in tables)} names an image")
     if not named.all():
         notes.append(f"{int((~named).sum())} of {len(events)} events name no image and are left out")
     events = events[named].reset_index(drop=True)
@@ -157,11 +158,11 @@ def coded_events(raw: Any, stimuli: pd.DataFrame, where: str | Path) -> tuple[pd
         raise HvfError(f"the {key} {wanted[wanted.duplicated()].iloc[0]!r} stands for more than one image")
     shown = np.isin(codes, wanted.to_numpy(dtype=str))
     if not shown.any():
-        found = some(dict.fromkeys(codes.tolist())) or "none"
+        found = listed(dict.fromkeys(codes.tolist())) or "none"
         raise HvfError(f"{where} holds none of the {len(wanted)} {key}s of the table; it holds {found}")
     notes = []
     if not shown.all():
-        others = some(dict.fromkeys(codes[~shown].tolist()))
+        others = listed(dict.fromkeys(codes[~shown].tolist()))
         notes.append(f"{int((~shown).sum())} events of {where} show no image ({others}) and are left out")
     row = {code: i for i, code in enumerate(wanted)}
     table = stimuli.iloc[[row[code] for code in codes[shown].tolist()]].drop(columns=[key, "onset"], errors="ignore")
@@ -211,11 +212,11 @@ def _looked_up(events: Any, stimuli: pd.DataFrame) -> tuple[pd.DataFrame, list[s
     row = {code: i for i, code in enumerate(codes)}
     known = events["_image"].isin(row.keys()).to_numpy()
     if not known.any():
-        found = some(dict.fromkeys(events["_image"]))
+        found = listed(dict.fromkeys(events["_image"]))
         raise HvfError(f"the table of stimuli holds none of the codes of the events; they are {found}")
     notes = []
     if not known.all():
-        others = some(dict.fromkeys(events["_image"][~known]))
+        others = listed(dict.fromkeys(events["_image"][~known]))
         notes.append(f"{int((~known).sum())} events have codes without an image ({others}) and are left out")
     events = events[known].reset_index(drop=True)
     told = stimuli.iloc[[row[code] for code in events["_image"]]].reset_index(drop=True)

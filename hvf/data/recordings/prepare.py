@@ -21,7 +21,8 @@ from numpy import empty, float32
 
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.recordings.epoching import Preprocessing, Recording, fill, plan
+from hvf.data.images.matching import image_indices
+from hvf.data.recordings.epoching import OpenRecording, Preprocessing, fill, plan
 from hvf.data.recordings.events import (
     coded_events,
     drop_seen_concepts,
@@ -31,10 +32,10 @@ from hvf.data.recordings.events import (
     read_table,
 )
 from hvf.data.recordings.raw import attempt, give_positions, mend_channel_types, nearest, one_line, open_recording
-from hvf.data.trials.files import image_indices, some
 from hvf.data.trials.provenance import is_simulated, sha256, stamps
 from hvf.data.trials.store import TrialsWriter, is_prepared, read_store
 from hvf.data.trials.trials import Trials
+from hvf.registry import listed
 from hvf.runs import check_writable, track
 
 __all__ = ["Preprocessing", "mend_channel_types", "open_recording", "prepare_bids", "read_recording"]
@@ -89,7 +90,7 @@ def read_recording(
     if settings.unseen_concepts:
         found, said = drop_seen_concepts(found)
         notes += said
-    work = plan([Recording(path.name, raw)], found, settings)
+    work = plan([OpenRecording(path.name, raw)], found, settings)
     x_NCT = empty(work.shape, float32)
     fill(work, x_NCT, f"reading {path.name}")
     notes += work.notes
@@ -269,7 +270,7 @@ def _recordings(root: Path, name: str, task: str | None, column: str | None) -> 
     if len(tasks) > 1:
         tasks = [t for t in tasks if any(_names_images(bids, column) for bids in with_events if (bids.task or "") == t)]
         if len(tasks) != 1:
-            raise HvfError(f"sub-{name} of {root} did several tasks ({some(tasks)}): choose one with task")
+            raise HvfError(f"sub-{name} of {root} did several tasks ({listed(tasks)}): choose one with task")
     kinds = {bids.datatype for bids in with_events}
     if len(kinds) > 1:
         with_events = [bids for bids in with_events if bids.datatype == "meg"]
@@ -297,7 +298,7 @@ def _files_of(bids: Any) -> list[Path]:
     return sorted({*files, *([] if _events_file(bids) is None else [Path(_events_file(bids))])})
 
 
-def _open(root: Path, bids: Any, found: Sequence[Any], notes: list[str]) -> Recording:
+def _open(root: Path, bids: Any, found: Sequence[Any], notes: list[str]) -> OpenRecording:
     from mne_bids import read_raw_bids
 
     source = Path(bids.fpath)
@@ -309,7 +310,7 @@ def _open(root: Path, bids: Any, found: Sequence[Any], notes: list[str]) -> Reco
     label = bids.session or ""
     numbered = all(session.isdigit() and int(session) > 0 for session in sessions)
     session = int(label) if numbered else sessions.index(label) + 1
-    return Recording(source.relative_to(root).as_posix(), raw, session)
+    return OpenRecording(source.relative_to(root).as_posix(), raw, session)
 
 
 def _is_finished(path: Path, history: dict[str, Any], files: dict[str, Path]) -> bool:
@@ -353,7 +354,7 @@ def _check_known(names: Sequence[str], images: ImageSet) -> None:
     if missing:
         close = nearest(missing[0], images.ids)
         raise HvfError(
-            f"{len(missing)} of {len(names)} images of the events are not in the set: {some(missing)}{close}"
+            f"{len(missing)} of {len(names)} images of the events are not in the set: {listed(missing)}{close}"
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from mne.io.constants import FIFF
 
 from hvf.config import HvfError
-from hvf.data.trials.files import some
+from hvf.registry import listed
 
 CTF_SENSOR = re.compile(r"M[LRZ][CFOPT]\d\d(-\d+)?")
 NEUROMAG_SENSOR = re.compile(r"MEG ?\d{3}([123])")
@@ -97,7 +97,7 @@ def mend_channel_types(raw: Any) -> list[str]:
             other[name] = NO_BRAIN_TYPES[match[1].lower()]
     if other:
         raw.set_channel_types(other, on_unit_change="ignore", verbose="error")
-        notes.append(f"{some(other)} are typed EEG, but are not by their names, and are left out")
+        notes.append(f"{listed(other)} are typed EEG, but are not by their names, and are left out")
     return notes
 
 
@@ -113,7 +113,7 @@ def give_positions(raw: Any) -> list[str]:
     unknown = [name for name in names if not has_position(raw.info, name)]
     if not unknown:
         return [f"the {len(names)} electrodes have no positions; those of the 10-05 system are taken"]
-    return [f"{len(unknown)} electrodes have no position and no name of the 10-05 system: {some(unknown)}"]
+    return [f"{len(unknown)} electrodes have no position and no name of the 10-05 system: {listed(unknown)}"]
 
 
 def has_position(info: mne.Info, name: str) -> bool:
@@ -133,7 +133,7 @@ def data_channels(raw: Any, picks: str | Sequence[str] | None, where: str | Path
         missing = [name for name in names if name not in raw.ch_names]
         if missing:
             close = nearest(missing[0], raw.ch_names)
-            raise HvfError(f"{where} has no channel {some(missing)}; it has {some(raw.ch_names)}{close}")
+            raise HvfError(f"{where} has no channel {listed(missing)}; it has {listed(raw.ch_names)}{close}")
     else:
         kind = picks or ("meg" if _of_kind(raw, "meg") else "eeg")
         names = _of_kind(raw, kind)
@@ -146,7 +146,7 @@ def data_channels(raw: Any, picks: str | Sequence[str] | None, where: str | Path
             )
     lost = [name for name in names if name in raw.info["bads"] and not has_position(raw.info, name)]
     if lost:
-        notes.append(f"bad channels without a position are left out: {some(lost)}")
+        notes.append(f"bad channels without a position are left out: {listed(lost)}")
     return [name for name in names if name not in lost], notes
 
 
@@ -175,7 +175,7 @@ def load(raw: Any, ch_names: Sequence[str], where: str | Path) -> Any:
             try:
                 part.interpolate_bads(reset_bads=True, origin=(0.0, 0.0, 0.04))
             except Exception as error:
-                bads = some(part.info["bads"])
+                bads = listed(part.info["bads"])
                 raise HvfError(f"cannot interpolate the bad channels {bads} of {where}: {one_line(error)}") from error
     return part
 

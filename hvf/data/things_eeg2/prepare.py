@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.recordings.preprocessing import (
+from hvf.data.things_eeg2 import third_party
+from hvf.data.things_eeg2.preprocessing import (
     PARTS,
+    EegRecipe,
     Part,
-    Recipe,
     Workers,
     cut_epochs,
     epoch_operator,
@@ -27,12 +28,11 @@ from hvf.data.recordings.preprocessing import (
     units,
     workers,
 )
-from hvf.data.things_eeg2 import third_party
-from hvf.data.things_eeg2.raw import Recording, difference, numbered_folders, read_raw, read_recording, session_files
+from hvf.data.things_eeg2.raw import RawFile, difference, numbered_folders, read_raw, read_raw_file, session_files
 from hvf.data.things_eeg2.third_party import Stimuli, find_metadata, read_metadata
-from hvf.data.trials.files import some
 from hvf.data.trials.provenance import is_finished, is_simulated, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
+from hvf.registry import listed
 from hvf.runs import check_writable, track
 
 
@@ -53,8 +53,8 @@ class Plan:
     sessions : session of each row, (N,)
     """
 
-    recipe: Recipe
-    recordings: tuple[tuple[Recording, Recording], ...]
+    recipe: EegRecipe
+    recordings: tuple[tuple[RawFile, RawFile], ...]
     fitted: tuple[str, ...]
     ch_names: tuple[str, ...]
     rows: Mapping[Path, np.ndarray]
@@ -84,7 +84,7 @@ def prepare(
 
     Parameters
     ----------
-    recipe : a name in `hvf.data.recordings.preprocessing.RECIPES`
+    recipe : a name in `hvf.data.things_eeg2.preprocessing.RECIPES`
     subjects : numbers, by default all that are there
     jobs : threads, by default one per core; they share the epochs of one session (2.1 GB at full size).
 
@@ -123,12 +123,12 @@ def prepare(
     return paths
 
 
-def plan(files: Sequence[Mapping[Part, Path]], recipe: Recipe, stimuli: Mapping[Part, Stimuli]) -> Plan:
+def plan(files: Sequence[Mapping[Part, Path]], recipe: EegRecipe, stimuli: Mapping[Part, Stimuli]) -> Plan:
     """Read the events of all of a subject's files and lay out the rows. Raises HvfError where files do not fit."""
     recordings = []
     for session, paths in enumerate(files, 1):
         training, test = (
-            read_recording(paths[part], part, session, recipe, len(stimuli[part].image_ids)) for part in PARTS
+            read_raw_file(paths[part], part, session, recipe, len(stimuli[part].image_ids)) for part in PARTS
         )
         recordings.append((training, test))
     first = recordings[0][0]
@@ -141,7 +141,7 @@ def plan(files: Sequence[Mapping[Part, Path]], recipe: Recipe, stimuli: Mapping[
     wanted = tuple(name for name in names if name[0] in "OP") if recipe.channels is None else recipe.channels
     missing = [name for name in wanted if name not in names]
     if missing or not wanted:
-        raise HvfError(f"{first.path} lacks channel {some(missing or ['O...', 'P...'])}; it has {some(names)}")
+        raise HvfError(f"{first.path} lacks channel {listed(missing or ['O...', 'P...'])}; it has {listed(names)}")
     rows, labels, offset = {}, [], 0
     for i, part in enumerate(PARTS):
         of_part, session_IR = _lay_out([pair[i] for pair in recordings], len(stimuli[part].image_ids), recipe)
@@ -154,7 +154,7 @@ def plan(files: Sequence[Mapping[Part, Path]], recipe: Recipe, stimuli: Mapping[
     return Plan(recipe, tuple(recordings), fitted, recipe.kept or wanted, rows, images, splits, sessions)
 
 
-def _lay_out(own: Sequence[Recording], n_images: int, recipe: Recipe) -> tuple[dict[Path, np.ndarray], np.ndarray]:
+def _lay_out(own: Sequence[RawFile], n_images: int, recipe: EegRecipe) -> tuple[dict[Path, np.ndarray], np.ndarray]:
     """Rows of each recording's presentations (I, R), counted within the part, and the session of each (images, R)."""
     subject, each = own[0].path.parent.parent, [recording.first_IR.shape[1] for recording in own]
     if len(set(each)) > 1:
@@ -172,7 +172,7 @@ def _lay_out(own: Sequence[Recording], n_images: int, recipe: Recipe) -> tuple[d
     if len(short):
         raise HvfError(
             f"{subject}: {len(short)} of {n_images} {own[0].part} images are shown in fewer sessions than the others "
-            f"({total}), image {some(str(i + 1) for i in short)} among them: a session is missing, double or not theirs"
+            f"({total}), image {listed(str(i + 1) for i in short)} too: a session is missing, double or not theirs"
         )
     place_R = order_of_repeats(total * r) if recipe.shuffled else np.arange(total * r)
     rows, session_IR = {}, np.zeros((n_images, total * r), int)
@@ -184,14 +184,14 @@ def _lay_out(own: Sequence[Recording], n_images: int, recipe: Recipe) -> tuple[d
     return rows, session_IR
 
 
-def read_epochs(work: Plan, recording: Recording, pool: Workers) -> np.ndarray:
+def read_epochs(work: Plan, recording: RawFile, pool: Workers) -> np.ndarray:
     """The chosen epochs of a recording before they are normalised, in V, float64 (I, R, C, T)."""
     x_ECT = np.empty((recording.first_IR.size, len(work.fitted), work.shape[2]))
     _each_epoch(work, recording, pool, x_ECT.__setitem__)
     return x_ECT.reshape(*recording.first_IR.shape, *x_ECT.shape[1:])
 
 
-def fill_session(work: Plan, pair: tuple[Recording, Recording], out_NCT: np.ndarray, pool: Workers) -> None:
+def fill_session(work: Plan, pair: tuple[RawFile, RawFile], out_NCT: np.ndarray, pool: Workers) -> None:
     """Write the normalised trials of one session to their rows of `out_NCT`, of any float dtype."""
     held = {r.part: read_epochs(work, r, pool) for r in pair if r.part in work.recipe.fitted_on}
     try:
@@ -219,7 +219,7 @@ def fill_session(work: Plan, pair: tuple[Recording, Recording], out_NCT: np.ndar
             _each_epoch(work, recording, pool, write)
 
 
-def _each_epoch(work: Plan, recording: Recording, pool: Workers, use: Callable[[np.ndarray, np.ndarray], None]) -> None:
+def _each_epoch(work: Plan, recording: RawFile, pool: Workers, use: Callable[[np.ndarray, np.ndarray], None]) -> None:
     """Cut all epochs, in the order of time, and let `use(places, x_ECT)` have them, some at a time."""
     x_CN, names, _ = read_raw(recording.path)
     channels = np.asarray([names.index(name) for name in work.fitted])
@@ -240,7 +240,7 @@ def _each_epoch(work: Plan, recording: Recording, pool: Workers, use: Callable[[
         (peak_C <= 1e-9 * np.median(peak_C), "the same value throughout"),
     ):
         if bad_C.any():
-            where = some(work.fitted[i] for i in np.flatnonzero(bad_C))
+            where = listed(work.fitted[i] for i in np.flatnonzero(bad_C))
             raise HvfError(f"{recording.path}: channel {where} has {what}; repair the recording before it is prepared")
 
 
@@ -289,7 +289,7 @@ def _write(
         _refuse_copies(writer.history["sources"])
 
 
-def _by_name(work: Plan, sources: Mapping[str, Path]) -> dict[str, Recording]:
+def _by_name(work: Plan, sources: Mapping[str, Path]) -> dict[str, RawFile]:
     name_of = {source: name for name, source in sources.items()}
     return {name_of[recording.path]: recording for pair in work.recordings for recording in pair}
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.pickles import loading
-from hvf.data.recordings.preprocessing import PARTS, Part, Recipe, choose_repeats, window
-from hvf.data.trials.files import some
+from hvf.data.things_eeg2.preprocessing import PARTS, EegRecipe, Part, choose_repeats, window
+from hvf.registry import listed
 
 TARGET = 99999  # event of the target of the observer's task
 FILES: dict[Part, tuple[str, ...]] = {
@@ -26,7 +26,7 @@ LAYOUT = "raw_data/sub-XX/ses-YY/raw_eeg_{training,test}.npy"
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class RawFile:
     """One raw file: what it holds besides the signals, and the presentations of images that are used.
 
     Attributes
@@ -59,7 +59,7 @@ def session_files(folder: Path) -> list[dict[Part, Path]]:
     missing = sorted(set(range(1, max(found, default=1) + 1)) - set(found))
     if missing:
         raise HvfError(
-            f"{folder} lacks session {some(map(str, missing))}: get all of {LAYOUT} (THINGS-EEG2 has 4 sessions)"
+            f"{folder} lacks session {listed(map(str, missing))}: get all of {LAYOUT} (THINGS-EEG2 has 4 sessions)"
         )
     files: list[dict[Part, Path]] = []
     for _, session in sorted(found.items()):
@@ -79,7 +79,7 @@ def read_raw(path: Path) -> tuple[np.ndarray, tuple[str, ...], float]:
     """
     raw = loading.load(path, mmap=True)
     if not isinstance(raw, dict) or not {"raw_eeg_data", "ch_names", "sfreq"} <= set(raw):
-        held = some(map(str, raw)) if isinstance(raw, dict) else f"a {type(raw).__name__}"
+        held = listed(map(str, raw)) if isinstance(raw, dict) else f"a {type(raw).__name__}"
         raise HvfError(f"{path} is no raw THINGS-EEG2 recording: it holds {held}, not raw_eeg_data, ch_names and sfreq")
     x_CN, names = np.asarray(raw["raw_eeg_data"]), [str(name) for name in raw["ch_names"]]
     if x_CN.ndim != 2 or x_CN.dtype.kind not in "fi" or len(names) != len(x_CN):
@@ -87,9 +87,9 @@ def read_raw(path: Path) -> tuple[np.ndarray, tuple[str, ...], float]:
         raise HvfError(f"{path} has {len(names)} channel names for data {shape}; they must be (channels, samples)")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise HvfError(f"{path} names channel {some(twice)} twice: its names are not those of its rows")
+        raise HvfError(f"{path} names channel {listed(twice)} twice: its names are not those of its rows")
     if "stim" not in names:
-        raise HvfError(f"{path} has no channel 'stim', which holds the events; it has {some(names)}")
+        raise HvfError(f"{path} has no channel 'stim', which holds the events; it has {listed(names)}")
     types = [str(kind) for kind in raw.get("ch_types", raw.get("ch_type", []))]
     if types and (
         len(types) != len(names) or [n for n, t in zip(names, types, strict=True) if t == "stim"] != ["stim"]
@@ -115,13 +115,13 @@ def read_events(path: Path, stim_N: np.ndarray, n_images: int) -> tuple[np.ndarr
     outside = np.unique(codes_E[(codes_E < 1) | (codes_E > n_images)])
     if len(outside):
         raise HvfError(
-            f"{path} has events {some(map(str, outside))}, but image_metadata.npy knows the images 1 to {n_images} "
+            f"{path} has events {listed(map(str, outside))}, but image_metadata.npy knows the images 1 to {n_images} "
             f"(and {TARGET} is a target): file and metadata do not belong together"
         )
     return onsets_E, codes_E
 
 
-def read_recording(path: Path, part: Part, session: int, recipe: Recipe, n_images: int) -> Recording:
+def read_raw_file(path: Path, part: Part, session: int, recipe: EegRecipe, n_images: int) -> RawFile:
     """Read names and events of one file and choose the presentations. Raises HvfError as the above, and on counts.
 
     An image has as many repeats as most images of the file have; a few are shown once more, which is what is chosen
@@ -140,18 +140,18 @@ def read_recording(path: Path, part: Part, session: int, recipe: Recipe, n_image
     fewer = codes_I[counts_I < repeats]
     if len(fewer):
         raise HvfError(
-            f"{path} shows image {some(map(str, fewer))} fewer than {repeats} times with the whole window recorded "
+            f"{path} shows image {listed(map(str, fewer))} fewer than {repeats} times with the whole window recorded "
             f"({too_short} events are too near the ends): the recording is cut off or events are lost"
         )
     codes_I, chosen_IR = choose_repeats(codes_E, repeats)
-    return Recording(path, part, session, names, sfreq, too_short, codes_I, onsets_E[chosen_IR] + start)
+    return RawFile(path, part, session, names, sfreq, too_short, codes_I, onsets_E[chosen_IR] + start)
 
 
 def difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
     """How two lists of channels differ, in words that follow a file's name and end before the other's."""
     more, fewer = (sorted(set(a) - set(b)) for a, b in ((names, others), (others, names)))
     if more or fewer:
-        parts = [f"{word} {some(which)}" for word, which in (("has also", more), ("lacks", fewer)) if which]
+        parts = [f"{word} {listed(which)}" for word, which in (("has also", more), ("lacks", fewer)) if which]
         return f"{' and '.join(parts)} beside the channels of"
     i = next(i for i, (a, b) in enumerate(zip(names, others, strict=True)) if a != b)
     return f"lists its channels in another order (channel {i + 1} is {names[i]}, not {others[i]}) than"

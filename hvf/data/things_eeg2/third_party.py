@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.data.images.matching import stem
 from hvf.data.pickles import loading
-from hvf.data.recordings.preprocessing import PARTS, RECIPES, Part, units
-from hvf.data.trials.files import some, stem
+from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
 from hvf.data.trials.provenance import is_finished, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
+from hvf.registry import listed
 from hvf.runs import check_writable
 
 _BLOCK = 256  # trials copied at a time
@@ -141,8 +142,8 @@ def wanted(subjects: Sequence[int] | None, found: Mapping[int, Path], folder: Pa
     """The subjects asked for, or all that are there. Raises HvfError naming those that are not."""
     missing = [n for n in subjects or [] if n not in found]
     if missing or not found:
-        there = f"it has {some(map(str, sorted(found)))}" if found else "it has none named sub-XX"
-        raise HvfError(f"{folder} has no subject {some(map(str, missing or [1]))}; {there}")
+        there = f"it has {listed(map(str, sorted(found)))}" if found else "it has none named sub-XX"
+        raise HvfError(f"{folder} has no subject {listed(map(str, missing or [1]))}; {there}")
     return sorted(found) if subjects is None else list(dict.fromkeys(subjects))
 
 
@@ -162,7 +163,7 @@ def _convert(folder: Path, path: Path, recipe: str) -> None:
     for part, x in parts.items():
         missing = [name for name in kept if name not in x.ch_names]
         if missing:
-            raise HvfError(f"{files[part]} lacks channel {some(missing)}")
+            raise HvfError(f"{files[part]} lacks channel {listed(missing)}")
     index_C = [parts["training"].ch_names.index(name) for name in kept]
     labels = [_labels(replace(x, ch_names=kept), part) for part, x in parts.items()]
     joined = {
@@ -203,7 +204,7 @@ def _files(folder: Path) -> dict[Part, Path]:
     kind = _kind(folder)
     if kind is None:
         raise HvfError(
-            f"{folder} holds no preprocessed THINGS-EEG2: {some(n for pair in NAMES.values() for n in pair)}"
+            f"{folder} holds no preprocessed THINGS-EEG2: {listed(n for pair in NAMES.values() for n in pair)}"
         )
     files: dict[Part, Path] = {part: folder / name for part, name in zip(PARTS, NAMES[kind], strict=True)}
     for path in files.values():

@@ -20,7 +20,7 @@ from mne.baseline import rescale
 from hvf.config import HvfError
 from hvf.data.recordings.raw import mend_channel_types, one_line, open_recording
 from hvf.data.things_meg.table import CATCH
-from hvf.data.trials.files import some
+from hvf.registry import listed
 
 SFREQ = 200.0  # Hz, of the epochs
 TMIN, N_TIMES = -0.1, 281  # of the epochs: -0.1 to 1.3 s, both included
@@ -68,7 +68,7 @@ def read_events(path: Path) -> pd.DataFrame:
         raise HvfError(f"cannot read {path} as a table: {error}") from error
     missing = [name for name in EVENT_COLUMNS if name not in events]
     if missing:
-        raise HvfError(f"{path} has no column {some(missing)}; it has {some(map(str, events.columns))}")
+        raise HvfError(f"{path} has no column {listed(missing)}; it has {listed(map(str, events.columns))}")
     try:
         events["value"] = events["value"].astype(float).fillna(CATCH).astype(int)
         events["things_category_nr"] = events["things_category_nr"].astype(float)
@@ -138,7 +138,7 @@ def official_epochs(
     ).drop_bad(verbose="error")
     for i, reasons in enumerate(epochs.drop_log):
         if reasons:
-            raise HvfError(f"{where}: the epoch of event {i + 1} cannot be cut whole ({some(reasons)})")
+            raise HvfError(f"{where}: the epoch of event {i + 1} cannot be cut whole ({listed(reasons)})")
     for start in range(0, len(epochs), BLOCK):
         places = slice(start, min(start + BLOCK, len(epochs)))
         x_ECN: Any = epochs.get_data(item=places, verbose="error")
@@ -154,7 +154,7 @@ def zscore(x_ECN: np.ndarray, times_N: np.ndarray) -> np.ndarray:
 def check_triggers(raw: mne.io.BaseRaw, samples_E: np.ndarray, where: Path) -> None:
     """Raise HvfError unless there is one trigger per event, shortly before or after its photodiode's sample."""
     if STIM not in raw.ch_names:
-        raise HvfError(f"{where} has no channel {STIM}, which carries the triggers; it has {some(raw.ch_names)}")
+        raise HvfError(f"{where} has no channel {STIM}, which carries the triggers; it has {listed(raw.ch_names)}")
     try:
         found = mne.find_events(raw, stim_channel=STIM, verbose="error")
     except Exception as error:  # a truncated file, or triggers of a single sample

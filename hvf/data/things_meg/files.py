@@ -20,7 +20,7 @@ from hvf.config import HvfError
 from hvf.data.recordings.raw import one_line
 from hvf.data.things_meg import ctf
 from hvf.data.things_meg.table import CATCH, check_same, trial_table
-from hvf.data.trials.files import some
+from hvf.registry import listed
 from hvf.runs import track
 
 EPOCHS = re.compile(r"preprocessed_P(\d+)-epo(?:-\d+)?\.fif")
@@ -29,7 +29,7 @@ BLOCK = 64  # epochs in memory at once
 
 
 @dataclass(frozen=True)
-class Recording:
+class SubjectFiles:
     """One subject's recording, unread: what is known of every trial, and a way to read some of them."""
 
     route: str
@@ -58,13 +58,13 @@ def find_subjects(root: Path) -> list[int]:
 # --- the published epochs ---------------------------------------------------------------------------------------------
 
 
-def open_subject(root: Path, subject: int) -> Recording:
+def open_subject(root: Path, subject: int) -> SubjectFiles:
     path = _epochs_folder(root) / f"preprocessed_P{subject}-epo.fif"
     parts = sorted(path.parent.glob(f"preprocessed_P{subject}-epo-*.fif"))
     return _open_epochs(path, parts, root, subject) if path.exists() or parts else _open_raw(root, subject)
 
 
-def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> Recording:
+def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> SubjectFiles:
     if not path.exists():
         raise HvfError(f"{path} is missing, though there is {parts[0].name}: fetch all parts")
     for part in (path, *parts):
@@ -96,7 +96,7 @@ def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> Rec
     _check_codes(epochs.events[:, 2], table, path, where)
     names, notes = ctf.sensors(epochs)
     if not names:
-        raise HvfError(f"{path} has no MEG sensors; it has {some(epochs.ch_names)}")
+        raise HvfError(f"{path} has no MEG sensors; it has {listed(epochs.ch_names)}")
 
     def read(kept: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         picks = np.asarray([epochs.ch_names.index(name) for name in names])
@@ -110,13 +110,13 @@ def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> Rec
             yield rows, x_NCT
 
     files = [path, *parts, *([csv] if csv.is_file() else [])]
-    return Recording("published epochs", table, tuple(names), files, notes, read)
+    return SubjectFiles("published epochs", table, tuple(names), files, notes, read)
 
 
 # --- the raw recordings -----------------------------------------------------------------------------------------------
 
 
-def _open_raw(root: Path, subject: int) -> Recording:
+def _open_raw(root: Path, subject: int) -> SubjectFiles:
     """Every recording's header, events and channels are checked here; the data wait for `read`."""
     paths = _raw_paths(root, subject)
     csv, told = _csv(root, subject), None
@@ -139,7 +139,7 @@ def _open_raw(root: Path, subject: int) -> Recording:
             odd = sorted(set(names) ^ set(ch_names)) or [b for a, b in zip(ch_names, names, strict=True) if a != b]
             raise HvfError(
                 f"{path} has {len(names)} sensors, not the {len(ch_names)} of {paths[0].name} in their order; they "
-                f"differ in {some(odd)}"
+                f"differ in {listed(odd)}"
             )
         events = ctf.read_events(path.with_name(f"{stem}_events.tsv"))
         samples.append(events["sample"].to_numpy())
@@ -166,7 +166,7 @@ def _open_raw(root: Path, subject: int) -> Recording:
         inner = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         files += [*inner, path.with_name(path.name.removesuffix(path.suffix).removesuffix("_meg") + "_events.tsv")]
     counted = [note if times == 1 else f"{note} ({times} recordings)" for note, times in notes.items()]
-    return Recording("raw recordings", table, tuple(ch_names), files, counted, read)
+    return SubjectFiles("raw recordings", table, tuple(ch_names), files, counted, read)
 
 
 def _raw_paths(root: Path, subject: int) -> list[Path]:
@@ -194,7 +194,7 @@ def _of_sessions(told: pd.DataFrame, events: pd.DataFrame, csv: Path) -> tuple[p
         check_same(mine, rows, f"the events of session {session}", csv)
         parts.append(rows)
     absent = sorted(set(told["session_nr"]) - set(events["session_nr"]))
-    note = [f"there is no recording of session {some(map(str, absent), 12)}"] if absent else []
+    note = [f"there is no recording of session {listed(map(str, absent), 12)}"] if absent else []
     return pd.concat(parts, ignore_index=True), note
 
 

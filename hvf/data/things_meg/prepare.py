@@ -19,11 +19,11 @@ import numpy as np
 
 from hvf.config import HvfError, did_you_mean
 from hvf.data.things_meg import ctf
-from hvf.data.things_meg.files import BLOCK, Recording, find_subjects, open_subject
+from hvf.data.things_meg.files import BLOCK, SubjectFiles, find_subjects, open_subject
 from hvf.data.things_meg.table import trial_order
-from hvf.data.trials.files import some
 from hvf.data.trials.provenance import is_finished, is_simulated, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
+from hvf.registry import listed
 from hvf.runs import check_writable, track
 
 SCALED = "standard deviations of each channel over the training trials"
@@ -31,7 +31,7 @@ UNITS = "standard deviations of each trial's own baseline (-0.1 to 0 s)"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MegRecipe:
     """A published choice from THINGS-MEG's epochs.
 
     All of them keep the `test` trials and those `exp` trials whose concept is not tested; every trial counts alone.
@@ -52,11 +52,11 @@ class Recipe:
     dtype: Literal["float16", "float32"]
 
 
-_UBP = Recipe("HaitaoWuTJU/Uncertainty-aware-Blur-Prior, process_meg.py", 0.0, 201, False, "float16")
-RECIPES: dict[str, Recipe] = {
-    "official": Recipe("ViCCo-Group/THINGS-data, step1_preprocessing.py", ctf.TMIN, ctf.N_TIMES, False, "float32"),
+_UBP = MegRecipe("HaitaoWuTJU/Uncertainty-aware-Blur-Prior, process_meg.py", 0.0, 201, False, "float16")
+RECIPES: dict[str, MegRecipe] = {
+    "official": MegRecipe("ViCCo-Group/THINGS-data, step1_preprocessing.py", ctf.TMIN, ctf.N_TIMES, False, "float32"),
     "ubp": _UBP,
-    "neurobridge": Recipe("feroooooo/NeuroBridge, preprocess_meg.py --zscore", 0.0, 200, True, "float32"),
+    "neurobridge": MegRecipe("feroooooo/NeuroBridge, preprocess_meg.py --zscore", 0.0, 200, True, "float32"),
     # What arXiv 2602.07495 decodes from: its code reads UBP's files, hence 201 samples and all 271 channels.
     "hvf": replace(_UBP, origin="ssshamiii/Brain-HIVE (arXiv 2602.07495): UBP's"),
 }
@@ -82,7 +82,7 @@ def prepare(
     chosen = sorted(known) if subjects is None else list(dict.fromkeys(subjects))
     for subject in chosen:
         if subject not in known:
-            raise HvfError(f"{root} has no subject {subject}; there is {some(map(str, sorted(known)))}")
+            raise HvfError(f"{root} has no subject {subject}; there is {listed(map(str, sorted(known)))}")
     paths = [out / f"sub-{subject:02d}_trials.npy" for subject in chosen]
     for subject, path in zip(chosen, paths, strict=True):
         _prepare_subject(root, path, name, subject)
@@ -138,7 +138,9 @@ def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
         writer.history["sources"] = digests
 
 
-def _copy(recording: Recording, recipe: Recipe, rows: np.ndarray, splits: np.ndarray, writer: TrialsWriter) -> None:
+def _copy(
+    recording: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.ndarray, writer: TrialsWriter
+) -> None:
     """Read the trials `rows`, each file from front to back, into their places."""
     place = np.full(len(recording.table), -1)
     place[rows] = np.arange(len(rows))
@@ -155,7 +157,7 @@ def _copy(recording: Recording, recipe: Recipe, rows: np.ndarray, splits: np.nda
             if len(bad):
                 names = [recording.ch_names[i] for i in bad]
                 raise HvfError(
-                    f"{recording.files[0].parent}: channel {some(names)} is flat before the image, not finite or too "
+                    f"{recording.files[0].parent}: channel {listed(names)} is flat before the image, not finite or too "
                     f"large, among the trials {found[0] + 1} to {found[-1] + 1}: the recording is damaged there"
                 )
             writer.x_NCT[place[found]] = stored

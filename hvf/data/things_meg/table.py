@@ -15,7 +15,7 @@ import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import IMAGE_SUFFIXES
-from hvf.data.trials.files import some
+from hvf.registry import listed
 
 TRIAL_TYPES = ("exp", "test", "catch")
 CATCH = 999999  # event code of a trial that shows no image of THINGS
@@ -56,7 +56,7 @@ def trial_table(metadata: pd.DataFrame, where: str, root: Path) -> pd.DataFrame:
     """
     missing = [n for n in ("trial_type", "things_image_nr", "things_category_nr") if n not in metadata]
     if missing:
-        raise HvfError(f"{where} has no column {some(missing)}; it has {some(map(str, metadata.columns))}")
+        raise HvfError(f"{where} has no column {listed(missing)}; it has {listed(map(str, metadata.columns))}")
     types_N = metadata["trial_type"].astype(str).to_numpy()
     _check_types(types_N, where)
     shown = types_N != "catch"
@@ -124,11 +124,13 @@ def _listed_images(numbers: np.ndarray, where: str, root: Path) -> list[str]:
             f"{where} has no column image_path, and {folder} has {len(files)} images, not all those that are numbered "
             f"up to {numbers.max(initial=1)}: fetch sourcedata/sample_attributes_P*.csv or all images of THINGS"
         )
-    listed = image_numbers(files)
-    return [listed[number - 1] if number else "" for number in numbers]
+    names = image_numbers(files)
+    return [names[number - 1] if number else "" for number in numbers]
 
 
 def _check_types(types_N: np.ndarray, where: str) -> None:
     unknown = sorted(set(types_N.tolist()) - set(TRIAL_TYPES))
     if unknown:
-        raise HvfError(f"{where} has the unknown trial type {some(map(repr, unknown))}; known is {some(TRIAL_TYPES)}")
+        raise HvfError(
+            f"{where} has the unknown trial type {listed(map(repr, unknown))}; known is {listed(TRIAL_TYPES)}"
+        )

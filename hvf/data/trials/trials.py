@@ -16,10 +16,12 @@ import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.matching import image_indices
 from hvf.data.trials.categorical import Label, Words
-from hvf.data.trials.files import epochs_values, image_indices, read_array, read_epochs, recorded_images, some
 from hvf.data.trials.lazy import BLOCK_BYTES, View, mean_of_repeats
+from hvf.data.trials.reading import epochs_values, read_array, read_epochs, recorded_images
 from hvf.data.trials.store import TrialsWriter, is_prepared, read_store, verify
+from hvf.registry import listed
 
 __all__ = ["Trials", "TrialsWriter", "concept_split", "is_prepared", "mean_of_repeats", "read_trials", "verify"]
 
@@ -189,13 +191,13 @@ class Trials:
         if self.splits is None:
             raise HvfError(f"the trials of {self.subject} are not split into training and test")
         if name not in self.splits:
-            raise HvfError(f"{self.subject} has no trials of the split {name!r}, only {some(np.unique(self.splits))}")
+            raise HvfError(f"{self.subject} has no trials of the split {name!r}, only {listed(np.unique(self.splits))}")
         return self.select(self.splits == name)
 
     def session(self, number: int) -> Trials:
         """Return the trials of one session, counted from 1. Raises HvfError if there are none."""
         if self.sessions is None or number not in self.sessions:
-            known = "none" if self.sessions is None else some(str(s) for s in np.unique(self.sessions))
+            known = "none" if self.sessions is None else listed(str(s) for s in np.unique(self.sessions))
             raise HvfError(f"{self.subject} has no session {number}; known are {known}")
         return self.select(self.sessions == number)
 
@@ -206,7 +208,7 @@ class Trials:
             return self
         missing = [name for name in ch_names if name not in self.ch_names]
         if missing:
-            raise HvfError(f"{self.subject} has no channel {some(missing)}; it has {some(self.ch_names)}")
+            raise HvfError(f"{self.subject} has no channel {listed(missing)}; it has {listed(self.ch_names)}")
         index = [self.ch_names.index(name) for name in ch_names]
         return self._but(x_NCT=self.view.channels(index), ch_names=ch_names)
 
@@ -240,7 +242,7 @@ class Trials:
         row = {name: i for i, name in enumerate(averaged.image_ids.tolist())}
         missing = [name for name in images.ids if name not in row]
         if missing:
-            raise HvfError(f"{len(missing)} of {len(images)} images have no trial of {self.subject}: {some(missing)}")
+            raise HvfError(f"{len(missing)} of {len(images)} images have no trial of {self.subject}: {listed(missing)}")
         order = [row[name] for name in images.ids]
         return averaged if order == list(range(len(averaged))) else averaged.select(order)
 
@@ -300,7 +302,7 @@ class Trials:
             if bad_C.any():
                 names = [self.ch_names[i] for i in np.flatnonzero(bad_C)]
                 plural = "channel" if len(names) == 1 else f"{len(names)} channels"
-                raise HvfError(f"{plural} {some(names)} of {self.subject}: {what}; repair or drop before decoding")
+                raise HvfError(f"{plural} {listed(names)} of {self.subject}: {what}; repair or drop before decoding")
 
     def save(self, path: str | Path, dtype: Any = np.float32) -> None:
         """Write the trials to `path`, a `.npy`, and its sidecar (`hvf.data.trials.store`), whole or not at all."""
@@ -344,7 +346,7 @@ class Trials:
         if len(paired) < len(trials):
             names = list(dict.fromkeys(ids))
             missing = [name for name, i in zip(names, image_indices(names, images), strict=True) if i < 0]
-            raise HvfError(f"{len(missing)} images named in the epochs' metadata are not in the set: {some(missing)}")
+            raise HvfError(f"{len(missing)} images named in the epochs' metadata are not in the set: {listed(missing)}")
         concept = dict(zip(images.ids, images.concepts, strict=True))
         if paired.concepts is None:
             return paired._but(concepts=[concept[name] for name in paired.image_ids.tolist()])

@@ -10,9 +10,9 @@ import pytest
 
 from hvf.config import HvfError
 from hvf.data.montages import EEG_CHANNELS
-from hvf.data.recordings.preprocessing import POSTERIOR
 from hvf.data.things_eeg2 import prepare as things_eeg
 from hvf.data.things_eeg2 import third_party
+from hvf.data.things_eeg2.preprocessing import POSTERIOR
 from hvf.data.trials.trials import Trials
 
 TRAIN, TEST = 4, 3  # images

@@ -11,8 +11,9 @@ from sklearn.discriminant_analysis import _cov
 
 from hvf.config import HvfError
 from hvf.data.montages import EEG_CHANNELS
-from hvf.data.recordings import preprocessing
-from hvf.data.recordings.preprocessing import RECIPES, workers
+from hvf.data.recordings import whitening
+from hvf.data.things_eeg2 import preprocessing
+from hvf.data.things_eeg2.preprocessing import RECIPES, workers
 from hvf.presets import POSTERIOR_17
 
 
@@ -56,7 +57,7 @@ def test_one_product_equals_mne_epochs(recipe, sfreq):
 def test_covariances_equal_scikit_learn(shape):
     x = noise(*shape) * np.geomspace(1, 100, shape[1])[:, None] + 3
     x = x + x[:, :1] * 0.5
-    ours = preprocessing.shrunk_covariances(x)
+    ours = whitening.shrunk_covariances(x)
     theirs = np.stack([_cov(sample.T, shrinkage="auto") for sample in x])
     assert np.abs(ours - theirs).max() <= 1e-12 * np.abs(theirs).max()
     if min(shape[1:]) > 2:  # with two samples there is nothing to shrink, however it is done
@@ -68,7 +69,7 @@ def test_covariance_of_a_constant_channel_equals_scikit_learn():
     x = noise(2, 5, 30)
     x[:, 2] = 4.0
     theirs = np.stack([_cov(sample.T, shrinkage="auto") for sample in x])
-    assert np.allclose(preprocessing.shrunk_covariances(x), theirs, rtol=1e-12)
+    assert np.allclose(whitening.shrunk_covariances(x), theirs, rtol=1e-12)
 
 
 @pytest.mark.parametrize("over", ["epochs", "time"])
@@ -86,10 +87,10 @@ def test_inverse_root():
     x = noise(6, 50)
     cov = x @ x.T / 50
     theirs = scipy.linalg.fractional_matrix_power(cov, -0.5)
-    assert np.allclose(preprocessing.inverse_root(cov, "abcdef"), theirs, rtol=1e-10)
+    assert np.allclose(whitening.inverse_root(cov, "abcdef"), theirs, rtol=1e-10)
     x[4] = 2 * x[1]
     with pytest.raises(HvfError, match=r"not independent.*\bb\b.*\be\b"):
-        preprocessing.inverse_root(x @ x.T / 50, "abcdef")
+        whitening.inverse_root(x @ x.T / 50, "abcdef")
 
 
 def test_zscore():

@@ -5,7 +5,7 @@ Letters: N trials, C channels, T samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import mne
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.images.image_set import IMAGE_SUFFIXES, ImageSet
+from hvf.data.images.image_set import ImageSet
+from hvf.data.images.matching import stem
+from hvf.registry import listed
 
 
 def read_array(path: Path, n_images: int) -> tuple[np.ndarray, bool]:
@@ -54,7 +56,7 @@ def epochs_values(epochs: mne.BaseEpochs) -> dict[str, Any]:
     """The good EEG and MEG channels: x_NCT (float32), ch_names, kind, sfreq, tmin. Raises HvfError if there is none."""
     picks = mne.pick_types(epochs.info, meg=True, eeg=True, ref_meg=False, exclude="bads")  # pyright: ignore[reportArgumentType]
     if not len(picks):
-        raise HvfError(f"no good EEG or MEG channel; the types are {some(set(epochs.get_channel_types()))}")
+        raise HvfError(f"no good EEG or MEG channel; the types are {listed(set(epochs.get_channel_types()))}")
     return {
         "x_NCT": epochs.get_data(picks=picks, verbose="error").astype(np.float32),
         "ch_names": tuple(epochs.ch_names[i] for i in picks),
@@ -96,41 +98,6 @@ def recorded_images(
         if stem(name) != stem(other):
             raise HvfError(f'epoch {i} was given the image {name!r}, but epochs.metadata["image"] says {other!r}')
     return ids, labels
-
-
-def image_indices(names: Sequence[str], images: ImageSet) -> list[int]:
-    """Where each named image is in the set, by its id or else by the name of its file (`stem`); -1 where it is not.
-
-    Raises HvfError where a name stands for several of the images.
-    """
-    by_id = {name: i for i, name in enumerate(images.ids)}
-    if all(name in by_id for name in names):
-        return [by_id[name] for name in names]
-    by_stem: dict[str, list[int]] = {}
-    for name, i in by_id.items():
-        by_stem.setdefault(stem(name), []).append(i)
-    indices = []
-    for name in names:
-        found = [by_id[name]] if name in by_id else by_stem.get(stem(name), [-1])
-        if len(found) > 1:
-            both = " and ".join(images.ids[i] for i in found[:2])
-            raise HvfError(f"which image was seen as {name!r} is not clear: {both} share that name")
-        indices += found
-    return indices
-
-
-def stem(name: str) -> str:
-    """The name of an image's file, without folder and suffix."""
-    name = name.replace("\\", "/").rsplit("/", 1)[-1]
-    head, dot, suffix = name.rpartition(".")
-    return head if dot + suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def some(names: Iterable[str], most: int = 6) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _check_count(shape: tuple[int, ...], n_images: int, path: Path) -> None:

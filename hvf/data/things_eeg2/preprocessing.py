@@ -19,6 +19,7 @@ from sklearn.utils import shuffle
 from threadpoolctl import threadpool_limits
 
 from hvf.config import HvfError, did_you_mean
+from hvf.data.recordings.whitening import inverse_root, shrunk_covariances
 from hvf.runs import usable_cores
 
 # The 63 channels of THINGS-EEG2, front to back, in the order of NICE, UBP and NeuroBridge.
@@ -38,7 +39,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EegRecipe:
     """A published way from raw THINGS-EEG2 to trials.
 
     All of them take epochs from -0.2 s, remove the mean from there to 0 s (included) at the recording's own rate,
@@ -74,8 +75,8 @@ class Recipe:
     tmin: float = -0.2
 
 
-def _recipe_at_250(origin: str, shuffled: bool, dtype: Literal["float16", "float32"]) -> Recipe:
-    return Recipe(
+def _recipe_at_250(origin: str, shuffled: bool, dtype: Literal["float16", "float32"]) -> EegRecipe:
+    return EegRecipe(
         origin=origin,
         sfreq=250.0,
         tmax=1.0,
@@ -91,8 +92,8 @@ def _recipe_at_250(origin: str, shuffled: bool, dtype: Literal["float16", "float
 
 _UBP = _recipe_at_250("HaitaoWuTJU/Uncertainty-aware-Blur-Prior, process_eeg_whiten.py", False, "float16")
 _NEUROBRIDGE = _recipe_at_250("feroooooo/NeuroBridge, preprocess_eeg.py --mvnn", False, "float32")
-RECIPES: dict[str, Recipe] = {
-    "official": Recipe(
+RECIPES: dict[str, EegRecipe] = {
+    "official": EegRecipe(
         origin="gifale95/eeg_encoding, 02_eeg_preprocessing (Gifford et al. 2022)",
         sfreq=100.0,
         tmax=0.8,
@@ -115,7 +116,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def get_recipe(name: str) -> Recipe:
+def get_recipe(name: str) -> EegRecipe:
     """The recipe of that name (hyphen or underscore); HvfError naming the nearest if there is none."""
     key = name.replace("_", "-")
     if key not in RECIPES:
@@ -123,18 +124,18 @@ def get_recipe(name: str) -> Recipe:
     return RECIPES[key]
 
 
-def units(recipe: Recipe) -> str:
+def units(recipe: EegRecipe) -> str:
     """What the values are in after a recipe, in words."""
     return "standard deviations of the " + ("channel" if recipe.normalisation == "zscore" else "whitened noise")
 
 
-def window(recipe: Recipe, sfreq: float) -> tuple[int, int]:
+def window(recipe: EegRecipe, sfreq: float) -> tuple[int, int]:
     """First sample and one past the last of an epoch, counted from the onset, at the recording's rate."""
     return round(recipe.tmin * sfreq), round(recipe.tmax * sfreq) + 1
 
 
 @lru_cache(maxsize=8)
-def epoch_operator(recipe: Recipe, sfreq: float) -> np.ndarray:
+def epoch_operator(recipe: EegRecipe, sfreq: float) -> np.ndarray:
     """The matrix (N, T) that takes a window of the recording to its epoch: baseline, resampling and crop in one.
 
     All three are linear in the samples. The resampling is MNE's own, seen through what it makes of the unit vectors.
@@ -219,32 +220,6 @@ def order_of_repeats(total: int) -> np.ndarray:
     return np.argsort(_permutation(total))
 
 
-def shrunk_covariances(x_BCN: np.ndarray) -> np.ndarray:
-    """Ledoit-Wolf covariances of B sets of N samples of C features, (B, C, C).
-
-    Equal to `sklearn.discriminant_analysis._cov(X, shrinkage="auto")` of each: the features are standardised, shrunk
-    towards the identity and scaled back, in closed form.
-    """
-    _, c, n = x_BCN.shape
-    x_BCN = x_BCN - x_BCN.mean(axis=2, keepdims=True)
-    cov_BCC = x_BCN @ x_BCN.swapaxes(1, 2) / n
-    variance_BC = np.diagonal(cov_BCC, axis1=1, axis2=2).copy()
-    variance_BC[variance_BC == 0] = 1.0  # as StandardScaler does with a constant feature
-    scale_BC = np.sqrt(variance_BC)
-    corr_BCC = cov_BCC / scale_BC[:, :, None] / scale_BC[:, None, :]
-    trace_B = np.trace(corr_BCC, axis1=1, axis2=2)
-    square_B = np.einsum("bij,bij->b", corr_BCC, corr_BCC)
-    norm_BN = np.matmul((1 / variance_BC)[:, None, :], x_BCN * x_BCN)[:, 0]
-    beta_B = ((norm_BN**2).sum(axis=1) / n - square_B) / (c * n)
-    delta_B = (square_B - trace_B**2 / c) / c
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shrinkage_B = np.where(delta_B > 0, np.minimum(beta_B, delta_B) / delta_B, 0.0)
-    out_BCC = (1 - shrinkage_B)[:, None, None] * cov_BCC
-    diagonal = np.arange(c)
-    out_BCC[:, diagonal, diagonal] += (shrinkage_B * trace_B / c)[:, None] * variance_BC
-    return out_BCC
-
-
 def mean_covariance(x_IRCT: np.ndarray, over: str, pool: Workers) -> np.ndarray:
     """Mean of the covariances of all epochs over their samples, or of all images and samples over repeats, (C, C)."""
     n_images, r, c, t = x_IRCT.shape
@@ -263,21 +238,8 @@ def mean_covariance(x_IRCT: np.ndarray, over: str, pool: Workers) -> np.ndarray:
     return sum(pool.blocks(n_images, work, max(1, 32 // r)), start=np.zeros((c, c))) / count
 
 
-def inverse_root(cov_CC: np.ndarray, ch_names: Sequence[str]) -> np.ndarray:
-    """The matrix to the power -1/2. Raises HvfError, naming channels, if it has none."""
-    value_C, vector_CC = np.linalg.eigh(cov_CC)
-    if value_C[0] <= value_C[-1] * len(value_C) * np.finfo(float).eps:
-        worst = np.argsort(-np.abs(vector_CC[:, 0]))[:3]
-        names = ", ".join([ch_names[int(i)] for i in np.sort(worst)])
-        raise HvfError(
-            f"the channels are not independent, so that their noise cannot be whitened: look at {names} (copies of "
-            "one another, bridged, or all referenced to their own mean?)"
-        )
-    return vector_CC / np.sqrt(value_C) @ vector_CC.T
-
-
 def normaliser(
-    recipe: Recipe, fitted: Iterable[np.ndarray], ch_names: Sequence[str], pool: Workers
+    recipe: EegRecipe, fitted: Iterable[np.ndarray], ch_names: Sequence[str], pool: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
     """(matrix (C, C), shift (C, 1)): `matrix @ x_CT - shift` normalises an epoch of the session.
 
