@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from hvf import methods, presets
-from hvf.alignment.batched import Material, Together, fit_together
+from hvf.alignment import TrainingSet
+from hvf.alignment.batched import Together, fit_together
 from hvf.alignment.fitting import info_nce, prepare, seeded
 from hvf.alignment.inputs import new_brain
 from hvf.cli.options import parse_settings, run_script
@@ -99,7 +100,7 @@ def image_ids(size: Size) -> tuple[list[str], list[str]]:
     return [f"image-{i:05d}" for i in range(size.images)], [f"concept-{i // 10:04d}" for i in range(size.images)]
 
 
-def material(size: Size, mode: str, seed: int = 0) -> Material:
+def training_run(size: Size, mode: str, seed: int = 0) -> tuple[TrainingSet, Config]:
     config = with_settings(configuration(size, mode), {"align.seed": seed})
     names, concepts = image_ids(size)
     shape = size.images, len(presets.POSTERIOR_17), size.n_times
@@ -109,42 +110,42 @@ def material(size: Size, mode: str, seed: int = 0) -> Material:
     if mode == "reconstruction":
         told = config.fusion.width, config.fusion.intermediate, config.fusion.dropout
         hvf = HVF(dict(zip(SPECS, size.dims, strict=True)), *told).requires_grad_(False)
-    return Material(trials, random_features(size), config, concepts, hvf)
+    return TrainingSet(trials, random_features(size), concepts, prior_fusion=hvf), config
 
 
 class Items(Dataset):
     """One averaged trial and its image's features at a time, as the peers' loaders give them."""
 
-    def __init__(self, told: Material, rows: np.ndarray) -> None:
-        self.told, self.rows, self.x_NCT = told, rows, told.study_train.x_NCT
+    def __init__(self, data: TrainingSet, rows: np.ndarray) -> None:
+        self.data, self.rows, self.x_NCT = data, rows, data.trials.x_NCT
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = int(self.rows[index])
-        features = {spec: torch.from_numpy(x_Md[row]) for spec, x_Md in self.told.features.items()}
-        told = {"index": row, "image": self.told.study_train.image_ids[row], "label": self.told.concepts[row]}
-        return told | {"eeg": torch.from_numpy(self.x_NCT[row]), "features": features}
+        features = {spec: torch.from_numpy(x_Md[row]) for spec, x_Md in self.data.features.items()}
+        labels = {"index": row, "image": self.data.trials.image_ids[row], "label": self.data.concepts[row]}
+        return labels | {"eeg": torch.from_numpy(self.x_NCT[row]), "features": features}
 
 
 class Straightforward:
     """The public recipe, written as one would: nothing is kept from step to step but weights."""
 
-    def __init__(self, told: Material, train_N: np.ndarray, device: str) -> None:
-        self.config, self.device = told.config, device
-        _, n_chans, n_times = told.study_train.shape
-        self.brain = new_brain(told.config, told.config.brain.width, n_chans, n_times).to(device).train()
-        fusion = told.config.fusion
-        widths = {spec: x_Md.shape[1] for spec, x_Md in told.features.items()}
-        self.learns = told.hvf is None
-        self.fusion: Any = told.hvf or HVF(widths, fusion.width, fusion.intermediate, fusion.dropout)
+    def __init__(self, data: TrainingSet, config: Config, train_N: np.ndarray, device: str) -> None:
+        self.config, self.device = config, device
+        _, n_chans, n_times = data.trials.shape
+        self.brain = new_brain(config, config.brain.width, n_chans, n_times).to(device).train()
+        fusion = config.fusion
+        widths = {spec: x_Md.shape[1] for spec, x_Md in data.features.items()}
+        self.learns = data.prior_fusion is None
+        self.fusion: Any = data.prior_fusion or HVF(widths, fusion.width, fusion.intermediate, fusion.dropout)
         self.fusion.to(device).train(self.learns)
-        self.log_scale = nn.Parameter(torch.tensor(np.log(1 / told.config.align.temperature), dtype=torch.float32))
+        self.log_scale = nn.Parameter(torch.tensor(np.log(1 / config.align.temperature), dtype=torch.float32))
         self.log_scale.data = self.log_scale.data.to(device)
         self.learnt = [*self.brain.parameters(), *(self.fusion.parameters() if self.learns else ()), self.log_scale]
-        align = told.config.align
-        self.loader = DataLoader(Items(told, train_N), align.batch_size, shuffle=True)
+        align = config.align
+        self.loader = DataLoader(Items(data, train_N), align.batch_size, shuffle=True)
         self.optimizer = torch.optim.AdamW(
             self.learnt, align.learning_rate, align.betas, weight_decay=align.weight_decay
         )
@@ -178,12 +179,12 @@ class Straightforward:
 class Ours:
     """The steps of `hvf.alignment.fit`, or of R runs at once."""
 
-    def __init__(self, told: Sequence[Material], device: str) -> None:
+    def __init__(self, runs: Sequence[tuple[TrainingSet, Config]], device: str) -> None:
         self.runs = []
-        for m in told:
-            with seeded(m.config.align.seed, device):
-                self.runs.append(prepare(**vars(m), device=device))
-        self.together = Together(self.runs) if len(told) > 1 else None
+        for data, config in runs:
+            with seeded(config.align.seed, device):
+                self.runs.append(prepare(data, config, device).start())
+        self.together = Together(self.runs) if len(runs) > 1 else None
         for run in self.runs:
             run.brain.train()
             run.fusion.train(run.fusion_learns)
@@ -256,9 +257,9 @@ def speed(options: Benchmark, device: str) -> dict[str, Any]:
     """One run, for each mode: the straightforward loop, ours, and the floor."""
     found = {}
     for mode in MODES:
-        told = material(SIZES[options.size], mode)
-        ours = Ours([told], device)
-        plain = Straightforward(told, ours.runs[0].train_N.cpu().numpy(), device)
+        run = training_run(SIZES[options.size], mode)
+        ours = Ours([run], device)
+        plain = Straightforward(*run, ours.runs[0].train_N.cpu().numpy(), device)
         products = Products()
         with products:
             ours.steps(1)
@@ -269,8 +270,8 @@ def speed(options: Benchmark, device: str) -> dict[str, Any]:
 
 def speed_together(options: Benchmark, device: str) -> dict[str, Any]:
     """R runs as one batched model against the same number of steps of one run; seconds of a step of one run."""
-    told = [material(SIZES[options.size], "retrieval", seed) for seed in range(options.together)]
-    alone, together = Ours(told[:1], device), Ours(told, device)
+    runs = [training_run(SIZES[options.size], "retrieval", seed) for seed in range(options.together)]
+    alone, together = Ours(runs[:1], device), Ours(runs, device)
     found = in_turn({"one after another": alone.steps, "together": together.steps}, options, device)
     for clock in found["together"].values():
         clock |= {name: seconds / options.together for name, seconds in clock.items()}
@@ -279,15 +280,14 @@ def speed_together(options: Benchmark, device: str) -> dict[str, Any]:
 
 def whole_table(options: Benchmark, device: str) -> dict[str, Any]:
     """Seconds from arrays in memory to the encoders of all subjects and seeds, trained as one."""
-    told = []
+    runs = []
     for subject in track(range(TABLE["subjects"]), "drawing the subjects' trials"):
-        first = material(SIZES[options.size], "retrieval", subject)
+        data, config = training_run(SIZES[options.size], "retrieval", subject)
         for seed in range(TABLE["seeds"]):
-            config = with_settings(first.config, {"align.seed": seed, "align.epochs": TABLE["epochs"]})
-            told.append(replace(first, config=config))
+            runs.append((data, with_settings(config, {"align.seed": seed, "align.epochs": TABLE["epochs"]})))
     wait(device)
     started = time.perf_counter()
-    fitted = fit_together(told, device)
+    fitted = fit_together(runs, device)
     wait(device)
     return TABLE | {"runs": len(fitted), "seconds": time.perf_counter() - started}
 
@@ -329,7 +329,7 @@ def train_and_tell(folder: Path, size: Size) -> None:
     config = configuration(size, "retrieval")
     with seeded(config.align.seed, "cpu"):
         with track(1, "checking and standardising the trials"):
-            training = prepare(trials, features, config, concepts, image_N=rows_N)
+            training = prepare(TrainingSet(trials, features, concepts, rows_N), config).start()
         prepared, batches = peak_gb(), training.order
         training.order = lambda: track(batches(), "training, by the batch")
         training.run(0)

@@ -30,7 +30,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hvf.alignment import FILE, Alignment, fit
+from hvf.alignment import FILE, Alignment, TrainingSet, fit
 from hvf.cli.options import parse_settings, run_script
 from hvf.config import SUBJECTS, HvfError, with_settings
 from hvf.data.trials.trials import Trials, concept_split
@@ -283,7 +283,7 @@ def _encoder_without_validation(m: Material, learnt: np.ndarray) -> Alignment:
         return m.alignment
     prior = m.alignment.hvf if m.run.config.align.mode == "reconstruction" else None
     concepts = m.study.train_images.concepts
-    return fit(m.train.select(learnt), m.seen, m.run.config, concepts, prior, device(), image_N=learnt)
+    return fit(TrainingSet(m.train.select(learnt), m.seen, concepts, learnt, prior), m.run.config, device())
 
 
 def _binned(train: Trials, test: Trials) -> tuple[list[np.ndarray], list[float]]:

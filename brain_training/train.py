@@ -23,8 +23,7 @@ import tyro
 from accelerate import PartialState
 
 from hvf import alignment, presets
-from hvf.alignment import Alignment, batched
-from hvf.alignment.batched import Material
+from hvf.alignment import Alignment, TrainingSet, batched
 from hvf.cli.options import parse_preset, run_script, study_settings
 from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with_settings
 from hvf.data.trials.trials import Trials
@@ -107,7 +106,7 @@ def train(options: Training) -> Path:
 
 def _together(options: Training, config: Config, kind: str) -> int | None:
     """How many runs train as one at most; None: all. Refuses only what was asked for."""
-    why = batched.obstacle(config)
+    why = batched.why_not_batched(config)
     if why and (options.together or 1) > 1:
         raise HvfError(f"--together {options.together}: {why}; leave it out, to train one after another")
     return 1 if why or (options.together is None and kind != "cuda") else options.together
@@ -133,7 +132,8 @@ def _train(
 ) -> None:
     """Train what is not finished, as many at once as may be, and test each run as soon as it is trained."""
     everyones = Decoder(config, device)  # its prior and encoders are those of all runs
-    runs, materials, features = [], [], {}
+    runs: list[Run] = []
+    sets: dict[Path, TrainingSet] = {}
     for path in paths:
         protocol, images = protocols[path.parent], protocols[path.parent].study.train_images
         seed, subject = int(path.name.removeprefix("seed-")), Run.open(path.parent).config.data.subject
@@ -142,13 +142,15 @@ def _train(
             _recording(run).check(protocol.study.test)
             continue
         hvf = everyones.prior.hvf if config.align.mode == "reconstruction" else None
-        if path.parent not in features:
-            features[path.parent] = alignment.training_features(images, config, hvf, device)
-        told = protocol.train, features[path.parent], run.config, images.concepts, hvf, protocol.row_N, images.digest
-        materials.append(Material(*told))
+        if path.parent not in sets:
+            features = alignment.training_features(images, config, hvf, device)
+            sets[path.parent] = TrainingSet(
+                protocol.train, features, images.concepts, protocol.row_N, hvf, images.digest
+            )
         runs.append(run)
-    for group in batched.groups(materials, together):
-        fitted = batched.fit_together([materials[i] for i in group], device)
+    fits = [(sets[run.path.parent], run.config) for run in runs]
+    for group in batched.groups(fits, together):
+        fitted = batched.fit_together([fits[i] for i in group], device)
         for i, one in zip(group, fitted, strict=True):
             _test(runs[i], one, protocols[runs[i].path.parent].study, device)
 

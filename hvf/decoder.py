@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hvf import alignment, presets
-from hvf.alignment import Alignment
+from hvf.alignment import Alignment, TrainingSet
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials, concept_split
@@ -69,15 +69,14 @@ class Decoder:
         """
         features = alignment.training_features(images, self.config, self._frozen_hvf(), self.device)
         averaged = trials.aligned_to(images).in_memory(alignment.RESIDENT_BYTES)
-        self.alignment = alignment.fit(
+        training_set = TrainingSet(
             averaged,
             features,
-            self.config,
             images.concepts,
-            self._frozen_hvf(),
-            self.device,
-            images_digest=self.fingerprint(averaged, images),
+            prior_fusion=self._frozen_hvf(),
+            fingerprint=self.fingerprint(averaged, images),
         )
+        self.alignment = alignment.fit(training_set, self.config, self.device)
         self._initial_latents_fitted = False
         if self.config.align.mode == "reconstruction":
             self.fit_drawing(averaged, images)

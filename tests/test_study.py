@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hvf import alignment
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, DataConfig, HvfError, with_settings
 from hvf.data.trials.provenance import SIMULATED_TITLE
 from hvf.data.trials.trials import Trials
@@ -130,12 +131,12 @@ def test_every_study_marks_what_may_not_be_trained_on(files):
         config = with_settings(Config(), {"targets.specs": ("a:a",), "align.epochs": 1})
         said = f"{len(study.test)} of the trials to be trained on are test trials"
         with pytest.raises(HvfError, match=said):
-            alignment.fit(study.test, features, config, study.test_images.concepts)
+            alignment.fit(TrainingSet(study.test, features, study.test_images.concepts), config)
         both = Trials.concatenate([study.train, study.test])
         both_features = {"a:a": np.zeros((len(both), 4), np.float32)}
         concepts = (*study.train_images.concepts, *study.test_images.concepts)
         with pytest.raises(HvfError, match=said):  # among others, and in another order, too
-            alignment.fit(both.select(np.arange(len(both))[::-1]), both_features, config, concepts)
+            alignment.fit(TrainingSet(both.select(np.arange(len(both))[::-1]), both_features, concepts), config)
 
 
 def test_held_out_images_of_single_concepts_are_a_random_draw():

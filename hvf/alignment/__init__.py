@@ -1,13 +1,13 @@
-"""Alignment: a brain encoder learns to meet the fused embedding of the image that was seen.
+"""Alignment: a brain encoder is trained contrastively towards the fused embedding of the image that was seen.
 
-Only training material comes in: `fit` has no argument for test data, and takes its validation concepts from what it
-gets. Source: arXiv 2602.07495 (HVF).
+`fit` takes a `TrainingSet`: it has no argument for test data, and splits its validation concepts off the training set.
+Source: arXiv 2602.07495 (HVF).
 """
 
 from hvf.alignment.checkpoint import FILE, Alignment, Recording
 from hvf.alignment.closed_form import PENALTIES
 from hvf.alignment.fitting import MAX_LOG_SCALE, RESIDENT_BYTES, fit, info_nce
-from hvf.alignment.inputs import training_features
+from hvf.alignment.training_set import TrainingSet, training_features
 
 __all__ = [
     "FILE",
@@ -16,6 +16,7 @@ __all__ = [
     "RESIDENT_BYTES",
     "Alignment",
     "Recording",
+    "TrainingSet",
     "fit",
     "info_nce",
     "training_features",

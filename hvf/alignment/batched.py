@@ -11,64 +11,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from hvf.alignment.checkpoint import Alignment
-from hvf.alignment.fitting import MAX_LOG_SCALE, _Training, adamw, fit, gather, info_nce, seeded
+from hvf.alignment.fitting import MAX_LOG_SCALE, _Training, adamw, fit, info_nce, prepare, seeded
 from hvf.alignment.inputs import augmented, new_brain
-from hvf.alignment.rows import split
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import SOLVED, Config, HvfError
-from hvf.data.trials.trials import Trials
-from hvf.models.fusions.hvf import HVF
 from hvf.runs import track, usable_cores
 from hvf.training.cuda_graphs import Replayed, fast_products
 
-
-@dataclass(frozen=True)
-class Material:
-    """What one run is fitted on: the arguments of `fit`, by the same names."""
-
-    study_train: Trials
-    features: Mapping[str, np.ndarray]
-    config: Config
-    concepts: Sequence[str]
-    hvf: HVF | None = None
-    image_N: np.ndarray | None = None
-    images_digest: str | None = None
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """What runs must have in common to train together; equal for seeds, and mostly for subjects, of one study."""
-        config, (n, *sizes) = self.config, self.study_train.shape
-        widths = [(spec, *x.shape[1:]) for spec, x in self.features.items()]
-        train_N, _ = split(self.study_train, config, self.concepts, self.image_N)
-        settings = config.brain, config.fusion, config.targets, replace(config.align, seed=0)
-        return settings, n, tuple(sizes), len(train_N), tuple(widths)
+Run = tuple[TrainingSet, Config]
 
 
-def groups(materials: Sequence[Material], most: int | None = None) -> list[list[int]]:
-    """Which of the runs can train together: their places, at most `most` in a group (None: however many)."""
+def _shape(run: Run) -> tuple[Any, ...]:
+    """What runs must have in common to train together; equal for seeds, and mostly for subjects, of one study."""
+    data, config = run
+    widths = [(name, *x_Md.shape[1:]) for name, x_Md in data.features.items()]
+    train_N, _ = data.validation_split(config.align)
+    settings = config.brain, config.fusion, config.targets, replace(config.align, seed=0)
+    return settings, *data.trials.shape, len(train_N), tuple(widths)
+
+
+def groups(runs: Sequence[Run], most: int | None = None) -> list[list[int]]:
+    """Indices of the runs that can train together, at most `most` in a group (None: however many)."""
     alike: dict[Any, list[int]] = {}
-    for i, material in enumerate(materials):
-        alike.setdefault(material.shape if most != 1 else i, []).append(i)
+    for i, run in enumerate(runs):
+        alike.setdefault(_shape(run) if most != 1 else i, []).append(i)
     return [g[i : i + (most or len(g))] for g in alike.values() for i in range(0, len(g), most or len(g))]
 
 
-def obstacle(config: Config) -> str | None:
-    """Why runs of this configuration cannot train together, in words; None if they can."""
+def why_not_batched(config: Config) -> str | None:
+    """Why runs of this configuration cannot train as one batched model, in words; None if they can."""
     name, targets = config.brain.encoder, config.targets
     if name in SOLVED:
         return f"{name} is solved, not trained"
     if targets.views or targets.text:
         return "views and captions of images are drawn for one run alone"
     if config.fusion.kind == "gated" and config.align.mode == "retrieval":
-        return "a gate hears of each run's validation images between epochs"
+        return "the gate's weights follow each run's validation losses between epochs"
     with torch.device("meta"):
         brain = new_brain(config, config.brain.width, 64, 256)  # of whatever shape
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in brain.modules()):
@@ -76,33 +62,42 @@ def obstacle(config: Config) -> str | None:
     return None
 
 
-def fit_together(materials: Sequence[Material], device: str | torch.device = "cpu") -> list[Alignment]:
-    """Fit all runs at once; each comes out as `fit` alone gives it, within rounding, without dropout and input noise.
+def fit_together(runs: Sequence[Run], device: str | torch.device = "cpu") -> list[Alignment]:
+    """Fit all runs as one batched model; each as `fit` alone gives it, within rounding, without dropout or input noise.
 
     With them it is another draw: the runs share the generator from which they are drawn (first run's seed).
 
-    Raises HvfError as `fit` does, and, naming why, if the runs cannot train together.
+    Parameters
+    ----------
+    runs : sequence of (TrainingSet, Config)
+        They differ in subject and seed alone.
+    device : str or torch.device
+
+    Raises
+    ------
+    HvfError
+        As `fit` does, and, naming why, if the runs cannot train together.
     """
-    if len(materials) < 2:
-        return [fit(**vars(m), device=device) for m in materials]
-    first = materials[0]
-    shape = first.shape
-    for material in materials:
-        why = obstacle(material.config)
-        if why is None and material.shape != shape:
+    if len(runs) < 2:
+        return [fit(data, config, device) for data, config in runs]
+    shape = _shape(runs[0])
+    for run in runs:
+        why = why_not_batched(run[1])
+        if why is None and _shape(run) != shape:
             why = "they differ in more than subject and seed (settings, rows, channels, samples or features)"
         if why:
             raise HvfError(f"runs cannot train together: {why}; train them one after another")
-    runs, generators = [], []
+    trainings, generators = [], []
     with ThreadPoolExecutor(usable_cores()) as threads:  # for a GPU this is most of the time
-        gathered = list(threads.map(lambda m: gather(**vars(m), device=device), materials))
-    for m, told in zip(materials, gathered, strict=True):
-        with seeded(m.config.align.seed, device):
-            runs.append(told.begun())
+        prepared = list(threads.map(lambda run: prepare(run[0], run[1], device), runs))
+    for one in prepared:
+        with seeded(one.config.align.seed, device):
+            trainings.append(one.start())
             generators.append(torch.Generator().set_state(torch.get_rng_state()))  # orders go on as `fit`'s do
-    with seeded(first.config.align.seed, device):
-        together = Together(runs)
-        for epoch in track(range(first.config.align.epochs), f"training {len(runs)} brain encoders at once"):
+    align = runs[0][1].align
+    with seeded(align.seed, device):
+        together = Together(trainings)
+        for epoch in track(range(align.epochs), f"training {len(runs)} brain encoders at once"):
             together.run(epoch, generators)
     return together.finish()
 

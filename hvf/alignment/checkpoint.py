@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hvf.alignment.inputs import move, new_brain, standardised, visual
+from hvf.alignment.inputs import image_tensors, move, new_brain, standardised
 from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
@@ -109,7 +109,7 @@ class Alignment:
     @torch.no_grad()
     def embed_images(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """z_f (N, D) float32 of images given {spec: (N, d_k)}. Raises HvfError naming a missing or misshapen one."""
-        return self.hvf(visual(features, self.hvf.specs, self.normalisation, self.device)).cpu().numpy()
+        return self.hvf(image_tensors(features, self.hvf.specs, self.normalisation, self.device)).cpu().numpy()
 
     def posterior_mean(self, z_b_ND: np.ndarray, z_f_MD: np.ndarray) -> np.ndarray:
         """Posterior mean E[z_f | z_b], (N, D), with a uniform prior over the M images of `z_f_MD`.

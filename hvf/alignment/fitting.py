@@ -5,7 +5,6 @@ Letters: N trials, M images, C channels, T samples, D embedding.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,14 +22,14 @@ from hvf.alignment import encoding
 from hvf.alignment.checkpoint import Alignment, Recording
 from hvf.alignment.closed_form import solve
 from hvf.alignment.image_views import Captions, Views
-from hvf.alignment.inputs import augmented, centred, check_inputs, image_rows, move, new_brain, standard, visual
-from hvf.alignment.rows import Rows, split
+from hvf.alignment.inputs import augmented, centred, image_tensors, move, new_brain, standard
+from hvf.alignment.rows import Rows
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import SOLVED, AlignConfig, Config, HvfError
-from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
+from hvf.models.brain import BrainEncoder
 from hvf.models.fusions.base import Fusion
 from hvf.models.fusions.gated import Gated
-from hvf.models.fusions.hvf import HVF
 from hvf.registry import FUSIONS
 from hvf.runs import track
 from hvf.training.cuda_graphs import Replayed, fast_products
@@ -60,37 +59,31 @@ def info_nce(
     return (functional.cross_entropy(logits_NN, own_N) + functional.cross_entropy(logits_NN.T, own_N)) / 2
 
 
-def fit(
-    study_train: Trials,
-    features: Mapping[str, np.ndarray],
-    config: Config,
-    concepts: Sequence[str],
-    hvf: HVF | None = None,
-    device: str | torch.device = "cpu",
-    *,
-    image_N: Sequence[int] | np.ndarray | None = None,
-    images_digest: str | None = None,
-) -> Alignment:
-    """Train on trials (N, C, T); trial i answers image `image_N[i]` of `features` and `concepts`, which have M images.
+def fit(training_set: TrainingSet, config: Config, device: str | torch.device = "cpu") -> Alignment:
+    """Fit a brain encoder, and in retrieval mode a fusion, to a training set.
 
-    Features are kept once for each image, however many trials answer it (single trials, several subjects); such trials
-    are not contrasted with each other. Without `image_N`, trial i answers image i, and equal `image_ids` are one image.
+    `config.align.mode` "retrieval" trains the brain encoder and a new fusion of the features together;
+    "reconstruction" trains the brain encoder against the prior's fusion, frozen, on features as they are. A share of
+    the concepts is kept from training; the epoch with the best mean reciprocal rank among their images is returned.
+    Trials of one image are not contrasted with each other. The same seed gives the same numbers.
 
-    `config.align.mode` "retrieval" trains the brain encoder and a new HVF over `features` together; "reconstruction"
-    trains the brain encoder against `hvf`, the prior's, frozen and in eval mode, on features as they are. A share of
-    the concepts is kept from training; the epoch that finds those images best (mean reciprocal rank among them) is the
-    one returned. The same seed gives the same numbers. `config.targets` may name views of the training images, of which
-    a step sees one instead of the image (`Views`), and a text encoder, whose features of the images' captions then are
-    among `features`, and take part in the loss. `images_digest` names the training images (`ImageSet.digest`;
-    by default a hash of the trials' image ids) and goes into the checkpoint.
+    Parameters
+    ----------
+    training_set : TrainingSet
+        Trials (N, C, T), features {name: (M, d)} and concepts of M images, and for reconstruction the prior's fusion.
+    config : Config
+        `targets` names the encoders, and may name views, of which a step takes one instead of the image, and a text
+        encoder, whose features of the captions take part in the loss; `brain`, `fusion` and `align` say what is fitted.
+    device : str or torch.device
 
-    Raises HvfError if trials and images do not pair, values are not finite, or `hvf` is missing, unwanted or of another
-    width.
+    Raises
+    ------
+    HvfError
+        If a channel is constant or not finite, features are missing, or the prior's fusion is missing, unwanted or of
+        another width; if the loss is not finite.
     """
     with seeded(config.align.seed, device):
-        training = prepare(
-            study_train, features, config, concepts, hvf, device, image_N=image_N, images_digest=images_digest
-        )
+        training = prepare(training_set, config, device).start()
         if config.brain.encoder in SOLVED:
             solve(training)
         else:
@@ -107,83 +100,62 @@ def seeded(seed: int, device: str | torch.device) -> Iterator[None]:
         yield
 
 
-def prepare(
-    study_train: Trials,
-    features: Mapping[str, np.ndarray],
-    config: Config,
-    concepts: Sequence[str],
-    hvf: HVF | None = None,
-    device: str | torch.device = "cpu",
-    *,
-    image_N: Sequence[int] | np.ndarray | None = None,
-    images_digest: str | None = None,
-) -> _Training:
-    """All that `fit` does before the first step, with its arguments; weights are drawn from the global generator."""
-    told = study_train, features, config, concepts, hvf, device
-    return gather(*told, image_N=image_N, images_digest=images_digest).begun()
-
-
 @dataclass(frozen=True)
-class Gathered:
-    """What a training starts from, on its device and checked; nothing in it is drawn at random from a generator."""
+class Prepared:
+    """A training set standardised and on its device, split into rows to train on and to validate on.
+
+    Nothing in it is drawn at random.
+    """
 
     config: Config
-    hvf: HVF | None
-    features: Mapping[str, np.ndarray]
+    training_set: TrainingSet
     x_NCT: Rows
-    seen: dict[str, Tensor]
+    features: dict[str, Tensor]  # of the fused encoders, as they are
     normalisation: dict[str, tuple[Tensor, Tensor]]
     recording: Recording
-    image_N: np.ndarray
-    same_N: np.ndarray
     train_N: np.ndarray
     val_N: np.ndarray
 
-    def begun(self) -> _Training:
-        """A training of new weights, drawn from the global generator."""
-        config, device = self.config, self.x_NCT.device
-        width = _width(config, self.seen, self.hvf, self.x_NCT.shape, len(np.unique(self.image_N[self.train_N])))
+    def start(self) -> _Training:
+        """A training of new weights, drawn from torch's global generator."""
+        config, device, data = self.config, self.x_NCT.device, self.training_set
+        trained_M = np.unique(data.image_N[self.train_N])
+        dims = {spec: x_Md.shape[1] for spec, x_Md in self.features.items()}
+        width = _width(config, dims, data.prior_fusion, self.x_NCT.shape, len(trained_M))
         brain = new_brain(config, width, *self.x_NCT.shape[1:]).to(device)
-        fusion = _new_fusion(self.seen, config, width) if self.hvf is None else self.hvf.eval()
+        if data.prior_fusion is None:
+            kind = FUSIONS[config.fusion.kind]
+            fusion: Fusion = kind(dims, width, config.fusion.intermediate, config.fusion.dropout)
+        else:
+            fusion = data.prior_fusion.eval()
         move(fusion, device)
         training = _Training(brain, fusion, self)
         if config.targets.views:
-            training.views = Views(config, self.features, len(self.image_N), device)
+            training.views = Views(config, data.features, len(data.image_N), device)
         if config.targets.text:
-            trained_on = np.unique(self.image_N[self.train_N])
-            training.captions = Captions(self.features[config.targets.text], trained_on, device)
+            training.captions = Captions(data.features[config.targets.text], trained_M, device)
             training.captions.check(brain.width)
         return training
 
 
-def gather(
-    study_train: Trials,
-    features: Mapping[str, np.ndarray],
-    config: Config,
-    concepts: Sequence[str],
-    hvf: HVF | None = None,
-    device: str | torch.device = "cpu",
-    *,
-    image_N: Sequence[int] | np.ndarray | None = None,
-    images_digest: str | None = None,
-) -> Gathered:
-    """Check, split and standardise the arguments of `fit`, and put them on the device; several threads may."""
-    digest = images_digest or hashlib.sha256("\n".join(study_train.image_ids).encode()).hexdigest()
-    same_N = np.unique(study_train.image_ids, return_inverse=True)[1] if image_N is None else np.asarray(image_N)
-    image_N = image_rows(study_train, concepts, image_N)
-    resident = 4 * math.prod(study_train.shape) <= RESIDENT_BYTES
+def prepare(training_set: TrainingSet, config: Config, device: str | torch.device = "cpu") -> Prepared:
+    """Check, split and standardise a training set, and put it on the device; several threads may do so at once."""
+    training_set.check(config)
+    trials, image_N, fusion = training_set.trials, training_set.image_N, training_set.prior_fusion
+    resident = 4 * math.prod(trials.shape) <= RESIDENT_BYTES
     if resident:  # a copy, read once, that is standardised in its place
-        study_train = replace(study_train, x_NCT=study_train.batch(slice(None)))
-    check_inputs(study_train, features, config, concepts, hvf)
-    train_N, val_N = split(study_train, config, concepts, image_N)
-    specs = tuple(config.targets.specs) if hvf is None else hvf.specs
-    normalisation = {"x": standard(study_train.select(train_N), device)}
-    if hvf is None:  # the prior's HVF was trained on raw features; to a new one all encoders should be equals
-        normalisation |= {spec: centred(features[spec], np.unique(image_N[train_N]), device) for spec in specs}
-    recording = Recording.of(study_train, digest)
-    x_NCT = Rows(study_train, normalisation["x"], resident)
-    seen = visual(features, specs, {}, device)  # standardised as they are used: on the CPU this is no copy of them
-    return Gathered(config, hvf, features, x_NCT, seen, normalisation, recording, image_N, same_N, train_N, val_N)
+        trials = replace(trials, x_NCT=trials.batch(slice(None)))
+    trials.check()
+    train_N, val_N = training_set.validation_split(config.align)
+    specs = tuple(config.targets.specs) if fusion is None else fusion.specs
+    normalisation = {"x": standard(trials.select(train_N), device)}
+    if fusion is None:  # the prior's HVF was trained on raw features; to a new one all encoders should be equals
+        trained_M = np.unique(image_N[train_N])
+        normalisation |= {spec: centred(training_set.features[spec], trained_M, device) for spec in specs}
+    recording = Recording.of(trials, training_set.digest)
+    x_NCT = Rows(trials, normalisation["x"], resident)
+    features = image_tensors(training_set.features, specs, {}, device)  # standardised when used: on a CPU no copy
+    return Prepared(config, training_set, x_NCT, features, normalisation, recording, train_N, val_N)
 
 
 def adamw(
@@ -255,18 +227,19 @@ class Epochs:
 class _Training(Epochs):
     """Data on the device, the optimiser, and the best epoch so far."""
 
-    def __init__(self, brain, fusion, told: Gathered) -> None:
-        config, device, align = told.config, told.x_NCT.device, told.config.align
-        _, first, target_N = np.unique(told.same_N[told.val_N], return_index=True, return_inverse=True)
-        super().__init__(config, torch.as_tensor(told.train_N, device=device), target_N)
-        self.brain, self.fusion, self.fusion_learns = brain, fusion, told.hvf is None
-        rows = (told.val_N, told.image_N, told.image_N[told.val_N[first]])
+    def __init__(self, brain: BrainEncoder, fusion: Fusion, data: Prepared) -> None:
+        config, device, align, image_N = data.config, data.x_NCT.device, data.config.align, data.training_set.image_N
+        gallery, target_N = np.unique(image_N[data.val_N], return_inverse=True)
+        super().__init__(config, torch.as_tensor(data.train_N, device=device), target_N)
+        self.brain, self.fusion = brain, fusion
+        self.fusion_learns = data.training_set.prior_fusion is None
+        rows = (data.val_N, image_N, gallery)
         self.val_N, self.image_N, self.gallery = (torch.as_tensor(r, device=device) for r in rows)
-        repeated = len(np.unique(told.same_N)) < len(told.same_N)
-        self.same_N = torch.as_tensor(told.same_N, device=device) if repeated else None
-        self.x_NCT, self.seen, self.normalisation = told.x_NCT, told.seen, told.normalisation
-        self.recording = told.recording
-        self.frozen_z_f_MD = None if self.fusion_learns else _fused_once(fusion, told.seen)
+        repeated = len(np.unique(image_N)) < len(image_N)
+        self.same_N = self.image_N if repeated else None
+        self.x_NCT, self.image_features, self.normalisation = data.x_NCT, data.features, data.normalisation
+        self.recording = data.recording
+        self.frozen_z_f_MD = None if self.fusion_learns else _fused_once(fusion, data.features)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
         self.learners = [brain, fusion] if self.fusion_learns else [brain]
         self.parameters = [p for module in self.learners for p in module.parameters()]
@@ -358,7 +331,7 @@ class _Training(Epochs):
 
     def features(self, image_N: Tensor) -> dict[str, Tensor]:
         """{spec: (N, d)} of these images, as they are."""
-        return {spec: x_Md.index_select(0, image_N) for spec, x_Md in self.seen.items()}
+        return {spec: x_Md.index_select(0, image_N) for spec, x_Md in self.image_features.items()}
 
     def standardised(self, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
         """Features (N, d) in their own place, as a fusion that learns takes them."""
@@ -377,30 +350,24 @@ class _Training(Epochs):
         """The best epoch's weights, and all that belongs to them."""
         for module, state in zip(self.learners, self.kept, strict=True):
             module.load_state_dict(state)
-        told = self.history, self.normalisation, self.recording, self.config
-        return Alignment(self.brain, self.fusion, self.kept_log_scale, *told)
+        belongings = self.history, self.normalisation, self.recording, self.config
+        return Alignment(self.brain, self.fusion, self.kept_log_scale, *belongings)
 
 
 @torch.no_grad()
-def _fused_once(fusion: Fusion, seen: Mapping[str, Tensor], batch: int = 1024) -> Tensor:
-    """z_f (M, D) of all images, some at a time: a fusion's hidden layer is wider than what it gives."""
-    parts = zip(*(x_Md.split(batch) for x_Md in seen.values()), strict=True)
-    return torch.cat([fusion(dict(zip(seen, part, strict=True))) for part in parts])
+def _fused_once(fusion: Fusion, features: Mapping[str, Tensor], batch: int = 1024) -> Tensor:
+    """z_f (M, D) of all images, some at a time: a fusion's hidden layer is wider than its output."""
+    parts = zip(*(x_Md.split(batch) for x_Md in features.values()), strict=True)
+    return torch.cat([fusion(dict(zip(features, part, strict=True))) for part in parts])
 
 
-def _width(config: Config, seen: Mapping[str, Tensor], hvf: Fusion | None, shape: tuple[int, ...], images: int) -> int:
-    """D: the prior's, or that of the fusion to be learnt.
+def _width(config: Config, dims: Mapping[str, int], prior: Fusion | None, shape: tuple[int, ...], images: int) -> int:
+    """D: the prior's, or that of a new fusion of features of these widths.
 
     A concatenated one is as wide as its features together, encoding's as the responses have components.
     """
-    if hvf is not None:
-        return hvf.width
+    if prior is not None:
+        return prior.width
     if config.brain.encoder == "encoding":
         return min(encoding.COMPONENTS, images, shape[1] * shape[2])
-    return sum(x_Nd.shape[1] for x_Nd in seen.values()) if config.fusion.kind == "concatenated" else config.fusion.width
-
-
-def _new_fusion(seen: Mapping[str, Tensor], config: Config, width: int) -> Fusion:
-    dims = {spec: x_Nd.shape[1] for spec, x_Nd in seen.items()}
-    kind = FUSIONS[config.fusion.kind]
-    return kind(dims, width, config.fusion.intermediate, config.fusion.dropout)
+    return sum(dims.values()) if config.fusion.kind == "concatenated" else config.fusion.width

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hvf.alignment.inputs import centred, standardised, visual
+from hvf.alignment.inputs import centred, image_tensors, standardised
 from hvf.config import Config, HvfError
 from hvf.vision.specs import versions
 
@@ -30,7 +30,7 @@ class Views:
 
     def __init__(self, config: Config, features: Mapping[str, np.ndarray], n: int, device: torch.device) -> None:
         self.by_confidence, self.count = config.targets.view_choice == "confidence", len(config.targets.views)
-        parts = {s: visual(features, group, {}, device).values() for s, group in self.of(config).items()}
+        parts = {s: image_tensors(features, group, {}, device).values() for s, group in self.of(config).items()}
         self.x_VMd = {spec: torch.stack(list(group)) for spec, group in parts.items()}
         self.version_N = torch.ones(n, dtype=torch.long, device=device)
         self.running_N = torch.ones(n, device=device)

@@ -1,4 +1,4 @@
-"""The rows of a training: which are trained on and which choose the epoch, and their values on the device.
+"""Standardised trials by row, on the device or read from disk batch by batch.
 
 Letters: N trials, C channels, T samples.
 """
@@ -6,23 +6,13 @@ Letters: N trials, C channels, T samples.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hvf.alignment.inputs import image_rows, standardised
-from hvf.config import Config
-from hvf.data.trials.trials import Trials, concept_split
-
-
-def split(
-    trials: Trials, config: Config, concepts: Sequence[str], image_N: Sequence[int] | np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, and those of the validation concepts, whose images are not trained on."""
-    concept_N = np.asarray(concepts, dtype=str)[image_rows(trials, concepts, image_N)].tolist()
-    return concept_split(concept_N, config.align.validation_fraction, config.align.seed, at_least=2)
+from hvf.alignment.inputs import standardised
+from hvf.data.trials.trials import Trials
 
 
 class Rows:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hvf import alignment
-from hvf.alignment import Alignment
+from hvf.alignment import Alignment, TrainingSet
 from hvf.config import SUBJECTS, Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.trials import Trials
@@ -229,10 +229,11 @@ def choose(
         raise HvfError(f"a choice is made on a Split, not on {type(split).__name__}: test trials stay out of it")
     if not candidates:
         raise HvfError("there is nothing to choose from: give at least one candidate")
+    training_set = TrainingSet(split.trials, split.features, split.concepts, split.image_N)
     best: Choice[Any] | None = None
     for settings in candidates:
         one = with_settings(config, settings)
-        fitted = fit(split.trials, split.features, one, split.concepts, device=device(), image_N=split.image_N)
+        fitted = fit(training_set, one, device())
         made = Choice(fitted, settings, _MADE_HERE)
         if best is None or made.validation["mrr"] > best.validation["mrr"]:
             best = made

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from hvf.alignment.checkpoint import Recording
 from hvf.alignment.fitting import MAX_LOG_SCALE, Epochs, adamw, info_nce, seeded
-from hvf.alignment.inputs import check_inputs, image_rows, standard, standardised
-from hvf.alignment.rows import split
+from hvf.alignment.inputs import standard, standardised
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, HvfError
 from hvf.data.trials.trials import Trials
 from hvf.population.feature_maps import Examination, examine, silenced
@@ -161,48 +161,60 @@ class DinaAlignment:
 
 
 def fit(
-    study_train: Trials,
-    features: Mapping[str, np.ndarray],
+    training_set: TrainingSet,
     config: Config,
-    concepts: Sequence[str],
     device: str | torch.device = "cpu",
     *,
-    image_N: Sequence[int] | np.ndarray | None = None,
     losses: Losses | None = None,
     maps: Maps | None = None,
 ) -> DinaAlignment:
-    """Train both towers on responses (N, C, 1); trial i answers image `image_N[i]` of `features` and `concepts`.
+    """Train both towers on responses (N, C, 1) and the frozen maps of the images.
 
-    Frozen maps are those of ``config.targets.specs``. Validation concepts, optimiser, noise and schedule are those of
-    `hvf.alignment.fit`; the epoch is chosen as there. Raises HvfError as it does, and for responses over time.
+    Parameters
+    ----------
+    training_set : TrainingSet
+        One number per neuron and trial; features of M images that have places.
+    config : Config
+        Frozen maps are those of `targets.specs`. Validation concepts, optimiser, noise, schedule and the choice of the
+        epoch are those of `hvf.alignment.fit`.
+    device : str or torch.device
+    losses, maps : Losses, Maps, optional
+        Weights of the losses; size of the maps.
+
+    Raises
+    ------
+    HvfError
+        As `hvf.alignment.fit` does, and for responses over time.
     """
     losses, maps = losses or Losses(), maps or Maps()
-    image_N = image_rows(study_train, concepts, image_N)
+    trials, image_N, features = training_set.trials, training_set.image_N, training_set.features
     check_targets(config)
-    check_inputs(study_train, features, config, concepts, None)
-    if study_train.shape[2] != 1:
-        raise HvfError(f"DINA takes one number per neuron and trial, not {study_train.shape[2]} samples: crop them")
+    training_set.check(config)
+    if trials.shape[2] != 1:
+        raise HvfError(f"DINA takes one number per neuron and trial, not {trials.shape[2]} samples: crop them")
     if not any(vars(losses).values()):
         raise HvfError("every loss has weight 0: DINA needs at least one")
-    train_N, val_N = split(study_train, config, concepts, image_N)
-    seen = np.unique(image_N[train_N])
-    statistics = standard(study_train.select(train_N), device)
-    frozen = FrozenMaps(features, config.targets.specs, seen, maps, device)
-    category_M = (
-        _categories(features, seen, maps, config.align.seed) if losses.category else np.zeros(len(concepts), int)
-    )
+    trials.check()
+    train_N, val_N = training_set.validation_split(config.align)
+    trained_M = np.unique(image_N[train_N])
+    statistics = standard(trials.select(train_N), device)
+    frozen = FrozenMaps(features, config.targets.specs, trained_M, maps, device)
+    seed = config.align.seed
+    category_M = np.zeros(len(training_set.concepts), int)
+    if losses.category:
+        category_M = _categories(features, trained_M, maps, seed)
     brain, device = config.brain, statistics[0].device
-    with seeded(config.align.seed, device):
+    with seeded(seed, device):
         model = Dina(
-            study_train.shape[1], frozen.components, maps.channels, maps.side, maps.categories, brain.width,
+            trials.shape[1], frozen.components, maps.channels, maps.side, maps.categories, brain.width,
             brain.intermediate, brain.dropout, math.log(1 / config.align.temperature),
         ).to(device)  # fmt: skip
-        x_NC = standardised(study_train.x_NCT, statistics, frozen.device)[..., 0]
+        x_NC = standardised(trials.x_NCT, statistics, frozen.device)[..., 0]
         training = _Training(model, config, losses, x_NC, frozen(features), image_N, category_M, train_N, val_N)
         for epoch in track(range(config.align.epochs), "training the towers"):
             training.run(epoch)
     model.load_state_dict(training.kept)
-    recording = Recording.of(study_train, "")
+    recording = Recording.of(trials, "")
     made = DinaAlignment(model, frozen, statistics, training.history, config, losses, recording)
     shown = {spec: f_MPSS[image_N[val_N]] for spec, f_MPSS in training.maps.items()}
     with torch.no_grad():

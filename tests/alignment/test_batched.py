@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hvf import alignment
-from hvf.alignment.batched import Material, fit_together, groups, obstacle
+from hvf.alignment.batched import Run, fit_together, groups, why_not_batched
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import HvfError, with_settings
 from hvf.evaluation import retrieval
 from tests.alignment.test_fitting import frozen_hvf, settings, toy
@@ -17,13 +18,13 @@ from tests.alignment.test_fitting import frozen_hvf, settings, toy
 QUIET = {"brain__dropout": 0.0, "fusion__dropout": 0.0, "brain__input_noise": 0.0, "align__epochs": 5}
 
 
-def material(subject: int = 0, seed: int = 0, **changes) -> Material:
+def a_run(subject: int = 0, seed: int = 0, **changes) -> Run:
     trials, features, concepts = toy(seed=subject)
-    return Material(trials, features, settings(align__seed=seed, **changes), concepts)
+    return TrainingSet(trials, features, concepts), settings(align__seed=seed, **changes)
 
 
-def alone(m: Material) -> alignment.Alignment:
-    return alignment.fit(**vars(m))
+def alone(run: Run) -> alignment.Alignment:
+    return alignment.fit(*run)
 
 
 def assert_same(ours: alignment.Alignment, theirs: alignment.Alignment, trials) -> None:
@@ -40,13 +41,14 @@ def assert_same(ours: alignment.Alignment, theirs: alignment.Alignment, trials) 
 @pytest.mark.parametrize("encoder", ["mbp", "eegproject", "linear"])
 def test_each_run_is_the_one_that_fit_gives_alone(encoder, tmp_path):
     told = [(0, 0), (0, 1), (1, 0), (2, 5)]
-    materials = [material(*which, brain__encoder=encoder, **QUIET) for which in told]
-    together = fit_together(materials)
-    for m, ours in zip(materials, together, strict=True):
-        assert_same(ours, alone(m), m.study_train)
-        np.testing.assert_allclose(ours.embed_images(m.features), alone(m).embed_images(m.features), atol=1e-3)
+    runs = [a_run(*which, brain__encoder=encoder, **QUIET) for which in told]
+    together = fit_together(runs)
+    for run, ours in zip(runs, together, strict=True):
+        data, theirs = run[0], alone(run)
+        assert_same(ours, theirs, data.trials)
+        np.testing.assert_allclose(ours.embed_images(data.features), theirs.embed_images(data.features), atol=1e-3)
     state = torch.get_rng_state()
-    fit_together(materials[:2])
+    fit_together(runs[:2])
     assert torch.equal(state, torch.get_rng_state())
     together[1].save(tmp_path)
     loaded = alignment.Alignment.load(tmp_path)
@@ -58,9 +60,10 @@ def test_each_run_is_the_one_that_fit_gives_alone(encoder, tmp_path):
 def test_clipping_and_the_temperatures_bound_are_each_runs_own():
     loud = replace(toy(seed=1)[0], x_NCT=toy(seed=1)[0].x_NCT)
     changes = QUIET | {"align__clip_norm": 0.05, "align__temperature": 0.0101, "align__learning_rate": 1e-2}
-    materials = [material(0, 0, **changes), replace(material(1, 3, **changes), study_train=loud)]
-    for m, ours in zip(materials, fit_together(materials), strict=True):
-        assert_same(ours, alone(m), m.study_train)
+    data, config = a_run(1, 3, **changes)
+    runs = [a_run(0, 0, **changes), (replace(data, trials=loud), config)]
+    for run, ours in zip(runs, fit_together(runs), strict=True):
+        assert_same(ours, alone(run), run[0].trials)
 
 
 def test_reconstruction_mode_and_several_trials_of_an_image():
@@ -70,41 +73,43 @@ def test_reconstruction_mode_and_several_trials_of_an_image():
     hvf = frozen_hvf()
     raw = {spec: x / 30 for spec, x in features.items()}
     told = [with_settings(quiet, {"align.seed": seed}) for seed in (0, 1)]
-    materials = [Material(trials.select(rows), raw, config, concepts, hvf, rows) for config in told]
-    for m, ours in zip(materials, fit_together(materials), strict=True):
-        assert_same(ours, alone(m), m.study_train)
+    data = TrainingSet(trials.select(rows), raw, concepts, rows, hvf)
+    runs = [(data, config) for config in told]
+    for run, ours in zip(runs, fit_together(runs), strict=True):
+        assert_same(ours, alone(run), run[0].trials)
 
 
 def test_with_dropout_each_run_learns_as_well_and_differently():
-    materials = [material(0, seed, align__epochs=12, brain__input_noise=0.3) for seed in (0, 1, 2)]
+    runs = [a_run(0, seed, align__epochs=12, brain__input_noise=0.3) for seed in (0, 1, 2)]
     test, test_features, _ = toy(seed=7)
     found = []
-    for fitted in fit_together(materials):
+    for fitted in fit_together(runs):
         ranks = retrieval.ranks(retrieval.similarity(fitted.embed_brain(test), fitted.embed_images(test_features)))
         found.append(retrieval.topk(ranks, 1))
-    singly = alone(materials[0])
+    singly = alone(runs[0])
     ranks = retrieval.ranks(retrieval.similarity(singly.embed_brain(test), singly.embed_images(test_features)))
     assert min(found) > 0.3
     assert np.mean(found) == pytest.approx(retrieval.topk(ranks, 1), abs=0.2)
-    twins = fit_together([materials[0], materials[0]])
+    twins = fit_together([runs[0], runs[0]])
     assert twins[0].history != twins[1].history  # the same start and order, other dropout
 
 
 def test_runs_of_other_shapes_and_encoders_are_refused():
     assert fit_together([]) == []
-    short = replace(material(), study_train=toy()[0].crop(0.0, 0.035))
-    for other in (material(align__epochs=3), material(brain__dropout=0.5), short):
+    data, config = a_run()
+    short = replace(data, trials=toy()[0].crop(0.0, 0.035)), config
+    for other in (a_run(align__epochs=3), a_run(brain__dropout=0.5), short):
         with pytest.raises(HvfError, match="they differ in more than subject and seed"):
-            fit_together([material(), other])
+            fit_together([a_run(), other])
     with pytest.raises(HvfError, match="encoder tsconv has batch normalisation"):
-        fit_together([material(brain__encoder="tsconv")] * 2)
+        fit_together([a_run(brain__encoder="tsconv")] * 2)
     with pytest.raises(HvfError, match="ridge is solved"):
-        fit_together([material(brain__encoder="ridge", fusion__kind="concatenated")] * 2)
-    assert obstacle(settings()) is None
+        fit_together([a_run(brain__encoder="ridge", fusion__kind="concatenated")] * 2)
+    assert why_not_batched(settings()) is None
 
 
 def test_groups_are_of_one_shape_and_not_too_large():
-    materials = [material(0), material(1), material(0, 1, brain__dropout=0.5), material(2)]
-    assert groups(materials) == [[0, 1, 3], [2]]
-    assert groups(materials, 2) == [[0, 1], [3], [2]]
-    assert groups(materials, 1) == [[0], [1], [2], [3]]
+    runs = [a_run(0), a_run(1), a_run(0, 1, brain__dropout=0.5), a_run(2)]
+    assert groups(runs) == [[0, 1, 3], [2]]
+    assert groups(runs, 2) == [[0, 1], [3], [2]]
+    assert groups(runs, 1) == [[0], [1], [2], [3]]

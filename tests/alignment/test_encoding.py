@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge
 from hvf import alignment, presets
 from hvf.alignment import Alignment
 from hvf.alignment.encoding import Encoding, mean_by_image
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
@@ -41,11 +42,13 @@ def found(trials, features, concepts, config, image_N=None) -> tuple[float, Alig
     """Top-1 among the last images, which are not fitted."""
     learnt = {spec: x[:-TEST] for spec, x in features.items()}
     fitted = alignment.fit(
-        trials.select(np.arange(M - TEST)),
-        learnt,
+        TrainingSet(
+            trials.select(np.arange(M - TEST)),
+            learnt,
+            concepts[:-TEST],
+            image_N if image_N is not None else np.arange(M - TEST),
+        ),
         config,
-        concepts[:-TEST],
-        image_N=image_N if image_N is not None else np.arange(M - TEST),
     )
     z_b = fitted.embed_brain(trials.select(np.arange(M - TEST, M)))
     z_f = fitted.embed_images({spec: x[-TEST:] for spec, x in features.items()})
@@ -105,7 +108,7 @@ def test_a_file_carries_it_and_single_trials_are_averaged(tmp_path):
     x_NCT = repeated.batch(slice(None)) + jitter
     single = replace(repeated, x_NCT=x_NCT).select(np.arange(len(twice)))
     learnt = {spec: x[:-TEST] for spec, x in features.items()}
-    other = alignment.fit(single, learnt, settings(), concepts[:-TEST], image_N=twice)
+    other = alignment.fit(TrainingSet(single, learnt, concepts[:-TEST], twice), settings())
     z_b, z_f = other.embed_brain(trials.select(np.arange(M - TEST, M))), other.embed_images(features)[-TEST:]
     assert retrieval.topk(retrieval.ranks(retrieval.similarity(z_b, z_f), np.arange(TEST)), 1) == pytest.approx(
         top1, abs=0.1
@@ -121,4 +124,4 @@ def test_means_by_image():
 def test_what_it_cannot_solve_is_refused():
     trials, features, concepts = neurons()
     with pytest.raises(HvfError, match="set fusion.kind to 'linear', not 'hvf'"):
-        alignment.fit(trials, features, settings(fusion__kind="hvf"), concepts)
+        alignment.fit(TrainingSet(trials, features, concepts), settings(fusion__kind="hvf"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 
 from hvf import alignment
 from hvf.alignment import Alignment, fitting, info_nce
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials.trials import Trials, concept_split
 from hvf.evaluation import retrieval
@@ -43,7 +44,7 @@ def settings(**changes) -> Config:
 @pytest.fixture(scope="module")
 def fitted() -> Alignment:
     trials, features, concepts = toy()
-    return alignment.fit(trials, features, settings(), concepts, images_digest="the-training-images")
+    return alignment.fit(TrainingSet(trials, features, concepts, fingerprint="the-training-images"), settings())
 
 
 def frozen_hvf() -> HVF:
@@ -93,7 +94,7 @@ def test_it_learns_and_generalises(fitted):
 def test_permuted_trials_teach_nothing():
     trials, features, concepts = toy()
     shuffled = replace(trials, x_NCT=trials.x_NCT[np.random.default_rng(0).permutation(len(trials))])
-    fitted = alignment.fit(shuffled, features, settings(), concepts)
+    fitted = alignment.fit(TrainingSet(shuffled, features, concepts), settings())
     test, test_features, _ = toy(seed=1)
     ranks_N = retrieval.ranks(retrieval.similarity(fitted.embed_brain(test), fitted.embed_images(test_features)))
     assert retrieval.topk(ranks_N, 5) <= retrieval.chance(5, 120, 120)["ci95"][1] + 0.03
@@ -104,7 +105,7 @@ def test_reconstruction_mode_trains_the_brain_alone_against_a_quiet_hvf():
     hvf = frozen_hvf()
     before = {k: v.clone() for k, v in hvf.state_dict().items()}
     raw = {spec: x / 30 for spec, x in features.items()}
-    fitted = alignment.fit(trials, raw, settings(align__mode="reconstruction"), concepts, hvf)
+    fitted = alignment.fit(TrainingSet(trials, raw, concepts, prior_fusion=hvf), settings(align__mode="reconstruction"))
     assert all(torch.equal(before[k], v) for k, v in hvf.state_dict().items())
     assert not hvf.training
     assert set(fitted.normalisation) == {"x"}  # the prior's HVF sees features as they are
@@ -119,7 +120,7 @@ def test_standardisation_comes_from_training_rows_only(fitted):
     _, val_N = concept_split(concepts, 0.1, 0, at_least=2)
     loud = trials.x_NCT.copy()
     loud[val_N] *= 1000
-    louder = alignment.fit(replace(trials, x_NCT=loud), features, settings(align__epochs=1), concepts)
+    louder = alignment.fit(TrainingSet(replace(trials, x_NCT=loud), features, concepts), settings(align__epochs=1))
     for mine, theirs in zip(fitted.normalisation["x"], louder.normalisation["x"], strict=True):
         assert torch.equal(mine, theirs)
     train_N = np.setdiff1d(np.arange(len(trials)), val_N)
@@ -136,7 +137,9 @@ def test_validation_rows_are_never_trained_on():
     other = trials.x_NCT.copy()
     other[val_N] = other[val_N][::-1]
     one = settings(align__epochs=1)
-    first, second = (alignment.fit(t, features, one, concepts) for t in (trials, replace(trials, x_NCT=other)))
+    first, second = (
+        alignment.fit(TrainingSet(t, features, concepts), one) for t in (trials, replace(trials, x_NCT=other))
+    )
     for a, b in zip(first.brain.parameters(), second.brain.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -155,18 +158,20 @@ def test_the_best_epoch_on_validation_is_the_one_returned(fitted):
 
 def test_fit_has_no_place_for_test_data():
     names = set(inspect.signature(alignment.fit).parameters)
-    assert names == {"study_train", "features", "config", "concepts", "hvf", "device", "image_N", "images_digest"}
+    assert names == {"training_set", "config", "device"}
+    given = {field.name for field in fields(TrainingSet)}
+    assert given == {"trials", "features", "concepts", "image_N", "prior_fusion", "fingerprint"}
 
 
 def test_the_same_seed_gives_the_same_numbers(fitted):
     trials, features, concepts = toy()
     torch.rand(3)  # whatever was drawn before
     state = torch.random.get_rng_state()
-    again = alignment.fit(trials, features, settings(), concepts)
+    again = alignment.fit(TrainingSet(trials, features, concepts), settings())
     assert torch.equal(state, torch.random.get_rng_state())
     assert again.history == fitted.history
     np.testing.assert_array_equal(again.embed_brain(trials), fitted.embed_brain(trials))
-    other = alignment.fit(trials, features, settings(align__seed=1), concepts)
+    other = alignment.fit(TrainingSet(trials, features, concepts), settings(align__seed=1))
     assert other.history != fitted.history
 
 
@@ -176,7 +181,7 @@ def test_every_row_is_seen_once_an_epoch_in_a_new_order(monkeypatch):
         fitting._Training, "step", lambda self, rows: (seen.append(rows.tolist()), torch.tensor(0.0))[1]
     )
     trials, features, concepts = toy()
-    alignment.fit(trials, features, settings(align__epochs=2), concepts)
+    alignment.fit(TrainingSet(trials, features, concepts), settings(align__epochs=2))
     train_N, _ = concept_split(concepts, 0.1, 0, at_least=2)
     half = len(seen) // 2
     epochs = [sum(seen[:half], []), sum(seen[half:], [])]
@@ -188,17 +193,17 @@ def test_every_row_is_seen_once_an_epoch_in_a_new_order(monkeypatch):
 
 def test_gradients_are_really_clipped():
     trials, features, concepts = toy()
-    still = alignment.fit(trials, features, settings(align__clip_norm=1e-12, align__epochs=2), concepts)
-    moved = alignment.fit(trials, features, settings(align__epochs=2), concepts)
+    still = alignment.fit(TrainingSet(trials, features, concepts), settings(align__clip_norm=1e-12, align__epochs=2))
+    moved = alignment.fit(TrainingSet(trials, features, concepts), settings(align__epochs=2))
     # Adam undoes a constant scale, but a gradient far below its epsilon (1e-8) moves nothing.
     assert abs(still.log_scale - math.log(1 / 0.07)) < 1e-4 < abs(moved.log_scale - math.log(1 / 0.07))
 
 
 def test_the_temperature_is_learnt_from_007_and_clamped():
     trials, features, concepts = toy()
-    one = alignment.fit(trials, features, settings(align__learning_rate=1e-9, align__epochs=1), concepts)
+    one = alignment.fit(TrainingSet(trials, features, concepts), settings(align__learning_rate=1e-9, align__epochs=1))
     assert one.log_scale == pytest.approx(2.6592, abs=1e-3)
-    cold = alignment.fit(trials, features, settings(align__temperature=0.001, align__epochs=2), concepts)
+    cold = alignment.fit(TrainingSet(trials, features, concepts), settings(align__temperature=0.001, align__epochs=2))
     assert cold.log_scale <= math.log(100) + 1e-6
     assert all(entry["temperature"] >= 0.01 - 1e-6 for entry in cold.history)
 
@@ -206,7 +211,7 @@ def test_the_temperature_is_learnt_from_007_and_clamped():
 def test_several_trials_of_an_image_train_and_validate():
     trials, features, concepts = toy(60)
     rows = np.tile(np.arange(60), 2)
-    fitted = alignment.fit(trials.select(rows), features, settings(align__epochs=6), concepts, image_N=rows)
+    fitted = alignment.fit(TrainingSet(trials.select(rows), features, concepts, rows), settings(align__epochs=6))
     # Were both copies in the gallery, each would tie with the other and no first place could be had.
     assert fitted.best["validation_top1"] > 0.2
     assert fitted.best["validation_n"] == 2 * 6
@@ -226,7 +231,7 @@ def test_several_trials_of_an_image_train_and_validate():
 def test_training_material_that_is_refused(change, said):
     trials, features, concepts = change(*toy())
     with pytest.raises(HvfError, match=said):
-        alignment.fit(trials, features, settings(), concepts)
+        alignment.fit(TrainingSet(trials, features, concepts), settings())
 
 
 @pytest.mark.parametrize(
@@ -241,16 +246,18 @@ def test_training_material_that_is_refused(change, said):
 def test_images_that_the_trials_do_not_answer_are_refused(image_N, said):
     trials, features, concepts = toy()
     with pytest.raises(HvfError, match=said):
-        alignment.fit(trials, features, settings(), concepts, image_N=image_N)
+        alignment.fit(TrainingSet(trials, features, concepts, image_N), settings())
 
 
 def test_trials_in_any_order_find_their_images():
     """What is learnt hangs on which image a trial answers, not on where that image stands; unseen ones stay unseen."""
     trials, features, concepts = toy()
     order = np.random.default_rng(3).permutation(120)
-    fitted = alignment.fit(trials.select(order[:100]), features, settings(), concepts, image_N=order[:100])
+    fitted = alignment.fit(TrainingSet(trials.select(order[:100]), features, concepts, order[:100]), settings())
     by_row = {spec: x[order[:100]] for spec, x in features.items()}
-    same = alignment.fit(trials.select(order[:100]), by_row, settings(), np.asarray(concepts)[order[:100]].tolist())
+    same = alignment.fit(
+        TrainingSet(trials.select(order[:100]), by_row, np.asarray(concepts)[order[:100]].tolist()), settings()
+    )
     for name, statistics in same.normalisation.items():
         for a, b in zip(statistics, fitted.normalisation[name], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -266,25 +273,25 @@ def test_features_are_not_copied_for_each_trial():
     seen: list[int] = []
     original = fitting._Training.__init__
 
-    def watched(self, brain, fusion, told):
-        seen.extend(len(x_Md) for x_Md in told.seen.values())
-        original(self, brain, fusion, told)
+    def watched(self, brain, fusion, data):
+        seen.extend(len(x_Md) for x_Md in data.features.values())
+        original(self, brain, fusion, data)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting._Training, "__init__", watched)
-        alignment.fit(trials.select(rows), wide, settings(align__epochs=1), concepts, image_N=rows)
+        alignment.fit(TrainingSet(trials.select(rows), wide, concepts, rows), settings(align__epochs=1))
     assert seen == [60, 60]
 
 
 def test_modes_and_hvf_must_agree():
     trials, features, concepts = toy()
     with pytest.raises(HvfError, match="needs the prior's frozen HVF"):
-        alignment.fit(trials, features, settings(align__mode="reconstruction"), concepts)
+        alignment.fit(TrainingSet(trials, features, concepts), settings(align__mode="reconstruction"))
     with pytest.raises(HvfError, match="takes none"):
-        alignment.fit(trials, features, settings(), concepts, frozen_hvf())
+        alignment.fit(TrainingSet(trials, features, concepts, prior_fusion=frozen_hvf()), settings())
     wide = settings(align__mode="reconstruction", brain__width=32)
     with pytest.raises(HvfError, match="24 wide, brain.width is 32"):
-        alignment.fit(trials, features, wide, concepts, frozen_hvf())
+        alignment.fit(TrainingSet(trials, features, concepts, prior_fusion=frozen_hvf()), wide)
 
 
 # --- the checkpoint ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hvf import alignment
 from hvf.alignment import fitting, info_nce
 from hvf.alignment.image_views import Views
 from hvf.alignment.inputs import augmented
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import BrainConfig, Config, HvfError, with_settings
 from hvf.data.trials.trials import Trials
 
@@ -60,18 +61,18 @@ def test_one_sided_losses_average_to_the_whole():
 @pytest.mark.parametrize("loss", ["both", "brain-to-image", "image-to-brain"])
 def test_every_loss_learns(loss):
     trials, y_ND = material()
-    fitted = alignment.fit(trials, {SPEC: y_ND}, settings(align__loss=loss), list(trials.image_ids))
+    fitted = alignment.fit(TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids)), settings(align__loss=loss))
     assert found(fitted, *material(1)) > 0.4
 
 
 def test_a_temperature_that_is_not_learnt_stays():
     trials, y_ND = material()
     fixed = settings(align__learn_temperature=False, align__temperature=0.2, align__epochs=4)
-    fitted = alignment.fit(trials, {SPEC: y_ND}, fixed, list(trials.image_ids))
+    fitted = alignment.fit(TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids)), fixed)
     assert {round(entry["temperature"], 6) for entry in fitted.history} == {0.2}
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
     cold = with_settings(fixed, {"align.temperature": 0.001})  # below what a learnt one may reach
-    fitted = alignment.fit(trials, {SPEC: y_ND}, cold, list(trials.image_ids))
+    fitted = alignment.fit(TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids)), cold)
     assert fitted.log_scale == pytest.approx(math.log(1000))
 
 
@@ -113,29 +114,29 @@ def test_views_are_what_is_trained_on(choice):
     trials, y_ND = material()
     on = settings(targets__views=VIEWS, targets__view_choice=choice)
     told = {f"{SPEC}~{view}": y_ND + 0.1 * noise(k) for k, view in enumerate(VIEWS)}
-    fitted = alignment.fit(trials, {SPEC: y_ND} | told, on, list(trials.image_ids))
+    fitted = alignment.fit(TrainingSet(trials, {SPEC: y_ND} | told, list(trials.image_ids)), on)
     assert found(fitted, *material(1)) > 0.4
-    again = alignment.fit(trials, {SPEC: y_ND} | told, on, list(trials.image_ids))
+    again = alignment.fit(TrainingSet(trials, {SPEC: y_ND} | told, list(trials.image_ids)), on)
     assert again.history == fitted.history
     silent = {f"{SPEC}~{view}": noise(100 + k) for k, view in enumerate(VIEWS)}  # its own are not seen
-    fitted = alignment.fit(trials, {SPEC: y_ND} | silent, on, list(trials.image_ids))
+    fitted = alignment.fit(TrainingSet(trials, {SPEC: y_ND} | silent, list(trials.image_ids)), on)
     assert found(fitted, *material(1)) < 0.1
     with pytest.raises(HvfError, match=f"no features of {SPEC}~blur9"):
-        alignment.fit(trials, {SPEC: y_ND}, on, list(trials.image_ids))
+        alignment.fit(TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids)), on)
 
 
 def test_captions_pull_in_proportion_to_their_weight():
     trials, y_ND = material()
     features = {SPEC: noise(4), TEXT: y_ND}
     on = settings(targets__text=TEXT, align__text_weight=0.9)
-    fitted = alignment.fit(trials, features, on, list(trials.image_ids))
+    fitted = alignment.fit(TrainingSet(trials, features, list(trials.image_ids)), on)
     assert found(fitted, *material(1)) > 0.3
-    off = alignment.fit(trials, features, settings(), list(trials.image_ids))
+    off = alignment.fit(TrainingSet(trials, features, list(trials.image_ids)), settings())
     assert found(off, *material(1)) < 0.1
     with pytest.raises(HvfError, match="captions have 5 features, the embedding 8"):
-        alignment.fit(trials, features | {TEXT: y_ND[:, :5]}, on, list(trials.image_ids))
+        alignment.fit(TrainingSet(trials, features | {TEXT: y_ND[:, :5]}, list(trials.image_ids)), on)
     with pytest.raises(HvfError, match="no features of text:mini-vit"):
-        alignment.fit(trials, {SPEC: y_ND}, on, list(trials.image_ids))
+        alignment.fit(TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids)), on)
 
 
 def test_images_of_one_caption_are_not_contrasted(monkeypatch):
@@ -150,6 +151,6 @@ def test_images_of_one_caption_are_not_contrasted(monkeypatch):
 
     monkeypatch.setattr(fitting, "info_nce", watched)
     on = settings(targets__text=TEXT, align__text_weight=0.5, align__epochs=1, align__batch_size=200)
-    alignment.fit(trials, {SPEC: y_ND, TEXT: np.repeat(y_ND[::4], 4, axis=0)}, on, list(trials.image_ids))
+    alignment.fit(TrainingSet(trials, {SPEC: y_ND, TEXT: np.repeat(y_ND[::4], 4, axis=0)}, list(trials.image_ids)), on)
     assert sorted(torch.unique(torch.cat(same), return_counts=True)[1].tolist())[-1] <= 4
     assert len(torch.unique(torch.cat(same))) <= N // 4

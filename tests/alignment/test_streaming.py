@@ -7,6 +7,7 @@ import pytest
 
 from hvf import alignment, presets
 from hvf.alignment.inputs import standard
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import with_settings
 from hvf.data.trials.lazy import View
 from hvf.data.trials.trials import Trials
@@ -28,7 +29,7 @@ def test_batches_from_disk_train_the_same(recording, monkeypatch):
     features = {"a": np.random.default_rng(1).standard_normal((60, 7)).astype(np.float32)}
     concepts = [f"c{i // 3}" for i in range(60)]
     config = with_settings(presets.mini(), SETTINGS)
-    kept = alignment.fit(recording, features, config, concepts)
+    kept = alignment.fit(TrainingSet(recording, features, concepts), config)
 
     monkeypatch.setattr("hvf.alignment.fitting.RESIDENT_BYTES", 0)
     monkeypatch.setattr("hvf.data.trials.lazy.BLOCK_BYTES", 600)
@@ -42,7 +43,7 @@ def test_batches_from_disk_train_the_same(recording, monkeypatch):
         return original(view)
 
     monkeypatch.setattr(View, "_read", watched)
-    streamed = alignment.fit(recording, features, config, concepts)
+    streamed = alignment.fit(TrainingSet(recording, features, concepts), config)
     assert 0 < largest <= 20  # rows at a time, of 120
     for a, b in zip(kept.normalisation["x"], streamed.normalisation["x"], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hvf import alignment, presets
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import DataConfig, HvfError, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.experiments import interpretation
@@ -188,7 +189,7 @@ class World:
     def occluded(self, drive, masks, train=None, test=None) -> Occlusion:
         train, test = train or self.train, test or self.test
         config = with_settings(presets.mini(), LINEAR | {"targets.specs": ("x:x",)})
-        fitted = alignment.fit(train, {"x:x": drive[0]}, config, self.concepts)
+        fitted = alignment.fit(TrainingSet(train, {"x:x": drive[0]}, self.concepts), config)
         return interpretation.occlude(fitted, test, {"x:x": drive[1]}, interpretation.mean_response(train), masks)
 
     def window(self, out: Occlusion) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from hvf import alignment, presets
+from hvf.alignment.training_set import TrainingSet
 from hvf.config import HvfError, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.experiments.protocols import HeldOut, Split, choose
@@ -187,7 +188,7 @@ def test_what_cannot_work_is_refused(parts, chosen):
         "features",
     )
     with pytest.raises(HvfError, match="one number per neuron"):
-        dina.fit(long, split.features, config(), split.concepts)
+        dina.fit(TrainingSet(long, split.features, split.concepts), config())
 
 
 def test_silencing_is_measured_place_by_place():

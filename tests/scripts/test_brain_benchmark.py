@@ -24,15 +24,15 @@ def script():
 def quiet(script, mode: str):
     size = script.Size(400, (16, 8, 16), 10, script.SIZES["small"].settings | {"brain.dropout": 0.0})
     size.settings["fusion.dropout"] = 0.0
-    return script.material(size, mode)
+    return script.training_run(size, mode)
 
 
 @pytest.mark.parametrize("mode", ["reconstruction", "retrieval"])
 def test_the_straightforward_loop_lowers_the_same_loss(script, mode):
-    told = quiet(script, mode)
-    ours = script.Ours([told], "cpu")
+    data, config = quiet(script, mode)
+    ours = script.Ours([(data, config)], "cpu")
     run = ours.runs[0]
-    plain = script.Straightforward(told, run.train_N.numpy(), "cpu")
+    plain = script.Straightforward(data, config, run.train_N.numpy(), "cpu")
     plain.brain.load_state_dict(run.brain.state_dict())
     if run.fusion_learns:
         plain.fusion.load_state_dict(run.fusion.state_dict())
@@ -42,9 +42,9 @@ def test_the_straightforward_loop_lowers_the_same_loss(script, mode):
     batch["features"] = run.standardised(features) if run.fusion_learns else features
     for _ in range(3):  # the second and third tell that gradient, clipping and AdamW agree
         assert float(run.step(rows)) == pytest.approx(plain.step(batch), rel=1e-4)
-    items = script.Items(told, run.train_N.numpy())
+    items = script.Items(data, run.train_N.numpy())
     assert items[3]["eeg"].shape == (17, 10)
-    assert items[3]["image"] == told.study_train.image_ids[run.train_N[3]]
+    assert items[3]["image"] == data.trials.image_ids[run.train_N[3]]
 
 
 def test_the_table(script, tmp_path, capsys):
