@@ -34,10 +34,10 @@ from torchvision import transforms
 from hvf.cli.options import parse_settings, run_script
 from hvf.config import HvfError
 from hvf.evaluation import picture_metrics
-from hvf.evaluation.catalogue import METRICS
-from hvf.evaluation.networks import NETWORKS
+from hvf.evaluation.metrics.base import TwoWayMetric
 from hvf.evaluation.picture_metrics import PIXEL_SIZE, SeenFeatures
 from hvf.evaluation.pictures import Evaluator
+from hvf.registry import METRICS, NETWORKS
 from hvf.runs import write_atomic
 
 WIDTHS = {"alexnet2": 184512, "alexnet5": 57600, "inception": 2048, "clip": 768, "effnet": 1280, "swav": 2048}
@@ -103,7 +103,7 @@ def loop_of_distance(reals: np.ndarray, recons: np.ndarray) -> np.ndarray:
 
 
 def formula_of(name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    return loop_of_two_way if METRICS[name].formula == "two-way" else loop_of_distance
+    return loop_of_two_way if isinstance(METRICS[name], TwoWayMetric) else loop_of_distance
 
 
 def measure_pixels(options: MetricsBenchmark) -> Iterator[Timed]:
@@ -146,7 +146,7 @@ def measure_networks(options: MetricsBenchmark) -> Iterator[Timed]:
     seen, drawn = pictures(options)
     reals, recons = as_tensor(seen), [as_tensor(one_round) for one_round in drawn]
     for network in options.networks:
-        names = [name for name, metric in METRICS.items() if metric.network == network and name in WIDTHS]
+        names = [name for name in WIDTHS if METRICS[name].network == network]
         with tempfile.TemporaryDirectory() as folder:
             save_file(random_weights(network, reals[:8]), Path(folder) / f"{network}.safetensors")
 

@@ -115,6 +115,7 @@ BRAIN_ENCODERS: Registry[Any] = Registry("brain encoder", "BRAIN_ENCODERS", "mod
 FUSIONS: Registry[Any] = Registry("fusion", "FUSIONS", "models/fusions")
 BACKBONES: Registry[Any] = Registry("family of backbones", "BACKBONES", "vision/backbones")
 METRICS: Registry[Any] = Registry("metric", "METRICS", "evaluation/metrics")
+NETWORKS: Registry[Any] = Registry("metric network", "NETWORKS", "evaluation/metrics")
 DATASETS: Registry[Any] = Registry("data set", "DATASETS", "data")
 STUDIES: Registry[Any] = Registry("study", "STUDIES", "study")
 METHODS: Registry[Any] = Registry("method", "METHODS", "methods")

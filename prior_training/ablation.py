@@ -30,6 +30,7 @@ from hvf.config import Config, HvfError, digest, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
 from hvf.evaluation import picture_metrics
+from hvf.evaluation.statistics import mean_over_images
 from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
 from hvf.runs import check_writable, write_atomic, write_json
 from hvf.study import Study, open_study
@@ -146,7 +147,7 @@ def score(real_NHWC: np.ndarray, drawn_NHWC: np.ndarray, encoders: Sequence[str]
         if spec.startswith("openclip"):
             real, drawn = (encode(x, spec) for x in (real_NHWC, drawn_NHWC))
             found[f"two-way, {parse_spec(spec).name}"] = picture_metrics.two_way(real, drawn)
-    return {name: picture_metrics.summarise(values_N) for name, values_N in found.items()}
+    return {name: mean_over_images(values_N) for name, values_N in found.items()}
 
 
 def encode(images_NHWC: np.ndarray, spec: str) -> np.ndarray:

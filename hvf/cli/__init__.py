@@ -125,8 +125,9 @@ class Retrieve(_Stage):
                 raise HvfError(f"{self.out} holds figures already: choose another --out")
             check_writable(self.out / "metrics.json")
         from hvf.evaluation import retrieval
+        from hvf.evaluation.embeddings import load_embeddings
 
-        z_ND, gallery_MD = (retrieval.load_embeddings(name) for name in (self.embeddings, self.gallery))
+        z_ND, gallery_MD = (load_embeddings(name) for name in (self.embeddings, self.gallery))
         if len(z_ND) != len(gallery_MD):
             raise HvfError(
                 f"{len(z_ND)} embeddings from the brain but {len(gallery_MD)} images: row i must answer row i"

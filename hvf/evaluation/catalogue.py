@@ -1,56 +1,39 @@
-"""What figures are called, which way is better, where their chance stands, and which of them cannot be right.
+"""Figures by name: their labels, which way is better, where their chance stands, and which of them cannot be right.
 
-A figure's name is a path, as metrics.json has it: SECTION/ROW/NAME, such as "reconstruction/brain/pixcorr", and
-"chance/SECTION/NAME" for what guessing gives.
+A figure's name is a path, as in metrics.json: SECTION/ROW/NAME, such as "reconstruction/brain/pixcorr", and
+"chance/SECTION/NAME" for what guessing gives. NAME is a registered metric (`hvf.evaluation.metrics`), or "two_way_" and
+an encoder's name. Importing this imports no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from hvf.evaluation.metrics.base import PictureMetric, RetrievalMetric, TwoWayMetric
+from hvf.registry import METRICS
 
-@dataclass(frozen=True)
-class Metric:
-    """A reconstruction metric: its name in a table, the network and layer it looks at (none: pixels), and its formula.
-
-    Formulas: ``two-way`` identification; ``distance``, 1 - Pearson's r; ``cosine``, ``cosine distance``; ``lpips``.
-    """
-
-    label: str
-    formula: str
-    network: str = ""
-    layer: str = ""
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self.formula in ("distance", "cosine distance", "lpips")
+# The field's order of columns; metrics that are not among them follow.
+COLUMNS = (
+    *("pixcorr", "ssim", "alexnet2", "alexnet5", "inception", "clip", "effnet", "swav", "lpips", "dreamsim", "dino"),
+)
 
 
-METRICS = {
-    "pixcorr": Metric("PixCorr", "pixels"),
-    "ssim": Metric("SSIM", "pixels"),
-    "alexnet2": Metric("AlexNet(2)", "two-way", "alexnet", "features.4"),
-    "alexnet5": Metric("AlexNet(5)", "two-way", "alexnet", "features.11"),
-    "inception": Metric("Inception", "two-way", "inception"),
-    "clip": Metric("CLIP", "two-way", "clip"),
-    "effnet": Metric("EffNet-B", "distance", "effnet"),
-    "swav": Metric("SwAV", "distance", "swav"),
-    "lpips": Metric("LPIPS", "lpips", "alexnet"),
-    "dreamsim": Metric("DreamSim", "cosine distance", "dreamsim"),
-    "dino": Metric("DINO", "cosine", "dino"),
-}
-RETRIEVAL = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "top10": "top-10",
-    "mrr": "mAP (= MRR)",  # one right image per trial: UBP's mAP is the mean reciprocal rank
-    "median_rank": "median rank",
-    "rank": "rank",
-    "one_to_one": "one-to-one matching (Hungarian)",
-}
-SHARES = ("top1", "top5", "top10", "one_to_one")  # shown in per cent
+def picture_metrics() -> dict[str, PictureMetric]:
+    """The metrics of reconstruction, in the order of a table's columns."""
+    names = [*COLUMNS, *(name for name in METRICS if name not in COLUMNS)]
+    return {name: METRICS[name] for name in names if isinstance(METRICS[name], PictureMetric)}
+
+
+def retrieval_metrics() -> dict[str, RetrievalMetric]:
+    """The metrics of retrieval."""
+    return {name: METRICS[name] for name in METRICS if isinstance(METRICS[name], RetrievalMetric)}
+
+
+def is_share(name: str) -> bool:
+    """Whether the figure is a share of all queries, shown in per cent."""
+    name = leaf(name)
+    return name in METRICS and getattr(METRICS[name], "share", False)
 
 
 def leaf(name: str) -> str:
@@ -63,19 +46,19 @@ def label(name: str) -> str:
     name = leaf(name)
     if name.startswith("two_way_"):
         return f"two-way ({name.removeprefix('two_way_')})"
-    return METRICS[name].label if name in METRICS else RETRIEVAL.get(name, name)
+    return METRICS[name].label if name in METRICS else name
 
 
 def lower_is_better(name: str) -> bool:
     """Whether a smaller figure is the better one."""
     name = leaf(name)
-    return name in ("rank", "median_rank") or (name in METRICS and METRICS[name].lower_is_better)
+    return name in METRICS and METRICS[name].lower_is_better
 
 
 def is_two_way(name: str) -> bool:
     """Whether the figure is a two-way identification, whose chance is one half."""
     name = leaf(name)
-    return name.startswith("two_way_") or (name in METRICS and METRICS[name].formula == "two-way")
+    return name.startswith("two_way_") or (name in METRICS and isinstance(METRICS[name], TwoWayMetric))
 
 
 def chance_name(name: str) -> str:
@@ -85,11 +68,11 @@ def chance_name(name: str) -> str:
 
 
 def findings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Sentences about figures that cannot be right: a floor above chance, a brain no better than chance.
+    """Warnings about figures that cannot be right: a floor above chance, a brain no better than chance.
 
     A chance of 1 (top-10 among ten images) says nothing about either, and is passed over.
     """
-    said = []
+    sentences = []
     for name, chance in metrics.items():
         if not name.startswith("chance/") or chance["value"] >= 1:
             continue
@@ -97,9 +80,11 @@ def findings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         floor, brain = (metrics.get(f"{section}/{row}/{figure}") for row in ("floor", "brain"))
         high = chance["ci95"][1]
         if floor and floor["value"] > high:
-            said.append(f"{section} {figure}: permuted trials score {floor['value']:.3f}, above chance ({high:.3f})")
+            sentences.append(
+                f"{section} {figure}: permuted trials score {floor['value']:.3f}, above chance ({high:.3f})"
+            )
         if brain and brain["value"] <= high:
-            said.append(
+            sentences.append(
                 f"{section} {figure}: the brain scores {brain['value']:.3f}, no better than chance ({high:.3f})"
             )
-    return said
+    return sentences

@@ -1,8 +1,8 @@
-"""The networks that reconstruction metrics are defined on: which layer, which input, and where their weights are found.
+"""Loading the networks that reconstruction metrics are defined on (`hvf.registry.NETWORKS`).
 
 Weights are read, never downloaded: from a mapping or a folder that is given, from the folder $HVF_WEIGHTS, from torch
-hub's cache, or from the Hugging Face cache. A network whose weights are not at hand cannot be had, and no other takes
-its place: the figure would be another one under the same name.
+hub's cache, or from the Hugging Face cache. No network stands in for one whose weights are missing: the figure would be
+another one under the same name.
 
 Shapes: N pictures, H and W pixels, D features.
 """
@@ -13,175 +13,27 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hvf.config import HvfError, did_you_mean
+from hvf.evaluation.metrics.base import PackagedNetwork
+from hvf.registry import NETWORKS, HvfError
 from hvf.vision.weights import reading
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-LPIPS_LAYERS = ("features.1", "features.4", "features.7", "features.9", "features.11")
-TORCHVISION_URL = "https://download.pytorch.org/models/"
 
 Weights = str | os.PathLike | Mapping[str, str | os.PathLike] | None
 
 
 @dataclass(frozen=True)
-class Network:
-    """How a metric sees a picture: ``size`` in pixels, the mean and deviation taken out, and the network itself.
-
-    ``files`` are the names that published weights go by, the first being where ``url`` leads; ``sha256`` is how that
-    file's hash begins, where it is known. ``prefix`` is what the keys of the part used begin with.
-    """
-
-    title: str
-    size: int
-    build: Callable[[], nn.Module]
-    files: tuple[str, ...]
-    url: str
-    sha256: str = ""
-    normal: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
-    interpolation: str = "bilinear"
-    crop: int | None = None
-    prefix: str = ""
-    hub: tuple[str, str] | None = None
-
-    def prepare(self, images_N3HW: torch.Tensor) -> torch.Tensor:
-        """The network's input: square pictures (N, 3, H, W) in 0..1, resized (antialiased), normalised."""
-        x = images_N3HW
-        if x.shape[2:] != (self.size, self.size):
-            x = functional.interpolate(x, (self.size, self.size), mode=self.interpolation, antialias=True)
-        if self.crop:
-            edge = (self.size - self.crop) // 2
-            x = x[..., edge : edge + self.crop, edge : edge + self.crop]
-        mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in self.normal)
-        return (x - mean) / std
-
-
-class _AlexNet(nn.Module):
-    """AlexNet's convolutions, giving {layer: (N, C, h, w)} after each ReLU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        import torchvision
-
-        whole: Any = torchvision.models.alexnet(weights=None)
-        self.features = nn.ModuleList(whole.features[:12])
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        heard = {}
-        for number, layer in enumerate(self.features):
-            x = layer(x)
-            if f"features.{number}" in LPIPS_LAYERS:
-                heard[f"features.{number}"] = x
-        return heard
-
-
-def _headless(name: str, head: str, **settings: Any) -> nn.Module:
-    """A torchvision network that gives its last average pooling, (N, D)."""
-    import torchvision
-
-    network = torchvision.models.get_model(name, weights=None, **settings)
-    setattr(network, head, nn.Identity())
-    return network
-
-
-def _clip_tower() -> nn.Module:
-    import open_clip
-
-    config = open_clip.get_model_config("ViT-L-14")
-    if config is None:
-        raise HvfError("this open_clip knows no ViT-L-14")
-    parts = {part: config[part] for part in ("embed_dim", "vision_cfg", "text_cfg")}
-    return open_clip.CLIP(**parts, quick_gelu=True).visual
-
-
-def _dino() -> nn.Module:
-    import timm
-
-    return timm.create_model("vit_small_patch16_224", pretrained=False, num_classes=0)
-
-
-NETWORKS = {
-    "alexnet": Network(
-        title="AlexNet, torchvision IMAGENET1K_V1",
-        size=256,
-        build=_AlexNet,
-        files=("alexnet-owt-7be5be79.pth",),
-        url=TORCHVISION_URL + "alexnet-owt-7be5be79.pth",
-        sha256="7be5be79",
-    ),
-    "inception": Network(
-        title="Inception v3, torchvision IMAGENET1K_V1",
-        size=342,
-        # Pretrained Inception turns ImageNet's normalisation into its own (-1..1) first; aux heads play no part.
-        build=lambda: _headless("inception_v3", "fc", aux_logits=False, init_weights=False, transform_input=True),
-        files=("inception_v3_google-0cc3c7bd.pth",),
-        url=TORCHVISION_URL + "inception_v3_google-0cc3c7bd.pth",
-        sha256="0cc3c7bd",
-    ),
-    "clip": Network(
-        title="OpenAI CLIP ViT-L/14",
-        size=224,
-        build=_clip_tower,
-        files=("ViT-L-14.pt", "open_clip_model.safetensors"),
-        url="https://openaipublic.azureedge.net/clip/models/"
-        "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
-        sha256="b8cca3fd",
-        normal=OPENAI,
-        prefix="visual.",
-        hub=("timm/vit_large_patch14_clip_224.openai", "open_clip_model.safetensors"),
-    ),
-    "effnet": Network(
-        title="EfficientNet-B1, torchvision IMAGENET1K_V2",
-        size=255,
-        build=lambda: _headless("efficientnet_b1", "classifier"),
-        files=("efficientnet_b1-c27df63c.pth",),
-        url=TORCHVISION_URL + "efficientnet_b1-c27df63c.pth",
-        sha256="c27df63c",
-    ),
-    "swav": Network(
-        title="SwAV ResNet-50, 800 epochs",
-        size=224,
-        build=lambda: _headless("resnet50", "fc"),
-        files=("swav_800ep_pretrain.pth.tar",),
-        url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
-    ),
-    "dino": Network(
-        title="DINO ViT-S/16",
-        size=256,
-        crop=224,
-        interpolation="bicubic",
-        build=_dino,
-        files=("dino_deitsmall16_pretrain.pth",),
-        url="https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
-        hub=("timm/vit_small_patch16_224.dino", "model.safetensors"),
-    ),
-    "lpips": Network(
-        title="LPIPS 0.1, heads on AlexNet",
-        size=256,
-        build=nn.Module,  # the heads alone: five rows of weights, see `Lpips`
-        files=("lpips_alex.pth", "lpips_lin_v0.1/alex.pth"),
-        url="https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/alex.pth",
-    ),
-}
-NAMES = (*NETWORKS, "dreamsim")
-
-
-@dataclass(frozen=True)
 class MetricNetwork:
-    """A loaded network as a function of pictures. ``source`` says which file it came from."""
+    """A loaded network as a function of pictures. ``source`` names the file of its weights."""
 
     name: str
     network: nn.Module
@@ -197,52 +49,31 @@ class MetricNetwork:
         return out if isinstance(out, dict) else {"": out}
 
 
-class Lpips:
-    """LPIPS 0.1 on AlexNet (Zhang et al., 2018): distances of the layers that the `alexnet` network gives anyway.
+def load_network(name: str, weights: Weights = None, device: str | torch.device = "cpu") -> Any:
+    """The network of that name in `NETWORKS`, in eval mode, float32: a MetricNetwork, or what its entry wraps it in.
 
-    Its own scaling of -1..1 is ImageNet's normalisation of 0..1, so that AlexNet runs once for all metrics.
+    Parameters
+    ----------
+    name : str
+        A name in `NETWORKS`.
+    weights : path or mapping, optional
+        A folder of files, or {name: file}.
+    device : str or torch.device
+        Where it runs.
+
+    Raises
+    ------
+    HvfError
+        The weights are not on this machine (naming the file and the command that fetches it), do not fit the network,
+        or are not what their published name promises.
     """
-
-    def __init__(self, heads: Mapping[str, torch.Tensor], source: dict[str, str]) -> None:
-        self.source = source
-        self._heads = {
-            layer: heads[f"lin{i}.model.1.weight"].float().reshape(-1) for i, layer in enumerate(LPIPS_LAYERS)
-        }
-
-    def __call__(self, seen: Mapping[str, torch.Tensor], drawn: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """(N,) distances, lower is better, of two sets of AlexNet's layers {layer: (N, C, h, w)}."""
-        total = torch.zeros(len(drawn[LPIPS_LAYERS[0]]))
-        for layer, weight in self._heads.items():
-            a, b = (x[layer] / (x[layer].square().sum(dim=1, keepdim=True).sqrt() + 1e-10) for x in (seen, drawn))
-            distance_Nhw = torch.einsum("nchw,c->nhw", (a - b).square(), weight.to(a.device))
-            total += distance_Nhw.mean(dim=(1, 2)).cpu()
-        return total
-
-
-class DreamSim:
-    """DreamSim's ensemble (Fu et al., 2023), by the package `dreamsim`; the metric is 1 - cosine of the embeddings."""
-
-    def __init__(self, model: Any, source: dict[str, str], device: torch.device) -> None:
-        self._model, self.source, self.device = model, source, device
-
-    def __call__(self, images_N3HW: torch.Tensor) -> dict[str, torch.Tensor]:
-        """{"": embeddings (N, D)} of pictures in 0..1, resized to 224 pixels (bicubic)."""
-        with torch.inference_mode():
-            x = functional.interpolate(images_N3HW.to(self.device), (224, 224), mode="bicubic", antialias=True)
-            return {"": self._model.embed(x.clamp(0, 1)).reshape(len(x), -1).float()}
-
-
-def load_network(name: str, weights: Weights = None, device: str | torch.device = "cpu"):
-    """A MetricNetwork, or the Lpips or DreamSim, called ``name`` (one of NAMES), in eval mode, float32.
-
-    ``weights`` is a folder of files, or {name: file}. Raises HvfError when the weights are not at hand (naming the file
-    and the command that fetches it), do not fit the network, or are not what their published name promises.
-    """
-    if name not in NAMES:
-        raise HvfError(f"there is no metric network {name!r}{did_you_mean(name, NAMES)}")
-    if name == "dreamsim":
-        return _dreamsim(weights, torch.device(device))
     network = NETWORKS[name]
+    if isinstance(network, PackagedNetwork):
+        if isinstance(weights, Mapping):
+            folders = [weights[name]] if name in weights else [Path(f) / name for f in _folders(None)]
+        else:
+            folders = [Path(f) / name for f in _folders(weights)]
+        return network.load([Path(f).expanduser() for f in folders], torch.device(device))
     path = find_weights(name, weights)
     source = {"network": network.title, "file": path.name, "sha256": _sha256(path, path.stat().st_mtime_ns)}
     if path.name == network.files[0] and not source["sha256"].startswith(network.sha256):
@@ -252,8 +83,8 @@ def load_network(name: str, weights: Weights = None, device: str | torch.device 
         )
     with reading(path, f"weights of {network.title}"):
         state = _state(path, network.prefix)
-        if name == "lpips":
-            return Lpips(state, source)
+        if network.wrap is not None:
+            return network.wrap(state, source)
         with torch.device("meta"):  # no time and memory for weights that are replaced at once
             module = network.build()
         missing, _ = module.load_state_dict(state, strict=False, assign=True)  # heads that are not used may be there
@@ -275,7 +106,7 @@ def _streamlined(module: nn.Module) -> nn.Module:
 
 
 def find_weights(name: str, weights: Weights = None) -> Path:
-    """The file that holds the weights of a network, searched as the module says.
+    """The file that holds the weights of a network; this module's first lines say where it may be.
 
     In a folder it goes by a published name, or by ``name`` with .safetensors, .pth or .pt. Raises HvfError.
     """
@@ -290,10 +121,7 @@ def find_weights(name: str, weights: Weights = None) -> Path:
     files = [*network.files, *(f"{name}{suffix}" for suffix in (".safetensors", ".pth", ".pt"))]
     candidates = [Path(folder).expanduser() / file for folder in _folders(weights) for file in files]
     candidates += [Path(torch.hub.get_dir()) / "checkpoints" / file for file in network.files]
-    if name == "clip":
-        candidates.append(Path("~/.cache/clip/ViT-L-14.pt").expanduser())  # where OpenAI's own package keeps it
-    if name == "lpips" and (package := find_spec("lpips")) and package.origin:
-        candidates.append(Path(package.origin).parent / "weights" / "v0.1" / "alex.pth")
+    candidates += network.places()
     if network.hub:
         from huggingface_hub import try_to_load_from_cache
 
@@ -350,21 +178,3 @@ def _sha256(path: Path, _mtime_ns: int) -> str:
         while block := file.read(1 << 24):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _dreamsim(weights: Weights, device: torch.device) -> DreamSim:
-    given = weights.get("dreamsim") if isinstance(weights, Mapping) else None
-    parents = _folders(None if isinstance(weights, Mapping) else weights)
-    folders = [Path(given)] if given else [Path(parent) / "dreamsim" for parent in parents]
-    folder = next((f.expanduser() for f in folders if f.expanduser().is_dir()), None)
-    fetch = "from dreamsim import dreamsim; dreamsim(device='cpu', cache_dir='WEIGHTS/dreamsim')"
-    how = f'`pip install dreamsim`, then `python -c "{fetch}"`, and set HVF_WEIGHTS=WEIGHTS'
-    if find_spec("dreamsim") is None:
-        raise HvfError(f"the package dreamsim is not installed: {how}")
-    if folder is None or not any(folder.iterdir()):
-        raise HvfError(f"no weights at hand: a folder dreamsim in $HVF_WEIGHTS is missing: {how}")
-    from dreamsim import dreamsim  # pyright: ignore[reportMissingImports]  (optional)
-
-    with reading(folder, "DreamSim's weights"):
-        model, _ = dreamsim(pretrained=True, device=str(device), cache_dir=str(folder))
-    return DreamSim(model, {"network": "DreamSim, ensemble", "file": folder.name}, device)

@@ -89,7 +89,7 @@ def _without_ending(name: str) -> PurePosixPath:
 
 def _layouts(ids: tuple[str, ...]) -> list[_Layout]:
     """The ways to read names as rounds of pictures: one round, sub-folders, suffixes; those that are possible."""
-    found: list[_Layout] = []
+    layouts: list[_Layout] = []
     paths = [_without_ending(name) for name in ids]
     if len(set(paths)) < len(paths):
         return []
@@ -103,9 +103,9 @@ def _layouts(ids: tuple[str, ...]) -> list[_Layout]:
             unique = len({name.name for name in names}) == len(names)
             keys = [name.name if unique else str(name) for name in names]
             inside[folder] = dict(zip(keys, folders[folder], strict=True))
-        found.append(inside)
+        layouts.append(inside)
     if len({path.name for path in paths}) == len(paths):
-        found.append({"": {path.name: index for index, path in enumerate(paths)}})
+        layouts.append({"": {path.name: index for index, path in enumerate(paths)}})
         ends = [_SUFFIX.fullmatch(path.name) for path in paths]
         suffixes: _Layout = {}
         for index, end in enumerate(ends):
@@ -113,10 +113,10 @@ def _layouts(ids: tuple[str, ...]) -> list[_Layout]:
                 suffixes.setdefault(end[2], {})[end[1]] = index
         even = len({frozenset(keys) for keys in suffixes.values()}) == 1
         if all(ends) and sum(map(len, suffixes.values())) == len(paths) and (even or len(suffixes) > 1):
-            found.append({key: suffixes[key] for key in sorted(suffixes, key=_natural)})
+            layouts.append({key: suffixes[key] for key in sorted(suffixes, key=_natural)})
     else:
-        found.append({"": {str(path): index for index, path in enumerate(paths)}})
-    return found
+        layouts.append({"": {str(path): index for index, path in enumerate(paths)}})
+    return layouts
 
 
 def _difference(keys: Mapping[str, int], layout: _Layout) -> str:

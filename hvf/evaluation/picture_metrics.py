@@ -1,21 +1,24 @@
-"""Pairs of pictures, or of their features, to numbers: the field's reconstruction metrics, exactly as it defines them.
+"""The field's reconstruction metrics, of pairs of pictures or of their features, exactly as the field defines them.
 
 Shapes: N pairs, R rounds, D features, H and W pixels, C channels. Every metric returns one number per image, because
-galleries, intervals and paired tests need them; `summarise` turns those into the `{"value", "ci95", "n"}` of a
-metrics.json. Higher is better, except for `correlation_distance`. Definitions: MindEye's (Scotti et al., 2023), as its
-peers share them. Networks are not loaded here: two-way scores take features that somebody else computed.
+galleries, intervals and paired tests need them; `statistics.mean_over_images` makes an entry of metrics.json of those.
+Higher is better, except for `correlation_distance`. Definitions: MindEye's (Scotti et al., 2023), as its
+peers share them. Networks are not loaded here: two-way scores take features.
 
 What belongs to the seen pictures is computed once, however many rounds there are: see `PixelMeter` and `SeenFeatures`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from hvf.config import HvfError
+from hvf.registry import METRICS, HvfError
 
 FIRST_SIZE = 256  # both sets go to 256 × 256 before anything else, so that pictures of any size can be compared
 PIXEL_SIZE = 425  # the size at which pixels are compared; NSD's stimulus size, kept by everyone since
@@ -24,7 +27,7 @@ C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for a data range of 1
 GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)  # scikit-image's rgb2gray
 
 
-def pixcorr(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> np.ndarray:
+def pixcorr(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None = FIRST_SIZE) -> np.ndarray:
     """Pearson correlation of the pixels of each pair, (N,) float64, or (R, N) for reconstructions (R, N, H, W, 3).
 
     Pictures are uint8, or floats in 0..1, (N, H, W, 3); the two sets may differ in size unless `first` is None.
@@ -33,10 +36,10 @@ def pixcorr(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> np.ndarr
     0.005, so a table has to say which one it took. A constant picture has no correlation: its entry is NaN.
     Raises HvfError if the two sets do not pair.
     """
-    return _measured(reals_NHWC, recons_NHWC, first)["pixcorr"]
+    return _scores_of_pairs(reals_NHWC, recons_NHWC, first, ("pixcorr",))["pixcorr"]
 
 
-def ssim(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> np.ndarray:
+def ssim(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None = FIRST_SIZE) -> np.ndarray:
     """Structural similarity of each pair on 2-D grey pictures at 425 × 425, (N,) or (R, N) float64.
 
     Pictures and `first` as in `pixcorr`; the route changes SSIM by up to 0.02. Gaussian window, sigma 1.5, population
@@ -44,24 +47,33 @@ def ssim(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> np.ndarray:
     call; with 0.19 the same call took columns for channels and gave about 0.075 more.
     Raises HvfError if the two sets do not pair.
     """
-    return _measured(reals_NHWC, recons_NHWC, first)["ssim"]
+    return _scores_of_pairs(reals_NHWC, recons_NHWC, first, ("ssim",))["ssim"]
 
 
-def pixel_scores(reals_NHWC, recons_NHWC, first: int | None = FIRST_SIZE) -> dict[str, np.ndarray]:
+def pixel_scores(
+    reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None = FIRST_SIZE
+) -> dict[str, np.ndarray]:
     """`{"pixcorr": (N,), "ssim": (N,)}`, as the two functions give them but with the resizing done once."""
-    return _measured(reals_NHWC, recons_NHWC, first)
+    return _scores_of_pairs(reals_NHWC, recons_NHWC, first, ("pixcorr", "ssim"))
 
 
 class PixelMeter:
-    """PixCorr and SSIM of any number of reconstructions against one seen picture after another.
+    """A seen picture and one of its reconstructions after another, both at 425 × 425, for metrics of their pixels.
 
-    Works in arrays that it makes once: making them anew would cost more than the arithmetic. Hence one thread each.
+    Its arrays are made once, because making them anew would cost more than the arithmetic. Hence one for each thread.
+
+    Attributes
+    ----------
+    seen_3HW, drawn_3HW : numpy.ndarray
+        Pixels of the seen picture and of the reconstruction, float32 in 0..1.
     """
 
     def __init__(self, first: int | None = FIRST_SIZE) -> None:
         self._first = first
         self._wide, self._narrow = PIXEL_SIZE, PIXEL_SIZE - 2 * RADIUS
-        self._seen_3HW, self._drawn_3HW = (np.empty((3, self._wide, self._wide), np.float32) for _ in range(2))
+        self.seen_3HW, self.drawn_3HW, self._seen_centred, self._drawn_centred = (
+            np.empty((3, self._wide, self._wide), np.float32) for _ in range(4)
+        )
         self._grey_x, self._grey_y, self._product = (np.empty((self._wide, self._wide)) for _ in range(3))
         self._half = np.empty((self._narrow, self._wide))
         # Of the seen picture x: means, their squares, means of squares; of the drawn y and of both: the same, and xy.
@@ -71,20 +83,22 @@ class PixelMeter:
         self._norm = float("nan")
 
     def see(self, picture_HWC: np.ndarray) -> None:
-        """Take a seen picture, uint8 or floats in 0..1, and work out once what every reconstruction needs of it."""
-        self._load(picture_HWC, self._seen_3HW, self._grey_x)
-        self._norm = _centre(self._seen_3HW)
+        """Load a seen picture, uint8 or floats in 0..1, and compute what does not depend on the reconstruction."""
+        self._load(picture_HWC, self.seen_3HW, self._grey_x)
+        self._norm = _centre(self.seen_3HW, self._seen_centred)
         self._blur(self._grey_x, self._x)
         np.multiply(self._x, self._x, out=self._xx)
         self._blur(np.multiply(self._grey_x, self._grey_x, out=self._product), self._x2)
 
-    def score(self, picture_HWC: np.ndarray) -> dict[str, float]:
-        """`{"pixcorr", "ssim"}` of a reconstruction, uint8 or floats in 0..1; PixCorr is NaN if either is constant."""
-        self._load(picture_HWC, self._drawn_3HW, self._grey_y)
-        similarity = self._similarity()  # before the pixels are centred in place
-        norm = _centre(self._drawn_3HW)
-        r = float(np.clip(_dot(self._seen_3HW, self._drawn_3HW) / (self._norm * norm), -1.0, 1.0))
-        return {"pixcorr": r, "ssim": similarity}
+    def score(self, picture_HWC: np.ndarray, names: Iterable[str]) -> dict[str, float]:
+        """{name: score} of a reconstruction, uint8 or floats in 0..1, by pixel metrics in `METRICS`."""
+        self._load(picture_HWC, self.drawn_3HW, self._grey_y)
+        return {name: METRICS[name].score(self) for name in names}
+
+    def correlation(self) -> float:
+        """Pearson's r of the pixels of both pictures; NaN if either is constant."""
+        norm = _centre(self.drawn_3HW, self._drawn_centred)
+        return float(np.clip(_dot(self._seen_centred, self._drawn_centred) / (self._norm * norm), -1.0, 1.0))
 
     def _load(self, picture_HWC: np.ndarray, pixels_3HW: np.ndarray, grey_HW: np.ndarray) -> None:
         first_HWC = picture_HWC if self._first is None else resized(picture_HWC, self._first, self._first)
@@ -92,7 +106,7 @@ class PixelMeter:
         # In double precision: variances are small differences of large numbers, single costs SSIM up to 1e-5.
         grey_HW[...] = (GREY @ pixels_3HW.reshape(3, -1)).reshape(grey_HW.shape)
 
-    def _similarity(self) -> float:
+    def structural_similarity(self) -> float:
         """Mean SSIM over every window that lies inside the picture."""
         x, xx, y, yy, y2, xy, m = self._x, self._xx, self._y, self._yy, self._y2, self._xy, self._m
         self._blur(self._grey_y, y)
@@ -141,7 +155,7 @@ def resized(picture_HWC: np.ndarray, height: int, width: int, out_3HW: np.ndarra
     return out_3HW.transpose(1, 2, 0)
 
 
-def two_way(features_real, features_recon) -> np.ndarray:
+def two_way(features_real: ArrayLike, features_recon: ArrayLike) -> np.ndarray:
     """Two-way identification: the share of other images that each reconstruction resembles less than its own, (N,).
 
     Features are (N, D), or (N, ...) to be flattened. Column j of r = corrcoef(reals, recons)[:N, N:] scores the share
@@ -151,20 +165,16 @@ def two_way(features_real, features_recon) -> np.ndarray:
     return two_way_shares(_cross_correlation(features_real, features_recon))
 
 
-def two_way_counts(features_real, features_recon) -> np.ndarray:
-    """The numerators of `two_way`: how many of the N - 1 others each reconstruction beats, (N,) int64."""
-    r_NN = _cross_correlation(features_real, features_recon)
-    return (r_NN < np.diagonal(r_NN)).sum(axis=0)
-
-
 def two_way_shares(r_NN: np.ndarray) -> np.ndarray:
     """`two_way` of correlations already there: real i by reconstruction j, (N, N), or (R, N, N) to give (R, N)."""
     own_N = np.diagonal(r_NN, axis1=-2, axis2=-1)
     return (r_NN < own_N[..., None, :]).sum(axis=-2) / (r_NN.shape[-1] - 1)
 
 
-def two_way_chance(features_real, features_recon, permutations: int = 10_000, seed: int = 0) -> dict:
-    """What `two_way` averages to when reconstructions are paired with reals at random: `{"value", "ci95", "n"}`.
+def two_way_chance(
+    features_real: ArrayLike, features_recon: ArrayLike, permutations: int = 10_000, seed: int = 0
+) -> dict[str, Any]:
+    """Chance of `two_way`: its mean when reconstructions are paired with reals at random, `{"value", "ci95", "n"}`.
 
     The interval holds 95 % of random pairings of these very features, so it knows their likeness to each other, which
     a binomial interval does not. The value is 0.5, less whatever ties take away.
@@ -172,7 +182,7 @@ def two_way_chance(features_real, features_recon, permutations: int = 10_000, se
     return chance_of(_cross_correlation(features_real, features_recon), permutations, seed)
 
 
-def chance_of(r_NN: np.ndarray, permutations: int = 10_000, seed: int = 0) -> dict:
+def chance_of(r_NN: np.ndarray, permutations: int = 10_000, seed: int = 0) -> dict[str, Any]:
     """`two_way_chance` of correlations already there, (N, N) or (R, N, N): all rounds of an image move together."""
     r_RNN = r_NN.reshape(-1, *r_NN.shape[-2:])
     n = r_RNN.shape[-1]
@@ -188,7 +198,7 @@ def chance_of(r_NN: np.ndarray, permutations: int = 10_000, seed: int = 0) -> di
     return {"value": float(share_NN.mean()), "ci95": [float(low), float(high)], "n": n}
 
 
-def correlation_distance(features_real, features_recon) -> np.ndarray:
+def correlation_distance(features_real: ArrayLike, features_recon: ArrayLike) -> np.ndarray:
     """1 - Pearson correlation of the features of each pair, (N,) float64; lower is better, NaN for constant features.
 
     Features are (N, D) or (N, ...). EffNet-B and SwAV scores are means of this. Raises HvfError on unequal shapes.
@@ -203,26 +213,27 @@ class SeenFeatures:
     Features may be (N, ...). Correlations are Pearson's r, or with ``centre`` false the cosine.
     """
 
-    def __init__(self, features_ND, centre: bool = True) -> None:
+    def __init__(self, features_ND: ArrayLike, centre: bool = True) -> None:
         self._centre = centre
         self._seen_ND, self._norm_N = self._with_norms(features_ND)
 
-    def correlations(self, features_MD) -> np.ndarray:
+    def correlations(self, features_MD: ArrayLike) -> np.ndarray:
         """(N, M) float64: seen picture i with reconstruction j, the off-diagonal block of np.corrcoef."""
         drawn_MD, norm_M = self._with_norms(features_MD)
         # Divided one side at a time, as np.corrcoef does: correlations that tie there have to tie here.
         r_NM = self._seen_ND @ drawn_MD.T / self._norm_N[:, None] / norm_M[None, :]
         return np.clip(r_NM, -1.0, 1.0)
 
-    def correlation(self, features_MD, which_M: np.ndarray) -> np.ndarray:
+    def correlation(self, features_MD: ArrayLike, which_M: np.ndarray) -> np.ndarray:
         """(M,) float64: reconstruction j with the seen picture ``which_M[j]``."""
         drawn_MD, norm_M = self._with_norms(features_MD)
         products_M = np.einsum("md,md->m", self._seen_ND[which_M], drawn_MD)
         return np.clip(products_M / (self._norm_N[which_M] * norm_M), -1.0, 1.0)
 
-    def _with_norms(self, features_ND) -> tuple[np.ndarray, np.ndarray]:
+    def _with_norms(self, features_ND: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """In float64, and their norms: NaN for a constant vector (for a zero one, if not centred)."""
-        flat_ND = np.asarray(features_ND).reshape(len(features_ND), -1)
+        flat_ND = np.asarray(features_ND)
+        flat_ND = flat_ND.reshape(len(flat_ND), -1)
         x_ND = flat_ND.astype(np.float64)
         if self._centre:
             x_ND -= x_ND.mean(axis=1, keepdims=True)
@@ -231,70 +242,37 @@ class SeenFeatures:
         return x_ND, norm_N
 
 
-def bootstrap_ci(per_image_N, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over images.
-
-    Undefined (NaN) entries are left out. Images are what is drawn again, so the interval speaks for other images of
-    the same kind, not for other subjects or other training seeds. NaN, NaN when nothing is defined.
-    """
-    values = np.asarray(per_image_N, dtype=np.float64)
-    values = values[~np.isnan(values)]
-    if values.size == 0:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    step = max(1, 4_000_000 // values.size)  # draws at once: 32 MB of indices, however many images there are
-    means = [
-        values[rng.integers(values.size, size=(min(step, resamples - start), values.size))].mean(axis=1)
-        for start in range(0, resamples, step)
-    ]
-    low, high = np.percentile(np.concatenate(means), [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
-
-
-def summarise(per_image, seed: int = 0) -> dict:
-    """Scores per image to an entry of metrics.json: `{"value": mean, "ci95": [low, high], "n": images}`.
-
-    `per_image` is (N,), or (R, N) to average the rounds of each image first. The peers' mean is NaN as soon as one
-    pair is undefined (a constant picture under PixCorr); here the mean is over the defined images, and `n` counts
-    those alone, so that an `n` below the number of images says that some were left out. All NaN when none is defined.
-    """
-    scores_N = np.asarray(per_image, dtype=np.float64)
-    if scores_N.ndim == 2:
-        scores_N = scores_N.mean(axis=0)
-    defined_N = scores_N[~np.isnan(scores_N)]
-    value = float(defined_N.mean()) if defined_N.size else float("nan")
-    return {"value": value, "ci95": list(bootstrap_ci(defined_N, seed=seed)), "n": int(defined_N.size)}
-
-
-def _measured(reals_NHWC, recons_NHWC, first: int | None) -> dict[str, np.ndarray]:
-    reals_NHWC, recons = _checked(reals_NHWC, recons_NHWC, first)
+def _scores_of_pairs(
+    reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    reals, recons = _checked(reals_NHWC, recons_NHWC, first)
     rounds_RNHWC = recons if recons.ndim == 5 else recons[None]
-    scores = {name: np.empty(rounds_RNHWC.shape[:2]) for name in ("pixcorr", "ssim")}
+    scores = {name: np.empty(rounds_RNHWC.shape[:2]) for name in names}
     meter = PixelMeter(first)
-    for i, real_HWC in enumerate(reals_NHWC):
+    for i, real_HWC in enumerate(reals):
         meter.see(real_HWC)
         for r, drawn_NHWC in enumerate(rounds_RNHWC):
-            for name, value in meter.score(drawn_NHWC[i]).items():
+            for name, value in meter.score(drawn_NHWC[i], names).items():
                 scores[name][r, i] = value
     return scores if recons.ndim == 5 else {name: values_RN[0] for name, values_RN in scores.items()}
 
 
-def _checked(reals_NHWC, recons_NHWC, first: int | None) -> tuple[np.ndarray, np.ndarray]:
-    reals_NHWC, recons = np.asarray(reals_NHWC), np.asarray(recons_NHWC)
-    for name, images, axes in (("seen pictures", reals_NHWC, (4,)), ("reconstructions", recons, (4, 5))):
+def _checked(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None) -> tuple[np.ndarray, np.ndarray]:
+    reals, recons = np.asarray(reals_NHWC), np.asarray(recons_NHWC)
+    for name, images, axes in (("seen pictures", reals, (4,)), ("reconstructions", recons, (4, 5))):
         if images.ndim not in axes or images.shape[-1] != 3 or not images.size:
             raise HvfError(f"the {name} should be an array (N, height, width, 3), not {images.shape}")
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise HvfError(f"the {name} should be uint8, or floats in 0..1, not {images.dtype}")
-    if len(reals_NHWC) != recons.shape[-4]:
-        raise HvfError(f"{len(reals_NHWC)} seen pictures but {recons.shape[-4]} reconstructions: they should pair")
-    if first is None and reals_NHWC.shape != recons.shape[-4:]:
-        raise HvfError(f"without a first resize both sets need one size: {reals_NHWC.shape}, {recons.shape}")
-    return reals_NHWC, recons
+    if len(reals) != recons.shape[-4]:
+        raise HvfError(f"{len(reals)} seen pictures but {recons.shape[-4]} reconstructions: they should pair")
+    if first is None and reals.shape != recons.shape[-4:]:
+        raise HvfError(f"without a first resize both sets need one size: {reals.shape}, {recons.shape}")
+    return reals, recons
 
 
 class _Bands:
-    """A matrix (new, old) whose entries lie along its diagonal, as dense blocks: BLAS does those at its best speed."""
+    """A matrix (new, old) whose entries lie along its diagonal, kept as dense blocks, which BLAS multiplies fastest."""
 
     def __init__(self, matrix: np.ndarray, rows: int = 16) -> None:
         self._blocks = []
@@ -317,7 +295,7 @@ class _Bands:
 
 @lru_cache(maxsize=64)
 def _resizing(old: int, new: int) -> _Bands:
-    """What torch's antialiased bilinear resizing does to one axis: how it resizes the identity."""
+    """torch's antialiased bilinear resizing along one axis as a matrix: the resized identity."""
     columns = [  # a few at a time: the identity of a large photograph is larger still
         torch.nn.functional.interpolate(
             torch.eye(old)[None, None, :, start : start + 512],
@@ -340,11 +318,11 @@ def _window(size: int) -> _Bands:
     return _Bands(matrix)
 
 
-def _centre(pixels_3HW: np.ndarray) -> float:
-    """Take the mean from the pixels, in place; their norm then, NaN for a constant picture."""
+def _centre(pixels_3HW: np.ndarray, out_3HW: np.ndarray) -> float:
+    """Pixels less their mean, into `out_3HW`; returns their norm then, NaN for a constant picture."""
     constant = _constant(pixels_3HW.reshape(1, -1))[0]
-    pixels_3HW -= pixels_3HW.mean(dtype=np.float64).astype(np.float32)
-    return float("nan") if constant else float(np.sqrt(_dot(pixels_3HW, pixels_3HW)))
+    np.subtract(pixels_3HW, pixels_3HW.mean(dtype=np.float64).astype(np.float32), out=out_3HW)
+    return float("nan") if constant else float(np.sqrt(_dot(out_3HW, out_3HW)))
 
 
 def _dot(x_3HW: np.ndarray, y_3HW: np.ndarray) -> float:
@@ -353,14 +331,14 @@ def _dot(x_3HW: np.ndarray, y_3HW: np.ndarray) -> float:
     return float(np.einsum("ij,ij->i", x, y).sum(dtype=np.float64))
 
 
-def _paired_features(features_real, features_recon) -> tuple[np.ndarray, np.ndarray]:
+def _paired_features(features_real: ArrayLike, features_recon: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     real, recon = np.asarray(features_real), np.asarray(features_recon)
     if real.shape != recon.shape or real.ndim < 2:
         raise HvfError(f"features of seen pictures {real.shape} and of reconstructions {recon.shape} do not pair")
     return real.reshape(len(real), -1), recon.reshape(len(recon), -1)
 
 
-def _cross_correlation(features_real, features_recon) -> np.ndarray:
+def _cross_correlation(features_real: ArrayLike, features_recon: ArrayLike) -> np.ndarray:
     real_ND, recon_ND = _paired_features(features_real, features_recon)
     if len(real_ND) < 2:
         raise HvfError("two-way identification needs at least two pairs")

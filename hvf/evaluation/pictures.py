@@ -1,8 +1,8 @@
-"""Pictures to figures: every reconstruction metric of the field that this machine has the networks for.
+"""Reconstructions to figures: every registered metric whose network's weights are on this machine.
 
-`evaluate_pictures` takes anybody's folders, `evaluate_run` a run of hvf, `Evaluator` whatever can be indexed. Each
-picture is decoded, resized and put through each network once, for all metrics that look at it; what belongs to the seen
-pictures serves all rounds. A metric without its weights is named as not computed, and why.
+`evaluate_pictures` takes anybody's folders, `evaluate_run` a run of hvf, `Evaluator` any sequences of pictures. Each
+picture is decoded, resized and put through each network once, for all metrics that use it; all rounds share the seen
+pictures' features. A metric whose weights are missing is listed as not computed, with the reason.
 
 Shapes: N images, R rounds (reconstructions of each image), H and W pixels, D features.
 """
@@ -23,14 +23,18 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
-from hvf.config import HvfError, did_you_mean
 from hvf.evaluation import picture_metrics
-from hvf.evaluation.catalogue import METRICS, is_two_way
+from hvf.evaluation.catalogue import is_two_way
+from hvf.evaluation.catalogue import picture_metrics as all_metrics
+from hvf.evaluation.metrics.base import FeatureMetric, LayersMetric, PixelMetric, TwoWayMetric
 from hvf.evaluation.networks import Weights, load_network
 from hvf.evaluation.pairing import pair
 from hvf.evaluation.picture_metrics import FIRST_SIZE, PixelMeter, SeenFeatures
+from hvf.evaluation.statistics import mean_over_images
+from hvf.registry import METRICS, HvfError
 from hvf.runs import Run, check_writable, code_version, track, write_atomic, write_json
 from hvf.vision.loading import load_encoder
+from hvf.vision.specs import Encoder
 
 TOGETHER = 8  # images measured at once, with all their rounds: what a network takes in one pass, what memory holds
 ROWS = ("ceiling", "brain", "floor")  # of a run: from the image's own embedding, the brain's, a permuted trial's
@@ -40,11 +44,18 @@ R = TypeVar("R")
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found.
+    """The result of an evaluation.
 
-    ``metrics`` {"reconstruction/ROW/NAME": {"value", "ci95", "n"}, "chance/reconstruction/NAME": ...}, as metrics.json;
-    ``per_image`` {"ids", "concepts", "scores": {entry: a number per image}, "rounds": {entry: R lists of those}};
-    ``not_computed`` {name: why}; ``protocol``: pairs, rounds, how they were matched, first resize, weights, versions.
+    Attributes
+    ----------
+    metrics : dict
+        {"reconstruction/ROW/NAME": {"value", "ci95", "n"}, "chance/reconstruction/NAME": ...}, as metrics.json.
+    per_image : dict
+        {"ids", "concepts", "scores": {entry: a number per image}, "rounds": {entry: R lists of those}}.
+    not_computed : dict
+        {name of a metric: why}.
+    protocol : dict
+        Pairs, rounds, how they were matched, first resize, weights, versions.
     """
 
     metrics: dict[str, dict]
@@ -62,7 +73,7 @@ class Scores:
 
     def figures(self) -> dict[str, dict]:
         """{name: {"value", "ci95", "n"}}: rounds of an image averaged first, the interval over images."""
-        return {name: picture_metrics.summarise(values_RN) for name, values_RN in self.per_image.items()}
+        return {name: mean_over_images(values_RN) for name, values_RN in self.per_image.items()}
 
     def chance(self) -> dict[str, dict]:
         """{two-way name: what random pairings of these very pictures score}."""
@@ -70,14 +81,29 @@ class Scores:
 
 
 class Evaluator:
-    """Measures reconstructions against seen pictures (N), whose features are computed once, when it is made.
+    """Measures reconstructions against N seen pictures, whose features are computed once, when it is made.
 
-    ``seen`` is indexed for pictures: PIL, or uint8 (H, W, 3), of any size each. ``names`` are of
-    `hvf.evaluation.catalogue.METRICS` (default: all). ``encoders``, {name: feature spec}, add two-way scores of
-    encoders, on raw pictures. ``weights`` goes to `hvf.evaluation.networks.load_network`. ``first`` is the first resize
-    (see `hvf.evaluation.picture_metrics.pixcorr`); with None, pictures go to each metric as they are, and have to be
-    square. What cannot be computed is in ``not_computed``. Raises HvfError for an unknown name or an encoder that is
-    not there.
+    Parameters
+    ----------
+    seen : sequence
+        Pictures: PIL, or uint8 (H, W, 3), each of any size.
+    names : iterable of str, optional
+        Metrics of reconstruction in `hvf.registry.METRICS`; all by default. Those that cannot be computed here are
+        listed in ``not_computed``.
+    encoders : mapping, optional
+        {name: feature spec} of encoders whose two-way scores are added, on pictures of their own size.
+    weights : path or mapping, optional
+        See `hvf.evaluation.networks.load_network`.
+    first : int or None
+        Pixels of the first resize (see `hvf.evaluation.picture_metrics.pixcorr`); None: pictures are squares of one
+        size, and go to each metric as they are.
+    device : str, optional
+        Where networks run; by default a GPU if there is one.
+
+    Raises
+    ------
+    HvfError
+        An unknown metric, an encoder that cannot be loaded, fewer than two pictures.
     """
 
     def __init__(
@@ -90,10 +116,12 @@ class Evaluator:
         first: int | None = FIRST_SIZE,
         device: str | None = None,
     ) -> None:
-        names = list(METRICS if names is None else dict.fromkeys(names))
+        known = all_metrics()
+        names = list(known if names is None else dict.fromkeys(names))
         for name in names:
-            if name not in METRICS:
-                raise HvfError(f"there is no metric {name!r}{did_you_mean(name, METRICS)}")
+            METRICS.check(name)
+            if name not in known:
+                raise HvfError(f"{name} is a figure of retrieval, not of pictures; there is {', '.join(known)}")
         if len(seen) < 2:
             raise HvfError("an evaluation needs at least two images: two-way identification compares them")
         self.seen, self.first = seen, first
@@ -101,7 +129,7 @@ class Evaluator:
         self.not_computed: dict[str, str] = {}
         self._of_thread, self._libraries = threading.local(), ThreadpoolController()
         self._networks: dict[str, Any] = {}
-        self._lpips: Any = None
+        self._heads: dict[str, Any] = {}
         self.names = [name for name in names if self._at_hand(name, weights)]
         self._encoders = {name: load_encoder(spec, self.device) for name, spec in (encoders or {}).items()}
         self._features = self._features_of_seen()
@@ -110,7 +138,7 @@ class Evaluator:
     def sources(self) -> dict[str, dict[str, str]]:
         """{network: {"network", "file", "sha256"}} of the weights in use."""
         sources = {name: network.source for name, network in self._networks.items()}
-        return sources | ({"lpips": self._lpips.source} if self._lpips else {})
+        return sources | {name: heads.source for name, heads in self._heads.items()}
 
     def measure(self, rounds: Sequence[Sequence], title: str = "measuring pictures") -> Scores:
         """Scores of R rounds of N reconstructions each, in the order of the seen pictures; else HvfError."""
@@ -134,38 +162,40 @@ class Evaluator:
         images = range(part.start, part.stop)
         seen, _ = self._pictures(self.seen, images, pool)
         drawn, drawn_raw = zip(*(self._pictures(one_round, images, pool) for one_round in rounds), strict=True)
-        pixels = [name for name in ("pixcorr", "ssim") if name in self.names]
+        pixels = [name for name in self.names if isinstance(METRICS[name], PixelMetric)]
         if pixels:
-            per_image = [(seen[i], [one_round[i] for one_round in drawn]) for i in range(len(images))]
+            per_image = [(seen[i], [one_round[i] for one_round in drawn], pixels) for i in range(len(images))]
             for image, measured in zip(images, self._each(self._pixel_scores, per_image, pool), strict=True):
                 for name in pixels:
                     scores.per_image[name][:, image] = [one_round[name] for one_round in measured]
-        found: dict[str, list[np.ndarray]] = {}
+        features: dict[str, list[np.ndarray]] = {}
         for network in self._networks:
-            of_seen = self._run(network, seen) if network == "alexnet" and self._lpips else {}
+            using = self._using(network)
+            layerwise = any(isinstance(METRICS[name], LayersMetric) for name in using)
+            of_seen = self._run(network, seen) if layerwise else {}  # too large to keep
             for r, one_round in enumerate(drawn):
                 layers = self._run(network, one_round)
-                for name in self._using(network):
-                    if METRICS[name].formula == "lpips":
-                        scores.per_image[name][r, part] = self._lpips(of_seen, layers).numpy()
+                for name in using:
+                    metric = METRICS[name]
+                    if isinstance(metric, LayersMetric):
+                        scores.per_image[name][r, part] = self._heads[metric.heads](of_seen, layers).numpy()
                     else:
-                        found.setdefault(name, []).append(_flat(layers[METRICS[name].layer]))
+                        features.setdefault(name, []).append(_flat(layers[metric.layer]))
         for name, encoder in self._encoders.items():
-            found[name] = [_encode(encoder, raw) for raw in drawn_raw]
+            features[name] = [_encode(encoder, raw) for raw in drawn_raw]
         which = np.tile(np.arange(part.start, part.stop), len(rounds))
-        for name, features in found.items():
-            features_MD = np.concatenate(features)  # round by round
+        for name, of_rounds in features.items():
+            features_MD = np.concatenate(of_rounds)
             if self._is_two_way(name):
                 r_NRn = self._features[name].correlations(features_MD).reshape(len(self.seen), len(rounds), -1)
                 scores.correlations[name][:, :, part] = r_NRn.swapaxes(0, 1)
             else:
-                similarity_Rn = self._features[name].correlation(features_MD, which).reshape(len(rounds), -1)
-                cosine = METRICS[name].formula == "cosine"
-                scores.per_image[name][:, part] = similarity_Rn if cosine else 1.0 - similarity_Rn
+                compared_M = METRICS[name].compare(self._features[name], features_MD, which)
+                scores.per_image[name][:, part] = compared_M.reshape(len(rounds), -1)
 
     def _features_of_seen(self) -> dict[str, SeenFeatures]:
-        found: dict[str, list[np.ndarray]] = {}
-        by_features = [name for name in self.names if METRICS[name].formula not in ("pixels", "lpips")]
+        features: dict[str, list[np.ndarray]] = {}
+        by_features = [name for name in self.names if isinstance(METRICS[name], (FeatureMetric, TwoWayMetric))]
         if by_features or self._encoders:
             with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
                 for start in track(list(range(0, len(self.seen), TOGETHER)), "features of the seen pictures"):
@@ -175,20 +205,20 @@ class Evaluator:
                         layers = self._run(network, seen)
                         for name in self._using(network):
                             if name in by_features:
-                                found.setdefault(name, []).append(_flat(layers[METRICS[name].layer]))
+                                features.setdefault(name, []).append(_flat(layers[METRICS[name].layer]))
                     for name, encoder in self._encoders.items():
-                        found.setdefault(name, []).append(_encode(encoder, raw))
-        cosine = [name for name in by_features if "cosine" in METRICS[name].formula]
-        return {name: SeenFeatures(np.concatenate(parts), name not in cosine) for name, parts in found.items()}
+                        features.setdefault(name, []).append(_encode(encoder, raw))
+        cosine = [name for name in by_features if not getattr(METRICS[name], "centre", True)]
+        return {name: SeenFeatures(np.concatenate(parts), name not in cosine) for name, parts in features.items()}
 
     def _at_hand(self, name: str, weights: Weights) -> bool:
-        """Load what a metric looks through; if that cannot be had, say so in `not_computed`."""
-        network = METRICS[name].network
+        """Load the network of a metric; if that is not possible, enter the reason in `not_computed`."""
+        metric = METRICS[name]
         try:
-            if network and network not in self._networks:
-                self._networks[network] = load_network(network, weights, self.device)
-            if name == "lpips":
-                self._lpips = load_network("lpips", weights, self.device)
+            if metric.network and metric.network not in self._networks:
+                self._networks[metric.network] = load_network(metric.network, weights, self.device)
+            if isinstance(metric, LayersMetric):
+                self._heads[metric.heads] = load_network(metric.heads, weights, self.device)
         except HvfError as error:
             self.not_computed[name] = str(error)
             return False
@@ -215,13 +245,13 @@ class Evaluator:
         with self._libraries.limit(limits=1, user_api="blas"):
             return list(pool.map(work, items))
 
-    def _pixel_scores(self, seen_and_drawn: tuple[np.ndarray, list[np.ndarray]]) -> list[dict[str, float]]:
-        """Of one image, for each of its rounds."""
-        seen, drawn = seen_and_drawn
+    def _pixel_scores(self, work: tuple[np.ndarray, list[np.ndarray], list[str]]) -> list[dict[str, float]]:
+        """{name: score} of one image for each of its rounds."""
+        seen, drawn, names = work
         if not hasattr(self._of_thread, "meter"):
             self._of_thread.meter = PixelMeter(None)
         self._of_thread.meter.see(seen)
-        return [self._of_thread.meter.score(picture) for picture in drawn]
+        return [self._of_thread.meter.score(picture, names) for picture in drawn]
 
     def _run(self, network: str, pictures: list[np.ndarray]) -> dict[str, torch.Tensor]:
         x_N3HW = torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture in pictures]))
@@ -241,19 +271,33 @@ def evaluate_pictures(
 ) -> Evaluation:
     """Measure anybody's reconstructions: two folders or zips, pictures of any size, one or several rounds.
 
-    Pictures and rounds are recognised as `hvf.evaluation.pairing.pair` says, which `protocol` repeats. ``metrics`` are
-    names of hvf.evaluation.catalogue.METRICS (default: all). ``out`` is a folder for what `write` writes.
-    Raises HvfError, naming files, if the two do not pair or a picture cannot be read.
+    Parameters
+    ----------
+    recons, images : path
+        Folder or zip of the reconstructions, and of the seen pictures, paired as `hvf.evaluation.pairing.pair` says.
+    metrics : iterable of str, optional
+        Metrics of reconstruction in `hvf.registry.METRICS`; all by default.
+    out : path, optional
+        A folder that gets the files of `write_evaluation`.
+    row : str
+        The reconstructions' name in the figures: reconstruction/ROW/....
+    weights, first, device
+        As for `Evaluator`.
+
+    Raises
+    ------
+    HvfError
+        The two do not pair, or a picture cannot be read; names the files.
     """
     if out is not None:
         check_writable(out)
     paired = pair(images, recons)
     evaluator = Evaluator(paired.seen, metrics, weights=weights, first=first, device=device)
     protocol = {"images": str(images), "recons": str(recons), "rounds": len(paired.rounds), "matched_by": paired.how}
-    found = _evaluated(evaluator, {row: paired.rounds}, paired.seen.ids, paired.seen.concepts, protocol)
+    evaluation = _evaluated(evaluator, {row: paired.rounds}, paired.seen.ids, paired.seen.concepts, protocol)
     if out is not None:
-        write(found, out)
-    return found
+        write_evaluation(evaluation, out)
+    return evaluation
 
 
 def evaluate_run(
@@ -283,25 +327,31 @@ def evaluate_run(
     return _evaluated(evaluator, {row: one.rounds for row, one in paired.items()}, ids, concepts, protocol)
 
 
-def write(found: Evaluation, out: str | Path, earlier: Mapping[str, dict] | None = None) -> None:
+def write_evaluation(evaluation: Evaluation, out: str | Path, earlier: Mapping[str, dict] | None = None) -> None:
     """Write an evaluation into a folder: metrics.json, per_image.json, per_image.csv and evaluation.json.
 
     Of the ``earlier`` figures of metrics.json those of other sections stay; those of reconstruction are replaced.
     """
     out = Path(out)
     kept = {name: entry for name, entry in (earlier or {}).items() if "reconstruction" not in name.split("/")[:2]}
-    write_json(out / "metrics.json", {**kept, **found.metrics})
-    write_json(out / "per_image.json", found.per_image)
-    write_json(out / "evaluation.json", {**found.protocol, "not_computed": found.not_computed})
+    write_json(out / "metrics.json", {**kept, **evaluation.metrics})
+    write_json(out / "per_image.json", evaluation.per_image)
+    write_json(out / "evaluation.json", {**evaluation.protocol, "not_computed": evaluation.not_computed})
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
-    scores = found.per_image["scores"]
+    scores = evaluation.per_image["scores"]
     lines.writerow(["image", *(entry.removeprefix("reconstruction/") for entry in scores)])
-    lines.writerows(zip(found.per_image["ids"], *scores.values(), strict=True))
+    lines.writerows(zip(evaluation.per_image["ids"], *scores.values(), strict=True))
     write_atomic(out / "per_image.csv", lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
 
 
-def _evaluated(evaluator: Evaluator, rows: Mapping[str, Sequence], ids, concepts, protocol: dict) -> Evaluation:
+def _evaluated(
+    evaluator: Evaluator,
+    rows: Mapping[str, Sequence],
+    ids: Sequence[str],
+    concepts: Sequence[str],
+    protocol: Mapping[str, Any],
+) -> Evaluation:
     figures: dict[str, dict] = {}
     per_image: dict[str, Any] = {"ids": list(ids), "concepts": list(concepts), "scores": {}, "rounds": {}}
     not_computed, chance = dict(evaluator.not_computed), {}
@@ -328,7 +378,7 @@ def _evaluated(evaluator: Evaluator, rows: Mapping[str, Sequence], ids, concepts
     return Evaluation(figures, per_image, not_computed, protocol)
 
 
-def _pixels(picture, index: int) -> np.ndarray:
+def _pixels(picture: Any, index: int) -> np.ndarray:
     x_HWC = np.asarray(picture)
     if x_HWC.ndim != 3 or x_HWC.shape[2] != 3 or x_HWC.dtype != np.uint8:
         raise HvfError(f"picture {index} is not RGB with 8 bits: {x_HWC.dtype} {x_HWC.shape}")
@@ -339,7 +389,7 @@ def _flat(features: torch.Tensor) -> np.ndarray:
     return features.flatten(1).float().numpy()
 
 
-def _encode(encoder, raw: list[np.ndarray]) -> np.ndarray:
+def _encode(encoder: Encoder, raw: list[np.ndarray]) -> np.ndarray:
     """Features (N, D) of pictures as they are, those of one size together."""
     features: list[np.ndarray | None] = [None] * len(raw)
     for shape in dict.fromkeys(x.shape for x in raw):

@@ -1,4 +1,4 @@
-"""Scores to ranks to figures: how often the image that was seen is found in the gallery.
+"""Retrieval: scores to ranks to figures. How often is the image that was seen the nearest in the gallery?
 
 Letters: N queries (brain embeddings), M gallery items, D embedding. Ours is the plain protocol: the gallery is the test
 images themselves, the score is the cosine, and a tie counts as a miss, so that a collapsed encoder scores nothing.
@@ -6,19 +6,17 @@ images themselves, the score is the cosine, and a tie counts as a miss, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from scipy.optimize import linear_sum_assignment
-from scipy.special import comb
 from scipy.stats import binom, poisson
 
-from hvf.config import HvfError
-from hvf.evaluation.picture_metrics import bootstrap_ci
+from hvf.evaluation.catalogue import retrieval_metrics
+from hvf.evaluation.embeddings import as_rows
+from hvf.evaluation.statistics import interval
+from hvf.registry import HvfError
 
 KS = (1, 5, 10)  # the field's figures: top-1, top-5 and, in fewer papers, top-10
 TIE = 1e-9  # of the largest score: matchings that differ by less are equally good to one_to_one
@@ -29,7 +27,7 @@ def similarity(z_b_ND, z_f_MD) -> np.ndarray:
 
     Takes arrays or tensors. Raises HvfError if the widths differ or a value is not finite.
     """
-    queries_ND, gallery_MD = _rows(z_b_ND, "brain embeddings"), _rows(z_f_MD, "image embeddings")
+    queries_ND, gallery_MD = as_rows(z_b_ND, "brain embeddings"), as_rows(z_f_MD, "image embeddings")
     if queries_ND.shape[1] != gallery_MD.shape[1]:
         raise HvfError(
             f"brain embeddings are {queries_ND.shape[1]} wide and image embeddings {gallery_MD.shape[1]}: "
@@ -70,17 +68,6 @@ def mean_reciprocal_rank(ranks_N) -> float:
     return float((1.0 / np.asarray(ranks_N)).mean())
 
 
-def k_way(ranks_N, n_gallery: int, k: int) -> float:
-    """Expected top-1 when each query's item stands among k - 1 others, drawn at random from a gallery of M.
-
-    ATM's k-way accuracy without its one draw: C(M - rank, k - 1) / C(M - 1, k - 1), averaged over queries.
-    Raises HvfError unless 2 <= k <= M.
-    """
-    if not 2 <= k <= n_gallery:
-        raise HvfError(f"{k}-way accuracy needs 2 to {n_gallery} items, the gallery's size")
-    return float((comb(n_gallery - np.asarray(ranks_N), k - 1) / comb(n_gallery - 1, k - 1)).mean())
-
-
 def one_to_one(scores_NN) -> np.ndarray:
     """Whether each query gets its own item when all are matched at once, each item given once, (N,) bool.
 
@@ -98,32 +85,21 @@ def one_to_one(scores_NN) -> np.ndarray:
 
 
 def summarise(ranks_N, image_ids: Sequence[str] | None = None) -> dict[str, dict]:
-    """top1, top5, top10, mrr (which is mAP) and median_rank as `{"value", "ci95", "n"}`, n the number of images.
+    """The registered figures of ranks (top1, ..., mrr) and median_rank as `{"value", "ci95", "n"}`, n of images.
 
     The interval draws images again (percentile bootstrap). Ranks of several seeds or splits go in together with
     `image_ids`: then an image's figures are averaged first, because repeating a seed brings no new image.
     """
     ranks_N = np.asarray(ranks_N)
-    figures = {f"top{k}": (ranks_N <= k).astype(float) for k in KS} | {"mrr": 1.0 / ranks_N}
-    out = {name: interval(values_N, image_ids) for name, values_N in figures.items()}
+    out = {
+        name: interval(metric.per_query(ranks_N), image_ids)
+        for name, metric in retrieval_metrics().items()
+        if metric.per_query is not None
+    }
     draws = np.random.default_rng(0).integers(len(ranks_N), size=(1000, len(ranks_N)))
     low, high = np.percentile(np.median(ranks_N[draws], axis=1), [2.5, 97.5])
     median = {"value": float(np.median(ranks_N)), "ci95": [float(low), float(high)], "n": out["mrr"]["n"]}
     return {**out, "median_rank": median}
-
-
-def interval(values_N, image_ids: Sequence[str] | None = None) -> dict:
-    """Mean of one value per query with its bootstrap interval over images: `{"value", "ci95", "n"}`."""
-    values_N = np.asarray(values_N, dtype=np.float64)
-    if image_ids is None:
-        return {"value": float(values_N.mean()), "ci95": list(bootstrap_ci(values_N)), "n": len(values_N)}
-    _, index_N = np.unique(np.asarray(image_ids), return_inverse=True)
-    count_I = np.bincount(index_N)
-    mean_I = np.bincount(index_N, weights=values_N) / count_I
-    # Centred on the mean over queries, which differs from the mean over images where some were drawn more often.
-    shift = values_N.mean() - mean_I.mean()
-    low, high = bootstrap_ci(mean_I)
-    return {"value": float(values_N.mean()), "ci95": [float(low + shift), float(high + shift)], "n": len(count_I)}
 
 
 def chance(k: int, n_queries: int, n_gallery: int) -> dict:
@@ -157,83 +133,13 @@ def figures(scores_NN, row: str = "brain") -> dict[str, dict]:
     ranks_N = ranks(scores_NN)
     n = len(ranks_N)
     matched = one_to_one_figures(scores_NN)
-    found = {f"retrieval/{row}/{name}": entry for name, entry in summarise(ranks_N).items()}
-    found |= {f"retrieval/{row}/one_to_one": matched["value"], "chance/retrieval/one_to_one": matched["chance"]}
-    return found | {f"chance/retrieval/top{k}": chance(k, n, n) for k in KS}
-
-
-def permutation_interval(scores_NM, k: int, permutations: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Central 95 % of top-k when queries and items are paired at random: chance for these very scores.
-
-    Unlike `chance` it knows that some items attract every query. The gallery must be the queries' own items (N = M).
-    """
-    scores_NN = _array(scores_NM)
-    n, rng = len(scores_NN), np.random.default_rng(seed)
-    ordered_NN = np.sort(scores_NN, axis=1)
-    # rank_NN[i, j]: the rank that query i would have, were item j its own
-    rank_NN = np.stack(
-        [n - np.searchsorted(row, scores, side="left") for row, scores in zip(ordered_NN, scores_NN, strict=True)]
-    )
-    rates = [(rank_NN[np.arange(n), rng.permutation(n)] <= k).mean() for _ in range(permutations)]
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def load_embeddings(path: str | Path, key: str | None = None) -> np.ndarray:
-    """Embeddings (N, D) float32 from `.npy`, `.pt`/`.pth` or `.safetensors`; nothing in the file is executed.
-
-    A file that holds several arrays needs `key`; FILE#KEY says it in the path, as `images.pt#img_features`.
-    Raises HvfError if the file is missing, is no such file, carries pickled code, or the key is needed or unknown.
-    """
-    name, _, in_path = str(path).partition("#")
-    path, key = Path(name), key or in_path or None
-    if not path.is_file():
-        raise HvfError(f"there is no file of embeddings at {path}")
-    held = _read_arrays(path)
-    if isinstance(held, dict):
-        arrays = {str(k): v for k, v in held.items()}
-        if key is None and len(arrays) == 1:
-            key = next(iter(arrays))
-        if key not in arrays:
-            there = ", ".join(arrays)
-            raise HvfError(f"{path} holds {there}" + (f", not {key}" if key else f": say which, as {path.name}#KEY"))
-        held = arrays[key]
-    return _rows(held, f"embeddings in {path}")
-
-
-def _read_arrays(path: Path):
-    readers: dict[str, Callable] = {
-        ".npy": lambda p: np.load(p, allow_pickle=False),
-        ".pt": lambda p: torch.load(p, map_location="cpu", weights_only=True),
-        ".safetensors": load_file,
-    }
-    readers[".pth"] = readers[".pt"]
-    if path.suffix not in readers:
-        raise HvfError(f"cannot read embeddings from {path}: give {', '.join(readers)}")
-    try:
-        return readers[path.suffix](path)
-    except SafetensorError as error:
-        raise HvfError(f"{path} is not a readable safetensors file: {error}") from error
-    except Exception as error:  # numpy and torch raise many kinds on files that are damaged or carry code
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HvfError(f"{path} cannot be read as plain numbers: {first}") from error
+    entries = {f"retrieval/{row}/{name}": entry for name, entry in summarise(ranks_N).items()}
+    entries |= {f"retrieval/{row}/one_to_one": matched["value"], "chance/retrieval/one_to_one": matched["chance"]}
+    return entries | {f"chance/retrieval/top{k}": chance(k, n, n) for k in KS}
 
 
 def _array(x) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
-
-
-def _rows(x, what: str) -> np.ndarray:
-    x = x.detach().cpu().float() if isinstance(x, torch.Tensor) else x
-    try:
-        x_ND = np.asarray(x, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise HvfError(f"the {what} are not an array of numbers") from error
-    if x_ND.ndim != 2 or not x_ND.size:
-        raise HvfError(f"the {what} should be an array (items, width), not {x_ND.shape}")
-    if not np.isfinite(x_ND).all():
-        raise HvfError(f"the {what} hold NaN or infinite values")
-    return x_ND
 
 
 def _unit(x_ND: np.ndarray) -> np.ndarray:

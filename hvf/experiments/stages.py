@@ -119,7 +119,7 @@ def evaluate_run(run: Run) -> list[str]:
         return findings(run.metrics())  # retrieval alone: nothing was drawn
     encoders = {name: spec for spec, name in _two_way_encoders(run.config).items()}
     found = evaluation.evaluate_run(run, encoders=encoders)
-    evaluation.write(found, run.path, run.metrics())
+    evaluation.write_evaluation(found, run.path, run.metrics())
     return findings(run.metrics())
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hvf.evaluation.catalogue import SHARES, label, leaf, lower_is_better
+from hvf.evaluation.catalogue import is_share, label, leaf, lower_is_better
 from hvf.methods import PublishedRow, published
 from hvf.report.compare import Comparison
 from hvf.report.folder import Folder
@@ -135,7 +135,7 @@ def number(value: float | None, name: str = "") -> str:
     """0.4321 -> "0.432"; shares in per cent; what is undefined as a dash."""
     if value is None or math.isnan(value):
         return "–"
-    if leaf(name) in SHARES:
+    if is_share(name):
         return f"{100 * value:.1f} %"
     if leaf(name) in ("rank", "median_rank"):
         return f"{value:g}"

@@ -14,8 +14,11 @@ from torchvision import models, transforms
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from hvf.config import HvfError
-from hvf.evaluation import networks
-from hvf.evaluation.networks import LPIPS_LAYERS, NETWORKS, find_weights, load_network
+from hvf.evaluation.metrics import dreamsim as dreamsim_metric
+from hvf.evaluation.metrics.alexnet import LAYERS, convolutions
+from hvf.evaluation.metrics.base import IMAGENET, OPENAI
+from hvf.evaluation.networks import find_weights, load_network
+from hvf.registry import NETWORKS
 
 TINY_CLIP = {
     "embed_dim": 24,
@@ -37,7 +40,7 @@ def _nothing_at_hand(tmp_path, monkeypatch):
 def _alexnet_state():
     """AlexNet's convolutions at random; torchvision would first draw a classifier of 55 million weights."""
     with torch.device("meta"):
-        state = networks._AlexNet().state_dict()
+        state = convolutions().state_dict()
     return {key: torch.randn(value.shape) * 0.05 for key, value in state.items()}
 
 
@@ -59,7 +62,7 @@ def _torchvision(name, size, nodes, **settings):
                 tensor.uniform_(-0.2, 0.2)
             for tensor in (module.running_var, module.weight.data):
                 tensor.uniform_(0.7, 1.3)
-    see = transforms.Compose([transforms.Resize(size), transforms.Normalize(*networks.IMAGENET)])
+    see = transforms.Compose([transforms.Resize(size), transforms.Normalize(*IMAGENET)])
     with torch.no_grad():
         x = torch.stack([see(image) for image in IMAGES_N3HW])
         return network, create_feature_extractor(network, nodes)(x)
@@ -69,7 +72,7 @@ def _torchvision(name, size, nodes, **settings):
 @pytest.mark.parametrize(
     ("name", "torchvision_name", "size", "nodes", "settings"),
     [
-        ("alexnet", "alexnet", 256, LPIPS_LAYERS, {}),
+        ("alexnet", "alexnet", 256, LAYERS, {}),
         ("inception", "inception_v3", 342, ("avgpool",), {"init_weights": False, "transform_input": True}),
         ("effnet", "efficientnet_b1", 255, ("avgpool",), {}),
         ("swav", "resnet50", 224, ("avgpool",), {}),
@@ -91,7 +94,7 @@ def test_features_are_those_of_torchvision(tmp_path, name, torchvision_name, siz
 
 def test_clip_is_the_image_embedding(tmp_path, tiny_clip):
     save_file(tiny_clip.state_dict(), tmp_path / "clip.safetensors")
-    see = transforms.Compose([transforms.Resize(224), transforms.Normalize(*networks.OPENAI)])
+    see = transforms.Compose([transforms.Resize(224), transforms.Normalize(*OPENAI)])
     with torch.no_grad():
         want = tiny_clip.encode_image(torch.stack([see(image) for image in IMAGES_N3HW]))
     torch.testing.assert_close(load_network("clip", tmp_path)(IMAGES_N3HW)[""], want, rtol=1e-4, atol=1e-5)
@@ -126,7 +129,7 @@ def test_dino_is_the_class_token(tmp_path):
         [
             transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
             transforms.CenterCrop(224),
-            transforms.Normalize(*networks.IMAGENET),
+            transforms.Normalize(*IMAGENET),
         ]
     )
     with torch.no_grad():
@@ -152,8 +155,8 @@ def test_lpips_is_its_definition(tmp_path):
     with torch.no_grad():
         for number, layer in enumerate(alexnet.network.features):
             x, y = layer(x), layer(y)
-            if f"features.{number}" in LPIPS_LAYERS:
-                head = heads[f"lin{LPIPS_LAYERS.index(f'features.{number}')}.model.1.weight"][0]
+            if f"features.{number}" in LAYERS:
+                head = heads[f"lin{LAYERS.index(f'features.{number}')}.model.1.weight"][0]
                 unit = [z / (z.norm(dim=1, keepdim=True) + 1e-10) for z in (x, y)]
                 want += ((unit[0] - unit[1]) ** 2 * head).sum(dim=1).mean(dim=(1, 2))
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
@@ -168,7 +171,7 @@ def test_dreamsim_comes_from_its_package(tmp_path, monkeypatch):
         asked.update(settings)
         return types.SimpleNamespace(embed=lambda x: x.mean(dim=(2, 3)).squeeze()), None
 
-    monkeypatch.setattr(networks, "find_spec", lambda name: name)
+    monkeypatch.setattr(dreamsim_metric, "find_spec", lambda name: name)
     monkeypatch.setitem(__import__("sys").modules, "dreamsim", types.SimpleNamespace(dreamsim=dreamsim))
     with pytest.raises(HvfError, match="no weights at hand"):
         load_network("dreamsim", tmp_path)
@@ -180,7 +183,7 @@ def test_dreamsim_comes_from_its_package(tmp_path, monkeypatch):
     assert model(IMAGES_N3HW[:1])[""].shape == (1, 3)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "lpips"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("lpips", "dreamsim")])
 def test_what_is_not_at_hand_is_named_with_the_command_that_fetches_it(name):
     with pytest.raises(HvfError) as caught:
         load_network(name)

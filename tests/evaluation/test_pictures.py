@@ -16,9 +16,11 @@ from safetensors.torch import save_file
 from hvf.config import HvfError
 from hvf.evaluation import networks, picture_metrics
 from hvf.evaluation import pictures as evaluation
-from hvf.evaluation.catalogue import METRICS
+from hvf.evaluation.catalogue import picture_metrics as all_metrics
+from hvf.evaluation.metrics.alexnet import LAYERS
 from hvf.evaluation.pairing import pair
 from hvf.evaluation.pictures import Evaluator, evaluate_pictures
+from hvf.registry import NETWORKS
 
 NAMES = ["aardvark_01b", "beaver_02s", "cat_1", "dog_10", "eagle_03n", "fox_2"]
 PIXELS = ["pixcorr", "ssim"]
@@ -167,7 +169,7 @@ def test_a_constant_picture_is_left_out_and_counted(tmp_path, images):
 
 def test_what_cannot_be_computed_is_listed_with_the_reason(images):
     found = evaluate_pictures(images, images)
-    assert set(found.not_computed) == set(METRICS) - set(PIXELS)
+    assert set(found.not_computed) == set(all_metrics()) - set(PIXELS)
     assert {entry.split("/")[-1] for entry in found.metrics} == set(PIXELS)
     assert "alexnet-owt-7be5be79.pth is missing; fetch it with: curl" in found.not_computed["alexnet2"]
     assert "hf download" in found.not_computed["clip"]
@@ -211,7 +213,7 @@ class Pooled(torch.nn.Module):
 
 class Layers(Pooled):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {layer: torch.nn.functional.avg_pool2d(x, 8) * (i + 1) for i, layer in enumerate(networks.LPIPS_LAYERS)}
+        return {layer: torch.nn.functional.avg_pool2d(x, 8) * (i + 1) for i, layer in enumerate(LAYERS)}
 
 
 @pytest.fixture
@@ -219,13 +221,13 @@ def weights(tmp_path, monkeypatch):
     """Files for every network but DreamSim; the networks themselves are small."""
     import dataclasses
 
-    for name, network in networks.NETWORKS.items():
+    for name, network in [(name, NETWORKS[name]) for name in NETWORKS if name != "dreamsim"]:
         if name == "lpips":
             heads = {f"lin{i}.model.1.weight": torch.rand(1, 3, 1, 1) for i in range(5)}
             save_file(heads, tmp_path / "lpips.safetensors")
             continue
         small = dataclasses.replace(network, build=Layers if name == "alexnet" else Pooled, prefix="")
-        monkeypatch.setitem(networks.NETWORKS, name, small)
+        monkeypatch.setitem(NETWORKS._entries, name, small)
         save_file({"scale": torch.ones(1)}, tmp_path / f"{name}.safetensors")
     return tmp_path
 
@@ -243,7 +245,7 @@ def test_every_metric_from_networks_run_once_per_picture(tmp_path, images, weigh
         _folder(tmp_path / "recons" / f"round_{r}", NAMES, first_seed=r)
     found = evaluate_pictures(tmp_path / "recons", images, weights=weights)
     assert set(found.not_computed) == {"dreamsim"}
-    assert set(found.protocol["weights"]) == set(networks.NETWORKS)
+    assert set(found.protocol["weights"]) == set(NETWORKS) - {"dreamsim"}
     assert runs["clip"] == runs["effnet"] == 6 * (1 + 2)
     assert runs["alexnet"] == 6 * (2 + 2)  # LPIPS goes back to the seen pictures, too large to keep
 
@@ -254,7 +256,7 @@ def test_every_metric_from_networks_run_once_per_picture(tmp_path, images, weigh
     np.testing.assert_allclose(scores["dino"][0], 1.0, atol=1e-6)
 
     # Round 1 shows each picture's neighbour. By hand, from the features themselves:
-    see = networks.NETWORKS["effnet"].prepare
+    see = NETWORKS["effnet"].prepare
     x = [np.stack([picture_metrics.resized(np.asarray(_picture(i + r)), 256, 256) for i in range(6)]) for r in (0, 1)]
     features = [Pooled()(see(torch.from_numpy(p.transpose(0, 3, 1, 2)))).detach().numpy() for p in x]
     np.testing.assert_allclose(scores["effnet"][1], picture_metrics.correlation_distance(*features), atol=1e-5)
@@ -268,9 +270,7 @@ def test_cosine_is_not_centred(weights):
     a, b = np.full((2, 8, 8, 3), 200, np.uint8), np.full((2, 8, 8, 3), 100, np.uint8)
     evaluator = Evaluator(a, ["dino", "effnet"], weights=weights)
     scores = evaluator.measure([b]).per_image
-    x, y = (
-        networks.NETWORKS["dino"].prepare(torch.full((1, 3, 256, 256), v / 255)).mean(dim=(2, 3)) for v in (200, 100)
-    )
+    x, y = (NETWORKS["dino"].prepare(torch.full((1, 3, 256, 256), v / 255)).mean(dim=(2, 3)) for v in (200, 100))
     assert scores["dino"] == pytest.approx(torch.nn.functional.cosine_similarity(x, y).item(), abs=1e-4)
 
 
@@ -308,7 +308,7 @@ def test_a_run_with_rounds_and_its_own_encoders(tmp_path, monkeypatch):
     assert "chance/reconstruction/two_way_mini-vit" in found.metrics
     run.write_metrics(found.metrics)  # in the format of metrics.json
     earlier = {"retrieval/brain/top1": {}, "reconstruction/brain/two_way_old": {}, "chance/reconstruction/old": {}}
-    evaluation.write(found, run.path, earlier)
+    evaluation.write_evaluation(found, run.path, earlier)
     assert set(run.metrics()) == {"retrieval/brain/top1", *found.metrics}  # no figure of an earlier measurement stays
     assert run.read_json("evaluation.json")["not_computed"] == found.not_computed
 

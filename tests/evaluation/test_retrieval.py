@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 
 from hvf.config import HvfError
 from hvf.evaluation import retrieval
@@ -90,20 +87,6 @@ def test_figures():
         assert entry["n"] == 4
 
 
-def test_k_way_is_what_drawing_distractors_gives():
-    rng = np.random.default_rng(0)
-    scores_NM = rng.integers(20, size=(60, 60))
-    ranks_N = retrieval.ranks(scores_NM)
-    hits = []
-    for i in np.repeat(np.arange(60), 200):
-        others = rng.choice(np.delete(np.arange(60), i), size=3, replace=False)
-        hits.append(scores_NM[i, i] > scores_NM[i, others].max())
-    assert retrieval.k_way(ranks_N, 60, 4) == pytest.approx(np.mean(hits), abs=0.02)
-    assert retrieval.k_way(ranks_N, 60, 60) == retrieval.topk(ranks_N, 1)
-    with pytest.raises(HvfError, match="1-way"):
-        retrieval.k_way(ranks_N, 60, 1)
-
-
 def test_one_to_one_matching_on_worked_matrices():
     # Query 1 likes item 0 best, but item 0 is worth more to query 0: matched at once, all three are right.
     scores_NN = np.array([[9, 1, 0], [8, 7, 0], [0, 0, 5]])
@@ -154,66 +137,3 @@ def test_chance_covers_random_scores():
     low, high = chance["ci95"]
     assert np.mean([low <= rate <= high for rate in rates]) >= 0.93
     assert np.mean(rates) == pytest.approx(0.025, abs=0.003)
-
-
-def test_permutation_interval_holds_for_a_hub():
-    scores_NN = np.random.default_rng(0).normal(size=(60, 60))
-    scores_NN[:, 7] += 100  # one item is everybody's best, so top-1 is 1/60 in every pairing
-    assert retrieval.permutation_interval(scores_NN, 1) == (1 / 60, 1 / 60)
-    ties = np.zeros((60, 60))
-    assert retrieval.permutation_interval(ties, 5) == (0.0, 0.0)
-
-
-def test_permutation_interval_is_what_shuffling_gives():
-    rng = np.random.default_rng(3)
-    scores_NN = rng.integers(4, size=(30, 30))
-    rates = [retrieval.topk(retrieval.ranks(scores_NN, rng.permutation(30)), 5) for _ in range(1000)]
-    low, high = retrieval.permutation_interval(scores_NN, 5)
-    assert np.percentile(rates, [2.5, 97.5]) == pytest.approx([low, high], abs=0.04)
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".pt", ".safetensors"])
-def test_embedding_files(tmp_path, suffix):
-    z_ND = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-    path = tmp_path / f"z{suffix}"
-    if suffix == ".npy":
-        np.save(path, z_ND)
-    elif suffix == ".pt":
-        torch.save(torch.from_numpy(z_ND), path)
-    else:
-        save_file({"z": z_ND}, path)
-    np.testing.assert_array_equal(retrieval.load_embeddings(path), z_ND)
-
-
-def test_a_file_of_several_embeddings_needs_a_key(tmp_path):
-    path = tmp_path / "features.pt"
-    torch.save({"text": torch.zeros(3, 2), "image": torch.ones(3, 2)}, path)
-    with pytest.raises(HvfError, match="holds text, image: say which, as features.pt#KEY"):
-        retrieval.load_embeddings(path)
-    with pytest.raises(HvfError, match="holds text, image, not imge"):
-        retrieval.load_embeddings(path, "imge")
-    assert retrieval.load_embeddings(f"{path}#image").tolist() == np.ones((3, 2)).tolist()
-
-
-class Malicious:
-    def __reduce__(self):
-        return exec, ("raise SystemExit('the file was executed')",)
-
-
-def test_embedding_files_are_never_executed(tmp_path):
-    for suffix in (".pt", ".npy"):
-        path = tmp_path / f"bad{suffix}"
-        path.write_bytes(pickle.dumps(Malicious()))
-        with pytest.raises(HvfError, match="cannot be read as plain numbers"):
-            retrieval.load_embeddings(path)
-    torch.save(Malicious(), tmp_path / "zipped.pt")
-    with pytest.raises(HvfError, match="cannot be read as plain numbers"):
-        retrieval.load_embeddings(tmp_path / "zipped.pt")
-
-
-@pytest.mark.parametrize("name", ["absent.pt", "z.csv", "empty.npy", "damaged.safetensors"])
-def test_files_that_are_no_embeddings(tmp_path, name):
-    if name != "absent.pt":
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(HvfError, match=name):
-        retrieval.load_embeddings(tmp_path / name)
