@@ -1,4 +1,4 @@
-"""What scripts share: options read into a dataclass, mistakes told in one line, whose data, how often."""
+"""What scripts share: options read into a dataclass, mistakes told in one line, whose data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hvf.config import SUBJECTS, Config, HvfError, did_you_mean, flatten, with_settings
+from hvf.config import HvfError, did_you_mean, flatten
 
 Settings = TypeVar("Settings")
 
@@ -68,26 +68,6 @@ def study_settings(
     for name, path in (("trials", trials), ("images", images)):
         settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
     return settings
-
-
-def recording_name(config: Config) -> str:
-    """What a run's folder and a picture's title call the responses: sub-08-simulated-eeg; of a file, its stem."""
-    simulated = config.data.study in SUBJECTS
-    return f"sub-{config.data.subject:02d}-{config.data.study}" if simulated else Path(config.data.trials or "").stem
-
-
-def repeats(config: Config, number: int) -> dict[str, Config]:
-    """The configuration once for each repeat, by the name that its results are kept under.
-
-    A simulated study has its test images; what is repeated is training: seed-0, seed-1, ... Of a user's files each
-    repeat draws test images anew, too: split-0, split-1, ... Raises HvfError for a number below 1.
-    """
-    if number < 1:
-        raise HvfError(f"--seeds must be at least 1, not {number}")
-    if config.data.study in SUBJECTS:
-        return {f"seed-{seed}": with_settings(config, {"align.seed": seed}) for seed in range(number)}
-    seeds = ({"align.seed": seed, "data.split_seed": seed} for seed in range(number))
-    return {f"split-{seed}": with_settings(config, settings) for seed, settings in enumerate(seeds)}
 
 
 def run_script(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> int:

@@ -1,14 +1,16 @@
-"""Choosing on validation and testing once, held by types: what is to be tested can be ranked by a choice, and no more.
+"""Model selection that cannot see test data, held by types.
 
-`open_split` parts a study into what may be fitted (`Split`) and what is held out (`HeldOut`). `choose` fits candidates
-on the first alone and returns a `Choice`; `HeldOut.ranks` takes a `Choice` and nothing else, and gives nothing away
-that a fit could take. Letters: N trials, M gallery, D embedding.
+`open_split` divides a study into a training part (`Split`) and a test part (`HeldOut`). `choose` fits candidates to the
+`Split` alone and returns the `Choice` that was best on its validation concepts. A `HeldOut` keeps its trials to itself:
+it ranks by a `Choice`, and returns ranks and figures only. `repeats` names the seeds or random splits of an experiment.
+Letters: N trials, M images, d features, D embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
@@ -27,34 +29,31 @@ from hvf.study import open_study, other_subjects
 from hvf.vision.cache import embed_all
 
 PROTOCOLS = ("intra", "loso")
-LINEAR = {  # the honest baseline, over any configuration; it is solved at once, and learns from no views or captions
+LINEAR = {  # settings of the ridge baseline, over any configuration; a closed form, which takes no views or captions
     "brain.encoder": "ridge",
     "fusion.kind": "concatenated",
     "targets.views": (),
     "targets.text": None,
     "align.text_weight": 0.0,
 }
-ENCODING = LINEAR | {
-    "brain.encoder": "encoding",
-    "fusion.kind": "linear",
-}  # the other direction, solved at once as well
+ENCODING = LINEAR | {"brain.encoder": "encoding", "fusion.kind": "linear"}  # ridge from images to responses
 _MADE_HERE = object()
 
 
 class Fitted(Protocol):
-    """What can be chosen and tested: `Alignment`, `DinaAlignment`."""
+    """A fitted model that can be chosen and tested: `Alignment` or `DinaAlignment`."""
 
     @property
-    def best(self) -> dict:
-        """The epoch or penalty that validation images chose, with what they said: validation_mrr, _top1, _n."""
+    def best(self) -> dict[str, Any]:
+        """The epoch or penalty chosen on validation images, and its validation_mrr, validation_top1, validation_n."""
         ...
 
     def embed_brain(self, trials: Trials) -> np.ndarray:
-        """(N, D)."""
+        """Embeddings (N, D) of trials."""
         ...
 
     def embed_images(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(M, D)."""
+        """Embeddings (M, D) of images, from features {spec: (M, d)}."""
         ...
 
 
@@ -62,9 +61,16 @@ F = TypeVar("F", bound=Fitted)
 
 
 class Choice(Generic[F]):
-    """The candidate that was best on validation images; `choose` alone makes one.
+    """The candidate that was best on validation images. Only `choose` can make one.
 
-    Attributes: ``alignment``, ``settings`` (those that set it apart, and the epoch), ``validation`` {mrr, top1, n}.
+    Attributes
+    ----------
+    alignment : Alignment or DinaAlignment
+        The fitted model.
+    settings : dict
+        The candidate's settings, and the epoch or penalty that validation images chose.
+    validation : dict
+        mrr and top1 on validation images, and their number n.
     """
 
     def __init__(self, fitted: F, settings: Mapping[str, object], key: object) -> None:
@@ -77,7 +83,19 @@ class Choice(Generic[F]):
 
 
 class HeldOut:
-    """Test trials and the features of the images they answer, kept from everything but the ranking by a `Choice`."""
+    """Test trials and their images' features, which only a `Choice` can be tested on.
+
+    Parameters
+    ----------
+    trials : Trials
+        The N test trials; trial i is the response to image i.
+    features : dict
+        {spec: (N, d)} features of the test images, which are the gallery as well.
+    study : StudyInfo, optional
+        The study that they belong to; `result` needs it.
+    concepts : sequence of str
+        (N) What each test image shows.
+    """
 
     def __init__(
         self,
@@ -94,16 +112,17 @@ class HeldOut:
         return len(self.image_ids)
 
     def ranks(self, *choices: Choice[Any]) -> np.ndarray:
-        """Rank (N,) of each trial's own image among all N; by the mean similarity, if several choices are given.
+        """Rank (N,) of each trial's image among all N, from 1; of several choices by their mean similarity.
 
         Raises HvfError for anything but a `Choice`.
         """
         return retrieval.ranks(self.__scores(choices))
 
     def row(self, *choices: Choice[Any], settings: Mapping[str, Any] | None = None) -> Row:
-        """The row of a `Result` by all choices together: mean validation figures, settings of the first.
+        """The row of a `Result` for one choice, or for several by their mean similarity.
 
-        Raises HvfError for anything but a `Choice`.
+        Validation figures are averaged over the choices; the settings are those of the first. Raises HvfError for
+        anything but a `Choice`.
         """
         scores_NN = self.__scores(choices)
         names = choices[0].validation
@@ -144,7 +163,21 @@ def _refuse_unchosen(choice: object) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """What may be fitted: trial i of N answers image ``image_N[i]`` of M, with its ``features`` (M, d) and concept."""
+    """The training part of a study.
+
+    Parameters
+    ----------
+    trials : Trials
+        The N training trials.
+    image_N : ndarray
+        (N,) The image that each trial is the response to, as an index into the M training images.
+    features : dict
+        {spec: (M, d)} features of the training images; auxiliary views and captions among them.
+    concepts : tuple of str
+        (M) What each image shows.
+    note : str
+        The study in a sentence.
+    """
 
     trials: Trials
     image_N: np.ndarray
@@ -154,52 +187,64 @@ class Split:
 
     @property
     def concept_N(self) -> np.ndarray:
-        """The concept of each trial's image."""
+        """(N,) The concept of each trial's image."""
         return np.asarray(self.concepts)[self.image_N]
 
     def select(self, rows: np.ndarray) -> Split:
-        """Some of the trials."""
+        """The same split with some of its trials, by their indices."""
         return replace(self, trials=self.trials.select(rows), image_N=self.image_N[rows])
 
     def permuted(self, seed: int) -> Split:
-        """The control: each trial answers another trial's image."""
+        """A control: responses are assigned to images at random."""
         return replace(self, image_N=np.random.default_rng(seed).permutation(self.image_N))
 
 
 def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") -> tuple[Split, HeldOut]:
-    """The study that ``config.data`` names, with the features of ``specs``, parted by a protocol.
+    """Divide the study that ``config.data`` names into a training and a test part, with features of their images.
 
-    ``intra``: one subject; ``loso``: fitted on all others, tested on this one. What training sees beside the images
-    (views, captions) is in the split alone. Images of a user's files are embedded once, whatever the split. Raises
-    HvfError as `open_study` and `training_features` do.
+    Images of a user's files are embedded once, whatever the random split.
+
+    Parameters
+    ----------
+    config : Config
+        The data, and the auxiliary targets (views, captions), which only the training part gets.
+    specs : sequence of str
+        Feature specs to compute.
+    protocol : "intra" or "loso"
+        Train on the subject that is tested, or on all other subjects of the study.
+
+    Raises
+    ------
+    HvfError
+        There is no such protocol, or the study or its features cannot be had (`open_study`, `training_features`).
     """
     if protocol not in PROTOCOLS:
         raise HvfError(f"there is no protocol {protocol!r}; there is {', '.join(PROTOCOLS)}")
     study = open_study(config.data)
     simulated = config.data.study in SUBJECTS
     everything = study.train_images if simulated else _every_image(config, study.train_images)
-    learnt = with_settings(config, {"targets.specs": tuple(specs)})
-    features = alignment.training_features(everything, learnt, device=device())
+    with_specs = with_settings(config, {"targets.specs": tuple(specs)})
+    features = alignment.training_features(everything, with_specs, device=device())
     row = {name: i for i, name in enumerate(everything.ids)}
     train = other_subjects(config.data, study) if protocol == "loso" else study.train.aligned_to(study.train_images)
     place = {name: i for i, name in enumerate(study.train_images.ids)}
     image_N = np.array([place[name] for name in train.image_ids.tolist()])
     rows_M = [row[name] for name in study.train_images.ids]
-    seen = {spec: x_Md[rows_M] for spec, x_Md in features.items()}
-    split = Split(train, image_N, seen, study.train_images.concepts, study.note)
+    train_features = {spec: x_Md[rows_M] for spec, x_Md in features.items()}
+    split = Split(train, image_N, train_features, study.train_images.concepts, study.note)
     if simulated:
-        shown = embed_all(study.test_images, specs, device())
+        test_features = embed_all(study.test_images, specs, device())
     else:
-        shown = {spec: features[spec][[row[name] for name in study.test_images.ids]] for spec in specs}
+        test_features = {spec: features[spec][[row[name] for name in study.test_images.ids]] for spec in specs}
     test = study.test.aligned_to(study.test_images)
-    return split, HeldOut(test, shown, StudyInfo.of(study), study.test_images.concepts)
+    return split, HeldOut(test, test_features, StudyInfo.of(study), study.test_images.concepts)
 
 
 def _every_image(config: Config, train_images: ImageSet) -> ImageSet:
-    """All images of a user's files; those trained on under the concepts that the study gives them, for captions."""
+    """All images of a user's files; training images with the study's concepts, which captions are made from."""
     everything = open_images(config.data.images or "")
-    told = dict(zip(train_images.ids, train_images.concepts, strict=True))
-    everything.concepts = tuple(told.get(*pair) for pair in zip(everything.ids, everything.concepts, strict=True))
+    concept_of = dict(zip(train_images.ids, train_images.concepts, strict=True))
+    everything.concepts = tuple(concept_of.get(*pair) for pair in zip(everything.ids, everything.concepts, strict=True))
     return everything
 
 
@@ -220,10 +265,23 @@ def choose(
     *,
     fit: Callable[..., Any] = alignment.fit,
 ) -> Choice[Any]:
-    """Fit `config` with each candidate's settings; the one whose validation images are found best.
+    """Fit every candidate and return the one with the highest mean reciprocal rank on validation images.
 
-    Validation concepts are taken from ``split`` by ``fit``: `alignment.fit`, or `alignment.dina.fit` with its own
-    settings bound (`functools.partial`). Raises HvfError if handed anything but a `Split`.
+    Parameters
+    ----------
+    split : Split
+        The training part of a study; ``fit`` takes validation concepts from it.
+    config : Config
+        The settings that all candidates share.
+    candidates : sequence of dict
+        The settings of each candidate, as `with_settings` takes them.
+    fit : callable
+        `hvf.alignment.fit`, or `hvf.population.fitting.fit` with its own settings bound by `functools.partial`.
+
+    Raises
+    ------
+    HvfError
+        `split` is something else than a `Split`, there is no candidate, or a fit refuses its data.
     """
     if not isinstance(split, Split):
         raise HvfError(f"a choice is made on a Split, not on {type(split).__name__}: test trials stay out of it")
@@ -234,13 +292,35 @@ def choose(
     for settings in candidates:
         one = with_settings(config, settings)
         fitted = fit(training_set, one, device())
-        made = Choice(fitted, settings, _MADE_HERE)
-        if best is None or made.validation["mrr"] > best.validation["mrr"]:
-            best = made
+        choice = Choice(fitted, settings, _MADE_HERE)
+        if best is None or choice.validation["mrr"] > best.validation["mrr"]:
+            best = choice
     assert best is not None
     return best
 
 
+def repeats(config: Config, number: int, option: str = "seeds") -> dict[str, Config]:
+    """Configurations of an experiment's repeats, by the name of the folder that each result is kept in.
+
+    The test images of a simulated study are given, so that only training is repeated: seed-0, seed-1, ... A user's
+    files are split anew at random in each repeat: split-0, split-1, ...
+
+    Raises HvfError for a number below 1, which the command-line option ``option`` gave.
+    """
+    if number < 1:
+        raise HvfError(f"--{option} must be at least 1, not {number}")
+    if config.data.study in SUBJECTS:
+        return {f"seed-{seed}": with_settings(config, {"align.seed": seed}) for seed in range(number)}
+    seeds = ({"align.seed": seed, "data.split_seed": seed} for seed in range(number))
+    return {f"split-{seed}": with_settings(config, settings) for seed, settings in enumerate(seeds)}
+
+
+def recording_name(config: Config) -> str:
+    """Name of the recording in folders and titles: "sub-08-simulated-eeg", or the stem of the user's file."""
+    simulated = config.data.study in SUBJECTS
+    return f"sub-{config.data.subject:02d}-{config.data.study}" if simulated else Path(config.data.trials or "").stem
+
+
 def device() -> str:
-    """Where to compute: a CUDA device if there is one."""
+    """The device to compute on: CUDA if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hvf import presets
-from hvf.cli.options import parse_preset, parse_settings, recording_name, repeats, run_script, study_settings
-from hvf.config import HvfError, with_settings
+from hvf.cli.options import parse_preset, parse_settings, run_script, study_settings
+from hvf.config import HvfError
 
 
 @dataclass(frozen=True)
@@ -46,22 +45,6 @@ def test_whose_data():
     assert study_settings(None, Path("a.npy"), Path("/b"), "files") == {"data.study": "files", **here}
     with pytest.raises(HvfError, match="need --study files, not 'simulated-meg'"):
         study_settings(None, Path("a.npy"), None, "simulated-meg")
-
-
-def test_repeats():
-    simulated = presets.mini()
-    assert recording_name(simulated) == "sub-08-simulated-eeg"
-    seeds = repeats(simulated, 2)
-    assert list(seeds) == ["seed-0", "seed-1"]
-    assert [one.align.seed for one in seeds.values()] == [0, 1]
-    assert {one.data.split_seed for one in seeds.values()} == {simulated.data.split_seed}
-    files = with_settings(simulated, study_settings(None, Path("a/v4.npy"), Path("b")))
-    assert recording_name(files) == "v4"
-    splits = repeats(files, 3)
-    assert list(splits) == ["split-0", "split-1", "split-2"]
-    assert [(one.align.seed, one.data.split_seed) for one in splits.values()] == [(0, 0), (1, 1), (2, 2)]
-    with pytest.raises(HvfError, match="--seeds must be at least 1, not 0"):
-        repeats(files, 0)
 
 
 @pytest.mark.parametrize(

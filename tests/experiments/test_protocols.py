@@ -11,7 +11,7 @@ from hvf import alignment, presets
 from hvf.config import HvfError, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.experiments import protocols
-from hvf.experiments.protocols import Choice, HeldOut, Split, choose
+from hvf.experiments.protocols import Choice, HeldOut, Split, choose, recording_name, repeats
 
 WIDE, CHANNELS, D = 150, 12, 6
 
@@ -112,3 +112,21 @@ def test_what_is_not_there_is_refused(parts):
         protocols.open_split(config(), ("a:a",), "lose")
     with pytest.raises(HvfError, match="nothing to choose from"):
         choose(parts[0], config(), [])
+
+
+def test_repeats():
+    simulated = presets.mini()
+    assert recording_name(simulated) == "sub-08-simulated-eeg"
+    seeds = repeats(simulated, 2)
+    assert list(seeds) == ["seed-0", "seed-1"]
+    assert [one.align.seed for one in seeds.values()] == [0, 1]
+    assert {one.data.split_seed for one in seeds.values()} == {simulated.data.split_seed}
+    files = with_settings(simulated, {"data.study": "files", "data.trials": "/a/v4.npy", "data.images": "/b"})
+    assert recording_name(files) == "v4"
+    splits = repeats(files, 3)
+    assert list(splits) == ["split-0", "split-1", "split-2"]
+    assert [(one.align.seed, one.data.split_seed) for one in splits.values()] == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(HvfError, match="--seeds must be at least 1, not 0"):
+        repeats(files, 0)
+    with pytest.raises(HvfError, match="--splits must be at least 1, not -1"):
+        repeats(files, -1, "splits")

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hvf import alignment, presets
+from hvf import alignment, presets, report
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import HvfError, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.experiments.protocols import HeldOut, Split, choose
+from hvf.experiments.results import FILE, Result
 from hvf.population import fitting as dina
 from hvf.population.feature_maps import band_numbers, examine
 from hvf.population.towers import Dina, ImageTower, ResponseTower
@@ -223,17 +224,22 @@ def test_the_script_from_files_to_pictures(tmp_path, capsys, monkeypatch):
     call = load_script(POPULATION).main
     assert call([str(a) for a in [*arguments, "--out", out]]) == 0
     assert "without contrast" in capsys.readouterr().out
-    table = json.loads((out / "population.json").read_text())
-    assert {"DINA", "without local", "reconstruction alone", "categories alone", "ridge"} <= set(table["rows"])
-    assert table["rows"]["DINA, permuted"]["top1"]["value"] <= 0.2
+    rows = Result.read(out).rows
+    assert {"DINA", "without local", "reconstruction alone", "categories alone", "ridge"} <= set(rows)
+    assert rows["DINA, permuted"].figures["top1"]["value"] <= 0.2
+    assert set(json.loads((out / "population.json").read_text())["scales"]) == set(rows) - {"HVF, contrastive", "ridge"}
     for name in ("population", "places", "scales", "neurons"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    before = (out / "population.json").read_bytes()
-    kept = (out / "split-0.json").stat().st_mtime_ns
+    before = [(out / name).read_bytes() for name in (FILE, "population.json")]
+    kept = (out / "split-0" / FILE).stat().st_mtime_ns
     assert call([str(a) for a in [*arguments, "--out", out]]) == 0  # taken up, not made again
-    assert ((out / "population.json").read_bytes(), (out / "split-0.json").stat().st_mtime_ns) == (before, kept)
-    assert call([str(a) for a in [*arguments, "--losses.local", "0", "--out", out]]) == 2
-    assert "other losses, maps or vectors" in capsys.readouterr().err
+    assert [(out / name).read_bytes() for name in (FILE, "population.json")] == before
+    assert (out / "split-0" / FILE).stat().st_mtime_ns == kept
+    page = report.write_report([out], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "DINA, permuted" in page
+    for option, difference in (("--losses.local", "1.0, not 0.0"), ("--vector-grid", "2, not 0")):
+        assert call([str(a) for a in [*arguments, option, "0", "--out", out]]) == 2
+        assert f"split-0 with {option} {difference}: choose another --out" in capsys.readouterr().err
     assert call(["--images", str(tmp_path)]) == 2
     assert "give --trials FILE" in capsys.readouterr().err
     assert call([str(a) for a in [*arguments, "--targets.views", "blur9", "--out", tmp_path / "viewed"]]) == 2

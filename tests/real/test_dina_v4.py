@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvf.experiments.results import Result
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,12 +38,12 @@ def test_maps_of_v4(shared_data, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([str(c) for c in command], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    table = json.loads((tmp_path / "out" / "population.json").read_text())
-    top1 = {name: entry["top1"]["value"] for name, entry in table["rows"].items()}
-    low, high = table["chance"]["top1"]["ci95"]
+    table, result = json.loads((tmp_path / "out" / "population.json").read_text()), Result.read(tmp_path / "out")
+    top1 = {name: row.figures["top1"]["value"] for name, row in result.rows.items()}
+    low, high = result.chance["top1"]["ci95"]
     assert low <= top1["DINA, permuted"] <= high
     assert top1["DINA"] > top1["ridge"] > high
-    assert table["rows"]["categories alone"]["dina_leads"]["ci95"][0] > 0
+    assert result.lead("DINA", "categories alone")["ci95"][0] > 0
     explained_KSS, control_KSS = (np.array(table["places"][row]["explained_KSS"]) for row in ("DINA", "DINA, permuted"))
     assert explained_KSS.mean() > 0.05
     assert control_KSS.mean() < 0.01

@@ -5,7 +5,6 @@ The input noise, the epoch and ridge's penalty are chosen on validation images o
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from hvf.experiments.results import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = 0.383  # shared/data/README.md: ridge to the same features, sum of scores weighted 1 : 0.5, five splits
@@ -33,12 +34,12 @@ def test_fusion_finds_more_than_each_encoder(shared_data, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([str(c) for c in command], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out" / "targets.json").read_text())
-    top1 = {name: entry["top1"]["value"] for name, entry in rows.items()}
+    result = Result.read(tmp_path / "out")
+    top1 = {name: row.figures["top1"]["value"] for name, row in result.rows.items()}
     assert top1[FUSED] >= 0.50
     assert top1[FUSED] > top1[squeezenet] > top1[latents]
     assert rows[RIDGE]["top1"]["ci95"][1] >= REFERENCE  # not below the reference, within the interval over images
     for row in (latents, RIDGE, PERMUTED):
-        assert rows[row]["fused_leads"]["ci95"][0] > 0
-    low, high = rows["chance"]["top1"]["ci95"]
+        assert result.lead(FUSED, row)["ci95"][0] > 0
+    low, high = result.chance["top1"]["ci95"]
     assert low <= top1[PERMUTED] <= high

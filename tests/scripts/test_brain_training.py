@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -14,7 +15,11 @@ import torch
 import torchvision
 from PIL import Image
 
+from hvf import report
 from hvf.alignment import Alignment
+from hvf.experiments import layers
+from hvf.experiments.results import FILE, Result, Row, StudyInfo
+from hvf.report import explore
 from hvf.study import open_study
 from tests.script_module import load_script
 
@@ -27,6 +32,8 @@ SMALL = [
     "--brain.width", "24", "--fusion.width", "24", "--brain.intermediate", "16", "--fusion.intermediate", "16",
     "--align.epochs", "40", "--align.batch-size", "32", "--align.learning-rate", "3e-3", "--data.test-images", "20",
 ]  # fmt: skip
+
+STUDY = StudyInfo("mine", "", False, "features", "s", ("c0",), 1.0, (0.0, 1.0), 80, 2, "", "")
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +60,18 @@ def call(script: Path, *arguments: str | Path) -> int:
     return load_script(script).main([str(a) for a in arguments])
 
 
+def opens_everywhere(out: Path, tmp_path: Path) -> None:
+    """The folder of an experiment, and of one of its repeats, opens in the report, as a table and as a page to explore."""
+    (repeat, *_) = sorted(path.parent for path in out.glob("*/" + FILE))
+    rows = Result.read(out).rows
+    for folder in (out, repeat):
+        for name in ("report.html", "report.md"):
+            text = report.write_report([folder], tmp_path / name).read_text(encoding="utf-8")
+            assert all(html.escape(row) in text or row in text for row in rows), name
+        server = explore.make_server([folder], 0)
+        server.server_close()
+
+
 def test_targets_table(files, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     out = tmp_path / "out"
@@ -61,25 +80,26 @@ def test_targets_table(files, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     for row in ("fused (HVF)", "fused, trials permuted", "ridge, all encoders", "chance"):
         assert row in printed
-    table = json.loads((out / "targets.json").read_text())
-    assert len(table) == 6
-    assert table["chance"]["top1"]["value"] == 0.05
-    assert table["fused (HVF)"]["top1"]["value"] > 0.3
-    assert table["ridge, all encoders"]["top1"]["value"] > 0.3
-    assert table["fused, trials permuted"]["top1"]["value"] < 0.2
-    lead = table["fused, trials permuted"]["fused_leads"]
-    difference = table["fused (HVF)"]["top1"]["value"] - table["fused, trials permuted"]["top1"]["value"]
-    assert lead["value"] == pytest.approx(difference)
+    result = Result.read(out)
+    top1 = {name: row.figures["top1"]["value"] for name, row in result.rows.items()}
+    assert len(top1) == 5
+    assert result.chance["top1"]["value"] == 0.05
+    assert top1["fused (HVF)"] > 0.3
+    assert top1["ridge, all encoders"] > 0.3
+    assert top1["fused, trials permuted"] < 0.2
+    lead = result.details["leads"]["fused, trials permuted"]
+    assert lead["value"] == pytest.approx(top1["fused (HVF)"] - top1["fused, trials permuted"])
     assert lead["ci95"][0] > 0
-    split = json.loads((out / "split-1.json").read_text())
-    assert split["rows"]["fused (HVF)"]["chosen"]["brain.input_noise"] in (0.0, 0.3)
-    assert len(set(split["image_ids"])) == 20
+    split = Result.read(out / "split-1")
+    assert split.rows["fused (HVF)"].chosen[0]["brain.input_noise"] in (0.0, 0.3)
+    assert len(set(split.image_ids)) == 20
 
-    kept, before = (out / "split-0.json").stat().st_mtime_ns, (out / "targets.json").read_bytes()
-    (out / "split-1.json").unlink()
+    kept, before = (out / "split-0" / FILE).stat().st_mtime_ns, (out / FILE).read_bytes()
+    (out / "split-1" / FILE).unlink()
     assert call(TARGETS, *arguments) == 0  # a finished split is taken up, an unfinished one comes out the same
-    assert (out / "split-0.json").stat().st_mtime_ns == kept
-    assert (out / "targets.json").read_bytes() == before
+    assert (out / "split-0" / FILE).stat().st_mtime_ns == kept
+    assert (out / FILE).read_bytes() == before
+    opens_everywhere(out, tmp_path)
 
 
 def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypatch):
@@ -87,17 +107,18 @@ def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypat
     out = tmp_path / "out"
     arguments = [*files, "--seeds", "1", "--align.epochs", "12", "--out", out]
     assert call(TARGETS, *arguments) == 0
-    kept = json.loads((out / "split-0.json").read_text())["rows"]
+    kept = Result.read(out / "split-0").rows
     more = ["--ablations", "encoders", "projector", "temperature", "loss", "--temperatures", "0.05", "1.0"]
     assert call(TARGETS, *arguments, *more) == 0
-    rows = json.loads((out / "split-0.json").read_text())["rows"]
+    rows = Result.read(out / "split-0").rows
     assert {row: rows[row] for row in kept} == kept  # taken up
     added = ["fusion: linear", "fusion: gated", "fusion: concatenated", "τ fixed at 0.05", "τ fixed at 1"]
     added += ["loss: brain-to-image", "loss: image-to-brain"]
     assert set(rows) - set(kept) == set(added)  # two encoders have no further set
-    assert rows["τ fixed at 1"]["settings"] == {"align.learn_temperature": False, "align.temperature": 1.0}
-    table = json.loads((out / "targets.json").read_text())
-    assert all("fused_leads" in table[row] for row in added)
+    assert rows["τ fixed at 1"].settings == {"align.learn_temperature": False, "align.temperature": 1.0}
+    result = Result.read(out)
+    assert set(added) <= set(result.details["leads"])
+    assert set(added) <= set(result.rows)
     printed = capsys.readouterr().out
     assert all(row in printed for row in added)
 
@@ -105,7 +126,7 @@ def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypat
 def test_ridge_stands_beside_targets_with_views(files, tmp_path):
     out = tmp_path / "out"
     assert call(TARGETS, *files, "--targets.views", "blur9", "--align.epochs", "2", "--seeds", "1", "--out", out) == 0
-    assert "ridge, all encoders" in (out / "targets.json").read_text()
+    assert "ridge, all encoders" in Result.read(out).rows
 
 
 def without_targets(files: list[str]) -> list[str]:
@@ -121,45 +142,49 @@ def test_layers_and_the_gate(files, tmp_path, capsys):
     arguments += ["--latents", "None", "--seeds", "1", "--members", "2", "--out", out]
     assert call(LAYERS, *arguments) == 0
     assert "from the sweep's best to the gate's" in capsys.readouterr().out
-    table = json.loads((out / "layers.json").read_text())
-    rows = table["rows"]
-    assert sum(table["gate"].values()) == pytest.approx(1, abs=1e-5)
-    assert table["gate_layer"][0] in table["layers"]
-    assert rows["layers and latents (HVF)"]["top1"]["value"] > 0.3 > rows["permuted"]["top1"]["value"]
-    assert rows["several HVFs together"]["top1"]["value"] > 0.3
-    assert rows["ridge"]["top1"]["value"] > 0.2
-    assert table["best_layer"][0] == max(table["layers"], key=lambda spec: rows[spec]["validation_mrr"])
+    sweep, rows = json.loads((out / "layers.json").read_text()), Result.read(out).rows
+    top1 = {name: row.figures["top1"]["value"] for name, row in rows.items()}
+    assert sum(sweep["gate"].values()) == pytest.approx(1, abs=1e-5)
+    assert sweep["gate_layer"][0] in sweep["layers"]
+    assert top1["layers and latents (HVF)"] > 0.3 > top1["permuted"]
+    assert top1["several HVFs together"] > 0.3
+    assert top1["ridge"] > 0.2
+    assert sweep["best_layer"][0] == max(sweep["layers"], key=lambda spec: rows[spec].validation["mrr"])
     assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")
-    before = (out / "layers.json").read_bytes()
+    before = [(out / name).read_bytes() for name in (FILE, "layers.json", "split-0/" + FILE)]
     assert call(LAYERS, *arguments) == 0  # taken up, not made again
-    assert (out / "layers.json").read_bytes() == before
+    assert [(out / name).read_bytes() for name in (FILE, "layers.json", "split-0/" + FILE)] == before
+    opens_everywhere(out, tmp_path)
 
 
 def test_stored_splits_of_other_members_are_refused(files, tmp_path, capsys, monkeypatch):
     """--members is no setting of the run: another number beside the same --out must not show what was there before."""
-    script, out, made = load_script(LAYERS), tmp_path / "out", []
-    row = {"ranks": [1, 2], "validation": {"mrr": 0.5, "top1": 0.5, "n": 2}, "chosen": {"targets.specs": []}}
+    out, made = tmp_path / "out", []
 
-    def one_seed(config, specs, latents, members):
-        made.append(members)
-        rows = dict.fromkeys((*specs, script.FUSED, *([script.TOGETHER] if members > 1 else [])), row)
-        first = {"best_layer": specs[0], "gate_layer": specs[0], "gate": dict.fromkeys(specs, 0.5)}
-        return {"note": "", "members": members, "image_ids": ["a", "b"], "rows": rows, **first}
+    def one_repeat(sweep, run):
+        made.append(sweep.members)
+        specs, _ = sweep._specs()
+        result = Result.start("layers", run.config, STUDY, ["a", "b"], ["a", "b"], run=run.path.name, main=layers.FUSED)
+        for row in (*specs, layers.FUSED, *([layers.TOGETHER] if sweep.members > 1 else [])):
+            validation = {"mrr": 0.5, "top1": 0.5, "n": 2}
+            result = result.with_row(row, Row.of_ranks(np.array([1, 2]), validation, {"targets.specs": []}))
+        return result.with_details(best_layer=specs[0], gate_layer=specs[0], gate=dict.fromkeys(specs, 0.5))
 
-    monkeypatch.setattr(script, "_one_seed", one_seed)
-    monkeypatch.setattr(script, "_draw", lambda table, names, path: path.write_bytes(b""))
+    monkeypatch.setattr(layers.LayerSweep, "_one_repeat", one_repeat)
+    monkeypatch.setattr(layers, "_draw", lambda result, sweep, names, path: path.write_bytes(b""))
     arguments = [*without_targets(files), "--layers", "0", "1", "--seeds", "2", "--out", out]
     assert call(LAYERS, *arguments, "--members", "2") == 0
     assert call(LAYERS, *arguments, "--members", "2") == 0
     assert made == [2, 2]  # two splits, taken up by the second call
-    (out / "split-0.json").unlink()
+    (out / "split-0" / FILE).unlink()
     for members in ("1", "3"):
         assert call(LAYERS, *arguments, "--members", members) == 2
-        assert f"split-1.json with --members 2, not {members}: choose another --out" in capsys.readouterr().err
+        assert f"split-1 with --members 2, not {members}: choose another --out" in capsys.readouterr().err
     assert made == [2, 2]  # refused before anything is computed
     assert call(LAYERS, *arguments, "--members", "2") == 0
-    older = json.loads((out / "split-0.json").read_text())
-    (out / "split-0.json").write_text(json.dumps({k: v for k, v in older.items() if k != "members"}))
+    stored = json.loads((out / "split-0" / FILE).read_text())
+    stored["details"]["options"] = {}
+    (out / "split-0" / FILE).write_text(json.dumps(stored))
     assert call(LAYERS, *arguments, "--members", "2") == 2
     assert "with --members unknown, not 2" in capsys.readouterr().err
 
@@ -169,25 +194,16 @@ def test_scaling_of_a_study(files, tmp_path, capsys):
     out = tmp_path / "out"
     assert call(SCALING, *files, "--points", "3", "--seeds", "2", "--out", out) == 0
     assert "points a doubling" in capsys.readouterr().out
+    opens_everywhere(out, tmp_path)
     for fit in json.loads((out / "scaling.json").read_text())["trials"].values():
         assert fit["amounts"] == [20, 40, 80]
         assert fit["top1"][-1]["value"] > 0.3
     assert (out / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_slope_is_the_gain_of_a_doubling(files, tmp_path, capsys):
+def test_axes_of_a_simulated_study_are_refused_for_files(files, tmp_path, capsys):
     assert call(SCALING, *files, "--axes", "subjects", "--out", tmp_path / "no") == 2
     assert "your own files have --axes trials" in capsys.readouterr().err
-    found = [(1, [1, 2, 2, 2]), (2, [1, 1, 2, 2]), (4, [1, 1, 1, 2])]  # a quarter more of the images at each doubling
-    points = [{"amount": amount, "ranks": ranks * 5} for amount, ranks in found]
-    seed = {"network": points, "image_ids": [str(i) for i in range(20)]}
-    seed["ridge"] = [{**points[0], "amount": amount} for amount in (1, 2, 4)]  # flat
-    fits = load_script(SCALING)._fitted([seed])
-    assert fits["network"]["slope"]["value"] == pytest.approx(0.25)
-    assert fits["network"]["r2"] == pytest.approx(1.0)
-    low, high = fits["network"]["slope"]["ci95"]
-    assert 0 < low < 0.25 < high
-    assert fits["ridge"]["slope"]["value"] == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.slow(part=5)
