@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mne
 import numpy as np
 
 from hvf.config import DataConfig, HvfError
@@ -21,7 +22,7 @@ from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.trials import Trials, is_prepared, read_trials
 from hvf.registry import STUDIES, listed
 from hvf.runs import cache_dir
-from hvf.simulation import captioned
+from hvf.simulation import captioned, head, rendering
 from hvf.simulation import study as simulated
 from hvf.simulation.brain import RESPONSES_VERSION
 from hvf.simulation.stimuli import store
@@ -53,10 +54,16 @@ class StudyType:
         DataConfig -> Study, everything checked.
     other_subjects : callable
         (DataConfig, Study) -> the training trials of each other subject, averaged over repeats.
+    channel_info : callable
+        DataConfig -> the channels with their places in space, or None where names are all that is known of them.
+    categories : callable
+        () -> {concept: superordinate category}, empty where nobody knows any.
     """
 
     open: Callable[[DataConfig], Study]
     other_subjects: Callable[[DataConfig, Study], list[Trials]]
+    channel_info: Callable[[DataConfig], mne.Info | None] = lambda data: None
+    categories: Callable[[], dict[str, str]] = dict
 
 
 def _marked(trials: Trials, split: str) -> Trials:
@@ -75,6 +82,16 @@ def open_study(data: DataConfig) -> Study:
         The study or subject does not exist, or the user's files are at fault (`read_trials`, `open_images`).
     """
     return STUDIES[data.study].open(data)
+
+
+def channel_info(data: DataConfig) -> mne.Info | None:
+    """The channels with their places in space: a simulated helmet's, or those of the user's epochs; None of others."""
+    return STUDIES[data.study].channel_info(data)
+
+
+def superordinate_categories(data: DataConfig) -> dict[str, str]:
+    """The superordinate category of every concept of a study, such as "vehicle"; empty where nobody knows any."""
+    return STUDIES[data.study].categories()
 
 
 def stimuli(data: DataConfig) -> tuple[ImageSet, ImageSet]:
@@ -328,6 +345,20 @@ def held_out(concepts: tuple[str, ...], n_test: int, seed: int) -> tuple[np.ndar
     return train, np.sort(test)
 
 
-STUDIES.register("simulated-eeg")(StudyType(_simulated_study, _other_simulated))
-STUDIES.register("simulated-meg")(StudyType(_simulated_study, _other_simulated))
-STUDIES.register("files")(StudyType(_files_study, _other_files))
+def _helmet(data: DataConfig) -> mne.Info:
+    return head.sensor_info("meg", data.sfreq)
+
+
+def _info_of_epochs(data: DataConfig) -> mne.Info | None:
+    if not (data.trials or "").endswith((".fif", ".fif.gz")):
+        return None
+    return mne.read_epochs(data.trials, preload=False, verbose="error").info
+
+
+def _simulated_categories() -> dict[str, str]:
+    return {concept.name: concept.category for concept in rendering.concepts()}
+
+
+STUDIES.register("simulated-eeg")(StudyType(_simulated_study, _other_simulated, categories=_simulated_categories))
+STUDIES.register("simulated-meg")(StudyType(_simulated_study, _other_simulated, _helmet, _simulated_categories))
+STUDIES.register("files")(StudyType(_files_study, _other_files, _info_of_epochs))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from hvf import presets
 from hvf.cli.options import parse_preset, run_script, study_settings
@@ -51,8 +52,16 @@ def main(kind: Any, arguments: Sequence[str] | None = None) -> int:
         known = {name: lambda name=name: kind(config=presets.get(name), preset=name) for name in presets.PRESETS}
         options = parse_preset(known, argv)
         folder = options.run(options.settings(), options.out)
-        for part in options.summary(folder):
-            print(part) if isinstance(part, str) else Console().print(part)
+        show(options.summary(folder))
         print(f"wrote {folder}")
 
     return run_script(run, arguments)
+
+
+def show(parts: Iterable[Table | str]) -> None:
+    """Print tables and lines; lines as they are, whatever brackets they hold."""
+    for part in parts:
+        if isinstance(part, str):
+            print(part)
+        else:
+            Console().print(part)

@@ -1,340 +1,378 @@
-"""Which sensors, latencies and kinds of image feature carry what is decoded. No files: arrays in, figures out.
+"""Interpretation of a trained run: which sensors and latencies carry what it decodes, and which image features.
 
-Occlusion asks what a trained decoder uses: a part of every trial is replaced by the mean response of the training
-trials, which says nothing of the image, and the images are ranked again. Retraining asks what a part holds: a new
-decoder gets that part alone. Sensors share sources, so a sensor is occluded together with its neighbours, too: what one
-loses another still tells (Haufe et al. 2014 on reading weights of decoders).
+Occlusion of sensors and time windows, a decoder retrained on each window (`hvf.experiments.occlusion`), variance
+partitioning between low-level and semantic features (`hvf.experiments.variance`), accuracy by category, and both
+modalities in one plane. Test images are looked at: the latencies that are named are those where they show most;
+nothing that is tested is chosen on them.
 
-Letters: N test trials, row i answering image i of the gallery; C channels, T samples, O occlusions, M images to fit on,
-d features, P responses, D embedding.
+Letters: N test trials, row i answering image i of the gallery; M training images; C channels, T samples, P responses,
+D embedding.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import json
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from hvf.alignment import Alignment
-from hvf.alignment.inputs import standardised
-from hvf.config import Config, HvfError, with_settings
+from hvf.alignment import FILE as CHECKPOINT
+from hvf.alignment import Alignment, TrainingSet, fit
+from hvf.config import HvfError, with_settings
+from hvf.data.sensor_positions import positions_in, positions_of
 from hvf.data.trials.trials import Trials, concept_split
+from hvf.decoder import Decoder
 from hvf.evaluation import retrieval
-from hvf.experiments.protocols import HeldOut, Split, choose
+from hvf.experiments import occlusion, variance
+from hvf.experiments.occlusion import FIGURES, Window
+from hvf.experiments.protocols import LINEAR, Split, device
+from hvf.runs import Run, track
+from hvf.study import Study, channel_info, open_study, superordinate_categories
+from hvf.vision.cache import embed_all
 
-FIGURES = {"top1": "top-1", "mrr": "mean reciprocal rank", "percentile": "mean rank percentile"}
+FILE = "interpretation.json"
 GROUPS = LOW, HIGH = ("low-level", "semantic")
-COMPONENTS = 128  # of each group of features: groups of equal size, whatever the encoders' widths
-PENALTIES = tuple(10.0**e for e in range(-5, 2))  # of the mean square of a band's rows
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the first band, where there are two
-TOP = 5
-Window = tuple[float, float]
+FIGURE = "mrr"  # the figure that is shown: finer than top-1
+PIXELS, EDGES = 16, 64  # pixels of a side: what an image looks like, without any network
+PARTS = 6  # windows of a row of topographies
+FEW = 10  # validation concepts from which a brain embedding can be explained
+MOST = 4000  # images to fit the responses on: for so few components more change nothing
+BINS = 40  # of time, at most, at which responses are explained
 
 
-def scores(ranks_N: np.ndarray, n_gallery: int) -> dict[str, np.ndarray]:
-    """Each image's top-1, reciprocal rank, and rank percentile: 1 for the first of the gallery, 0 for the last."""
-    if n_gallery < 2:
-        raise HvfError(f"ranks mean something among two images or more, not {n_gallery}")
-    ranks_N = np.asarray(ranks_N, dtype=float)
-    return {"top1": (ranks_N <= 1) * 1.0, "mrr": 1 / ranks_N, "percentile": (n_gallery - ranks_N) / (n_gallery - 1)}
+class RunData:
+    """A run's study, its trained alignment, and the features of its images; row i of everything is image i."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.alignment = Alignment.load(run.path / "checkpoint", device())
+        self.study: Study = open_study(run.config.data)
+        self._decoder = Decoder(run.config, device())
+        self._decoder.alignment = self.alignment
+        study = self.study
+        self.alignment.recording.check(study.train, self._decoder.fingerprint(study.train, study.train_images))
+        self.train: Trials = study.train.aligned_to(study.train_images)
+        self.test: Trials = study.test.aligned_to(study.test_images)
+
+    @cached_property
+    def train_features(self) -> dict[str, np.ndarray]:
+        """Features of the training images."""
+        return self._decoder.features(self.study.train_images)
+
+    @cached_property
+    def test_features(self) -> dict[str, np.ndarray]:
+        """Features of the test images."""
+        return self._decoder.features(self.study.test_images)
+
+    @cached_property
+    def mean_CT(self) -> np.ndarray:
+        """Mean training response."""
+        return occlusion.mean_response(self.train)
+
+    @cached_property
+    def positions(self) -> np.ndarray | None:
+        """Sensor positions (C, 2) in m: of the data, or else by channel name; None where nobody knows."""
+        names, info = list(self.test.ch_names), channel_info(self.run.config.data)
+        found = None if info is None else positions_in(info, names)
+        return positions_of(names) if found is None else found
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """Interpretation of a trained run."""
+
+    window: float = 50.0  # ms, width of the windows that are occluded and retrained on
+    radius: float = 0.035  # m; sensors so near to another are occluded together with it
+    retrain: Literal["ridge", "own"] = "ridge"  # what is retrained on each window: ridge, or the run's own encoder
+    layers: tuple[str, ...] = ()  # feature specs more, whose share of the responses is followed over time
+    categories: Path | None = None  # CSV of concept,category (default: simulated kinds; concepts of several images)
+
+    def analyse(self, run: Run) -> dict[str, Any]:
+        """Analyse all that the run's data allow, and write interpretation.json.
+
+        Each part is kept in interpretation/ with the checkpoint and settings that it belongs to, and not computed again
+        by a second call. Without umap-learn the map of both modalities is left out, and the result says so.
+
+        Raises
+        ------
+        HvfError
+            The options are out of range, the run is not trained, its data have changed, or the categories lack a
+            concept.
+        """
+        if self.window <= 0 or self.radius <= 0:
+            raise HvfError(f"--window and --radius must be greater than 0, not {self.window:g} and {self.radius:g}")
+        targets = run.config.targets
+        if self.retrain == "own" and (targets.views or targets.text):
+            raise HvfError(
+                f"{run.path} learnt from views or captions, which windows are not retrained on: --retrain ridge"
+            )
+        data = RunData(run)
+        windows = occlusion.windows_of(data.test, self.window / 1000)
+        named = self._categories(data)
+        result: dict[str, Any] = {
+            "note": data.study.note,
+            "simulated": data.study.simulated,
+            "kind": data.test.kind,
+            "subject": data.test.subject,
+            "ch_names": list(data.test.ch_names),
+            "positions": None if data.positions is None else data.positions.tolist(),
+            "radius": self.radius,
+        }
+        result["categories"] = _part(run, "categories", lambda: _by_category(data, named), named)
+        result["map"] = _map(data)
+        occluded = lambda: _occlusion(data, windows, self.radius)  # noqa: E731
+        result["occlusion"] = _part(run, "occlusion", occluded, self.window, self.radius)
+        result["retrained"] = [
+            _part(run, f"window-{1000 * a:.0f}-{1000 * b:.0f}", lambda w=(a, b): self._window(data, w), self.retrain)
+            for a, b in track(windows, "retraining on windows")
+        ]
+        explained = lambda: _explained(data, self.layers)  # noqa: E731
+        result["explained"] = _part(run, "explained", explained, self.layers, "without validation rows")
+        run.write_json(FILE, result)
+        return result
+
+    def _window(self, data: RunData, window: Window) -> dict[str, Any]:
+        """Accuracy of a decoder that is trained on this window alone."""
+        images = data.study.train_images
+        split = Split(data.train, np.arange(len(data.train)), data.train_features, images.concepts, data.study.note)
+        config = with_settings(data.run.config, LINEAR if self.retrain == "ridge" else {})
+        row = occlusion.retrain(split, data.test, data.test_features, config, window)
+        ids = list(data.test.image_ids)
+        scores = occlusion.scores(np.array(row.ranks), len(ids))
+        return {
+            "tmin": window[0],
+            "tmax": window[1],
+            "figures": {figure: retrieval.interval(values_N, ids) for figure, values_N in scores.items()},
+            "top5": row.top5,
+            "validation": row.validation,
+        }
+
+    def _categories(self, data: RunData) -> list[str] | None:
+        """The category of each test image; None if none are known. Raises HvfError for a file that lacks a concept."""
+        concepts = data.study.test_images.concepts
+        if self.categories is not None:
+            try:
+                with open(self.categories, newline="", encoding="utf-8") as file:
+                    category_of = {row[0].strip(): row[1].strip() for row in csv.reader(file) if len(row) > 1}
+            except (OSError, UnicodeDecodeError) as error:
+                raise HvfError(f"--categories: {self.categories} cannot be read ({error})") from None
+            missing = [concept for concept in concepts if concept not in category_of]
+            if missing:
+                raise HvfError(f"{self.categories} lacks {len(missing)} test concepts, the first {missing[0]!r}")
+            return [category_of[concept] for concept in concepts]
+        category_of = superordinate_categories(data.run.config.data)
+        if category_of:
+            return [category_of[concept] for concept in concepts]
+        return list(concepts) if len(set(concepts)) < len(concepts) else None
+
+
+def _part(run: Run, name: str, compute: Callable[[], Any], *settings: Any) -> Any:
+    """One part of the analysis: what is stored for this checkpoint and these settings, or else computed and stored."""
+    trained = hashlib.sha256((run.path / "checkpoint" / CHECKPOINT).read_bytes()).hexdigest()[:16]
+    stamp = {"checkpoint": trained, "settings": json.loads(json.dumps(settings))}
+    file_name = f"interpretation/{name}.json"
+    if not (run.has(file_name) and run.read_json(file_name).get("stamp") == stamp):
+        run.write_json(file_name, {"stamp": stamp, "result": compute()})
+    return run.read_json(file_name)["result"]
 
 
 # --- occlusion --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Occlusion:
-    """Ranks of N images as they are, (N,), and after each of O occlusions, (O, N)."""
+def _occlusion(data: RunData, windows: Sequence[Window], radius: float) -> dict[str, Any]:
+    """Losses by sensor, by sensor with neighbours, by window, by both; and the same of permuted trials."""
+    test, positions = data.test, data.positions
+    alone = [np.array([c]) for c in range(test.shape[1])]
+    groups = alone if positions is None else occlusion.neighbours(positions, radius)
+    questions = {"sensor": occlusion.sensor_masks(alone, test)}
+    if positions is not None:
+        questions["neighbours"] = occlusion.sensor_masks(groups, test)
+    if windows:
+        questions["window"] = occlusion.window_masks(windows, test)
 
-    image_ids: tuple[str, ...]
-    intact_N: np.ndarray
-    occluded_ON: np.ndarray
+    def occlude(trials: Trials, masks: Sequence[np.ndarray]) -> occlusion.Occlusion:
+        return occlusion.occlude(data.alignment, trials, data.test_features, data.mean_CT, masks)
 
-    def lost(self, figure: str) -> np.ndarray:
-        """What each occlusion takes from each image's score, (O, N): positive where the part was of use."""
-        n = len(self.intact_N)
-        return scores(self.intact_N, n)[figure] - scores(self.occluded_ON, n)[figure]
-
-    def figures(self, figure: str) -> list[dict]:
-        """The mean loss of each occlusion, {"value", "ci95", "n"}, bootstrapped over images."""
-        return [retrieval.interval(lost_N, self.image_ids) for lost_N in self.lost(figure)]
-
-    def threshold(self, figure: str, level: float = 0.95, flips: int = 2000, seed: int = 0) -> float:
-        """A part whose mean loss is above this is of use, with a family-wise error of 1 − `level` over all O.
-
-        Each image's losses change their signs together, at random, and the largest mean counts: right whatever the
-        correlation between sensors (max statistic, step-down: Nichols and Holmes 2002).
-        """
-        lost_ON = self.lost(figure)
-        signs_NF = np.random.default_rng(seed).choice((-1.0, 1.0), size=(lost_ON.shape[1], flips))
-        mean_O, chance_OF = lost_ON.mean(axis=1), lost_ON @ signs_NF / lost_ON.shape[1]
-        limit, left_O = np.inf, np.ones(len(mean_O), bool)
-        while left_O.any():
-            limit = float(np.quantile(chance_OF[left_O].max(axis=0), level))
-            if not (mean_O[left_O] > limit).any():
-                break
-            left_O &= mean_O <= limit
-        return limit
-
-
-def mean_response(trials: Trials) -> np.ndarray:
-    """Mean of all trials, float32 (C, T), read part by part: what an occluded part is replaced by."""
-    total_CT = np.zeros(trials.shape[1:])
-    for _, x_NCT in trials.batches():
-        total_CT += x_NCT.sum(axis=0, dtype=np.float64)
-    return (total_CT / len(trials)).astype(np.float32)
+    result: dict[str, Any] = {"neighbours_each": float(np.mean([len(group) for group in groups]))}
+    permuted = _in_order(test, test.permuted(0))
+    for name, masks in track(list(questions.items()), "occluding"):
+        out, control = occlude(test, masks), occlude(permuted, masks)
+        scores = occlusion.scores(out.intact_N, len(test))
+        result["intact"] = {figure: retrieval.interval(x_N, out.image_ids) for figure, x_N in scores.items()}
+        result[name] = {
+            "figures": {figure: out.figures(figure) for figure in FIGURES},
+            "threshold": {figure: out.threshold(figure) for figure in FIGURES},
+            "permuted": control.lost(FIGURE).mean(axis=1).tolist(),
+        }
+    result["parts"] = []
+    if positions is not None and windows:
+        # So many windows in a row, those that lose most together.
+        lost = [entry["value"] for entry in result["window"]["figures"][FIGURE]]
+        total = np.convolve(lost, np.ones(min(PARTS, len(lost))), "valid")
+        for window in windows[int(total.argmax()) :][:PARTS]:
+            out = occlude(test, occlusion.sensor_masks(groups, test, window))
+            means = {figure: out.lost(figure).mean(axis=1).tolist() for figure in FIGURES}
+            result["parts"].append({"tmin": window[0], "tmax": window[1], "lost": means})
+    return result
 
 
-@torch.no_grad()
-def occlude(
-    alignment: Alignment,
-    trials: Trials,
-    features: Mapping[str, np.ndarray],
-    baseline_CT: np.ndarray,
-    masks: Sequence[np.ndarray],
-) -> Occlusion:
-    """Rank the images again after each mask (C, T) of True has been put to `baseline_CT`, the training mean.
-
-    Trial i answers image i of `features`. Raises HvfError for trials of another recording, or that do not pair.
-    """
-    z_f_ND = alignment.embed_images(features)
-    if len(z_f_ND) != len(trials):
-        raise HvfError(f"{len(trials)} trials but {len(z_f_ND)} images: trial i must answer image i")
-    intact_N = retrieval.ranks(retrieval.similarity(alignment.embed_brain(trials), z_f_ND))
-    both = np.concatenate([trials.x_NCT, baseline_CT[None]])
-    x_NCT = standardised(both, alignment.normalisation["x"], alignment.device)
-    x_NCT, mean_CT = x_NCT[:-1], x_NCT[-1]
-    ranks_ON = []
-    for mask_CT in masks:
-        hidden_CT = torch.from_numpy(np.asarray(mask_CT)).to(x_NCT.device)
-        z_b_ND = alignment.brain(torch.where(hidden_CT, mean_CT, x_NCT))
-        ranks_ON.append(retrieval.ranks(retrieval.similarity(z_b_ND, z_f_ND)))
-    return Occlusion(tuple(trials.image_ids.tolist()), intact_N, np.array(ranks_ON).reshape(-1, len(trials)))
-
-
-def sensor_masks(groups: Sequence[Sequence[int]], trials: Trials, window: Window | None = None) -> list[np.ndarray]:
-    """Masks (C, T) of groups of channels, in one window (s) or in all of the trial."""
-    inside_T = np.ones(trials.shape[2], bool) if window is None else _inside(trials, window)
-    return [np.isin(np.arange(trials.shape[1]), list(group))[:, None] & inside_T for group in groups]
-
-
-def window_masks(windows: Sequence[Window], trials: Trials) -> list[np.ndarray]:
-    """Masks (C, T) of all channels in each window (s)."""
-    return [np.broadcast_to(_inside(trials, window), trials.shape[1:]).copy() for window in windows]
-
-
-def windows_of(trials: Trials, width: float) -> list[Window]:
-    """[tmin, tmax) in s, side by side over the trial, a last one that is too short left out; [] without a time axis.
-
-    Raises HvfError where a window would hold no sample, or there would not be two.
-    """
-    n_times = trials.shape[2]
-    if n_times == 1:
-        return []
-    step = round(width * trials.sfreq)
-    if step < 1 or 2 * step > n_times:
-        seconds = n_times / trials.sfreq
-        raise HvfError(f"windows of {1000 * width:g} ms do not part {1000 * seconds:g} ms at {trials.sfreq:g} Hz")
-    edges = trials.tmin + np.arange(0, n_times + 1, step) / trials.sfreq
-    return [(float(a), float(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-
-
-def neighbours(positions_C2: np.ndarray, radius: float) -> list[np.ndarray]:
-    """For each sensor those within `radius` m of it in the plane, itself among them."""
-    apart_CC = np.linalg.norm(positions_C2[:, None] - positions_C2[None], axis=-1)
-    return [np.flatnonzero(apart_C <= radius) for apart_C in apart_CC]
-
-
-def _inside(trials: Trials, window: Window) -> np.ndarray:
-    half = 0.5 / trials.sfreq  # samples are far apart, their times are not exact
-    return (trials.times > window[0] - half) & (trials.times < window[1] - half)
-
-
-# --- retraining -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Retrained:
-    """Ranks (N,) of the test images and the first gallery columns (N, 5), from one window; what validation said."""
-
-    ranks_N: np.ndarray
-    top_NK: np.ndarray
-    validation: Mapping[str, float]
-
-
-def retrain(split: Split, test: Trials, shown: Mapping[str, np.ndarray], config: Config, window: Window) -> Retrained:
-    """A decoder of its own for one window (s): fitted and chosen on `split` alone, tested once.
-
-    It learns its fusion (align.mode "retrieval"), also where the run's was the prior's.
-    """
-    one = with_settings(config, {"align.mode": "retrieval", "targets.specs": tuple(split.features)})
-    choice = choose(replace(split, trials=split.trials.crop(*window)), one)
-    part = test.crop(*window)
-    ranks_N = HeldOut(part, shown).ranks(choice)
-    scores_NM = retrieval.similarity(choice.alignment.embed_brain(part), choice.alignment.embed_images(shown))
-    return Retrained(ranks_N, retrieval.top_items(scores_NM, TOP), choice.validation)
+def _in_order(trials: Trials, permuted: Trials) -> Trials:
+    """The permuted trials in the images' order again: row i answers image i, with another image's response."""
+    row = {name: i for i, name in enumerate(permuted.image_ids.tolist())}
+    return permuted.select([row[name] for name in trials.image_ids.tolist()])
 
 
 # --- low-level against semantic ---------------------------------------------------------------------------------------
 
 
-def explained(
-    fit: Sequence[np.ndarray],
-    test: Sequence[np.ndarray],
-    y_MPT: np.ndarray,
-    y_NPT: np.ndarray,
-    concepts_M: Sequence[str] | np.ndarray,
-    seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predict responses (P of them at T times) from bands of image features: (R² of each image, (N, T); predictions).
+def _explained(data: RunData, layers: Sequence[str]) -> dict[str, Any]:
+    """R² of responses over time and of the brain embedding: low-level, semantic, shared; and of each encoder alone."""
+    study, align = data.study, data.run.config.align
+    concepts, ids = np.array(study.train_images.concepts), list(data.test.image_ids)
+    learnt, held = concept_split(concepts, align.validation_fraction, align.seed, at_least=2)
+    if len(set(concepts[held])) < FEW:
+        return {"left_out": f"{len(set(concepts[held]))} validation concepts are too few to explain the embedding with"}
+    specs, train, test = list(data.train_features), dict(data.train_features), dict(data.test_features)
+    more = [spec for spec in layers if spec not in specs]
+    for features, images in ((train, study.train_images), (test, study.test_images)):
+        features |= embed_all(images, more, device())
+        features["pixels"] = images.array(size=PIXELS).reshape(len(images), -1).astype(np.float32) / 255
+        features["edges"] = variance.orientation_energy(images.array(size=EDGES))
+    low = ["pixels", "edges", *(spec for spec in specs if spec.startswith("vae:"))]
+    groups = {LOW: low, HIGH: [spec for spec in specs if spec not in low]}
+    if not groups[HIGH]:
+        return {"left_out": "every target is a VAE's: there is nothing semantic to compare with"}
 
-    ``fit`` and ``test`` hold one array (M, d_k) and (N, d_k) per band. Banded ridge (Nunez-Elizalde et al. 2019), with
-    penalty and share of the bands chosen at each time on a fifth of the concepts, then fitted to all. The mean of an
-    image's R² over images is 1 − Σ(y − ŷ)² / Σ(y − ȳ)², ȳ the mean of the fitted responses.
-    """
-    (m, p, t), inner = y_MPT.shape, concept_split(list(concepts_M), 0.2, seed, at_least=2)
-    shares = [(share, 1 - share) for share in SHARES] if len(fit) == 2 else [(1.0,)]
-    banded = [[np.hstack([w**0.5 * x for w, x in zip(s, bands, strict=True)]) for bands in (fit, test)] for s in shares]
-    error_KT = np.full((len(shares) * len(PENALTIES), t), np.inf)
-    for i, (x_Md, _) in enumerate(banded):
-        predictions = _ridge(x_Md[inner[0]], y_MPT[inner[0]].reshape(-1, p * t), x_Md[inner[1]], PENALTIES)
-        for j, y_P in enumerate(predictions):
-            error_KT[i * len(PENALTIES) + j] = np.square(y_P.reshape(-1, p, t) - y_MPT[inner[1]]).sum(axis=(0, 1))
-    best_T = error_KT.argmin(axis=0)
-    predicted_NPT = np.empty_like(y_NPT, dtype=np.float32)
-    for i, (x_Md, x_Nd) in enumerate(banded):
-        at = np.flatnonzero(best_T // len(PENALTIES) == i)
-        penalties = [PENALTIES[k % len(PENALTIES)] for k in best_T[at]]
-        for penalty in dict.fromkeys(penalties):
-            these = at[[k for k, one in enumerate(penalties) if one == penalty]]
-            y = next(_ridge(x_Md, y_MPT[:, :, these].reshape(m, -1), x_Nd, (penalty,)))
-            predicted_NPT[:, :, these] = y.reshape(len(x_Nd), p, -1)
-    total_NT = variance(y_MPT, y_NPT)
-    error_NT = np.square(y_NPT - predicted_NPT).sum(axis=1)
-    return (total_NT - error_NT) / np.maximum(total_NT.mean(axis=0), np.finfo(np.float32).tiny), predicted_NPT
+    def bands(parts: Mapping[str, Sequence[str]], rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        each = {name: ([train[s][rows] for s in part], [test[s] for s in part]) for name, part in parts.items()}
+        return {name: variance.band(*part) for name, part in each.items()}
 
+    def intervals(r2: Mapping[str, np.ndarray], total_NT: np.ndarray) -> dict[str, list[dict[str, Any]]]:
+        return {name: variance.r2_intervals(r2_NT, total_NT) for name, r2_NT in r2.items()}
 
-def variance(y_MPT: np.ndarray, y_NPT: np.ndarray) -> np.ndarray:
-    """Σ(y − ȳ)² of each test image, (N, T), ȳ the mean of the fitted responses."""
-    return np.square(y_NPT - y_MPT.mean(axis=0)).sum(axis=1)
-
-
-def r2_intervals(r2_NT: np.ndarray, total_NT: np.ndarray, draws: int = 5000, seed: int = 0) -> list[dict]:
-    """{"value", "ci95", "n"} of R² at each time; images are drawn again for both sums of squares (``variance``)."""
-    n = len(r2_NT)
-    weights_DN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float32)
-    drawn_DT = (weights_DN @ r2_NT) / np.maximum(weights_DN @ (total_NT / total_NT.mean(axis=0)), 1e-12)
-    ends_T2 = np.percentile(drawn_DT, [2.5, 97.5], axis=0).T
-    return [{"value": float(v), "ci95": e.tolist(), "n": n} for v, e in zip(r2_NT.mean(axis=0), ends_T2, strict=True)]
+    rows = np.sort(np.random.default_rng(0).permutation(len(concepts))[:MOST])
+    (y_MPT, y_NPT), edges = _binned(data.train.select(rows), data.test)
+    r2, _ = variance.partition(bands(groups, rows), y_MPT, y_NPT, concepts[rows])
+    alone = {
+        spec: variance.explained([fit_Md], [test_Nd], y_MPT, y_NPT, concepts[rows])[0]
+        for spec, (fit_Md, test_Nd) in bands({spec: [spec] for spec in (*specs, *more)}, rows).items()
+    }
+    total_NT = variance.variance(y_MPT, y_NPT)
+    result: dict[str, Any] = {"groups": groups, "edges": edges}
+    result |= {"responses": intervals(r2, total_NT), "encoders": intervals(alone, total_NT)}
+    # Of the brain embedding: fitted where its encoder was not, on validation concepts.
+    encoder = _encoder_without_validation(data, learnt)
+    z_MD, z_ND = (_unit(encoder.embed_brain(trials)) for trials in (data.train.select(held), data.test))
+    z_MD1, z_ND1 = z_MD[..., None], z_ND[..., None]
+    r2, predicted = variance.partition(bands(groups, held), z_MD1, z_ND1, concepts[held])
+    of_z = intervals(r2, variance.variance(z_MD1, z_ND1))
+    result["embedding"] = {name: entries[0] for name, entries in of_z.items()}
+    ranks = {name: variance.identified(z_ND, y_NPT[..., 0]) for name, y_NPT in predicted.items()}
+    result["identified"] = {name: retrieval.interval(ranks_N <= 1, ids) for name, ranks_N in ranks.items()}
+    return result
 
 
-def _ridge(x_Md: np.ndarray, y_MP: np.ndarray, x_Nd: np.ndarray, penalties: Sequence[float]):
-    """Predictions (N, P) for each penalty, in units of the mean square of the rows; one decomposition for all."""
-    x_mean, y_mean = x_Md.mean(axis=0), y_MP.mean(axis=0)
-    x_Md, y_MP = x_Md - x_mean, y_MP - y_mean
-    size_d, axes_dd = np.linalg.eigh((x_Md.T @ x_Md).astype(np.float64))
-    target_dP = (axes_dd.T @ (x_Md.T @ y_MP)).astype(np.float32)
-    seen_Nd = ((x_Nd - x_mean) @ axes_dd).astype(np.float32)
-    for penalty in penalties:
-        shrunk_d = 1 / (np.maximum(size_d, 0) + penalty * len(x_Md))
-        yield (seen_Nd * shrunk_d.astype(np.float32)) @ target_dP + y_mean
+def _encoder_without_validation(data: RunData, learnt: np.ndarray) -> Alignment:
+    """The run's encoder; for ridge, whose final fit takes the validation rows too, another from the rows ``learnt``."""
+    config = data.run.config
+    if config.brain.encoder != "ridge":
+        return data.alignment
+    prior = data.alignment.hvf if config.align.mode == "reconstruction" else None
+    concepts = data.study.train_images.concepts
+    return fit(TrainingSet(data.train.select(learnt), data.train_features, concepts, learnt, prior), config, device())
 
 
-def band(fit: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Features of several encoders as one band: each encoder centred and of unit size, then principal components."""
-    from sklearn.decomposition import PCA
-
-    parts_fit, parts_test = [], []
-    for x_Md, x_Nd in zip(fit, test, strict=True):
-        x_Md, x_Nd = (np.asarray(x, dtype=np.float32).reshape(len(x), -1) for x in (x_Md, x_Nd))
-        mean_d = x_Md.mean(axis=0)
-        size = float(np.sqrt(np.square(x_Md - mean_d).sum(axis=1).mean())) or 1.0
-        parts_fit.append((x_Md - mean_d) / size)
-        parts_test.append((x_Nd - mean_d) / size)
-    x_Md, x_Nd = np.hstack(parts_fit), np.hstack(parts_test)
-    pca = PCA(min(COMPONENTS, x_Md.shape[1], len(x_Md) // 2), svd_solver="randomized", random_state=0).fit(x_Md)
-    return pca.transform(x_Md), pca.transform(x_Nd)
-
-
-def orientation_energy(x_NHWC: np.ndarray) -> np.ndarray:
-    """Edges without any network, float32 (N, 192): energy of Gabor-like filters of luminance, on 4 × 4 patches.
-
-    4 orientations at 3 frequencies (1/16, 1/8, 1/4 cycles per pixel), an octave wide, as log-Gabors of one side of the
-    spectrum, whose modulus is the energy of a quadrature pair: the model of V1 in Kay et al. 2008.
-    """
-    size = x_NHWC.shape[1]
-    fy, fx = np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")
-    radius, angle = np.hypot(fx, fy) + 1e-9, np.arctan2(fy, fx)
-    gains = []
-    for frequency in (1 / 16, 1 / 8, 1 / 4):
-        for k in range(4):
-            octaves, turned = np.log2(radius / frequency), np.angle(np.exp(1j * (angle - k * np.pi / 4)))
-            gains.append(np.exp(-2 * octaves**2 - (turned / (np.pi / 8)) ** 2 / 2).astype(np.float32))
-    energies = []
-    for start in range(0, len(x_NHWC), 256):
-        luminance = x_NHWC[start : start + 256].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-        spectrum = np.fft.fft2(luminance - luminance.mean(axis=(1, 2), keepdims=True)).astype(np.complex64)
-        pooled = [
-            np.abs(np.fft.ifft2(spectrum * gain)).reshape(len(luminance), 4, size // 4, 4, size // 4) for gain in gains
-        ]
-        energies.append(np.stack(pooled, axis=1).mean(axis=(3, 5)).reshape(len(luminance), -1))
-    return np.concatenate(energies).astype(np.float32)
+def _binned(train: Trials, test: Trials) -> tuple[list[np.ndarray], list[float]]:
+    """Responses (N, C, T') of both, standardised by channel and averaged over bins of time; the bins' edges in s."""
+    n_times = test.shape[2]
+    step = -(-n_times // BINS)
+    starts = np.arange(0, n_times - step + 1, step)
+    responses = []
+    for trials in (train, test):
+        parts = [x_NCT[..., : len(starts) * step].reshape(*x_NCT.shape[:2], -1, step).mean(-1)
+                 for _, x_NCT in trials.batches()]  # fmt: skip
+        responses.append(np.concatenate(parts))
+    size_C11 = responses[0].std(axis=(0, 2))[:, None]
+    scaled = [x_NCT / np.where(size_C11 > 0, size_C11, 1.0) for x_NCT in responses]
+    return scaled, [test.tmin + float(i) * step / test.sfreq for i in range(len(starts) + 1)]
 
 
-def partition(
-    bands: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    y_MPT: np.ndarray,
-    y_NPT: np.ndarray,
-    concepts_M: Sequence[str] | np.ndarray,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Variance partitioning: what two bands of features explain of responses, each alone, together, and shared.
-
-    Unique to A is R²(A and B) − R²(B), shared is R²(A) + R²(B) − R²(A and B): Lescroart et al. 2015, de Heer et al.
-    2017. ``bands`` are {name: (fit, test)} as from `band`. Returns the R² of each image, (N, T), by name, and the
-    predictions (N, P, T) of A, of B and of "both".
-    """
-    (a, (fit_a, test_a)), (b, (fit_b, test_b)) = bands.items()
-    models = {a: ([fit_a], [test_a]), b: ([fit_b], [test_b]), "both": ([fit_a, fit_b], [test_a, test_b])}
-    found = {name: explained(*x, y_MPT, y_NPT, concepts_M) for name, x in models.items()}
-    r2 = {name: r2_NT for name, (r2_NT, _) in found.items()}
-    r2 |= {f"only {a}": r2["both"] - r2[b], "shared": r2[a] + r2[b] - r2["both"], f"only {b}": r2["both"] - r2[a]}
-    return r2, {name: y for name, (_, y) in found.items()}
+def _unit(z_ND: np.ndarray) -> np.ndarray:
+    return z_ND / np.linalg.norm(z_ND, axis=1, keepdims=True)
 
 
-def identified(z_ND: np.ndarray, predicted_ND: np.ndarray) -> np.ndarray:
-    """Rank (N,) of each image among all, its embedding z_b against those predicted from images (Kay et al. 2008).
-
-    Both are centred first: a prediction that shrinks to the mean would otherwise resemble every trial.
-    """
-    return retrieval.ranks(retrieval.similarity(z_ND - z_ND.mean(axis=0), predicted_ND - predicted_ND.mean(axis=0)))
+# --- retrieval by category, and the map -------------------------------------------------------------------------------
 
 
-# --- what is found, and where it lies ---------------------------------------------------------------------------------
+def _by_category(data: RunData, named: Sequence[str] | None) -> dict[str, Any] | None:
+    """The categories of the test images, and accuracy by category; None if there are none."""
+    if named is None:
+        return None
+    z_b_ND, z_f_ND = data.alignment.embed_brain(data.test), data.alignment.embed_images(data.test_features)
+    scores_NN = retrieval.similarity(z_b_ND, z_f_ND)
+    first_N = retrieval.top_items(scores_NN, 1)[:, 0]
+    return {"of_image": list(named), "accuracy": by_category(retrieval.ranks(scores_NN), first_N, named)}
+
+
+def _map(data: RunData) -> dict[str, Any]:
+    """Brain and image embeddings of the test images in one plane; or why they are left out."""
+
+    def compute() -> dict[str, Any]:
+        z_b_ND, z_f_ND = data.alignment.embed_brain(data.test), data.alignment.embed_images(data.test_features)
+        with track(1, "laying out both modalities in one plane"):
+            brain_N2, image_N2 = joint_map(z_b_ND, z_f_ND)
+        return {"brain": brain_N2.tolist(), "images": image_N2.tolist()}
+
+    try:
+        return _part(data.run, "map", compute, "UMAP")
+    except HvfError as error:
+        return {"left_out": str(error)}
 
 
 def by_category(ranks_N: np.ndarray, first_N: np.ndarray, categories: Sequence[str]) -> dict[str, dict]:
-    """For each category, best first: how often the image is found, and how often what comes first is of the category.
+    """Accuracy by category, best first: of the image itself, and of the category of what is retrieved first.
 
-    ``first_N`` is the gallery column that came first. Returns {category: {"top1", "category", "chance" of the latter}}.
+    Parameters
+    ----------
+    ranks_N : ndarray
+        (N) Rank of each test image.
+    first_N : ndarray
+        (N) The gallery index that was retrieved first.
+    categories : sequence of str
+        (N) Category of each image.
+
+    Returns
+    -------
+    dict
+        {category: {"top1", "category", "chance" of the latter}}.
+
+    Examples
+    --------
+    >>> accuracy = by_category(np.array([1, 2]), np.array([0, 0]), ["cat", "dog"])
+    >>> [(name, figures["category"]["value"]) for name, figures in accuracy.items()]
+    [('cat', 1.0), ('dog', 0.0)]
     """
     category_N, n = np.asarray(categories), len(categories)
-    found = {}
+    figures = {}
     for name in dict.fromkeys(categories):
         rows = np.flatnonzero(category_N == name)
-        found[name] = {
+        figures[name] = {
             "top1": retrieval.interval(np.asarray(ranks_N)[rows] <= 1),
             "category": retrieval.interval(category_N[np.asarray(first_N)[rows]] == name),
             "chance": len(rows) / n,
         }
-    return dict(sorted(found.items(), key=lambda item: -item[1]["category"]["value"]))
+    return dict(sorted(figures.items(), key=lambda item: -item[1]["category"]["value"]))
 
 
 def joint_map(z_b_ND: np.ndarray, z_f_ND: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Both modalities in one plane, (N, 2) each, by UMAP of cosine distances (McInnes et al. 2018).
+    """Brain and image embeddings in one plane, (N, 2) each, by UMAP of cosine distances (McInnes et al. 2018).
 
     Each modality is centred on its own mean: contrastive embeddings lie on two cones, and a map would show nothing but
     that gap (Liang et al. 2022). Raises HvfError for fewer than four images, or without umap-learn.

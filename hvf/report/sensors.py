@@ -6,8 +6,7 @@ high] of the colours where maps are to be compared. windows.json is a list of {"
 null, "windows": [{"tmin", "tmax" (s), "value", "ci95": [low, high] or null, "top5": optional, columns per image}]}.
 embedding.png is shown beside them.
 
-Positions are those seen from above, nose up, where the distance from the middle is the angle from the vertex, and the
-head's outline (`HEAD`) is at 90°: a part of the sensors stays where it is on the head.
+Positions are those of `hvf.data.sensor_positions`: seen from above, nose up.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.data.sensor_positions import HEAD, positions_of
 from hvf.report.folder import Folder
 
 STRONGEST = 5  # sensors named in words
 BARS = 20  # of sensors without places, so many are drawn
-HEAD = 0.095  # m, radius of the outline
 INK = "#8a919c"  # readable on light and on dark paper
 
 
@@ -83,43 +82,6 @@ def sensor_maps(folder: Folder) -> list[dict[str, Any]]:
     if (folder.path / "embedding.png").is_file():
         maps.append(_picture(folder))
     return maps
-
-
-# --- where sensors are ------------------------------------------------------------------------------------------------
-
-
-def positions_of(names: Sequence[str]) -> np.ndarray | None:
-    """(C, 2) in m by the sensors' names, of the 10-05 system or of CTF's layout; None if any is unknown."""
-    import mne
-
-    # MNE 1.13 gave standard_1005 another name.
-    system = next(n for n in ("colin27_1005", "standard_1005") if n in mne.channels.get_builtin_montages())
-    places = mne.channels.make_standard_montage(system).get_positions()["ch_pos"]
-    cap = {name.upper(): place for name, place in places.items()}
-    if all(name.upper() in cap for name in names):
-        centre = _centre(np.stack(list(cap.values())))
-        return flat(np.stack([cap[name.upper()] for name in names]), centre)
-    layout = mne.channels.read_layout("CTF-275")
-    centre_C2 = layout.pos[:, :2] + layout.pos[:, 2:] / 2
-    middle, extent = (centre_C2.max(axis=0) + centre_C2.min(axis=0)) / 2, np.ptp(centre_C2, axis=0)
-    helmet = {n.split("-")[0]: p for n, p in zip(layout.names, (centre_C2 - middle) / extent * 2 * HEAD, strict=True)}
-    short = [name.split("-")[0] for name in names]
-    return np.array([helmet[name] for name in short]) if all(name in helmet for name in short) else None
-
-
-def flat(positions_C3: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
-    """Places in space (x right, y front, z up, m) seen from above, (C, 2): azimuthal equidistant about the sphere that
-    fits them best, or about `centre`."""
-    x_C3 = positions_C3 - (_centre(positions_C3) if centre is None else centre)
-    angle_C = np.arccos(x_C3[:, 2] / np.linalg.norm(x_C3, axis=1))
-    level_C = np.linalg.norm(x_C3[:, :2], axis=1)
-    return x_C3[:, :2] * (HEAD * angle_C / (np.pi / 2) / np.where(level_C > 0, level_C, 1.0))[:, None]
-
-
-def _centre(positions_C3: np.ndarray) -> np.ndarray:
-    """Of the sphere that fits best, |x|² = 2 x·c + k."""
-    design = np.hstack([2 * positions_C3, np.ones((len(positions_C3), 1))])
-    return np.linalg.lstsq(design, np.square(positions_C3).sum(axis=1), rcond=None)[0][:3]
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------

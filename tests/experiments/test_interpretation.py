@@ -11,20 +11,13 @@ import pytest
 from hvf import alignment, presets
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import DataConfig, HvfError, with_settings
+from hvf.data.sensor_positions import flat, positions_of
 from hvf.data.trials.trials import Trials
-from hvf.experiments import interpretation
-from hvf.experiments.interpretation import (
-    Occlusion,
-    band,
-    by_category,
-    explained,
-    identified,
-    joint_map,
-    neighbours,
-    partition,
-)
+from hvf.experiments import occlusion, variance
+from hvf.experiments.interpretation import by_category, joint_map
+from hvf.experiments.occlusion import Occlusion, neighbours
 from hvf.experiments.protocols import Split
-from hvf.report.sensors import flat, positions_of
+from hvf.experiments.variance import band, explained, identified, partition
 from hvf.simulation.brain import simulated_brain
 from hvf.simulation.features import concept_drive, low_level
 from hvf.simulation.head import sensor_info
@@ -38,12 +31,12 @@ FINE = "mrr"
 
 
 def test_scores_of_ranks():
-    found = interpretation.scores(np.array([1, 2, 5]), 5)
+    found = occlusion.scores(np.array([1, 2, 5]), 5)
     assert found["top1"].tolist() == [1, 0, 0]
     assert found["mrr"].tolist() == [1, 0.5, 0.2]
     assert found["percentile"].tolist() == [1, 0.75, 0]
     with pytest.raises(HvfError, match="two images or more"):
-        interpretation.scores(np.array([1]), 1)
+        occlusion.scores(np.array([1]), 1)
 
 
 def test_losses_are_paired_and_the_threshold_is_of_all_parts_together():
@@ -64,23 +57,23 @@ def test_losses_are_paired_and_the_threshold_is_of_all_parts_together():
 
 def test_windows_side_by_side():
     trials = Trials(np.zeros((1, 1, 25), np.float32), ["a"], "s", 100.0, -0.1, ["c"], "eeg")
-    windows = interpretation.windows_of(trials, 0.05)
+    windows = occlusion.windows_of(trials, 0.05)
     assert np.allclose(windows, [(-0.1, -0.05), (-0.05, 0), (0, 0.05), (0.05, 0.1), (0.1, 0.15)])
-    masks = np.array(interpretation.window_masks(windows, trials))
+    masks = np.array(occlusion.window_masks(windows, trials))
     assert (masks.sum(axis=0) == 1).all()  # each sample in one
     assert [trials.crop(*window).shape[2] for window in windows] == [5] * 5
     one = Trials(np.zeros((1, 1, 1), np.float32), ["a"], "s", 1.0, 0.0, ["c"], "features")
-    assert interpretation.windows_of(one, 0.05) == []
+    assert occlusion.windows_of(one, 0.05) == []
     for width in (0.004, 0.2):
         with pytest.raises(HvfError, match="do not part 250 ms"):
-            interpretation.windows_of(trials, width)
+            occlusion.windows_of(trials, width)
 
 
 def test_neighbours_and_their_masks():
     groups = neighbours(np.array([[0, 0], [0.02, 0], [0.1, 0]]), 0.03)
     assert [group.tolist() for group in groups] == [[0, 1], [0, 1], [2]]
     trials = Trials(np.zeros((1, 3, 20), np.float32), ["a"], "s", 100.0, 0.0, list("abc"), "eeg")
-    mask_CT = interpretation.sensor_masks(groups, trials, (0.05, 0.1))[0]
+    mask_CT = occlusion.sensor_masks(groups, trials, (0.05, 0.1))[0]
     assert np.argwhere(mask_CT).tolist() == [[c, t] for c in (0, 1) for t in range(5, 10)]
 
 
@@ -101,7 +94,7 @@ def test_explained_variance_is_parted_as_it_was_put_together():
     assert found["only b"] == pytest.approx(own_b / total, abs=0.04)
     assert found["shared"] == pytest.approx(shared / total, abs=0.04)
     assert found["only a"] + found["shared"] + found["only b"] == pytest.approx(found["both"])
-    (entry,) = interpretation.r2_intervals(r2["both"], interpretation.variance(y[fit], y[test]))
+    (entry,) = variance.r2_intervals(r2["both"], variance.variance(y[fit], y[test]))
     assert entry["value"] == pytest.approx(found["both"], rel=1e-5)
     assert found["both"] - 0.1 < entry["ci95"][0] < found["both"] < entry["ci95"][1] < found["both"] + 0.1
     assert (identified(y[test][..., 0], predicted["both"][..., 0]) == 1).mean() > 0.3
@@ -113,7 +106,7 @@ def test_explained_variance_is_parted_as_it_was_put_together():
 def test_orientation_energy_tells_edges_and_places():
     x, y = np.meshgrid(np.arange(64), np.arange(64))
     waves = [np.where(x < 32, 128 + 100 * np.cos(2 * np.pi * (along / 8)), 128) for along in (x, y)]
-    energy = interpretation.orientation_energy(np.stack(waves)[..., None].repeat(3, axis=3).astype(np.uint8))
+    energy = variance.orientation_energy(np.stack(waves)[..., None].repeat(3, axis=3).astype(np.uint8))
     energy = energy.reshape(2, 3, 4, 4, 4)  # image, frequency, orientation, patch
     for image, orientation in ((0, 0), (1, 2)):  # cosines along x, along y
         assert np.unravel_index(energy[image].sum(axis=(2, 3)).argmax(), (3, 4)) == (1, orientation)
@@ -183,14 +176,14 @@ class World:
         info = sensor_info(self.train.kind, 100.0)
         self.positions = flat(np.array([channel["loc"][:3] for channel in info["chs"]]))
         self.brain = simulated_brain(data.study, subject, data.sfreq, data.tmin, self.train.shape[2])
-        self.windows = interpretation.windows_of(self.test, WINDOW)
+        self.windows = occlusion.windows_of(self.test, WINDOW)
         self.groups = neighbours(self.positions, 0.03)
 
     def occluded(self, drive, masks, train=None, test=None) -> Occlusion:
         train, test = train or self.train, test or self.test
         config = with_settings(presets.mini(), LINEAR | {"targets.specs": ("x:x",)})
         fitted = alignment.fit(TrainingSet(train, {"x:x": drive[0]}, self.concepts), config)
-        return interpretation.occlude(fitted, test, {"x:x": drive[1]}, interpretation.mean_response(train), masks)
+        return occlusion.occlude(fitted, test, {"x:x": drive[1]}, occlusion.mean_response(train), masks)
 
     def window(self, out: Occlusion) -> tuple[float, float]:
         return self.windows[int(out.lost(FINE).mean(axis=1).argmax())]
@@ -206,7 +199,7 @@ def marked(out: Occlusion) -> np.ndarray:
 
 
 def test_occlusion_finds_when_the_sources_speak(world):
-    masks = interpretation.window_masks(world.windows, world.test)
+    masks = occlusion.window_masks(world.windows, world.test)
     low, late = (world.occluded(drive, masks) for drive in (world.low, world.late))
     assert 0.05 <= world.window(low)[0] <= 0.15  # low-level features have their bells at 85 to 160 ms
     assert 0.15 <= world.window(late)[0] <= 0.35  # concepts at 170 to 290, and again 75 ms later
@@ -218,7 +211,7 @@ def test_occlusion_finds_when_the_sources_speak(world):
 
 
 def test_occlusion_finds_where_the_sources_lie(world):
-    masks = interpretation.sensor_masks(world.groups, world.test)
+    masks = occlusion.sensor_masks(world.groups, world.test)
     low, late = (world.occluded(drive, masks).lost(FINE).mean(axis=1) for drive in (world.low, world.late))
     y_C = world.positions[:, 1]
     assert (y_C[np.argsort(-low)[:10]] < 0).all()  # the strongest are behind the ears
@@ -233,14 +226,14 @@ def test_controls_show_nothing(world):
                     t.image_ids, t.subject, t.sfreq, t.tmin, (*t.ch_names, "noise"), t.kind)
              for t in (world.train, world.test)]  # fmt: skip
     groups = [*world.groups, [len(world.groups)]]
-    masks = interpretation.sensor_masks(groups, noisy[1])
+    masks = occlusion.sensor_masks(groups, noisy[1])
     out = world.occluded(world.low, masks, *noisy)
     assert marked(out)[:-1].any()
     assert not marked(out)[-1]  # a channel that tells nothing
     permuted = world.test.select(rng.permutation(len(world.test)))
     masks = [
-        *interpretation.sensor_masks(world.groups, permuted),
-        *interpretation.window_masks(world.windows, permuted),
+        *occlusion.sensor_masks(world.groups, permuted),
+        *occlusion.window_masks(world.windows, permuted),
     ]
     assert not marked(world.occluded(world.low, masks, test=permuted)).any()
 
@@ -260,12 +253,12 @@ def test_retraining_finds_the_window_and_tests_once(world):
     n = len(world.train)
     split = Split(world.train, np.arange(n), {"x:x": world.low[0]}, world.concepts, "")
     config = with_settings(presets.mini(), LINEAR)
-    early, before = (interpretation.retrain(split, world.test, {"x:x": world.low[1]}, config, window)
+    early, before = (occlusion.retrain(split, world.test, {"x:x": world.low[1]}, config, window)
                      for window in ((0.1, 0.15), (-0.1, -0.05)))  # fmt: skip
-    assert (early.ranks_N == 1).mean() > 0.15 > (before.ranks_N == 1).mean()
-    assert early.top_NK.shape == (60, 5)
-    first_N = early.top_NK[:, 0] == np.arange(60)
-    assert first_N.mean() == (early.ranks_N == 1).mean()
+    assert early.hits(1).mean() > 0.15 > before.hits(1).mean()
+    assert np.shape(early.top5) == (60, 5)
+    first_N = np.array(early.top5)[:, 0] == np.arange(60)
+    assert first_N.mean() == early.hits(1).mean()
     assert early.validation["n"] == 48  # a fifth of the training concepts
 
 
@@ -273,7 +266,7 @@ def test_retraining_finds_the_window_and_tests_once(world):
 def test_the_helmet_too():
     data = replace(SMALL, study="simulated-meg", subject=2)
     world = World(data, 2)
-    windows = world.occluded(world.low, interpretation.window_masks(world.windows, world.test))
+    windows = world.occluded(world.low, occlusion.window_masks(world.windows, world.test))
     assert 0.05 <= world.window(windows)[0] <= 0.15
-    lost_C = world.occluded(world.low, interpretation.sensor_masks(world.groups, world.test)).lost(FINE).mean(axis=1)
+    lost_C = world.occluded(world.low, occlusion.sensor_masks(world.groups, world.test)).lost(FINE).mean(axis=1)
     assert np.average(world.positions[:, 1], weights=np.maximum(lost_C, 0)) < world.positions[:, 1].mean()

@@ -61,7 +61,7 @@ def call(script: Path, *arguments: str | Path) -> int:
 
 
 def opens_everywhere(out: Path, tmp_path: Path) -> None:
-    """The folder of an experiment, and of one of its repeats, opens in the report, as a table and as a page to explore."""
+    """The folder of an experiment, and that of a repeat, open in the report, as a table and in the page to explore."""
     (repeat, *_) = sorted(path.parent for path in out.glob("*/" + FILE))
     rows = Result.read(out).rows
     for folder in (out, repeat):

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from hvf import report
-from hvf.config import with_settings
+from hvf.config import HvfError, with_settings
 from hvf.experiments import interpretation, stages
 from hvf.presets import mini
 from hvf.runs import Run
@@ -89,7 +89,7 @@ def test_a_recording_with_places_and_times(study, tmp_path, capsys, monkeypatch)
     assert retrained["chance"] == 1 / 40
     assert np.shape(retrained["windows"][0]["top5"]) == (40, 5)
     assert len(explained) == 3
-    assert "by_category" not in run.read_json("interpretation.json")["found"]  # nobody told any
+    assert run.read_json("interpretation.json")["categories"] is None  # nobody named any
     for name in ("interpretation.png", "embedding.png"):
         with Image.open(run.path / name) as picture:
             assert min(picture.size) > 500
@@ -101,10 +101,10 @@ def test_a_recording_with_places_and_times(study, tmp_path, capsys, monkeypatch)
 
     kept = {path: path.stat().st_mtime_ns for path in (run.path / "interpretation").iterdir()}
     before = (run.path / "interpretation.json").read_bytes()
-    (run.path / "interpretation" / "found.json").unlink()
+    (run.path / "interpretation" / "map.json").unlink()
     assert call(run.path, "--window", "50") == 0  # pieces are taken up, one that is missing comes out the same
     assert (run.path / "interpretation.json").read_bytes() == before
-    kept.pop(run.path / "interpretation" / "found.json")
+    kept.pop(run.path / "interpretation" / "map.json")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
@@ -116,13 +116,32 @@ def test_neurons_have_neither_places_nor_times(study, tmp_path, capsys):
     (alone,) = run.read_json("sensors.json")
     assert "positions" not in alone
     assert {f"{i:03d}" for i in range(8, 12)} >= {alone["ch_names"][i] for i in np.argsort(alone["values"])[-2:]}
-    assert set(run.read_json("interpretation.json")["found"]["by_category"]) == {"warm", "cold"}
+    assert set(run.read_json("interpretation.json")["categories"]["accuracy"]) == {"warm", "cold"}
     page = report.write_report([run.path], tmp_path / "report.html").read_text(encoding="utf-8")
     assert "ranked bars" in page
     table = tmp_path / "few.csv"
     table.write_text("image000,cold")
     assert call(run.path, "--categories", table) == 2
     assert "test concepts, the first 'image" in capsys.readouterr().err
+
+
+def test_without_umap_only_the_map_is_missing(study, tmp_path, capsys, monkeypatch):
+    def missing():
+        raise HvfError("the map is UMAP's: pip install 'hvf[interpret]'")
+
+    run = trained(study, "neurons.npy", tmp_path / "run")
+    with monkeypatch.context() as without:
+        without.setattr(interpretation, "_umap", missing)
+        assert call(run.path, "--categories", study / "kinds.csv") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "UMAP" in line]
+    assert said == ["map of both modalities: left out, the map is UMAP's: pip install 'hvf[interpret]'"]
+    result = run.read_json("interpretation.json")
+    assert set(result["map"]) == {"left_out"}
+    assert {"occlusion", "explained", "categories"} <= set(result)
+    assert (run.path / "embedding.png").is_file()  # accuracy by category
+    assert call(run.path, "--categories", study / "kinds.csv") == 0  # once it is installed only the map is computed
+    assert len(run.read_json("interpretation.json")["map"]["brain"]) == 40
+    assert "UMAP" not in capsys.readouterr().out
 
 
 def test_refused_in_one_line(study, tmp_path, capsys):
