@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from hvf.config import Config, HvfError, check, with_settings
+from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.experiments.protocols import ENCODING, LINEAR, choose, open_split, repeats
 from hvf.experiments.repeated import each_repeat, open_folder, table_of_rows, write_combined
 from hvf.experiments.results import Result
@@ -50,7 +50,7 @@ class LayerSweep:
         """Fit and test every row on every seed or split, write results and figure, and return their folder."""
         specs, latents = self._specs()
         config = with_settings(config, {"align.mode": "retrieval", "targets.specs": (*specs, *latents)})
-        check(config)
+        check_files(config)
         configs = repeats(config, self.seeds)
         if self.members < 1:
             raise HvfError(f"--members must be at least 1, not {self.members}")

@@ -18,7 +18,7 @@ import numpy as np
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from hvf.config import Config, HvfError, check, with_settings
+from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import retrieval
 from hvf.experiments.population_figures import draw_all
 from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split, repeats
@@ -58,7 +58,7 @@ class PopulationAlignment:
         dina.check_targets(config)
         specs, maps = self._specs(self.grid, self.grid), self._maps()
         config = with_settings(config, {"align.mode": "retrieval", "targets.specs": specs})
-        check(config)
+        check_files(config)
         configs = repeats(config, self.splits, "splits")
         run = open_folder(out, config, "population")
         options = {f"losses.{name}": value for name, value in asdict(self.losses).items()}

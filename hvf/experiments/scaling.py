@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hvf.config import SUBJECTS, Config, HvfError, check, with_settings
+from hvf.config import SUBJECTS, Config, HvfError, check_files, with_settings
 from hvf.evaluation import retrieval
 from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split, recording_name, repeats
 from hvf.experiments.repeated import each_repeat, open_folder
@@ -44,7 +44,7 @@ class Scaling:
     def run(self, config: Config, out: Path | None = None) -> Path:
         """Fit and test every point of every axis, write results, fits and figure, and return their folder."""
         config = with_settings(config, {"align.mode": "retrieval"})
-        check(config)
+        check_files(config)
         if config.data.study not in SUBJECTS and set(self.axes) - {"trials"}:
             raise HvfError("repeats and subjects are counted in a simulated study; your own files have --axes trials")
         configs = repeats(config, self.seeds)

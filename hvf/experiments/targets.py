@@ -12,14 +12,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rich.table import Table
 
-from hvf.config import FUSIONS, LOSSES, Config, HvfError, check, with_settings
+from hvf.config import Config, HvfError, Loss, check_files, with_settings
 from hvf.experiments.protocols import LINEAR, choose, open_split, repeats
 from hvf.experiments.repeated import open_folder, table_of_rows, write_combined
 from hvf.experiments.results import FILE, Result, as_json
+from hvf.registry import FUSIONS
 from hvf.runs import Run
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
@@ -44,7 +45,7 @@ class TargetComparison:
             raise HvfError("targets are compared in retrieval mode: the prior's fusion is one fixed set of encoders")
         rows = self._rows(config)
         for settings in (*candidates, *rows.values()):
-            check(with_settings(config, settings))
+            check_files(with_settings(config, settings))
         configs = repeats(config, self.seeds)
         run = open_folder(out, config, "targets")
         parts = [Run.create(run.path / name, one) for name, one in configs.items()]
@@ -70,7 +71,7 @@ class TargetComparison:
             fixed = {"align.learn_temperature": False}
             rows |= {f"τ fixed at {value:g}": {**fixed, "align.temperature": value} for value in self.temperatures}
         if "loss" in self.ablations:
-            rows |= {f"loss: {loss}": {"align.loss": loss} for loss in LOSSES if loss != config.align.loss}
+            rows |= {f"loss: {loss}": {"align.loss": loss} for loss in get_args(Loss) if loss != config.align.loss}
         return rows | {PERMUTED: {}, RIDGE: LINEAR}
 
 
