@@ -54,9 +54,9 @@ class Finding:
 def names(ch_names: Sequence[str], where: str, *, published: Sequence[str] | None = None) -> list[Finding]:
     """Channel names: none empty, none twice, and the `published` ones in the published order.
 
-    Without `published`, names that are all THINGS-EEG2's or CTF's are held to the orders in which those are found.
+    Without `published`, names that are all THINGS-EEG2's or CTF's are held to the orders in which those come.
     """
-    found, twice = [], [name for name, n in Counter(ch_names).items() if n > 1]
+    findings, twice = [], [name for name, n in Counter(ch_names).items() if n > 1]
     if twice:
         expected = published or (EEG_CHANNELS if set(ch_names) < set(EEG_CHANNELS) else ())
         missing = [name for name in expected if name not in ch_names]
@@ -64,12 +64,14 @@ def names(ch_names: Sequence[str], where: str, *, published: Sequence[str] | Non
         if "Oz" in twice and "POz" not in ch_names:
             likely = "; POz is missing, so one of them is probably POz: a list with this slip was published"
         message = f"{listed(twice)} {'is' if len(twice) == 1 else 'are'} named twice{likely}"
-        found.append(Finding("error", "channels", where, message, "correct the names; rows of data keep their order"))
+        findings.append(
+            Finding("error", "channels", where, message, "correct the names; rows of data keep their order")
+        )
     if any(not name.strip() for name in ch_names):
-        found.append(Finding("error", "channels", where, "a channel has no name", "name every channel"))
+        findings.append(Finding("error", "channels", where, "a channel has no name", "name every channel"))
     if not twice:
-        found += _order(tuple(ch_names), where, published)
-    return found or [Finding("ok", "channels", where, f"{len(ch_names)} channels, none twice")]
+        findings += _order(tuple(ch_names), where, published)
+    return findings or [Finding("ok", "channels", where, f"{len(ch_names)} channels, none twice")]
 
 
 def _order(ch_names: tuple[str, ...], where: str, published: Sequence[str] | None) -> list[Finding]:
@@ -116,14 +118,14 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
     if kind == "features":
         return []
     odd = [name for name in ch_names if kind == "eeg" and NOT_BRAIN.match(name)]
-    found = []
+    findings = []
     if odd:
         message = f"{listed(odd)} {'is' if len(odd) == 1 else 'are'} typed EEG"
-        found.append(Finding("warning", "montage", where, message, "give them their type, or leave them out"))
+        findings.append(Finding("warning", "montage", where, message, "give them their type, or leave them out"))
     broken = [name for name in ch_names if name.split("-")[0] == BROKEN_SENSOR]
     if kind == "meg" and broken and all(map(CTF_SENSOR.fullmatch, ch_names)) and broken[0].endswith("-1609"):
         message = f"{broken[0]} was broken throughout THINGS-MEG"
-        found.append(Finding("ok", "montage", where, message, "`hvf data prepare things-meg` drops it"))
+        findings.append(Finding("ok", "montage", where, message, "`hvf data prepare things-meg` drops it"))
     if kind == "eeg":
         known = {name.lower(): name for name in _electrodes()}
         unknown = [name for name in ch_names if name not in odd and name.lower() not in known]
@@ -131,7 +133,7 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
         if cased and not located:
             usual = listed(known[name.lower()] for name in cased)
             message = f"{listed(cased)} {'is' if len(cased) == 1 else 'are'} written {usual} elsewhere"
-            found.append(Finding("warning", "montage", where, message, "write them so, or picks by name miss them"))
+            findings.append(Finding("warning", "montage", where, message, "write them so, or picks by name miss them"))
         system = "the 10-05 system"
     else:
         unknown = [n for n in ch_names if not (CTF_SENSOR.fullmatch(n) or NEUROMAG_SENSOR.fullmatch(n))]
@@ -141,8 +143,10 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
         close = close if "mean" in close else ""
         message = f"{len(unknown)} of {len(ch_names)} names are unknown to {system}: {listed(unknown)}{close}"
         advice = "rename them, or set a montage; decoding works without, maps of the head do not"
-        found.append(Finding("warning", "montage", where, message, advice))
-    return found or [Finding("ok", "montage", where, f"all {len(ch_names)} {kind.upper()} channels have their place")]
+        findings.append(Finding("warning", "montage", where, message, advice))
+    return findings or [
+        Finding("ok", "montage", where, f"all {len(ch_names)} {kind.upper()} channels have their place")
+    ]
 
 
 def sampling_rate(sfreq: float, where: str, *, published: Sequence[float] = ()) -> list[Finding]:
@@ -190,24 +194,24 @@ def counts(
     usual = max(multimode(n[n > 0].tolist()), default=0)
     least = min(repeats, usual) if complete else min(repeats, usual) // 2  # sessions may show different images
     few = [name for name, k in zip(published, n, strict=True) if 0 < k < least]
-    found = []
+    findings = []
     advice = "see that every session's file is there and whole"
     if never:
         message = f"{len(never)} of {len(published)} {what}images were never shown: {listed(map(str, never))}"
-        found.append(Finding("error" if complete else "warning", "events", where, message, advice))
+        findings.append(Finding("error" if complete else "warning", "events", where, message, advice))
     if few:
         message = f"{len(few)} of {len(published)} {what}images were shown less than {least} times"
         message += f": {listed(map(str, few))}"
-        found.append(Finding("error" if complete else "warning", "events", where, message, advice))
+        findings.append(Finding("error" if complete else "warning", "events", where, message, advice))
     if 0 < usual < repeats:
         message = f"each of the {what}images was shown {usual} times, where {repeats} were published"
-        found.append(Finding("warning", "events", where, message, "fine for a part of the study or a smaller one"))
-    if not found and len(published):
+        findings.append(Finding("warning", "events", where, message, "fine for a part of the study or a smaller one"))
+    if not findings and len(published):
         surplus = int((n > repeats).sum())
         more = f"; {surplus} of them more often, as is normal" if surplus else ""
         message = f"each of the {len(published)} {what}images was shown {repeats} times{more}"
-        found.append(Finding("ok", "events", where, message))
-    return found
+        findings.append(Finding("ok", "events", where, message))
+    return findings
 
 
 def leak(train: Iterable[str], test: Iterable[str], where: str, what: str = "concepts") -> list[Finding]:
@@ -259,7 +263,7 @@ def sensor_types(types: dict[str, str], where: str) -> list[Finding]:
 
 def contents(train: ImageSet | None, test: ImageSet | None, where: str) -> list[Finding]:
     """Every image decodes, and no test image is a training image, be it under another name, size or compression."""
-    found, seen = [], {}
+    findings, hashed = [], {}
     for part, images in (("training", train), ("test", test)):
         hashes, thumbs, broken = [], [], []
         for i in range(len(images or ())):
@@ -272,9 +276,9 @@ def contents(train: ImageSet | None, test: ImageSet | None, where: str) -> list[
             thumbs.append(np.asarray(image.resize((12, 12), Image.Resampling.BOX), np.float32).ravel())
         if broken:
             message = f"{len(broken)} of {len(images or ())} {part} images cannot be read: {broken[0]}"
-            found.append(Finding("error", "images", where, message, "copy them again"))
-        seen[part] = hashes, thumbs
-    (train_hashes, train_thumbs), (test_hashes, test_thumbs) = seen["training"], seen["test"]
+            findings.append(Finding("error", "images", where, message, "copy them again"))
+        hashed[part] = hashes, thumbs
+    (train_hashes, train_thumbs), (test_hashes, test_thumbs) = hashed["training"], hashed["test"]
     name_of, both = {content: name for name, content in train_hashes}, {}
     for (name, content), thumb in zip(test_hashes, test_thumbs, strict=True):
         if content in name_of:
@@ -286,10 +290,10 @@ def contents(train: ImageSet | None, test: ImageSet | None, where: str) -> list[
     if both:
         message = f"{len(both)} of {len(test_hashes)} test images are training images too: "
         message += listed(f"{a} is {b}" for a, b in both.items())
-        found.append(Finding("error", "leak", where, message, "drop the training trials of those images"))
+        findings.append(Finding("error", "leak", where, message, "drop the training trials of those images"))
     elif test_hashes and train_hashes:
-        found.append(Finding("ok", "leak", where, f"no test image among {len(train_hashes)} training images"))
-    return found
+        findings.append(Finding("ok", "leak", where, f"no test image among {len(train_hashes)} training images"))
+    return findings
 
 
 def _ints(values: np.ndarray) -> list[str]:

@@ -36,7 +36,7 @@ def known_layouts() -> str:
 
 
 def examine(path: str | Path, images: str | Path | None = None) -> list[Finding]:
-    """Look at whatever `path` is, and return what was found, the worst first.
+    """Look at whatever `path` is, and return its findings, the worst first.
 
     `images`: the folder (or zip) of images that were seen, to hold the trials to; a folder of training_images and
     test_images where the study has both. Without it those of a THINGS-EEG2 root are taken.
@@ -47,23 +47,23 @@ def examine(path: str | Path, images: str | Path | None = None) -> list[Finding]
     for given in (path, images):
         if given is not None and not given.exists():
             raise HvfError(f"there is no file or folder at {given}")
-    found = _merged(_safe(_all(path, images), path.name))
-    return sorted(found, key=lambda item: SEVERITIES.index(item.severity))
+    findings = _merged(_safe(_all(path, images), path.name))
+    return sorted(findings, key=lambda item: SEVERITIES.index(item.severity))
 
 
-def _safe(found: Iterator[Finding], where: str) -> Iterator[Finding]:
+def _safe(findings: Iterator[Finding], where: str) -> Iterator[Finding]:
     """The findings; what no check foresaw is one more, so that the other files are looked at."""
     try:
-        yield from found
+        yield from findings
     except Exception as error:
         message = f"it is so unusual that looking at it failed: {type(error).__name__}: {error}"
         yield Finding("error", "file", where, message, "compare with the published layout; if it is right, report this")
 
 
-def _merged(found: Iterable[Finding]) -> list[Finding]:
+def _merged(findings: Iterable[Finding]) -> list[Finding]:
     """What is the same in many places is said once."""
     places: dict[Finding, list[str]] = {}
-    for item in found:
+    for item in findings:
         places.setdefault(replace(item, where=""), []).append(item.where)
     return [replace(item, where=listed(dict.fromkeys(where), 2)) for item, where in places.items()]
 
@@ -144,7 +144,7 @@ def _stores(paths: list[Path], images: Path | None) -> Iterator[Finding]:
     at_hand = open_images(images) if images else None
     first: Trials | None = None
     digests: dict[str, str] = {}
-    seen: dict[str, set[int]] = {"train": set(), "test": set()}
+    shown: dict[str, set[int]] = {"train": set(), "test": set()}
     for path in paths:
         where = path.name
         try:
@@ -164,9 +164,9 @@ def _stores(paths: list[Path], images: Path | None) -> Iterator[Finding]:
             yield Finding("warning", "channels", where, message, "to train across subjects prepare both by one recipe")
         first = first or trials
         if at_hand is not None:
-            yield from _pairing(trials, at_hand, where, seen)
-    if at_hand is not None and seen["train"] and seen["test"]:
-        train, test = (at_hand.subset(sorted(seen[part])) for part in ("train", "test"))
+            yield from _pairing(trials, at_hand, where, shown)
+    if at_hand is not None and shown["train"] and shown["test"]:
+        train, test = (at_hand.subset(sorted(shown[part])) for part in ("train", "test"))
         yield from checks.contents(train, test, Path(images or "").name)
 
 
@@ -213,7 +213,7 @@ def _repeated(ids: np.ndarray, n: np.ndarray, where: str) -> Finding:
     return Finding("ok", "events", where, f"{len(ids)} images with {usual} trials each, or more")
 
 
-def _pairing(trials: Trials, images: ImageSet, where: str, seen: dict[str, set[int]]) -> Iterator[Finding]:
+def _pairing(trials: Trials, images: ImageSet, where: str, shown: dict[str, set[int]]) -> Iterator[Finding]:
     """Every image that was seen is at hand, and shows the concept that the trials say."""
     ids, first = np.unique(trials.image_ids, return_index=True)
     try:
@@ -223,19 +223,19 @@ def _pairing(trials: Trials, images: ImageSet, where: str, seen: dict[str, set[i
         return
     absent = ids[places < 0]
     if len(absent):
-        message = f"{len(absent)} of {len(ids)} images that were seen are not at hand: {listed(absent)}"
+        message = f"{len(absent)} of {len(ids)} images that were shown are not at hand: {listed(absent)}"
         yield Finding("error", "pairing", where, message, "give the folder with all of them, under the names used here")
         return
     if trials.concepts is not None:
-        told = [bare_concept(name) for name in trials.concepts[first]]
+        of_trials = [bare_concept(name) for name in trials.concepts[first]]
         held = [bare_concept(images.concepts[i]) for i in places]
-        apart = [(name, a, b) for name, a, b in zip(ids, told, held, strict=True) if a != b]
+        apart = [(name, a, b) for name, a, b in zip(ids, of_trials, held, strict=True) if a != b]
         if apart and len(set(held)) < len(held):  # else each image lies alone and its concept is unknown
             message = f"{len(apart)} images are of another concept there, such as {apart[0][0]}: "
             message += f"{apart[0][1]} here, {apart[0][2]} in the folder"
             yield Finding("error", "pairing", where, message, "image ids and concepts are misordered: prepare it again")
             return
     if trials.splits is not None:
-        for part, held in seen.items():
+        for part, held in shown.items():
             held.update(places[np.isin(ids, trials.image_ids[trials.splits == part])].tolist())
-    yield Finding("ok", "pairing", where, f"all {len(ids)} images seen are at hand")
+    yield Finding("ok", "pairing", where, f"all {len(ids)} images shown are at hand")

@@ -122,12 +122,12 @@ def _warned(caught: list[warnings.WarningMessage], where: str) -> Iterator[Findi
 
 def _kinds(info: mne.Info, *, bads: bool = False) -> dict[str, list[str]]:
     """The names of the EEG and of the MEG channels, as far as there are any; with `bads` those marked bad too."""
-    types = zip(info.ch_names, info.get_channel_types(), strict=True)
-    told = [
-        (name, "meg" if kind in ("mag", "grad") else kind) for name, kind in types if bads or name not in info["bads"]
-    ]
-    found = {kind: [name for name, its in told if its == kind] for kind in ("eeg", "meg")}
-    return {kind: group for kind, group in found.items() if group}
+    groups: dict[str, list[str]] = {"eeg": [], "meg": []}
+    for name, kind in zip(info.ch_names, info.get_channel_types(), strict=True):
+        group = groups.get("meg" if kind in ("mag", "grad") else kind)
+        if group is not None and (bads or name not in info["bads"]):
+            group.append(name)
+    return {kind: group for kind, group in groups.items() if group}
 
 
 def _places(info: mne.Info, kinds: dict[str, list[str]], where: str) -> Iterator[Finding]:
@@ -141,24 +141,24 @@ def _marks(raw: Any, where: str, triggers: int | None) -> Iterator[Finding]:
     """The events that the recording itself holds."""
     stim = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
     n = len(raw.annotations)
-    found = np.zeros((0, 3), int)
+    triggers_E3 = np.zeros((0, 3), int)
     for name in ["UPPT001"] if triggers is not None and "UPPT001" in stim else stim:
         x_n = raw[raw.ch_names.index(name), :][0][0]
         onset = np.flatnonzero((x_n != 0) & (np.append(0, x_n[:-1]) != x_n))
-        found = np.concatenate([found, np.stack([onset, 0 * onset, x_n[onset].astype(int)], 1)])
+        triggers_E3 = np.concatenate([triggers_E3, np.stack([onset, 0 * onset, x_n[onset].astype(int)], 1)])
     if triggers is not None and "UPPT001" in stim:
-        shown = int((found[:, 2] == 64).sum())
+        shown = int((triggers_E3[:, 2] == 64).sum())
         if shown != triggers:
             message = f"the trigger channel marks {shown} images and events.tsv lists {triggers}"
             advice = "one of them is cut off or of another run: copy both again"
             yield Finding("error", "pairing", where, message, advice)
         else:
             yield Finding("ok", "pairing", where, f"{shown} image triggers, as many as events.tsv lists")
-    elif not n and not len(found):
+    elif not n and not len(triggers_E3):
         message = "it holds no events: neither annotations nor triggers"
         yield Finding("warning", "events", where, message, "give a table of events with it")
     else:
-        yield Finding("ok", "events", where, f"{n} annotations, {len(found)} triggers")
+        yield Finding("ok", "events", where, f"{n} annotations, {len(triggers_E3)} triggers")
 
 
 # --- epochs -----------------------------------------------------------------------------------------------------------
@@ -284,26 +284,26 @@ def _metadata(table: Any, codes_N: np.ndarray, where: str, attributes: Path | No
 
 def _attributes(table: Any, path: Path, where: str) -> Iterator[Finding]:
     try:
-        told = pd.read_csv(path)
+        attributes = pd.read_csv(path)
     except (OSError, ValueError) as error:
         yield Finding("error", "pairing", path.name, f"it cannot be read: {one_line(error)}", "copy it again")
         return
-    if len(told) != len(table):
-        message = f"{len(told)} rows for {len(table)} epochs of {where}"
+    if len(attributes) != len(table):
+        message = f"{len(attributes)} rows for {len(table)} epochs of {where}"
         advice = "one of them is cut off or of another subject: copy both again"
         yield Finding("error", "pairing", path.name, message, advice)
         return
     for column in ("things_image_nr", "trial_type", "session_nr", "run_nr"):
         if column not in table:
             continue
-        given, held = (list(map(_plain, t[column])) if column in t else [None] * len(t) for t in (told, table))
+        given, held = (list(map(_plain, t[column])) if column in t else [None] * len(t) for t in (attributes, table))
         apart = next((i for i, (a, b) in enumerate(zip(given, held, strict=True)) if a != b), None)
         if apart is not None:
             message = f"row {apart} has {column} {given[apart]}, the metadata of {where} says {held[apart]}"
             advice = "rows are misordered, cut off or of another subject: copy both again"
             yield Finding("error", "pairing", path.name, message, advice)
             return
-    yield Finding("ok", "pairing", path.name, f"{len(told)} rows, as the epochs' metadata")
+    yield Finding("ok", "pairing", path.name, f"{len(attributes)} rows, as the epochs' metadata")
 
 
 def _plain(value: Any) -> Any:

@@ -80,10 +80,10 @@ def repeats(
     """
     labels_N = np.unique(np.asarray(ids_N), return_inverse=True)[1]
     sessions_N = np.zeros(len(labels_N), int) if sessions_N is None else np.asarray(sessions_N)
-    found = _copies(x_NCB, where)
+    findings = _copies(x_NCB, where)
     n = np.bincount(labels_N)
     if (n > 1).sum() < 2:
-        return [*found, Finding("ok", "repeats", where, "fewer than two images have repeats: nothing to compare")]
+        return [*findings, Finding("ok", "repeats", where, "fewer than two images have repeats: nothing to compare")]
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(np.flatnonzero(n > 1))
     chosen = chosen[: max(2, np.searchsorted(np.cumsum(n[chosen]), MOST))]
@@ -99,17 +99,17 @@ def repeats(
     if moved[best] > high and moved[best] > r + 1.5 * (high - low) and moved[best] - chance > 1.5 * (r - chance):
         message = f"trials and images seem shifted by {abs(best)}: {numbers}, and {moved[best]:.3f} with the images "
         message += f"moved {'down' if best > 0 else 'up'} by {abs(best)}"
-        found.append(Finding("error", "pairing", where, message, "find the trial that was lost or counted twice"))
+        findings.append(Finding("error", "pairing", where, message, "find the trial that was lost or counted twice"))
     elif r <= high and pairs < FEW:
-        found.append(
+        findings.append(
             Finding("ok", "repeats", where, f"{pairs} pairs are too few to tell whether repeats agree: {numbers}")
         )
     elif r <= high:
         advice = "too few trials, too much noise, or images and trials do not belong together: see how they were paired"
-        found.append(Finding("warning", "repeats", where, f"repeats agree no better than chance: {numbers}", advice))
+        findings.append(Finding("warning", "repeats", where, f"repeats agree no better than chance: {numbers}", advice))
     else:
-        found.append(Finding("ok", "repeats", where, numbers))
-    return found
+        findings.append(Finding("ok", "repeats", where, numbers))
+    return findings
 
 
 def _shuffled(labels_N: np.ndarray, sessions_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -135,11 +135,11 @@ def _copies(x_NCB: np.ndarray, where: str) -> list[Finding]:
     rows = np.ascontiguousarray(x_NCB.reshape(len(x_NCB), -1))
     same = len(rows) - len({row.tobytes() for row in rows if np.any(row)}) - int((~rows.any(1)).sum())
     empty = int((~rows.any(1)).sum())
-    found = []
+    findings = []
     if same:
         message = f"{same} of {len(rows)} trials are exact copies of another"
-        found.append(Finding("error", "repeats", where, message, "repeats must be presentations of their own"))
+        findings.append(Finding("error", "repeats", where, message, "repeats must be presentations of their own"))
     if empty:
         message = f"{empty} of {len(rows)} trials hold nothing but zeros"
-        found.append(Finding("error", "signal", where, message, "drop them: padding was taken for data"))
-    return found
+        findings.append(Finding("error", "signal", where, message, "drop them: padding was taken for data"))
+    return findings

@@ -83,30 +83,30 @@ def signals(
     scan = Scan(blocks, len(ch_names))
     if not scan.n:
         return [Finding("error", "signal", where, "there are no samples", "record or copy it again")]
-    found = []
+    findings = []
     if scan.bad_C.any():
         share = scan.bad_C.sum() / (scan.n * np.count_nonzero(scan.bad_C))
         message = f"{_plural(ch_names, scan.bad_C > 0)}: NaN or infinite values, {share:.2%} of the samples"
-        found.append(Finding("error", "signal", where, message, "repair or drop before preparing"))
+        findings.append(Finding("error", "signal", where, message, "repair or drop before preparing"))
     if scan.flat_C.any():
         message = f"{_plural(ch_names, scan.flat_C)}: the same value throughout"
-        found.append(Finding(flat, "signal", where, message, "drop it: it carries nothing"))
+        findings.append(Finding(flat, "signal", where, message, "drop it: it carries nothing"))
     live_C = ~(scan.flat_C | scan.dead_C)
     if scan.frozen > 0.01 * scan.n and live_C.any():
         message = f"all channels stand still at once for {scan.frozen / scan.n:.1%} of the samples"
-        found.append(Finding("warning", "signal", where, message, "see whether the recording paused or was padded"))
+        findings.append(Finding("warning", "signal", where, message, "see whether the recording paused or was padded"))
     if scan.clipped_C.any():
         share = scan.at_2C.max(0)[scan.clipped_C].max() / scan.n
         message = f"{_plural(ch_names, scan.clipped_C)}: clipped, up to {share:.1%} of the samples at one extreme"
         advice = "the amplifier or a conversion cut it off: drop the channels, or those stretches"
-        found.append(Finding("error" if share > 0.1 else "warning", "signal", where, message, advice))
+        findings.append(Finding("error" if share > 0.1 else "warning", "signal", where, message, advice))
     step = float(np.median(scan.step_C[live_C])) if live_C.any() else 0.0
     if volts and step and not VOLTS[0] < step < VOLTS[1]:
         message = f"samples differ by {step:.1g} from one to the next, which EEG in volts does not"
         advice = "the values are probably µV: multiply by 1e-6" if step > VOLTS[1] else "see in which unit they are"
-        found.append(Finding("warning", "units", where, message, advice))
+        findings.append(Finding("warning", "units", where, message, advice))
     message = f"{scan.n} samples of {len(ch_names)} channels: finite, none flat or clipped"
-    return found or [Finding("ok", "signal", where, message)]
+    return findings or [Finding("ok", "signal", where, message)]
 
 
 def _by_channel(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -38,29 +38,31 @@ def examine_events(path: Path, where: str) -> Iterator[Finding | pd.DataFrame]:
         return
     onset = _numbers(table["onset"])
     odd = int(np.count_nonzero(~np.isfinite(onset)))
-    told = sidecar(path)
-    length, sfreq = told.get("RecordingDuration"), told.get("SamplingFrequency")
-    found = []
+    header = sidecar(path)
+    length, sfreq = header.get("RecordingDuration"), header.get("SamplingFrequency")
+    faults = []
     if odd:
-        found.append(
+        faults.append(
             ("error", f"{odd} of {len(onset)} onsets are no numbers", "copy it again: the last line may be cut")
         )
     elif onset.min() < 0 or (np.diff(onset) < 0).any():
-        found.append(("error", "the onsets do not rise", "rows are misordered: sort them, with all their columns"))
+        faults.append(("error", "the onsets do not rise", "rows are misordered: sort them, with all their columns"))
     if not odd and (onset.max() > LONGEST or (length and onset.max() > 10 * length)):
         message = f"the last onset is {onset.max():g}, which cannot be seconds"
-        found.append(("error" if length else "warning", message, "divide by the sampling rate, or by 1000 if it is ms"))
+        faults.append(
+            ("error" if length else "warning", message, "divide by the sampling rate, or by 1000 if it is ms")
+        )
     elif not odd and length and onset.max() > length:
         message = f"the last onset, {onset.max():.3f} s, comes after the end of the recording at {length:.3f} s"
-        found.append(("error", message, "the recording is cut off, or the table is of another run"))
+        faults.append(("error", message, "the recording is cut off, or the table is of another run"))
     if sfreq and "sample" in table and not odd:
         off = np.abs(_numbers(table["sample"]) - onset * sfreq)
         if not (off <= 1).all():
             message = f"{int(np.count_nonzero(~(off <= 1)))} of {len(onset)} samples are not onset x {sfreq:g} Hz"
-            found.append(("error", message, "columns are misordered, or the sampling rate is wrong"))
-    for severity, message, advice in found:
+            faults.append(("error", message, "columns are misordered, or the sampling rate is wrong"))
+    for severity, message, advice in faults:
         yield Finding(severity, "events", where, message, advice)
-    if not found:
+    if not faults:
         yield Finding("ok", "events", where, f"{len(onset)} events, {onset.min():.1f} to {onset.max():.1f} s")
     if {"value", "things_category_nr", "trial_type"} <= set(table.columns):
         yield from things_numbers(table.rename(columns={"value": "things_image_nr"}), where)
@@ -81,10 +83,10 @@ def sidecar(events: Path) -> dict[str, Any]:
     for path in events.parent.glob(f"{run_name(events)}_*.json"):
         if path.name.endswith(("_meg.json", "_eeg.json")):
             try:
-                told = json.loads(path.read_text(encoding="utf-8"))
+                header = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 return {}
-            return told if isinstance(told, dict) else {}
+            return header if isinstance(header, dict) else {}
     return {}
 
 
@@ -96,8 +98,8 @@ def examine_channels(path: Path, where: str) -> Iterator[Finding]:
     except (OSError, ValueError, KeyError) as error:
         yield Finding("error", "channels", where, f"it cannot be read: {one_line(error)}", "copy it again")
         return
-    found = [item for item in checks.names(ch_names, where) if item.severity != "ok"]
-    yield from found
+    faults = [item for item in checks.names(ch_names, where) if item.severity != "ok"]
+    yield from faults
     yield from checks.sensor_types(dict(zip(ch_names, types, strict=True)), where)
 
 
@@ -157,7 +159,7 @@ def examine_session(parts: list[pd.DataFrame], where: str) -> Finding:
     if shown == MEG_SESSION:
         text = ", ".join(f"{n} {kind}" for kind, n in MEG_SESSION.items())
         return Finding("ok", "events", where, f"{len(parts)} runs with {text} trials, as published")
-    told = ", ".join(f"{shown.get(kind, 0)} of {n} {kind}" for kind, n in MEG_SESSION.items())
+    counts = ", ".join(f"{shown.get(kind, 0)} of {n} {kind}" for kind, n in MEG_SESSION.items())
     severity = "error" if len(parts) >= MEG_RUNS else "warning"
-    message = f"{len(parts)} of {MEG_RUNS} runs with {told} trials"
+    message = f"{len(parts)} of {MEG_RUNS} runs with {counts} trials"
     return Finding(severity, "events", where, message, "a table is cut off or a run is missing: copy them again")

@@ -86,8 +86,8 @@ def examine_raw_root(root: Path, images: Path | None) -> Iterator[Finding]:
 def image_folders(path: Path) -> dict[str, Path]:
     """The folders {training,test}_images (or train_images) in a folder of images; none if it is no such folder."""
     names = {"training": ("training_images", "train_images"), "test": ("test_images",)}
-    found = {part: next((path / n for n in some_ if (path / n).is_dir()), None) for part, some_ in names.items()}
-    return {part: folder for part, folder in found.items() if folder is not None}
+    folders = {part: next((path / n for n in some_ if (path / n).is_dir()), None) for part, some_ in names.items()}
+    return {part: folder for part, folder in folders.items() if folder is not None}
 
 
 def examine_images(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
@@ -116,11 +116,11 @@ def examine_list(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
     """`image_metadata.npy`: lists of equal length, sorted as the event codes count, no test concept in training."""
     where = path.name
     try:
-        told = loading.load(path)
+        content = loading.load(path)
         for part, short in PARTS.items():
-            stimuli.files[part] = [str(name) for name in told[f"{short}_img_files"]]
+            stimuli.files[part] = [str(name) for name in content[f"{short}_img_files"]]
             key = f"{short}_img_concepts"
-            stimuli.concepts[part] = [str(name) for name in told.get(f"{key}_THINGS", told.get(key, ()))]
+            stimuli.concepts[part] = [str(name) for name in content.get(f"{key}_THINGS", content.get(key, ()))]
     except (HvfError, KeyError, TypeError, AttributeError) as error:
         stimuli.files.clear()
         message = str(error) if isinstance(error, HvfError) else "it is not the stimulus list of THINGS-EEG2"
@@ -167,7 +167,7 @@ def _subject(folder: Path, stimuli: Stimuli) -> Iterator[Finding]:
         message = f"{len(sessions)} of {SESSIONS} sessions: {listed(path.name for path in sessions)}"
         yield Finding("warning", "file", folder.name, message, "fine for a try; download the others for the figures")
     whole = len(sessions) >= SESSIONS
-    seen: dict[str, str] = {}
+    first_with: dict[str, str] = {}
     for part in PARTS:
         shown: list[Shown] = []
         for session in sessions:
@@ -191,10 +191,10 @@ def _subject(folder: Path, stimuli: Stimuli) -> Iterator[Finding]:
                 continue
             shown.append(one)
             digest = hashlib.sha256(one.codes_N.tobytes()).hexdigest()
-            if len(one.codes_N) > 1 and digest in seen:
-                message = f"the same events in the same order as {seen[digest]}"
+            if len(one.codes_N) > 1 and digest in first_with:
+                message = f"the same events in the same order as {first_with[digest]}"
                 yield Finding("error", "events", where, message, "one is a copy of the other: download it again")
-            seen.setdefault(digest, where)
+            first_with.setdefault(digest, where)
         if shown:
             codes = np.concatenate([one.codes_N for one in shown]).tolist()
             numbers = range(1, stimuli.number(part) + 1)
@@ -218,13 +218,19 @@ def examine_recording(path: Path) -> Iterator[Finding]:
 
 def _recording(path: Path, where: str, n_images: int) -> Iterator[Finding | Shown]:
     """The findings of one raw file, and what it shows where that can be read."""
-    told = loading.load(path, mmap=True)
-    lacking = [key for key in ("raw_eeg_data", "ch_names", "sfreq") if not isinstance(told, dict) or key not in told]
+    content = loading.load(path, mmap=True)
+    lacking = [
+        key for key in ("raw_eeg_data", "ch_names", "sfreq") if not isinstance(content, dict) or key not in content
+    ]
     if lacking:
         message = f"it has no {listed(lacking)}: not a raw file of THINGS-EEG2"
         yield Finding("error", "file", where, message, "use the published file")
         return
-    x_Cn, ch_names, sfreq = told["raw_eeg_data"], [str(name) for name in told["ch_names"]], float(told["sfreq"])
+    x_Cn, ch_names, sfreq = (
+        content["raw_eeg_data"],
+        [str(name) for name in content["ch_names"]],
+        float(content["sfreq"]),
+    )
     if getattr(x_Cn, "ndim", 0) != 2 or x_Cn.dtype.kind not in "fiu" or len(x_Cn) != len(ch_names):
         shape = getattr(x_Cn, "shape", None)
         message = f"{len(ch_names)} channel names do not fit data of shape {shape}"
@@ -263,8 +269,8 @@ def _recording(path: Path, where: str, n_images: int) -> Iterator[Finding | Show
 def _events(
     onset_N: np.ndarray, codes_N: np.ndarray, n_samples: int, sfreq: float, n_images: int, where: str
 ) -> Iterator[Finding]:
-    found = checks.codes(codes_N, n_images, where)
-    if found[0].severity == "ok":
+    findings = checks.codes(codes_N, n_images, where)
+    if findings[0].severity == "ok":
         n = Counter(codes_N.tolist())
         usual = Counter(n.values()).most_common(1)[0][0]
         fewer = [f"{code:g}" for code, k in sorted(n.items()) if k < usual]
@@ -275,8 +281,8 @@ def _events(
             yield Finding("error", "events", where, message, "events were lost: use the published file, and whole")
         surplus = sum(k > usual for k in n.values())
         text = f"; {surplus} of {len(n)} images shown more often than {usual} times, as is normal" if surplus else ""
-        found = [Finding("ok", "events", where, found[0].message + text)]
-    yield from found
+        findings = [Finding("ok", "events", where, findings[0].message + text)]
+    yield from findings
     if len(onset_N) > 1 and np.median(np.diff(onset_N)) / sfreq > 2 * 0.2:
         message = f"images come every {np.median(np.diff(onset_N)) / sfreq:.2f} s; published: every 0.2 s"
         advice = "see whether events were lost, or the sampling rate is wrong"

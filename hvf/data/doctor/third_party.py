@@ -53,22 +53,22 @@ def examine_prepared(path: Path) -> Iterator[Finding]:
     where = "/".join(path.parts[-3:])
     part = "training" if "train" in path.name else "test"
     try:
-        told = loading.load(path, mmap=True)
+        content = loading.load(path, mmap=True)
         if _maker(path) == "NeuroBridge":
-            told = {"x": told} | json.loads(_info(path).read_text(encoding="utf-8"))  # pyright: ignore[reportOptionalMemberAccess]
+            content = {"x": content} | json.loads(_info(path).read_text(encoding="utf-8"))  # pyright: ignore[reportOptionalMemberAccess]
     except (HvfError, ValueError) as error:
         yield Finding("error", "file", where, str(error), "download or copy it again")
         return
-    told = told if isinstance(told, dict) else {}
-    x = next((told[key] for key in ("preprocessed_eeg_data", "eeg", "x") if key in told), None)
+    content = content if isinstance(content, dict) else {}
+    x = next((content[key] for key in ("preprocessed_eeg_data", "eeg", "x") if key in content), None)
     if not isinstance(x, np.ndarray) or x.ndim not in (4, 5):
         message = "it holds no array (images, repeats, channels, samples)"
         yield Finding("error", "file", where, message, "use the file as it was published")
         return
     x_IRCT = x.reshape(-1, *x.shape[-3:])
-    yield from _axes(told, x_IRCT, where)
+    yield from _axes(content, x_IRCT, where)
     n_images, n_repeats, n_channels, n_samples = x_IRCT.shape
-    ch_names = [str(name) for name in told.get("ch_names", ())]
+    ch_names = [str(name) for name in content.get("ch_names", ())]
     if len(ch_names) != n_channels:
         ch_names = [f"{i:03d}" for i in range(n_channels)]
     meg = n_channels > 63 or any(map(checks.CTF_SENSOR.fullmatch, ch_names)) or "meg" in str(path.parent).lower()
@@ -83,19 +83,19 @@ def examine_prepared(path: Path) -> Iterator[Finding]:
     places = range(0, len(x_NCT), step)
     yield from signals(lambda: (x_NCT[i : i + step] for i in places), ch_names, where)
     ids = np.repeat(np.arange(n_images), n_repeats)
-    times_T = _times(told, n_samples)
+    times_T = _times(content, n_samples)
     trials = np.concatenate([binned(x_NCT[i : i + step], times_T) for i in places])
-    session = told.get("session")
+    session = content.get("session")
     fits = isinstance(session, np.ndarray) and session.size == len(ids)
     yield from repeats(trials, ids, where, sessions_N=np.asarray(session).ravel() if fits else None)
-    if "img" in told:
-        yield from _labels(told, n_images, part, where)
+    if "img" in content:
+        yield from _labels(content, n_images, part, where)
 
 
-def _axes(told: dict[str, Any], x_IRCT: np.ndarray, where: str) -> Iterator[Finding]:
+def _axes(content: dict[str, Any], x_IRCT: np.ndarray, where: str) -> Iterator[Finding]:
     """Names against channels, times against samples."""
     _, _, n_channels, n_samples = x_IRCT.shape
-    ch_names = [str(name) for name in told.get("ch_names", ())]
+    ch_names = [str(name) for name in content.get("ch_names", ())]
     if not ch_names:
         message = "the file tells neither channels nor times"
         yield Finding("warning", "channels", where, message, "keep it with what made it: hvf takes the published order")
@@ -104,9 +104,9 @@ def _axes(told: dict[str, Any], x_IRCT: np.ndarray, where: str) -> Iterator[Find
         yield Finding("error", "channels", where, message, "use the file as it was published")
     else:
         yield from checks.names(ch_names, where)
-    if "times" not in told:
+    if "times" not in content:
         return
-    times_T = np.asarray(told["times"], float).ravel()
+    times_T = np.asarray(content["times"], float).ravel()
     if len(times_T) > 1:
         yield from checks.sampling_rate(1 / float(np.median(np.diff(times_T))), where, published=(100, 200, 250))
     extra = len(times_T) - n_samples
@@ -119,16 +119,16 @@ def _axes(told: dict[str, Any], x_IRCT: np.ndarray, where: str) -> Iterator[Find
         yield Finding("error", "sampling rate", where, message, "use the file as it was published")
 
 
-def _times(told: dict[str, Any], n_samples: int) -> np.ndarray:
-    times_T = np.asarray(told.get("times", ()), float).ravel()
+def _times(content: dict[str, Any], n_samples: int) -> np.ndarray:
+    times_T = np.asarray(content.get("times", ()), float).ravel()
     if len(times_T) == n_samples + 1:
         return times_T[:-1]
     return times_T[-n_samples:] if len(times_T) >= n_samples else np.arange(n_samples) / n_samples
 
 
-def _labels(told: dict[str, Any], n_images: int, part: str, where: str) -> Iterator[Finding]:
+def _labels(content: dict[str, Any], n_images: int, part: str, where: str) -> Iterator[Finding]:
     """UBP's `img`, `text` and `label`: one image per row, of the concept that its name says, in the published order."""
-    img = np.asarray(told["img"], dtype=str)
+    img = np.asarray(content["img"], dtype=str)
     if img.size % n_images or not img.size:
         message = f"{img.size} image names for {n_images} images"
         yield Finding("error", "pairing", where, message, "use the file as it was published")
@@ -144,7 +144,7 @@ def _labels(told: dict[str, Any], n_images: int, part: str, where: str) -> Itera
     folder = "train" if part == "training" else "test"
     strange = [name for name in names if not name.split("/")[0].startswith(folder)]
     apart = [n for n in names if "/" in n and not stem(n).startswith(bare_concept(n.split("/")[-2]))]
-    text = np.asarray(told.get("text", ()), dtype=str)
+    text = np.asarray(content.get("text", ()), dtype=str)
     if text.size == img.size:
         apart += [n for n, t in zip(names, text.reshape(n_images, -1)[:, 0], strict=True) if not stem(n).startswith(t)]
     for hit, what in (
@@ -165,7 +165,7 @@ def _labels(told: dict[str, Any], n_images: int, part: str, where: str) -> Itera
 
 def examine_pair(paths: list[Path]) -> Iterator[Finding]:
     """Training and test file of one subject: no concept in both where the files name their images."""
-    told = {}
+    concepts = {}
     for path in paths:
         part = "train" if "train" in path.name else "test"
         try:
@@ -174,6 +174,6 @@ def examine_pair(paths: list[Path]) -> Iterator[Finding]:
             return
         if isinstance(content, dict) and "img" in content:
             names = np.unique(np.asarray(content["img"], dtype=str))
-            told[part] = [bare_concept(name.replace("\\", "/").split("/")[-2]) for name in names if "/" in name]
-    if len(told) == 2:
-        yield from checks.leak(told["train"], told["test"], paths[0].parent.name)
+            concepts[part] = [bare_concept(name.replace("\\", "/").split("/")[-2]) for name in names if "/" in name]
+    if len(concepts) == 2:
+        yield from checks.leak(concepts["train"], concepts["test"], paths[0].parent.name)

@@ -107,7 +107,7 @@ def _check_subjects(name: str, source: Source, subjects: Sequence[int] | None) -
 def _chosen(name: str, source: Source, files: list[RemoteFile], subjects: Sequence[int] | None) -> list[RemoteFile]:
     """Of the listed files those to take, under their paths in the output folder, each path once."""
     chosen: dict[str, RemoteFile] = {}
-    found = set()
+    with_files = set()
     for file in files:
         if not any(fnmatch.fnmatchcase(file.path, pattern) for pattern in source.patterns):
             continue
@@ -115,10 +115,10 @@ def _chosen(name: str, source: Source, files: list[RemoteFile], subjects: Sequen
         if match and subjects is not None:
             if int(match[1]) not in subjects:
                 continue
-            found.add(int(match[1]))
+            with_files.add(int(match[1]))
         path = f"{source.folder}/{file.path}".lstrip("/")
         chosen.setdefault(path, RemoteFile(path, file.size, file.checksum, file.url))
-    missing = sorted(set(subjects or ()) - found)
+    missing = sorted(set(subjects or ()) - with_files)
     if missing:
         raise HvfError(f"{name}: {source.page} lists no file of subject {missing[0]}; see there whether it moved")
     if not chosen:
@@ -141,24 +141,24 @@ def _check_room(name: str, out: Path, missing: list[RemoteFile]) -> None:
 
 def _list_osf(source: Source, api: str, attempts: int, backoff: float) -> tuple[str, list[RemoteFile]]:
     """All files of an OSF project, of each of its storage providers (THINGS-EEG2's raw data lie on an add-on)."""
-    pages, files, seen = [f"{api}/nodes/{source.id}/files/"], [], set()
+    pages, files, read = [f"{api}/nodes/{source.id}/files/"], [], set()
     while pages:
         url = pages.pop(0)
-        if url in seen:
+        if url in read:
             continue
-        seen.add(url)
+        read.add(url)
         answer = read_json(url, attempts=attempts, backoff=backoff)
         try:
             for item in answer["data"]:
-                told = item["attributes"]
-                if told["kind"] == "folder":
+                attributes = item["attributes"]
+                if attributes["kind"] == "folder":
                     related = item["relationships"]["files"]["links"]["related"]
                     pages.append(related["href"] if isinstance(related, dict) else related)
                     continue
-                path = str(told.get("materialized_path") or told["name"]).removeprefix("/")
-                hashes = (told.get("extra") or {}).get("hashes") or {}
+                path = str(attributes.get("materialized_path") or attributes["name"]).removeprefix("/")
+                hashes = (attributes.get("extra") or {}).get("hashes") or {}
                 checksum = next((f"{kind}:{hashes[kind]}" for kind in ("sha256", "md5") if hashes.get(kind)), None)
-                files.append(RemoteFile(path, _size(told.get("size")), checksum, item["links"]["download"]))
+                files.append(RemoteFile(path, _size(attributes.get("size")), checksum, item["links"]["download"]))
             following = (answer.get("links") or {}).get("next")
         except (KeyError, TypeError, AttributeError) as error:
             raise HvfError(f"the list of files at {url} has another form than OSF's: {error!r}") from error
@@ -285,8 +285,8 @@ def _literal(path: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", path)
 
 
-def _size(told: Any) -> int | None:
-    return told if isinstance(told, int) and told >= 0 else int(told) if str(told).isdigit() else None
+def _size(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else int(value) if str(value).isdigit() else None
 
 
 def _line(error: BaseException) -> str:

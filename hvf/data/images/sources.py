@@ -120,8 +120,8 @@ def _from_datasets(name: str, split: str) -> tuple[ImageSet, str]:
 
     try:
         saved = any((Path(name) / file).is_file() for file in SAVED)
-        found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, split=split)
-        rows: Any = found[split] if isinstance(found, datasets.DatasetDict) else found
+        loaded = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, split=split)
+        rows: Any = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
     except Exception as error:  # `datasets`, the Hub's client and its transport share no class of error
         reason = " ".join(str(error).split())[:200]
         raise HvfError(

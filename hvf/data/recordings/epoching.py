@@ -131,14 +131,14 @@ def plan(
     for i, recording in enumerate(recordings):
         own = events[events["recording"] == i]
         if len(own):
-            own, said = _placed(own, recording, settings, onset_unit)
-            notes += said
+            own, more = _placed(own, recording, settings, onset_unit)
+            notes += more
             placed.append(own)
     joined: Any = pd.concat(placed, ignore_index=True)
     if not len(joined):
         raise HvfError(f"no image event of {listed(r.where for r in recordings)} is left; {'; '.join(notes)}")
     used = sorted(set(joined["recording"]))
-    ch_names, said = _common_channels([recordings[i] for i in used], settings)
+    ch_names, more = _common_channels([recordings[i] for i in used], settings)
     first = recordings[used[0]].raw
     types = {kind for kind, name in zip(first.get_channel_types(), first.ch_names, strict=True) if name in ch_names}
     sfreq = float(min([settings.sfreq, *(recordings[i].raw.info["sfreq"] for i in used)]))
@@ -151,7 +151,7 @@ def plan(
         kind="eeg" if types == {"eeg"} else "meg",
         sfreq=sfreq,
         tmin=round(began + index / sfreq, 6) + 0.0,
-        notes=tuple(dict.fromkeys(notes + said)),
+        notes=tuple(dict.fromkeys(notes + more)),
     )
 
 
@@ -184,8 +184,8 @@ def _placed(
     time: Any = np.asarray(pd.to_numeric(own[column], errors="coerce"), dtype=float)
     if not np.isfinite(time).all():
         bad = int(np.flatnonzero(~np.isfinite(time))[0])
-        row, told = own["row"].iloc[bad], own[column].iloc[bad]
-        raise HvfError(f"row {row} of the events of {where} names an image, but its {column} is {told!r}")
+        row, value = own["row"].iloc[bad], own[column].iloc[bad]
+        raise HvfError(f"row {row} of the events of {where} names an image, but its {column} is {value!r}")
     unit = "samples" if column == "sample" else unit
     if unit is None:
         in_ms = round(time.max() * 1e-3 * sfreq)
@@ -240,9 +240,9 @@ def _common_channels(recordings: Sequence[OpenRecording], settings: Preprocessin
     """The channels that all recordings have, in the order of the first, and what is left out."""
     notes, names_of = [], []
     for recording in recordings:
-        names, said = data_channels(recording.raw, settings.picks, recording.where)
+        names, more = data_channels(recording.raw, settings.picks, recording.where)
         names_of.append(names)
-        notes += said
+        notes += more
         bads = [name for name in recording.raw.info["bads"] if name in names]
         if bads:
             notes.append(f"bad channels of {recording.where} are interpolated: {listed(bads)}")

@@ -72,10 +72,10 @@ def find_image_column(table: pd.DataFrame, where: str | Path, asked: str | None 
                 f"{nearest(asked, table.columns)}"
             )
         return columns[asked.lower()]
-    found = [columns[name] for name in IMAGE_COLUMNS if name in columns]
-    with_names = [name for name in found if _named(table[name]).any()]
+    candidates = [columns[name] for name in IMAGE_COLUMNS if name in columns]
+    with_names = [name for name in candidates if _named(table[name]).any()]
     files = [name for name in with_names if table[name].map(_is_image_file).any()]
-    best = (files or with_names or found or [None])[0]
+    best = (files or with_names or candidates or [None])[0]
     if best is None:
         raise HvfError(
             f"{where} has no column that names the images ({', '.join(IMAGE_COLUMNS[:3])}, ...); its columns are "
@@ -119,8 +119,8 @@ def image_events(
         notes.append(f"{int((~named).sum())} of {len(events)} events name no image and are left out")
     events = events[named].reset_index(drop=True)
     if stimuli is not None:
-        events, said = _looked_up(events, stimuli)
-        notes += said
+        events, more = _looked_up(events, stimuli)
+        notes += more
     kept: Any = pd.DataFrame({"recording": events["_recording"], "row": events["_row"], "image": events["_image"]})
     for name in ("onset", "sample"):
         if name in events:
@@ -142,7 +142,7 @@ def coded_events(raw: Any, stimuli: pd.DataFrame, where: str | Path) -> tuple[pd
 
     `stimuli` has a column "image" and a column "code" (values of the trigger channel; without one, the numbers that end
     the annotations, such as BrainVision's "Stimulus/S  4") or "description" (the text of the annotations).
-    Returns a table such as `image_events` wants, with "sample", and notes. Raises HvfError if no event is found.
+    Returns a table such as `image_events` wants, with "sample", and notes. Raises HvfError if there is no such event.
     """
     if not {"code", "description"} & set(stimuli.columns):
         columns = ", ".join(stimuli.columns)
@@ -158,8 +158,8 @@ def coded_events(raw: Any, stimuli: pd.DataFrame, where: str | Path) -> tuple[pd
         raise HvfError(f"the {key} {wanted[wanted.duplicated()].iloc[0]!r} stands for more than one image")
     shown = np.isin(codes, wanted.to_numpy(dtype=str))
     if not shown.any():
-        found = listed(dict.fromkeys(codes.tolist())) or "none"
-        raise HvfError(f"{where} holds none of the {len(wanted)} {key}s of the table; it holds {found}")
+        held = listed(dict.fromkeys(codes.tolist())) or "none"
+        raise HvfError(f"{where} holds none of the {len(wanted)} {key}s of the table; it holds {held}")
     notes = []
     if not shown.all():
         others = listed(dict.fromkeys(codes[~shown].tolist()))
@@ -174,11 +174,11 @@ def drop_seen_concepts(events: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     if "split" not in events or "concept" not in events:
         return events, []
     tested = set(events.loc[events["split"] == "test", "concept"])
-    seen = ((events["split"] == "train") & events["concept"].isin(tested)).to_numpy()
-    if not seen.any() or seen.sum() == (events["split"] == "train").sum():
+    of_test_N = ((events["split"] == "train") & events["concept"].isin(tested)).to_numpy()
+    if not of_test_N.any() or of_test_N.sum() == (events["split"] == "train").sum():
         return events, []
-    note = f"{int(seen.sum())} training events show concepts of the test and are left out"
-    kept: Any = events[~seen]
+    note = f"{int(of_test_N.sum())} training events show concepts of the test and are left out"
+    kept: Any = events[~of_test_N]
     return kept.reset_index(drop=True), [note]
 
 
@@ -212,16 +212,16 @@ def _looked_up(events: Any, stimuli: pd.DataFrame) -> tuple[pd.DataFrame, list[s
     row = {code: i for i, code in enumerate(codes)}
     known = events["_image"].isin(row.keys()).to_numpy()
     if not known.any():
-        found = listed(dict.fromkeys(events["_image"]))
-        raise HvfError(f"the table of stimuli holds none of the codes of the events; they are {found}")
+        held = listed(dict.fromkeys(events["_image"]))
+        raise HvfError(f"the table of stimuli holds none of the codes of the events; they are {held}")
     notes = []
     if not known.all():
         others = listed(dict.fromkeys(events["_image"][~known]))
         notes.append(f"{int((~known).sum())} events have codes without an image ({others}) and are left out")
     events = events[known].reset_index(drop=True)
-    told = stimuli.iloc[[row[code] for code in events["_image"]]].reset_index(drop=True)
-    for name in told.columns:
-        events["_image" if name == "image" else name] = told[name]
+    looked_up = stimuli.iloc[[row[code] for code in events["_image"]]].reset_index(drop=True)
+    for name in looked_up.columns:
+        events["_image" if name == "image" else name] = looked_up[name]
     return events, notes
 
 
@@ -235,8 +235,8 @@ def _triggers(raw: Any, where: str | Path) -> tuple[np.ndarray, np.ndarray]:
             raise HvfError(f"cannot find the events of {where}: {one_line(error)}") from error
         return events[:, 0] - raw.first_samp, events[:, 2].astype(str)
     samples, descriptions = _annotated(raw)
-    found = [re.search(r"(\d+)\s*$", text) for text in descriptions.tolist()]
-    codes = np.asarray([str(int(match[1])) if match else "" for match in found], dtype=str)
+    matches = [re.search(r"(\d+)\s*$", text) for text in descriptions.tolist()]
+    codes = np.asarray([str(int(match[1])) if match else "" for match in matches], dtype=str)
     for code in dict.fromkeys(codes[codes != ""].tolist()):
         texts = sorted(set(descriptions[codes == code].tolist()))
         if len(texts) > 1:

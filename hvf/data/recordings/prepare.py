@@ -81,16 +81,16 @@ def read_recording(
     raw = open_recording(path)
     notes = mend_channel_types(raw) + give_positions(raw)
     if not {"onset", "sample"} & set(table.columns):
-        table, said = coded_events(raw, table, path)
-        notes += said
-    found, said = image_events([(where, table)], image_column)
-    notes += said
+        table, more = coded_events(raw, table, path)
+        notes += more
+    shown, more = image_events([(where, table)], image_column)
+    notes += more
     if images is not None:
-        _check_known(found["image"].tolist(), images)
+        _check_known(shown["image"].tolist(), images)
     if settings.unseen_concepts:
-        found, said = drop_seen_concepts(found)
-        notes += said
-    work = plan([OpenRecording(path.name, raw)], found, settings)
+        shown, more = drop_seen_concepts(shown)
+        notes += more
+    work = plan([OpenRecording(path.name, raw)], shown, settings)
     x_NCT = empty(work.shape, float32)
     fill(work, x_NCT, f"reading {path.name}")
     notes += work.notes
@@ -147,24 +147,26 @@ def prepare_bids(
     codes = None if stimuli is None else read_table(stimuli)
     chosen = _subjects(root, subjects)
     check_writable(out)
-    told = asdict(settings) | {"task": task, "image_column": image_column, "onset_unit": onset_unit}
-    told["stimuli"] = None if codes is None else hashlib.sha256(codes.to_csv().encode()).hexdigest()
+    parameters = asdict(settings) | {"task": task, "image_column": image_column, "onset_unit": onset_unit}
+    parameters["stimuli"] = None if codes is None else hashlib.sha256(codes.to_csv().encode()).hexdigest()
     paths = []
     for name in chosen:
-        found = _recordings(root, name, task, image_column)
-        files = {p.relative_to(root).as_posix(): p for bids in found for p in _files_of(bids)}
-        history = {"recipe": "bids", "parameters": told, "files": stamps(files)}
+        recordings = _recordings(root, name, task, image_column)
+        files = {p.relative_to(root).as_posix(): p for bids in recordings for p in _files_of(bids)}
+        history = {"recipe": "bids", "parameters": parameters, "files": stamps(files)}
         path = out / f"sub-{name}_trials.npy"
         if not _is_finished(path, history, files):
             history["sources"] = {key: sha256(p) for key, p in files.items()}
-            _refuse_copies({Path(bids.fpath): bids.fpath.relative_to(root).as_posix() for bids in found}, history)
-            events, notes = image_events([(p, read_table(p)) for p in map(_events_file, found)], image_column, codes)
+            _refuse_copies({Path(bids.fpath): bids.fpath.relative_to(root).as_posix() for bids in recordings}, history)
+            events, notes = image_events(
+                [(p, read_table(p)) for p in map(_events_file, recordings)], image_column, codes
+            )
             if images is not None:
                 _check_known(events["image"].tolist(), images)
             if settings.unseen_concepts:
-                events, said = drop_seen_concepts(events)
-                notes += said
-            opened = [_open(root, bids, found, notes) for bids in track(found, f"opening sub-{name}")]
+                events, more = drop_seen_concepts(events)
+                notes += more
+            opened = [_open(root, bids, recordings, notes) for bids in track(recordings, f"opening sub-{name}")]
             work = plan(opened, events, settings, onset_unit)
             history |= {"units": work.units, "notes": list(dict.fromkeys([*notes, *work.notes]))}
             with TrialsWriter(
@@ -240,30 +242,30 @@ def _matches(root: Path, name: str) -> list[Any]:
     """All recordings of a subject, as mne-bids finds them."""
     from mne_bids import BIDSPath
 
-    found = []
+    matches = []
     for datatype in ("meg", "eeg"):
         bids = BIDSPath(root=root, subject=name, datatype=datatype, suffix=datatype, check=False)
-        found += [
+        matches += [
             match
             for match in bids.match(ignore_json=True)
             if match.extension in RECORDINGS
             and match.split in (None, "01", "1")
             and match.acquisition not in ("crosstalk", "calibration")
         ]
-    return sorted(found, key=lambda match: (match.session or "", match.task or "", match.run or "", str(match.fpath)))
+    return sorted(matches, key=lambda match: (match.session or "", match.task or "", match.run or "", str(match.fpath)))
 
 
 def _recordings(root: Path, name: str, task: str | None, column: str | None) -> list[Any]:
     """The recordings of one subject and one task that have events."""
-    found = _matches(root, name)
-    if not found:
+    matches = _matches(root, name)
+    if not matches:
         raise HvfError(
             f"sub-{name} of {root} has no EEG or MEG recording, only tables: fetch the recordings themselves"
         )
-    tasks = sorted({bids.task or "" for bids in found})
+    tasks = sorted({bids.task or "" for bids in matches})
     if task is not None and task not in tasks:
         raise HvfError(f"sub-{name} of {root} has no task {task!r}{did_you_mean(task, tasks)}")
-    with_events = [bids for bids in found if task in (None, bids.task) and _events_file(bids) is not None]
+    with_events = [bids for bids in matches if task in (None, bids.task) and _events_file(bids) is not None]
     if not with_events:
         raise HvfError(f"the recordings of sub-{name} in {root} have no events.tsv beside them")
     tasks = sorted({bids.task or "" for bids in with_events})
@@ -298,7 +300,7 @@ def _files_of(bids: Any) -> list[Path]:
     return sorted({*files, *([] if _events_file(bids) is None else [Path(_events_file(bids))])})
 
 
-def _open(root: Path, bids: Any, found: Sequence[Any], notes: list[str]) -> OpenRecording:
+def _open(root: Path, bids: Any, matches: Sequence[Any], notes: list[str]) -> OpenRecording:
     from mne_bids import read_raw_bids
 
     source = Path(bids.fpath)
@@ -306,7 +308,7 @@ def _open(root: Path, bids: Any, found: Sequence[Any], notes: list[str]) -> Open
         raise HvfError(f"cannot read the recording {source}: its content is not here (git annex or datalad get)")
     raw = attempt(source, lambda: read_raw_bids(bids, verbose="warning"))
     notes += mend_channel_types(raw) + give_positions(raw)
-    sessions = sorted({other.session or "" for other in found})
+    sessions = sorted({other.session or "" for other in matches})
     label = bids.session or ""
     numbered = all(session.isdigit() and int(session) > 0 for session in sessions)
     session = int(label) if numbered else sessions.index(label) + 1

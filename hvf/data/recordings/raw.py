@@ -88,8 +88,8 @@ def mend_channel_types(raw: Any) -> list[str]:
         channel["unit"] = FIFF.FIFF_UNIT_T_M if planar else FIFF.FIFF_UNIT_T
         mended.setdefault(types[name], []).append(name)
     for kind, names in mended.items():
-        told = "misc (OTHER in channels.tsv)" if kind == "misc" else kind
-        notes.append(f"{len(names)} channels typed {told} are MEG sensors by their names and taken as such")
+        label = "misc (OTHER in channels.tsv)" if kind == "misc" else kind
+        notes.append(f"{len(names)} channels typed {label} are MEG sensors by their names and taken as such")
     other: dict[str, str] = {}
     for name, kind in types.items():
         match = NO_BRAIN.fullmatch(name)
@@ -199,16 +199,16 @@ def _fault(path: Path, raw: Any) -> str | None:
 
 
 def _brainvision_fault(path: Path, raw: Any) -> str | None:
-    told = dict(re.findall(r"(?m)^(\w+)=([^\r\n]*)", path.read_text(encoding="latin-1")))
-    data, width = Path(raw.filenames[0]), BINARY_BYTES.get(told.get("BinaryFormat", "").strip().upper())
+    header = dict(re.findall(r"(?m)^(\w+)=([^\r\n]*)", path.read_text(encoding="latin-1")))
+    data, width = Path(raw.filenames[0]), BINARY_BYTES.get(header.get("BinaryFormat", "").strip().upper())
     size = data.stat().st_size
     if width:
-        frame = width * int(told["NumberOfChannels"])
+        frame = width * int(header["NumberOfChannels"])
         if size % frame:
             return f"{data.name} ends within a sample ({size} bytes, {frame} per sample)"
-        if told.get("DataPoints", "").strip().isdigit() and size // frame != int(told["DataPoints"]):
-            return f"{data.name} holds {size // frame} samples, its header says {told['DataPoints'].strip()}"
-    markers = path.with_name(told.get("MarkerFile", "").strip().replace("$b", path.stem))
+        if header.get("DataPoints", "").strip().isdigit() and size // frame != int(header["DataPoints"]):
+            return f"{data.name} holds {size // frame} samples, its header says {header['DataPoints'].strip()}"
+    markers = path.with_name(header.get("MarkerFile", "").strip().replace("$b", path.stem))
     if not markers.is_file():
         return f"its file of markers {markers.name} is missing" if markers != path else None
     for line in re.findall(r"(?m)^Mk\d+[^\r\n]*", markers.read_text(encoding="latin-1")):

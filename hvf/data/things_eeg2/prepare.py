@@ -101,11 +101,11 @@ def prepare(
     if folder is None:
         return third_party.prepare(root, out, recipe, subjects)
     stimuli = read_metadata(root)
-    found = numbered_folders(folder, "sub")
+    folders = numbered_folders(folder, "sub")
     paths = []
-    for subject in third_party.wanted(subjects, found, folder):
+    for subject in third_party.wanted(subjects, folders, folder):
         path = out / f"sub-{subject:02d}_trials.npy"
-        files = session_files(found[subject])
+        files = session_files(folders[subject])
         sources = {p.relative_to(root).as_posix(): p for pair in files for p in pair.values()}
         sources["image_metadata.npy"] = find_metadata(root)
         if not is_finished(path, recipe, sources):

@@ -49,20 +49,22 @@ class RawFile:
 
 def numbered_folders(folder: Path, prefix: str) -> dict[int, Path]:
     """The folders `prefix-NN` in a folder, by their numbers."""
-    found = {path: re.fullmatch(rf"{prefix}-0*(\d+)", path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
-    return {int(match[1]): path for path, match in found.items() if match}
+    matches = {
+        path: re.fullmatch(rf"{prefix}-0*(\d+)", path.name) for path in sorted(folder.iterdir()) if path.is_dir()
+    }
+    return {int(match[1]): path for path, match in matches.items() if match}
 
 
 def session_files(folder: Path) -> list[dict[Part, Path]]:
     """The raw files of a subject, session by session. Raises HvfError if a session or a file is missing."""
-    found = numbered_folders(folder, "ses")
-    missing = sorted(set(range(1, max(found, default=1) + 1)) - set(found))
+    sessions = numbered_folders(folder, "ses")
+    missing = sorted(set(range(1, max(sessions, default=1) + 1)) - set(sessions))
     if missing:
         raise HvfError(
             f"{folder} lacks session {listed(map(str, missing))}: get all of {LAYOUT} (THINGS-EEG2 has 4 sessions)"
         )
     files: list[dict[Part, Path]] = []
-    for _, session in sorted(found.items()):
+    for _, session in sorted(sessions.items()):
         files.append({})
         for part in PARTS:
             present = [session / name for name in FILES[part] if (session / name).is_file()]

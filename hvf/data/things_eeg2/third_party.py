@@ -121,30 +121,32 @@ def prepare(root: Path, out: Path, recipe: str, subjects: Sequence[int] | None =
     candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     folder = next((path for path in candidates if any(map(_kind, path.glob("sub-*")))), None)
     if folder is None and _kind(root):
-        folder, found = root.parent, {int(re.sub(r"\D", "", root.name) or 1): root}
+        folder, folders = root.parent, {int(re.sub(r"\D", "", root.name) or 1): root}
     elif folder is None:
         raise HvfError(
             f"{root} holds no THINGS-EEG2 recordings: neither raw (raw_data/sub-XX/ses-YY/raw_eeg_training.npy) nor "
             f"preprocessed (sub-XX/{', '.join(pair[0] for pair in NAMES.values())})"
         )
     else:
-        found = {int(m[1]): p for p in folder.glob("sub-*") if (m := re.fullmatch(r"sub-0*(\d+)", p.name)) and _kind(p)}
+        folders = {
+            int(m[1]): p for p in folder.glob("sub-*") if (m := re.fullmatch(r"sub-0*(\d+)", p.name)) and _kind(p)
+        }
     check_writable(out)
     paths = []
-    for subject in wanted(subjects, found, folder):
+    for subject in wanted(subjects, folders, folder):
         path = out / f"sub-{subject:02d}_trials.npy"
-        _convert(found[subject], path, recipe)
+        _convert(folders[subject], path, recipe)
         paths.append(path)
     return paths
 
 
-def wanted(subjects: Sequence[int] | None, found: Mapping[int, Path], folder: Path) -> list[int]:
+def wanted(subjects: Sequence[int] | None, folders: Mapping[int, Path], folder: Path) -> list[int]:
     """The subjects asked for, or all that are there. Raises HvfError naming those that are not."""
-    missing = [n for n in subjects or [] if n not in found]
-    if missing or not found:
-        there = f"it has {listed(map(str, sorted(found)))}" if found else "it has none named sub-XX"
+    missing = [n for n in subjects or [] if n not in folders]
+    if missing or not folders:
+        there = f"it has {listed(map(str, sorted(folders)))}" if folders else "it has none named sub-XX"
         raise HvfError(f"{folder} has no subject {listed(map(str, missing or [1]))}; {there}")
-    return sorted(found) if subjects is None else list(dict.fromkeys(subjects))
+    return sorted(folders) if subjects is None else list(dict.fromkeys(subjects))
 
 
 def _convert(folder: Path, path: Path, recipe: str) -> None:
@@ -174,9 +176,9 @@ def _convert(folder: Path, path: Path, recipe: str) -> None:
     shape = (n, len(kept), parts["training"].x_NCT.shape[2])
     history = {"recipe": recipe, "preprocessed_by": RECIPES[made_by].origin, "units": units(RECIPES[made_by])}
     history |= {"stamps": stamps(sources), "sources": {name: sha256(file) for name, file in sources.items()}}
-    told: dict[str, Any] = {name: labels[0][name] for name in ("sfreq", "tmin", "ch_names", "kind")} | joined
+    joint_labels: dict[str, Any] = {name: labels[0][name] for name in ("sfreq", "tmin", "ch_names", "kind")} | joined
     with TrialsWriter(
-        path, shape, RECIPES[recipe].dtype, **told, subject=path.name.partition("_")[0], history=history
+        path, shape, RECIPES[recipe].dtype, **joint_labels, subject=path.name.partition("_")[0], history=history
     ) as writer:
         row = 0
         for part, x in parts.items():
@@ -235,8 +237,8 @@ def _subject(path: Path) -> str:
 
 def _labels(x: Prepared, part: Part) -> dict[str, Any]:
     splits = np.full(len(x.image_ids), "test" if part == "test" else "train")
-    told = {"image_ids": x.image_ids, "concepts": x.concepts, "splits": splits, "sessions": x.sessions}
-    return told | {"ch_names": x.ch_names, "sfreq": x.sfreq, "tmin": x.tmin, "kind": "eeg"}
+    labels = {"image_ids": x.image_ids, "concepts": x.concepts, "splits": splits, "sessions": x.sessions}
+    return labels | {"ch_names": x.ch_names, "sfreq": x.sfreq, "tmin": x.tmin, "kind": "eeg"}
 
 
 def _read_file(path: Path) -> Prepared:

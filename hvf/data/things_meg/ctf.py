@@ -96,10 +96,10 @@ def sensors(raw: Any, table: Path | None = None) -> tuple[list[str], list[str]]:
     """
     notes = mend_channel_types(raw)
     names = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "mag"]
-    told = {} if table is None or not table.is_file() else channel_types(table)
-    other = [name for name in names if not told.get(name, "MEG").upper().startswith("MEG")]
+    types = {} if table is None or not table.is_file() else channel_types(table)
+    other = [name for name in names if not types.get(name, "MEG").upper().startswith("MEG")]
     if other:
-        notes.append(f"{len(other)} channels typed {told[other[0]]} in channels.tsv are MEG sensors and taken as such")
+        notes.append(f"{len(other)} channels typed {types[other[0]]} in channels.tsv are MEG sensors and taken as such")
     return names, notes
 
 
@@ -156,10 +156,10 @@ def check_triggers(raw: mne.io.BaseRaw, samples_E: np.ndarray, where: Path) -> N
     if STIM not in raw.ch_names:
         raise HvfError(f"{where} has no channel {STIM}, which carries the triggers; it has {listed(raw.ch_names)}")
     try:
-        found = mne.find_events(raw, stim_channel=STIM, verbose="error")
+        events = mne.find_events(raw, stim_channel=STIM, verbose="error")
     except Exception as error:  # a truncated file, or triggers of a single sample
         raise HvfError(f"cannot read the triggers of {where}: {one_line(error)}") from error
-    triggers = found[found[:, 2] == TRIGGER, 0] - raw.first_samp
+    triggers = events[events[:, 2] == TRIGGER, 0] - raw.first_samp
     if len(triggers) != len(samples_E):
         raise HvfError(
             f"{where} has {len(triggers)} triggers of value {TRIGGER} but its events.tsv has {len(samples_E)} rows: "

@@ -46,13 +46,13 @@ def find_subjects(root: Path) -> list[int]:
         raise HvfError(f"there is no folder {root}")
     names = [(EPOCHS, path.name) for path in _epochs_folder(root).glob("*.fif")]
     names += [(SUBJECT, path.parent.parent.name) for path in root.glob("sub-*/ses-*/meg")]
-    found = {int(match[1]) for pattern, name in names if (match := pattern.fullmatch(name))}
-    if not found:
+    numbers = {int(match[1]) for pattern, name in names if (match := pattern.fullmatch(name))}
+    if not numbers:
         raise HvfError(
             f"{root} is not THINGS-MEG: it has neither derivatives/preprocessed/preprocessed_P1-epo.fif nor "
             "sub-BIGMEG1/ses-01/meg; name the data set's root folder"
         )
-    return sorted(found)
+    return sorted(numbers)
 
 
 # --- the published epochs ---------------------------------------------------------------------------------------------
@@ -83,13 +83,15 @@ def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> Sub
     csv = _csv(root, subject)
     metadata, where = epochs.metadata, f"the metadata of {path}"
     if csv.is_file():
-        told = _read_csv(csv)
-        if len(told) != len(epochs):
-            raise HvfError(f"{csv} has {len(told)} rows but {path.name} has {len(epochs)} epochs, its parts included")
+        attributes = _read_csv(csv)
+        if len(attributes) != len(epochs):
+            raise HvfError(
+                f"{csv} has {len(attributes)} rows but {path.name} has {len(epochs)} epochs, its parts included"
+            )
         if metadata is not None:
-            check_same(metadata, told, where, csv)
+            check_same(metadata, attributes, where, csv)
         else:
-            metadata, where = told, str(csv)
+            metadata, where = attributes, str(csv)
     if metadata is None:
         raise HvfError(f"{path} has no metadata, and {csv} is missing: fetch it, it says which images were seen")
     table = trial_table(metadata, where, root)
@@ -119,9 +121,9 @@ def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> Sub
 def _open_raw(root: Path, subject: int) -> SubjectFiles:
     """Every recording's header, events and channels are checked here; the data wait for `read`."""
     paths = _raw_paths(root, subject)
-    csv, told = _csv(root, subject), None
+    csv, attributes = _csv(root, subject), None
     if csv.is_file():
-        told = _read_csv(csv)
+        attributes = _read_csv(csv)
     elif not (root / "Images").is_dir():
         raise HvfError(f"{csv} is missing: fetch it, it says which images were seen")
     ch_names: list[str] = []
@@ -129,9 +131,9 @@ def _open_raw(root: Path, subject: int) -> SubjectFiles:
     for path in track(paths, "looking at recordings"):
         stem = path.name.removesuffix(path.suffix).removesuffix("_meg")
         raw = ctf.open_meg(path)
-        names, told_of = ctf.sensors(raw, path.with_name(f"{stem}_channels.tsv"))
+        names, notes_of = ctf.sensors(raw, path.with_name(f"{stem}_channels.tsv"))
         names = [name for name in names if name not in ctf.BROKEN]
-        notes.update(told_of)
+        notes.update(notes_of)
         if raw.duration < ctf.FILTER:
             notes.update([f"a recording is shorter than the filter ({ctf.FILTER:g} s): its slow parts are distorted"])
         ch_names = ch_names or names
@@ -147,8 +149,8 @@ def _open_raw(root: Path, subject: int) -> SubjectFiles:
             events.rename(columns={"value": "things_image_nr"}).assign(session_nr=_session(path), file=path.name)
         )
     metadata, where = pd.concat(tables, ignore_index=True), f"the events of {root}/sub-BIGMEG{subject}"
-    if told is not None:
-        metadata, missing = _of_sessions(told, metadata, csv)
+    if attributes is not None:
+        metadata, missing = _of_sessions(attributes, metadata, csv)
         where = str(csv)
         notes.update(missing)
     table = trial_table(metadata, where, root)
@@ -179,13 +181,13 @@ def _raw_paths(root: Path, subject: int) -> list[Path]:
     return sorted(paths, key=lambda p: (_session(p), p.name))
 
 
-def _of_sessions(told: pd.DataFrame, events: pd.DataFrame, csv: Path) -> tuple[pd.DataFrame, list[str]]:
+def _of_sessions(attributes: pd.DataFrame, events: pd.DataFrame, csv: Path) -> tuple[pd.DataFrame, list[str]]:
     """The rows of the table of all trials that answer `events`, in their order; and which sessions were not there."""
-    if "session_nr" not in told:
+    if "session_nr" not in attributes:
         raise HvfError(f"{csv} has no column session_nr")
     parts = []
     for session, mine in events.groupby("session_nr", sort=True):
-        rows = told.loc[told["session_nr"] == session, :]
+        rows = attributes.loc[attributes["session_nr"] == session, :]
         if len(rows) != len(mine):
             raise HvfError(
                 f"the events of session {session} have {len(mine)} rows in {mine['file'].nunique()} recordings but "
@@ -193,7 +195,7 @@ def _of_sessions(told: pd.DataFrame, events: pd.DataFrame, csv: Path) -> tuple[p
             )
         check_same(mine, rows, f"the events of session {session}", csv)
         parts.append(rows)
-    absent = sorted(set(told["session_nr"]) - set(events["session_nr"]))
+    absent = sorted(set(attributes["session_nr"]) - set(events["session_nr"]))
     note = [f"there is no recording of session {listed(map(str, absent), 12)}"] if absent else []
     return pd.concat(parts, ignore_index=True), note
 

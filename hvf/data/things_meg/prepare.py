@@ -94,12 +94,12 @@ def prepare(
 
 def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
     recipe = RECIPES[name]
-    recording = open_subject(root, subject)
-    sources = {file.relative_to(root).as_posix(): file for file in recording.files}
+    source = open_subject(root, subject)
+    sources = {file.relative_to(root).as_posix(): file for file in source.files}
     if is_finished(path, name, sources):
         return
     check_writable(path)
-    table, notes = recording.table, list(recording.notes)
+    table, notes = source.table, list(source.notes)
     rows, splits = trial_order(table)
     if not len(rows):
         raise HvfError(f"subject {subject} in {root} has no trial of an image")
@@ -111,7 +111,7 @@ def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
     history: dict[str, Any] = {
         "recipe": name,
         "parameters": asdict(recipe),
-        "route": recording.route,
+        "route": source.route,
         "units": SCALED if recipe.zscore else UNITS,
         "left_out": {"catch": counts["catch"], "exp of test concepts": counts["exp"] - int((splits == "train").sum())},
         "notes": notes,
@@ -119,13 +119,13 @@ def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
     }
     with TrialsWriter(
         path,
-        (len(rows), len(recording.ch_names), recipe.n_times),
+        (len(rows), len(source.ch_names), recipe.n_times),
         recipe.dtype,
         image_ids=kept["image"].to_numpy(str),
         subject=f"sub-{subject:02d}",
         sfreq=ctf.SFREQ,
         tmin=recipe.tmin,
-        ch_names=recording.ch_names,
+        ch_names=source.ch_names,
         kind="meg",
         simulated=is_simulated(root),
         concepts=kept["concept"].to_numpy(str),
@@ -133,37 +133,35 @@ def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
         sessions=kept["session"].to_numpy() if kept["session"].min() > 0 else None,
         history=history,
     ) as writer:
-        _copy(recording, recipe, rows, splits, writer)
+        _copy(source, recipe, rows, splits, writer)
         digests = {key: sha256(file) for key, file in track(sources.items(), "noting what the trials were made of")}
         writer.history["sources"] = digests
 
 
-def _copy(
-    recording: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.ndarray, writer: TrialsWriter
-) -> None:
+def _copy(source: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.ndarray, writer: TrialsWriter) -> None:
     """Read the trials `rows`, each file from front to back, into their places."""
-    place = np.full(len(recording.table), -1)
+    place = np.full(len(source.table), -1)
     place[rows] = np.arange(len(rows))
     first = round((recipe.tmin - ctf.TMIN) * ctf.SFREQ)
     train = splits == "train"
-    scale = _Scale(len(recording.ch_names))
+    scale = _Scale(len(source.ch_names))
     with track(len(rows), "reading trials") as bar:
-        for found, x_NCT in recording.read(place >= 0):
+        for rows_n, x_NCT in source.read(place >= 0):
             # Through float32, as the published files hold it, so that float16 rounds the same number.
             x_NCT = x_NCT[:, :, first : first + recipe.n_times].astype(np.float32)
             with np.errstate(over="ignore"):
                 stored = x_NCT.astype(recipe.dtype)
             bad = np.flatnonzero(~np.isfinite(stored).all(axis=(0, 2)))
             if len(bad):
-                names = [recording.ch_names[i] for i in bad]
+                names = [source.ch_names[i] for i in bad]
                 raise HvfError(
-                    f"{recording.files[0].parent}: channel {listed(names)} is flat before the image, not finite or too "
-                    f"large, among the trials {found[0] + 1} to {found[-1] + 1}: the recording is damaged there"
+                    f"{source.files[0].parent}: channel {listed(names)} is flat before the image, not finite or too "
+                    f"large, among the trials {rows_n[0] + 1} to {rows_n[-1] + 1}: the files is damaged there"
                 )
-            writer.x_NCT[place[found]] = stored
+            writer.x_NCT[place[rows_n]] = stored
             if recipe.zscore:
-                scale.add(x_NCT[train[place[found]]])
-            bar.advance(len(found))
+                scale.add(x_NCT[train[place[rows_n]]])
+            bar.advance(len(rows_n))
     if recipe.zscore:
         mean_C, sd_C = scale.result()
         for start in range(0, len(rows), BLOCK):

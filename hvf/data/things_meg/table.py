@@ -72,7 +72,7 @@ def trial_table(metadata: pd.DataFrame, where: str, root: Path) -> pd.DataFrame:
     else:
         files = _listed_images(numbers["things_image_nr"], where, root)
     stems = [
-        PurePosixPath(file.replace("\\", "/")).stem if seen else "" for file, seen in zip(files, shown, strict=True)
+        PurePosixPath(file.replace("\\", "/")).stem if known else "" for file, known in zip(files, shown, strict=True)
     ]
     table = pd.DataFrame({
         "trial_type": types_N,
@@ -82,9 +82,9 @@ def trial_table(metadata: pd.DataFrame, where: str, root: Path) -> pd.DataFrame:
         "concept": [NUMBERED.sub("", stem) for stem in stems],
         "session": metadata["session_nr"].astype(int).to_numpy() if "session_nr" in metadata else 0,
     })  # fmt: skip
-    seen = table[shown]
+    shown_rows = table[shown]
     for a, b in (("number", "image"), ("image", "number"), ("category", "concept"), ("concept", "category")):
-        several = seen.groupby(a, sort=False)[b].unique()
+        several = shown_rows.groupby(a, sort=False)[b].unique()
         several = several[several.map(len) > 1]
         if len(several):
             both = " and ".join(map(str, several.iloc[0][:2]))

@@ -35,15 +35,15 @@ def is_finished(path: Path, recipe: str, sources: Mapping[str, Path]) -> bool:
         return False
     try:
         history = read_store(path)[1]["history"]
-        made_by, told, stamped = history["recipe"], history["sources"], history["stamps"]
+        made_by, digests, stamped = history["recipe"], history["sources"], history["stamps"]
     except (HvfError, KeyError, TypeError):
         return False  # damaged, or made by something else: made again
     if made_by != recipe:
         raise HvfError(f"{path} was made by the recipe {made_by}, not {recipe}: choose another --out")
-    if set(told) != set(sources):
+    if set(digests) != set(sources):
         return False
     now = stamps(sources)
-    return all(stamped.get(name) == now[name] or told[name] == sha256(source) for name, source in sources.items())
+    return all(stamped.get(name) == now[name] or digests[name] == sha256(source) for name, source in sources.items())
 
 
 def is_simulated(root: str | Path) -> bool:

@@ -79,22 +79,22 @@ def recorded_images(
     for value in labels.get("sessions", []):
         if not isinstance(value, int) or value < 1:
             raise HvfError(f'epochs.metadata["session"] must hold whole numbers from 1, not {value!r}')
-    told = columns.get("image")
-    if told is not None and not all(isinstance(name, str) and name for name in told):
-        bad = next(i for i, name in enumerate(told) if not (isinstance(name, str) and name))
-        raise HvfError(f'epochs.metadata["image"] names no image for epoch {bad}: {told[bad]!r}')
+    named = columns.get("image")
+    if named is not None and not all(isinstance(name, str) and name for name in named):
+        bad = next(i for i, name in enumerate(named) if not (isinstance(name, str) and name))
+        raise HvfError(f'epochs.metadata["image"] names no image for epoch {bad}: {named[bad]!r}')
     if images is None:
-        if told is None:
+        if named is None:
             raise HvfError(
                 'which images were shown? give their ids, an image set, or a column epochs.metadata["image"]'
             )
-        return told, labels
-    if isinstance(images, ImageSet) and told is not None:
-        return told, labels
+        return named, labels
+    if isinstance(images, ImageSet) and named is not None:
+        return named, labels
     ids = list(images.ids) if isinstance(images, ImageSet) else [str(name) for name in images]
     if len(ids) != len(epochs):
         raise HvfError(f"there are {len(epochs)} epochs but {len(ids)} images; give one per epoch, in their order")
-    for i, (name, other) in enumerate(zip(ids, told or ids, strict=True)):
+    for i, (name, other) in enumerate(zip(ids, named or ids, strict=True)):
         if stem(name) != stem(other):
             raise HvfError(f'epoch {i} was given the image {name!r}, but epochs.metadata["image"] says {other!r}')
     return ids, labels

@@ -63,7 +63,7 @@ class TrialsWriter:
         self.path = Path(path)
         self.shape, self.dtype = tuple(int(n) for n in shape_NCT), np.dtype(dtype)
         self.history = dict(history or {})
-        self._told = {
+        self._labels = {
             "subject": str(subject),
             "kind": str(kind),
             "sfreq": float(sfreq),
@@ -73,12 +73,12 @@ class TrialsWriter:
             "sessions": None if sessions is None else np.asarray(sessions, dtype=int),
         }
         for name, words in zip(WORDS, (image_ids, concepts, splits), strict=True):
-            self._told[name] = words if words is None or isinstance(words, Words) else Words.of(words)
+            self._labels[name] = words if words is None or isinstance(words, Words) else Words.of(words)
         if self.path.suffix != ".npy":
             raise HvfError(f"trials are written to a .npy, not to {self.path}")
         if self.dtype.name not in DTYPES or len(self.shape) != 3:
             raise HvfError(f"trials are stored as (N, C, T) {' or '.join(DTYPES)}, not {self.shape} {self.dtype}")
-        fault = _misfit(self._told, self.shape)
+        fault = _misfit(self._labels, self.shape)
         if fault:
             raise HvfError(f"cannot write {self.path}: {fault}")
 
@@ -118,12 +118,12 @@ class TrialsWriter:
 
     def _commit(self) -> None:
         self.x_NCT.flush()
-        told: dict[str, Any] = {"format": FORMAT, "shape": self.shape, "dtype": self.dtype.name}
-        told |= {"nbytes": _nbytes(self.shape, self.dtype), "sha256": _digest(self.x_NCT)} | self._told
-        told |= {name: told[name].to_json() for name in WORDS if told[name] is not None}
-        told["sessions"] = None if told["sessions"] is None else packed(told["sessions"])
-        told["history"] = {"code": code_version()} | self.history
-        lines = (f"{json.dumps(k)}: {json.dumps(v, default=_plain, ensure_ascii=False)}" for k, v in told.items())
+        fields: dict[str, Any] = {"format": FORMAT, "shape": self.shape, "dtype": self.dtype.name}
+        fields |= {"nbytes": _nbytes(self.shape, self.dtype), "sha256": _digest(self.x_NCT)} | self._labels
+        fields |= {name: fields[name].to_json() for name in WORDS if fields[name] is not None}
+        fields["sessions"] = None if fields["sessions"] is None else packed(fields["sessions"])
+        fields["history"] = {"code": code_version()} | self.history
+        lines = (f"{json.dumps(k)}: {json.dumps(v, default=_plain, ensure_ascii=False)}" for k, v in fields.items())
         self._sidecar_tmp.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         for tmp in (self._tmp, self._sidecar_tmp):
             with open(tmp, "r+b") as file:
@@ -168,22 +168,22 @@ def read_store(path: str | Path) -> tuple[np.ndarray, dict[str, Any]]:
     missing, damaged, of another format, or if the two do not belong together.
     """
     path = Path(path)
-    told = _read_sidecar(path)
+    fields = _read_sidecar(path)
     try:
-        x_NCT = np.load(path, mmap_mode="r", allow_pickle=False) if 0 not in told["shape"] else np.load(path)
+        x_NCT = np.load(path, mmap_mode="r", allow_pickle=False) if 0 not in fields["shape"] else np.load(path)
         offset = getattr(x_NCT, "offset", None) or path.stat().st_size - x_NCT.nbytes
         size = path.stat().st_size - offset
     except (OSError, ValueError, EOFError) as error:
         raise HvfError(f"{path} is damaged ({error}): prepare it again") from error
-    found = (list(x_NCT.shape), x_NCT.dtype.name, size)
-    if found != (told["shape"], told["dtype"], told["nbytes"]):
+    actual = (list(x_NCT.shape), x_NCT.dtype.name, size)
+    if actual != (fields["shape"], fields["dtype"], fields["nbytes"]):
         raise HvfError(
             f"{path} and its sidecar {sidecar_of(path).name} do not belong together or one is damaged: the array is "
-            f"{found[1]} {tuple(found[0])} in {size} bytes, the sidecar says {told['dtype']} {tuple(told['shape'])} in "
-            f"{told['nbytes']}; prepare it again"
+            f"{actual[1]} {tuple(actual[0])} in {size} bytes, the sidecar says {fields['dtype']} "
+            f"{tuple(fields['shape'])} in {fields['nbytes']}; prepare it again"
         )
     labels = (*WORDS, "subject", "kind", "sfreq", "tmin", "ch_names", "simulated", "sessions", "history")
-    return x_NCT, {name: told[name] for name in labels}
+    return x_NCT, {name: fields[name] for name in labels}
 
 
 def verify(path: str | Path) -> None:
@@ -198,35 +198,35 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         raise HvfError(f"there is no file of trials at {path}")
     sidecar = sidecar_of(path)
     try:
-        told = json.loads(sidecar.read_text(encoding="utf-8"))
+        fields = json.loads(sidecar.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HvfError(f"{path} has no sidecar {sidecar.name} beside it: copy both, or prepare it again") from None
     except (OSError, ValueError) as error:
         raise HvfError(f"the sidecar {sidecar} is damaged ({error}): prepare it again") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise HvfError(f"the sidecar {sidecar} was not written by this version of hvf: prepare it again")
     try:
         for name in WORDS:
-            told[name] = None if told[name] is None and name != "image_ids" else Words.from_json(told[name])
-        told["sessions"] = None if told["sessions"] is None else unpacked(told["sessions"])
-        fault = _misfit(told, tuple(told["shape"]))
+            fields[name] = None if fields[name] is None and name != "image_ids" else Words.from_json(fields[name])
+        fields["sessions"] = None if fields["sessions"] is None else unpacked(fields["sessions"])
+        fault = _misfit(fields, tuple(fields["shape"]))
     except (KeyError, TypeError, ValueError) as error:
         raise HvfError(
             f"the sidecar {sidecar} is damaged ({type(error).__name__}: {error}): prepare it again"
         ) from error
     if fault:
         raise HvfError(f"the sidecar {sidecar} is damaged: {fault}; prepare it again")
-    return told
+    return fields
 
 
-def _misfit(told: Mapping[str, Any], shape: tuple[int, ...]) -> str | None:
+def _misfit(fields: Mapping[str, Any], shape: tuple[int, ...]) -> str | None:
     """What of the labels does not fit the array's shape, in words."""
     n, c, _ = shape
-    if len(told["ch_names"]) != c:
-        return f"{c} channels have {len(told['ch_names'])} names"
+    if len(fields["ch_names"]) != c:
+        return f"{c} channels have {len(fields['ch_names'])} names"
     for name in (*WORDS, "sessions"):
-        if told[name] is not None and len(told[name]) != n:
-            return f"{n} trials have {len(told[name])} {name}"
+        if fields[name] is not None and len(fields[name]) != n:
+            return f"{n} trials have {len(fields[name])} {name}"
     return None
 
 
