@@ -12,12 +12,12 @@ need when they run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hvf.registry import HvfError
+from hvf.registry import HvfError, listed
 
 if TYPE_CHECKING:
     from hvf.data.doctor.checks import Finding
@@ -145,3 +145,12 @@ def subject_numbers(subjects: Sequence[str] | None) -> list[int] | None:
             raise HvfError(f"--subjects takes numbers such as 8 or sub-08, not {word!r}")
         numbers.append(int(digits))
     return numbers
+
+
+def chosen_subjects(asked: Sequence[int] | None, available: Collection[int], folder: Path) -> list[int]:
+    """The subjects asked for, each once, or all that `folder` has. Raises HvfError naming those that it has not."""
+    missing = [subject for subject in asked or () if subject not in available]
+    if missing or not available:
+        has = f"there is {listed(map(str, sorted(available)))}" if available else "there is none"
+        raise HvfError(f"{folder} has no subject {listed(map(str, missing or [1]))}; {has}")
+    return sorted(available) if asked is None else list(dict.fromkeys(asked))

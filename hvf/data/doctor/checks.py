@@ -1,4 +1,4 @@
-"""The single checks of `hvf data doctor`: each looks at one thing and says in plain words what is wrong and what to do.
+"""Single checks of `hvf data doctor`: each examines one property and returns `Finding`s in plain words.
 
 Letters: N trials or events, C channels, T samples.
 """
@@ -42,7 +42,7 @@ ALIKE = 0.05  # mean difference of two thumbnails, in their standard deviation, 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: "error", "warning" or "ok", which check, where, what was found, what to do."""
+    """The result of one check: "error", "warning" or "ok", which check, where, what is the case, what to do."""
 
     severity: str
     check: str
@@ -52,9 +52,9 @@ class Finding:
 
 
 def names(ch_names: Sequence[str], where: str, *, published: Sequence[str] | None = None) -> list[Finding]:
-    """Channel names: none empty, none twice, and the `published` ones in the published order.
+    """Check channel names: none empty, none twice, and the `published` ones in the published order.
 
-    Without `published`, names that are all THINGS-EEG2's or CTF's are held to the orders in which those come.
+    Without `published`, names that are all THINGS-EEG2's or CTF's are compared with those data sets' orders.
     """
     findings, twice = [], [name for name, n in Counter(ch_names).items() if n > 1]
     if twice:
@@ -114,7 +114,18 @@ def _electrodes() -> dict[str, np.ndarray]:
 
 
 def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = False) -> list[Finding]:
-    """Whether the place of each channel on the head is known: by its name, or because the file says (`located`)."""
+    """Check that the position of each channel on the head is known.
+
+    Parameters
+    ----------
+    ch_names : sequence of str
+    kind : str
+        "eeg" or "meg".
+    where : str
+        File or folder, for messages.
+    located : bool
+        Whether the file itself gives positions.
+    """
     if kind == "features":
         return []
     odd = [name for name in ch_names if kind == "eeg" and NOT_BRAIN.match(name)]
@@ -150,7 +161,7 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
 
 
 def sampling_rate(sfreq: float, where: str, *, published: Sequence[float] = ()) -> list[Finding]:
-    """The sampling rate in Hz: possible at all, and one of the published ones where there are any."""
+    """Check the sampling rate (Hz): that it is possible, and one of the published ones if there are any."""
     if not np.isfinite(sfreq) or sfreq <= 0:
         message = f"the sampling rate is {sfreq} Hz"
         return [Finding("error", "sampling rate", where, message, "write the rate of the recording")]
@@ -162,7 +173,7 @@ def sampling_rate(sfreq: float, where: str, *, published: Sequence[float] = ()) 
 
 
 def codes(codes_N: np.ndarray, n_images: int, where: str) -> list[Finding]:
-    """Event codes: whole numbers between 1 and `n_images`."""
+    """Check that event codes are whole numbers between 1 and `n_images`."""
     codes_N = np.asarray(codes_N)
     if not len(codes_N):
         return [Finding("error", "events", where, "there is no event", "see that the trigger channel was recorded")]
@@ -183,9 +194,22 @@ def codes(codes_N: np.ndarray, n_images: int, where: str) -> list[Finding]:
 def counts(
     ids_N: Sequence, published: Sequence, repeats: int, where: str, *, complete: bool = True, part: str = ""
 ) -> list[Finding]:
-    """How often each `published` image was shown, against the published number of `repeats`; more is normal.
+    """Check how often each image was shown; more often than published is normal.
 
-    What an incomplete study (`complete=False`) lacks is a warning, and so are fewer repeats of all images alike.
+    Parameters
+    ----------
+    ids_N : sequence
+        The image of each trial.
+    published : sequence
+        All images of the study.
+    repeats : int
+        Published number of repeats of each.
+    where : str
+        File or folder, for messages.
+    complete : bool
+        Whether all files are there: if not, missing images are a warning, as are fewer repeats of all images alike.
+    part : str
+        "training" or "test", for messages.
     """
     shown = Counter(ids_N)
     n = np.array([shown.get(name, 0) for name in published])
@@ -215,7 +239,16 @@ def counts(
 
 
 def leak(train: Iterable[str], test: Iterable[str], where: str, what: str = "concepts") -> list[Finding]:
-    """Test concepts (or images) that training holds too."""
+    """Check that no test concept (or image) is in training too.
+
+    Parameters
+    ----------
+    train, test : iterable of str
+    where : str
+        File or folder, for messages.
+    what : str
+        "concepts" or "images".
+    """
     train, test = set(train), set(test)
     both = sorted(train & test)
     if both:
@@ -226,7 +259,15 @@ def leak(train: Iterable[str], test: Iterable[str], where: str, what: str = "con
 
 
 def listed_as(given: Sequence[str], truth: Sequence[str], where: str, source: str) -> list[Finding]:
-    """Image files as `given`, one per condition, against the sorted files of `source`."""
+    """Compare image files, one per condition, with the sorted files of another source.
+
+    Parameters
+    ----------
+    given, truth : sequence of str
+        File names, compared by their stems.
+    where, source : str
+        Where `given` and `truth` come from, for messages.
+    """
     given, truth = [stem(name) for name in given], [stem(name) for name in truth]
     if given == truth:
         return [Finding("ok", "pairing", where, f"{len(given)} images as in {source}, in that order")]
@@ -247,7 +288,7 @@ def listed_as(given: Sequence[str], truth: Sequence[str], where: str, source: st
 
 
 def sensor_types(types: dict[str, str], where: str) -> list[Finding]:
-    """BIDS channels.tsv, {name: type}: MEG sensors typed OTHER, as in ds004212, and nothing typed as brain at all."""
+    """Check a BIDS channels.tsv, {name: type}, for MEG sensors typed OTHER and for no brain channel at all."""
     sensors = [name for name in types if CTF_SENSOR.fullmatch(name) or NEUROMAG_SENSOR.fullmatch(name)]
     other = [name for name in sensors if not types[name].upper().startswith("MEG")]
     if other:
@@ -262,7 +303,7 @@ def sensor_types(types: dict[str, str], where: str) -> list[Finding]:
 
 
 def contents(train: ImageSet | None, test: ImageSet | None, where: str) -> list[Finding]:
-    """Every image decodes, and no test image is a training image, be it under another name, size or compression."""
+    """Check that every image decodes and no test image is a training image, under whatever name, size or format."""
     findings, hashed = [], {}
     for part, images in (("training", train), ("test", test)):
         hashes, thumbs, broken = [], [], []

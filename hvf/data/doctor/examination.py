@@ -1,4 +1,4 @@
-"""The doctor: looks at a folder or file of recordings and says in plain words what is wrong with it and what to do.
+"""The doctor: recognises what a folder or file holds, runs the checks of it, and reports findings in plain words.
 
 Letters: N trials.
 """
@@ -36,12 +36,25 @@ def known_layouts() -> str:
 
 
 def examine(path: str | Path, images: str | Path | None = None) -> list[Finding]:
-    """Look at whatever `path` is, and return its findings, the worst first.
+    """Check recordings, tables, images or trials at `path`.
 
-    `images`: the folder (or zip) of images that were seen, to hold the trials to; a folder of training_images and
-    test_images where the study has both. Without it those of a THINGS-EEG2 root are taken.
+    Parameters
+    ----------
+    path : path-like
+        File or folder of anything in `known_layouts`.
+    images : path-like, optional
+        Folder or zip of the images that were shown, or a folder of training_images and test_images. Default: those of a
+        THINGS-EEG2 root.
 
-    Raises HvfError if `path` or `images` is not there.
+    Returns
+    -------
+    list of Finding
+        The worst first; equal findings of several files are one.
+
+    Raises
+    ------
+    HvfError
+        `path` or `images` does not exist.
     """
     path, images = Path(path), None if images is None else Path(images)
     for given in (path, images):
@@ -52,7 +65,7 @@ def examine(path: str | Path, images: str | Path | None = None) -> list[Finding]
 
 
 def _safe(findings: Iterator[Finding], where: str) -> Iterator[Finding]:
-    """The findings; what no check foresaw is one more, so that the other files are looked at."""
+    """The findings; an exception in a check becomes one more, so that the other files are still checked."""
     try:
         yield from findings
     except Exception as error:
@@ -61,7 +74,7 @@ def _safe(findings: Iterator[Finding], where: str) -> Iterator[Finding]:
 
 
 def _merged(findings: Iterable[Finding]) -> list[Finding]:
-    """What is the same in many places is said once."""
+    """Findings that differ in `where` alone, as one."""
     places: dict[Finding, list[str]] = {}
     for item in findings:
         places.setdefault(replace(item, where=""), []).append(item.where)
@@ -140,7 +153,7 @@ def _epochs(path: Path, root: Path, images: Path | None) -> Iterator[Finding]:
 
 
 def _stores(paths: list[Path], images: Path | None) -> Iterator[Finding]:
-    """Prepared trials, each and against each other."""
+    """Check prepared trials, each file and all against each other."""
     at_hand = open_images(images) if images else None
     first: Trials | None = None
     digests: dict[str, str] = {}
@@ -214,7 +227,7 @@ def _repeated(ids: np.ndarray, n: np.ndarray, where: str) -> Finding:
 
 
 def _pairing(trials: Trials, images: ImageSet, where: str, shown: dict[str, set[int]]) -> Iterator[Finding]:
-    """Every image that was seen is at hand, and shows the concept that the trials say."""
+    """Check that every image shown is at hand and has the concept that the trials name."""
     ids, first = np.unique(trials.image_ids, return_index=True)
     try:
         places = np.array(image_indices(ids.tolist(), images))

@@ -1,4 +1,4 @@
-"""What the doctor looks at in files that MNE reads continuous recordings and epochs.
+"""The doctor's checks of files that MNE reads: continuous recordings, epochs, and BIDS data sets of them.
 
 Letters: N trials, C channels, T samples.
 """
@@ -63,7 +63,7 @@ CUT_OFF = re.compile(
 
 
 def is_raw(path: Path) -> bool:
-    """Whether MNE's reader might know a file (or a CTF folder) by its name."""
+    """Whether a file (or CTF folder) is a continuous recording, by its name."""
     return path.name.lower().endswith(RAW_SUFFIXES) and not NOT_RAW.search(path.name)
 
 
@@ -74,7 +74,18 @@ def is_epochs(path: Path) -> bool:
 def examine_raw(
     path: Path, where: str, *, sfreq: Sequence[float] = (), triggers: int | None = None
 ) -> Iterator[Finding]:
-    """A continuous recording; `triggers`: how many times the CTF of THINGS-MEG must have marked an image."""
+    """Check a continuous recording: header, channels, positions, events, signals.
+
+    Parameters
+    ----------
+    path : Path
+    where : str
+        Its name, for messages.
+    sfreq : sequence of float
+        Rates (Hz) that are published or stand in its sidecar.
+    triggers : int, optional
+        Of a CTF recording of THINGS-MEG: how many images it must have marked.
+    """
     try:
         if path.name.endswith(".fif"):
             check_whole(path)
@@ -121,7 +132,7 @@ def _warned(caught: list[warnings.WarningMessage], where: str) -> Iterator[Findi
 
 
 def _kinds(info: mne.Info, *, bads: bool = False) -> dict[str, list[str]]:
-    """The names of the EEG and of the MEG channels, as far as there are any; with `bads` those marked bad too."""
+    """Names of the EEG and of the MEG channels, by kind, if there are any; with `bads` those marked bad too."""
     groups: dict[str, list[str]] = {"eeg": [], "meg": []}
     for name, kind in zip(info.ch_names, info.get_channel_types(), strict=True):
         group = groups.get("meg" if kind in ("mag", "grad") else kind)
@@ -138,7 +149,7 @@ def _places(info: mne.Info, kinds: dict[str, list[str]], where: str) -> Iterator
 
 
 def _marks(raw: Any, where: str, triggers: int | None) -> Iterator[Finding]:
-    """The events that the recording itself holds."""
+    """Check the events that the recording itself holds."""
     stim = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
     n = len(raw.annotations)
     triggers_E3 = np.zeros((0, 3), int)
@@ -167,7 +178,18 @@ def _marks(raw: Any, where: str, triggers: int | None) -> Iterator[Finding]:
 def examine_epochs(
     path: Path, where: str, attributes: Path | None = None, images: Sequence[str] = ()
 ) -> Iterator[Finding]:
-    """An -epo.fif with its split parts; `attributes`: THINGS-MEG's sample_attributes_P{n}.csv, row per epoch."""
+    """Check an -epo.fif and its split parts.
+
+    Parameters
+    ----------
+    path : Path
+    where : str
+        Its name, for messages.
+    attributes : Path, optional
+        THINGS-MEG's sample_attributes_P{n}.csv, one row per epoch.
+    images : sequence of str
+        Ids of the images at hand, if any.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -247,7 +269,7 @@ def _known(ids: np.ndarray, images: Sequence[str], where: str) -> Iterator[Findi
 
 
 def _metadata(table: Any, codes_N: np.ndarray, where: str, attributes: Path | None) -> Iterator[Finding]:
-    """THINGS-MEG's metadata against the event codes, against sample_attributes, and against itself."""
+    """Check THINGS-MEG's metadata against the event codes, against sample_attributes, and for contradictions."""
     numbers = table["things_image_nr"].to_numpy(float, na_value=np.nan)
     apart = np.flatnonzero(np.where(np.isnan(numbers), CATCH, numbers) != codes_N)
     if len(apart):
@@ -307,7 +329,7 @@ def _attributes(table: Any, path: Path, where: str) -> Iterator[Finding]:
 
 
 def _plain(value: Any) -> Any:
-    """A cell such that 3 and 3.0 are one, and what is missing equals what is missing."""
+    """A cell in a form in which 3 equals 3.0, and two missing values are equal."""
     if value is None or value != value:
         return None
     return float(value) if isinstance(value, (int, float, np.number)) else str(value)
@@ -317,7 +339,7 @@ def _plain(value: Any) -> Any:
 
 
 def recordings_of(root: Path) -> set[Path]:
-    """The recordings that have a table of events."""
+    """Recordings that have a table of events."""
     return {path for path in map(_recording, tables(root)) if path is not None}
 
 
@@ -326,7 +348,7 @@ def _recording(events: Path) -> Path | None:
 
 
 def examine_bids(root: Path) -> Iterator[Finding]:
-    """A BIDS dataset, THINGS-MEG's raw runs among them: tables, and the recordings where they are there."""
+    """Check a BIDS data set, THINGS-MEG's raw runs included: its tables, and the recordings that are there."""
     bare, sessions = [], {}
     for events in tables(root):
         where = f"{events.relative_to(root).as_posix()}"

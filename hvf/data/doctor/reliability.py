@@ -1,4 +1,4 @@
-"""Do trials of the same image agree, and do they agree best under the labels that they have?
+"""Split-half style reliability: whether trials of the same image agree, and agree best under the labels they have.
 
 Letters: N trials, C channels, T samples, B time bins, D = C x B features.
 """
@@ -19,9 +19,10 @@ FEW = 1000  # pairs of repeats: of fewer nothing is said when they do not agree,
 
 
 def binned(x_NCT: np.ndarray, times_T: np.ndarray, window: tuple[float, float] = WINDOW) -> np.ndarray:
-    """Mean over bins of 50 ms within `window` after the image's onset, less the mean over the window, (N, C, B).
+    """Mean over bins of 50 ms within `window` (s after onset), minus the mean over the window: (N, C, B).
 
-    Not less a baseline: in a rapid series that holds the image before, and shifted labels would seem to fit.
+    No baseline is subtracted: in a rapid series it holds the response to the image before, so that shifted labels would
+    seem to fit.
     """
     inside_T = (times_T >= window[0] - 1e-9) & (times_T < window[1] - 1e-9)
     if inside_T.sum() < 1:
@@ -73,10 +74,27 @@ def repeats(
     shifts: Sequence[int] = (1, -1, 2, -2),
     seed: int = 0,
 ) -> list[Finding]:
-    """Whether repeats are repeats: trials of one image against trials whose images were shuffled within a session.
+    """Compare the agreement of trials of one image with that under labels shuffled within a session, or shifted.
 
-    Rows are in the order of the recording or of the file; labels are also tried moved along it by `shifts` rows.
-    Takes `binned` trials. Warns where the agreement is within chance, errs where moved labels agree better.
+    Parameters
+    ----------
+    x_NCB : ndarray
+        `binned` trials, in the order of the recording or of the file.
+    ids_N : sequence
+        The image of each trial.
+    where : str
+        File or folder, for messages.
+    sessions_N : sequence of int, optional
+        Session of each trial. Default: one.
+    shifts : sequence of int
+        Rows by which labels are also moved within a session.
+    seed : int
+        Of the shuffling.
+
+    Returns
+    -------
+    list of Finding
+        A warning where the agreement is within chance, an error where shifted labels agree better.
     """
     labels_N = np.unique(np.asarray(ids_N), return_inverse=True)[1]
     sessions_N = np.zeros(len(labels_N), int) if sessions_N is None else np.asarray(sessions_N)
@@ -131,7 +149,7 @@ def _rolled(labels_N: np.ndarray, sessions_N: np.ndarray, k: int) -> np.ndarray:
 
 
 def _copies(x_NCB: np.ndarray, where: str) -> list[Finding]:
-    """Trials that are another trial to the last bit."""
+    """Find trials that equal another trial to the last bit."""
     rows = np.ascontiguousarray(x_NCB.reshape(len(x_NCB), -1))
     same = len(rows) - len({row.tobytes() for row in rows if np.any(row)}) - int((~rows.any(1)).sum())
     empty = int((~rows.any(1)).sum())

@@ -1,4 +1,4 @@
-"""The check of the signals themselves: non-finite, flat, frozen and clipped channels, and their unit, block by block.
+"""Checks of the signals: non-finite, flat, frozen and clipped channels, and their unit, block by block.
 
 Letters: N trials, C channels, T samples, n samples of a block.
 """
@@ -19,7 +19,7 @@ Blocks = Callable[[], Iterable[np.ndarray]]
 
 
 class Scan:
-    """What is counted per channel in two passes over the data; `blocks()` yields (C, n) or (n, C, T) arrays."""
+    """Statistics of each channel from two passes over the data; `blocks()` yields (C, n) or (n, C, T) arrays."""
 
     def __init__(self, blocks: Blocks, n_channels: int) -> None:
         self.n = 0  # samples
@@ -67,7 +67,7 @@ class Scan:
 
     @property
     def clipped_C(self) -> np.ndarray:
-        """Channels that sit on an extreme: a smooth signal comes near it more often than it reaches it."""
+        """Channels that clip, (C,): a smooth signal comes near an extreme more often than it reaches it."""
         often_2C = (self.at_2C >= 10) & (self.at_2C > 1e-4 * self.n) & (self.at_2C > 3 * self.near_2C)
         return often_2C.any(0) & ~self.flat_C & ~self.dead_C & (self.levels_C >= CLIP_LEVELS)
 
@@ -75,10 +75,19 @@ class Scan:
 def signals(
     blocks: Blocks, ch_names: Sequence[str], where: str, *, flat: str = "error", volts: bool = False
 ) -> list[Finding]:
-    """Non-finite, flat, frozen and clipped channels, and with `volts` whether EEG is in V.
+    """Check for non-finite, flat, frozen and clipped channels, and for the unit.
 
-    `blocks()` yields the data in (C, n) or (n, C, T) arrays and is called twice, so that nothing large is held.
-    `flat` is the severity of a channel that never changes.
+    Parameters
+    ----------
+    blocks : callable
+        Yields the data in (C, n) or (n, C, T) arrays; called twice, so that nothing large is held.
+    ch_names : sequence of str
+    where : str
+        File or folder, for messages.
+    flat : str
+        Severity of a channel that never changes.
+    volts : bool
+        Whether the values are EEG that should be in V.
     """
     scan = Scan(blocks, len(ch_names))
     if not scan.n:

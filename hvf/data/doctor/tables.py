@@ -1,4 +1,4 @@
-"""What the doctor looks at in tables: events and channels of BIDS datasets, and the numbers of THINGS images.
+"""The doctor's checks of tables: events and channels of BIDS data sets, and the numbers of THINGS images.
 
 Letters: N events.
 """
@@ -26,7 +26,7 @@ LONGEST = 6 * 3600  # s: no recording is longer, so larger onsets are samples or
 
 
 def examine_events(path: Path, where: str) -> Iterator[Finding | pd.DataFrame]:
-    """A BIDS events.tsv: its onsets against the recording's length and sampling rate, and THINGS' numbers."""
+    """Check a BIDS events.tsv: onsets against the recording's length and rate, and THINGS' image numbers."""
     try:
         table = pd.read_csv(path, sep="\t", na_values="n/a")
     except (OSError, ValueError, EOFError) as error:
@@ -79,7 +79,7 @@ def examine_events(path: Path, where: str) -> Iterator[Finding | pd.DataFrame]:
 
 
 def sidecar(events: Path) -> dict[str, Any]:
-    """What the run's own JSON says (RecordingDuration, SamplingFrequency); empty without one."""
+    """The content of the run's own JSON (RecordingDuration, SamplingFrequency); empty without one."""
     for path in events.parent.glob(f"{run_name(events)}_*.json"):
         if path.name.endswith(("_meg.json", "_eeg.json")):
             try:
@@ -91,7 +91,7 @@ def sidecar(events: Path) -> dict[str, Any]:
 
 
 def examine_channels(path: Path, where: str) -> Iterator[Finding]:
-    """A BIDS channels.tsv: names and types."""
+    """Check a BIDS channels.tsv: names and types."""
     try:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         ch_names, types = table["name"].tolist(), table["type"].tolist()
@@ -114,12 +114,12 @@ def run_name(events: Path) -> str:
 
 
 def tables(root: Path) -> list[Path]:
-    """The tables of events in a BIDS folder."""
+    """Tables of events in a BIDS folder."""
     return sorted(p for p in root.glob("sub-*/**/*_events.tsv*") if p.name.endswith((".tsv", ".tsv.gz")))
 
 
 def things_numbers(table: Any, where: str, number: str = "things_image_nr") -> Iterator[Finding]:
-    """Image numbers rise with the concepts' numbers, and with the files' names within a concept."""
+    """Check that image numbers rise with the concepts' numbers, and with the files' names within a concept."""
     columns = [number, "things_category_nr", *(["image_path"] if "image_path" in table else [])]
     rows = table[columns].dropna(subset=columns[:2]).drop_duplicates()
     outside = rows[(rows[number] < 1) | (rows[number] > N_THINGS)]
@@ -154,7 +154,7 @@ def one_line(error: object) -> str:
 
 
 def examine_session(parts: list[pd.DataFrame], where: str) -> Finding:
-    """The trials of one session of THINGS-MEG, all runs together, against the published numbers."""
+    """Compare the trials of one session of THINGS-MEG, all runs together, with the published numbers."""
     shown = pd.concat(parts)["trial_type"].value_counts().to_dict()
     if shown == MEG_SESSION:
         text = ", ".join(f"{n} {kind}" for kind, n in MEG_SESSION.items())

@@ -1,4 +1,4 @@
-"""What the doctor looks at in THINGS-EEG2: the raw files, the stimulus list and the images.
+"""The doctor's checks of THINGS-EEG2: raw files, stimulus list and images.
 
 Letters: N trials or events, C channels, T samples, B time bins.
 """
@@ -38,7 +38,7 @@ BLOCK = 2**16  # samples read at a time
 
 @dataclass
 class Stimuli:
-    """The images of THINGS-EEG2 in the order of their event codes, as far as anything tells."""
+    """Images of THINGS-EEG2 in the order of their event codes, as far as `image_metadata.npy` is there and whole."""
 
     files: dict[str, list[str]] = field(default_factory=dict)
     concepts: dict[str, list[str]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Stimuli:
 
 @dataclass
 class Shown:
-    """What one raw file shows: its event codes (N,), `binned` trials (n, C, B) of those with room, their codes (n,)."""
+    """Events of one raw file: codes (N,), `binned` trials (n, C, B) of those wholly recorded, and their codes (n,)."""
 
     codes_N: np.ndarray
     trials_NCB: np.ndarray
@@ -66,7 +66,7 @@ def raw_files(root: Path) -> Iterator[Path]:
 
 
 def examine_raw_root(root: Path, images: Path | None) -> Iterator[Finding]:
-    """THINGS-EEG2 as published: `raw_data/sub-XX/ses-YY/raw_eeg_*.npy`, `image_metadata.npy`, the images."""
+    """Check THINGS-EEG2 as published: `raw_data/sub-XX/ses-YY/raw_eeg_*.npy`, `image_metadata.npy`, the images."""
     stimuli = Stimuli()
     places = (root, root / "image_set", root.parent, root.parent / "image_set")
     listing = next((p / "image_metadata.npy" for p in places if (p / "image_metadata.npy").is_file()), None)
@@ -91,7 +91,7 @@ def image_folders(path: Path) -> dict[str, Path]:
 
 
 def examine_images(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
-    """The images on disk: the same, in the same order, as in the stimulus list; whole; test unlike training."""
+    """Check the images on disk: in the order of the stimulus list, whole, test images unlike training images."""
     folders = image_folders(path)
     if not folders:
         message = "there is neither training_images nor test_images in it"
@@ -113,7 +113,7 @@ def examine_images(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
 
 
 def examine_list(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
-    """`image_metadata.npy`: lists of equal length, sorted as the event codes count, no test concept in training."""
+    """Check `image_metadata.npy`: lists of equal length, sorted as event codes count, no test concept in training."""
     where = path.name
     try:
         content = loading.load(path)
@@ -157,7 +157,7 @@ def examine_list(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
 
 
 def bare_concept(name: str) -> str:
-    """00001_aircraft_carrier and 00010_aircraft_carrier are one concept."""
+    """The concept without its number: 00001_aircraft_carrier and 00010_aircraft_carrier are one."""
     return re.sub(r"^\d+_", "", name)
 
 
@@ -208,7 +208,7 @@ def _subject(folder: Path, stimuli: Stimuli) -> Iterator[Finding]:
 
 
 def examine_recording(path: Path) -> Iterator[Finding]:
-    """One raw file by itself."""
+    """Check one raw file by itself."""
     part = "training" if "training" in path.name else "test"
     try:
         yield from (item for item in _recording(path, path.name, IMAGES[part]) if isinstance(item, Finding))
@@ -217,7 +217,7 @@ def examine_recording(path: Path) -> Iterator[Finding]:
 
 
 def _recording(path: Path, where: str, n_images: int) -> Iterator[Finding | Shown]:
-    """The findings of one raw file, and what it shows where that can be read."""
+    """Findings of one raw file, then its `Shown` if it can be read."""
     content = loading.load(path, mmap=True)
     lacking = [
         key for key in ("raw_eeg_data", "ch_names", "sfreq") if not isinstance(content, dict) or key not in content
@@ -298,7 +298,7 @@ def _events(
 def _epochs(
     x_Cn: np.ndarray, rows: slice | list[int], onset_N: np.ndarray, sfreq: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`binned` trials of a continuous recording, and which events have the room: (n, C, B), indices (n,)."""
+    """`binned` trials of a continuous recording (n, C, B), and the indices (n,) of events wholly recorded."""
     length = round(WINDOW[1] * sfreq)
     kept_N = np.flatnonzero(onset_N + length <= x_Cn.shape[1])
     times_T = np.arange(length) / sfreq

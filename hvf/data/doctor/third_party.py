@@ -1,4 +1,4 @@
-"""What the doctor looks at in the files that others prepared: the official code, NICE, UBP and NeuroBridge.
+"""The doctor's checks of trials prepared by other code: the official one, NICE, UBP and NeuroBridge.
 
 Letters: N trials, I images, R repeats, C channels, T samples.
 """
@@ -49,7 +49,7 @@ def _info(path: Path) -> Path | None:
 
 
 def examine_prepared(path: Path) -> Iterator[Finding]:
-    """A file of trials that the official code, NICE, UBP or NeuroBridge wrote."""
+    """Check a file of trials that the official code, NICE, UBP or NeuroBridge wrote."""
     where = "/".join(path.parts[-3:])
     part = "training" if "train" in path.name else "test"
     try:
@@ -93,7 +93,7 @@ def examine_prepared(path: Path) -> Iterator[Finding]:
 
 
 def _axes(content: dict[str, Any], x_IRCT: np.ndarray, where: str) -> Iterator[Finding]:
-    """Names against channels, times against samples."""
+    """Check channel names against channels, and times against samples."""
     _, _, n_channels, n_samples = x_IRCT.shape
     ch_names = [str(name) for name in content.get("ch_names", ())]
     if not ch_names:
@@ -127,7 +127,7 @@ def _times(content: dict[str, Any], n_samples: int) -> np.ndarray:
 
 
 def _labels(content: dict[str, Any], n_images: int, part: str, where: str) -> Iterator[Finding]:
-    """UBP's `img`, `text` and `label`: one image per row, of the concept that its name says, in the published order."""
+    """Check UBP's `img`, `text` and `label`: one image per row, of the concept in its name, in the published order."""
     img = np.asarray(content["img"], dtype=str)
     if img.size % n_images or not img.size:
         message = f"{img.size} image names for {n_images} images"
@@ -164,7 +164,7 @@ def _labels(content: dict[str, Any], n_images: int, part: str, where: str) -> It
 
 
 def examine_pair(paths: list[Path]) -> Iterator[Finding]:
-    """Training and test file of one subject: no concept in both where the files name their images."""
+    """Check that no concept is in both the training and the test file of a subject, if these name their images."""
     concepts = {}
     for path in paths:
         part = "train" if "train" in path.name else "test"

@@ -1,7 +1,7 @@
-"""The public sources by name: what to fetch, from where, and whether there is room for it.
+"""Download of public sources by name: which files, from where, and whether the disk has room for them.
 
-Nothing here knows a file's address or checksum: the services list them (OSF's API, OpenNeuro's GraphQL, the Hub).
-OSF's files come through pooch, OpenNeuro's through openneuro-py, the Hub's through huggingface_hub.
+Addresses and checksums of files come from the services (OSF's API, OpenNeuro's GraphQL, the Hub). OSF's files come
+through pooch, OpenNeuro's through openneuro-py, the Hub's through huggingface_hub.
 """
 
 from __future__ import annotations
@@ -56,17 +56,31 @@ def download(
     attempts: int = 6,
     backoff: float = 1.0,
 ) -> list[Path]:
-    """Fetch the source `name` (a key of `sources()`) into the folder `out`; the paths of its files.
+    """Download a public source; files that are there and whole are kept, partial ones continued.
 
-    Files that are there and whole are kept, partial ones are resumed; each is verified (size, and checksum where the
-    service tells one) before it gets its name. `subjects` takes only those people's files and what belongs to all.
-    `api` is the service's address, `attempts` and `backoff` are those of `hvf.data.download.transfer.fetch`.
+    Parameters
+    ----------
+    name : str
+        A key of `sources()`.
+    out : path-like
+        Folder to download into.
+    subjects : sequence of int, optional
+        Only these people's files, and what belongs to all. Default: everyone.
+    api : str, optional
+        Address of the service. Default: that in `SERVICES`.
+    attempts, backoff
+        As of `hvf.data.download.transfer.fetch`.
+
+    Returns
+    -------
+    list of Path
+        All files of the source, each verified by size, and by checksum if the service gives one.
 
     Raises
     ------
     HvfError
-        The source or a subject is unknown, the disk has not the room (before the first byte), a file of the same name
-        but other content is in the way, or the service fails. No file is then under its name but whole ones.
+        The source or a subject is unknown, the disk has too little room (before the first byte), another file of the
+        same name is in the way, or the service fails. Only whole files are under their names then.
     """
     known = sources()
     if name not in known:
@@ -105,7 +119,7 @@ def _check_subjects(name: str, source: Source, subjects: Sequence[int] | None) -
 
 
 def _chosen(name: str, source: Source, files: list[RemoteFile], subjects: Sequence[int] | None) -> list[RemoteFile]:
-    """Of the listed files those to take, under their paths in the output folder, each path once."""
+    """The files to download, under their paths in the output folder, each path once."""
     chosen: dict[str, RemoteFile] = {}
     with_files = set()
     for file in files:
@@ -237,9 +251,9 @@ def _openneuro_transfer(source: Source, api: str, revision: str) -> Transfer:
 
 
 def _staged(name: str, missing: list[RemoteFile], out: Path, transfer: Transfer, attempts: int, backoff: float) -> None:
-    """Let a library download into a hidden folder, and move to its place what is whole.
+    """Download with a library into a hidden folder, and move whole files to their place.
 
-    openneuro-py writes under the final names and the Hub's library does not compare checksums.
+    openneuro-py writes under the final names, and the Hub's library does not compare checksums.
     """
     folder = out / f".{name}.part"
     for failures in range(1, attempts + 1):
@@ -262,7 +276,7 @@ def _staged(name: str, missing: list[RemoteFile], out: Path, transfer: Transfer,
 
 
 def _move(files: list[RemoteFile], folder: Path, out: Path) -> Iterator[RemoteFile]:
-    """Move each file that is whole to its place; those that are not."""
+    """Move each whole file to its place; yield those that are not whole."""
     for file in files:
         staged, path = folder / file.path, out / file.path
         if file.is_at(staged):
@@ -275,7 +289,7 @@ def _move(files: list[RemoteFile], folder: Path, out: Path) -> Iterator[RemoteFi
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether the server said no (HTTP 4xx)."""
+    """Whether the server refused (HTTP 4xx)."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is not None and 400 <= status < 500 and status not in (408, 425, 429)
 

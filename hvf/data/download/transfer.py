@@ -1,6 +1,6 @@
-"""One file over HTTP: resumed where it broke off, verified, and under its own name only when whole.
+"""Download of one file over HTTP: resumed where it broke off, verified, and given its name only when whole.
 
-pooch verifies and renames; what it lacks, to go on from a partial file, is the downloader below.
+pooch verifies and renames; `_Resume` adds what it lacks, continuing a partial file.
 """
 
 from __future__ import annotations
@@ -29,8 +29,15 @@ _AGAIN = {408, 425, 429}  # and all of 500 and above: HTTP states that pass
 class RemoteFile:
     """A file that a service offers.
 
-    `path` is where it goes, relative to the output folder; `size` in bytes and `checksum` ("sha256:...", "md5:..." or
-    "git:...", the sha1 of a git blob) are None where the service does not tell.
+    Attributes
+    ----------
+    path : str
+        Where it goes, relative to the output folder.
+    size : int or None
+        Bytes, if the service gives them.
+    checksum : str or None
+        "sha256:...", "md5:..." or "git:..." (sha1 of a git blob), if the service gives one.
+    url : str
     """
 
     path: str
@@ -51,11 +58,11 @@ class RemoteFile:
 
 
 class _Passing(Exception):
-    """A failure that another attempt may mend."""
+    """A failure after which another attempt may succeed."""
 
 
 class _Final(Exception):
-    """A failure that it will not."""
+    """A failure after which no attempt will."""
 
 
 def fetch(
@@ -66,10 +73,18 @@ def fetch(
     backoff: float = 1.0,
     advance: Callable[[int], None] = lambda n: None,
 ) -> None:
-    """Download `file` to `path`, going on from an earlier partial file (`.NAME.part` beside it).
+    """Download `file` to `path`, continuing an earlier partial file (`.NAME.part` beside it).
 
-    Gives up after `attempts` in a row that brought nothing new, with waits of `backoff` seconds, doubling, between
-    them; `advance` is told the bytes as they come (negative where they are thrown away).
+    Parameters
+    ----------
+    file : RemoteFile
+    path : Path
+    attempts : int
+        In a row that brought nothing new, before giving up.
+    backoff : float
+        Seconds to wait after the first failure; doubles with each.
+    advance : callable
+        Receives the number of bytes as they come; negative where they are thrown away.
 
     Raises
     ------
@@ -105,7 +120,21 @@ def fetch(
 
 
 def read_json(url: str, *, attempts: int = 6, backoff: float = 1.0, query: str | None = None) -> Any:
-    """What a service answers to GET, or to POST with a GraphQL `query`. Raises HvfError when it keeps failing."""
+    """The JSON that a service answers.
+
+    Parameters
+    ----------
+    url : str
+    attempts, backoff
+        As of `fetch`.
+    query : str, optional
+        GraphQL query, which is posted. Default: GET.
+
+    Raises
+    ------
+    HvfError
+        The service keeps failing.
+    """
     for failures in range(1, attempts + 1):
         try:
             if query is None:
@@ -124,12 +153,12 @@ def read_json(url: str, *, attempts: int = 6, backoff: float = 1.0, query: str |
 
 
 def partial(path: Path) -> Path:
-    """Where the first bytes of `path` wait for the rest."""
+    """Path of the partial file of `path`."""
     return path.with_name(f".{path.name}.part")
 
 
 def size_of(path: Path) -> int:
-    """Bytes; 0 where there is no file."""
+    """Size in bytes; 0 if there is no file."""
     with contextlib.suppress(OSError):
         return path.stat().st_size
     return 0

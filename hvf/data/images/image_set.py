@@ -1,4 +1,4 @@
-"""Image sets: what was shown, in a fixed order, from arrays, a folder or a zip."""
+"""Image sets: stimuli in a fixed order, from arrays, a folder or a zip."""
 
 from __future__ import annotations
 
@@ -114,7 +114,27 @@ class ImageSet(Sequence[Image.Image]):
         concepts: Iterable[str],
         captions: Iterable[str] | None = None,
     ) -> ImageSet:
-        """Build a set from uint8 RGB images (N, H, W, 3). Raises HvfError on another shape or dtype."""
+        """Build a set from arrays.
+
+        Parameters
+        ----------
+        x_NHWC : ndarray of uint8
+            RGB images (N, H, W, 3).
+        ids, concepts : iterable of str
+            One of each per image; ids are unique.
+        captions : iterable of str, optional
+
+        Raises
+        ------
+        HvfError
+            Another shape or dtype, or another number of ids.
+
+        Examples
+        --------
+        >>> images = ImageSet.from_arrays(np.zeros((2, 8, 8, 3), np.uint8), ["cat_1", "dog_1"], ["cat", "dog"])
+        >>> len(images), images.concepts
+        (2, ('cat', 'dog'))
+        """
         x_NHWC = np.asarray(x_NHWC)
         if x_NHWC.ndim != 4 or x_NHWC.shape[3] != 3 or x_NHWC.dtype != np.uint8:
             raise HvfError(f"images must be uint8 (N, H, W, 3), not {x_NHWC.dtype} {x_NHWC.shape}")

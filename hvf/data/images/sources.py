@@ -1,7 +1,7 @@
-"""Large image sets where they lie: a folder, a zip, tar shards, or a data set of the Hugging Face Hub.
+"""Large image sets: a folder, a zip, tar shards, or a data set of the Hugging Face Hub, read where they lie.
 
-All become an `ImageSet`, whose images are read when asked for, in any order, and a fingerprint that is had without
-decoding any: another set, or another order, gives another fingerprint.
+All become an `ImageSet`, whose images are read when used, in any order, and a fingerprint computed without decoding
+any image: another set or another order has another fingerprint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arrays out of untrusted files: each length is held to the file and each allocation to a budget beforehand."""
+"""Arrays from untrusted files: each length is checked against the file, each allocation against a budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Refused(Exception):
-    """Why a file is not let through; completes the sentence that its path starts."""
+    """Why a file is refused; completes a sentence that starts with its path."""
 
 
 def broken(what: str) -> Refused:
@@ -24,7 +24,7 @@ def foreign(what: str) -> Refused:
 
 @dataclass
 class Budget:
-    """Bytes that may be taken."""
+    """Bytes that may still be allocated."""
 
     total: int
     spent: int = 0
@@ -86,7 +86,16 @@ class Span:
 
 
 def array(data: Span | bytes, dtype: np.dtype, shape: tuple[int, ...], budget: Budget) -> np.ndarray:
-    """`data` as a 1-d array for `shape`, after holding dtype and shape to its length."""
+    """`data` as a 1-d array, once dtype and shape are checked against its length.
+
+    Parameters
+    ----------
+    data : Span or bytes
+    dtype : numpy.dtype
+    shape : tuple of int
+        Of the array that the caller reshapes to.
+    budget : Budget
+    """
     if dtype.kind not in "biufcSU" or not dtype.itemsize:
         raise foreign(f"holds an array of dtype {str(dtype)[:60]!r}")
     length = data.length if isinstance(data, Span) else len(data)
@@ -125,7 +134,17 @@ def object_array(shape: tuple[int, ...], values: list[Any]) -> np.ndarray:
 
 
 def tensor(values: np.ndarray, first: int, shape: tuple[Any, ...], strides: tuple[Any, ...]) -> np.ndarray:
-    """A tensor's view of its storage, kept inside of it."""
+    """A tensor as a view of its storage, checked to stay inside it.
+
+    Parameters
+    ----------
+    values : ndarray
+        The storage, 1-d.
+    first : int
+        Index of the first element.
+    shape, strides : tuple of int
+        In elements.
+    """
     check_shape(shape, values.itemsize, values.nbytes)
     if len(strides) != len(shape) or any(type(n) is not int or n < 0 for n in (first, *strides)):
         raise broken("a tensor with impossible strides")

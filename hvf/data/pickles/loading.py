@@ -1,9 +1,9 @@
-"""The one door for pickled files: THINGS-EEG2's .npy, bare pickles under any name, torch.save archives.
+"""Reading of pickled files from others without running them: THINGS-EEG2's .npy, bare pickles, torch.save archives.
 
-A pickle is a program. This reads one by interpreting its opcodes itself, so that nothing in the file is ever imported
-or called: globals are names to be recognised, and all that comes out is numpy arrays, scalars and dtypes, dict, list,
-tuple, str, bytes, int, float, bool and None. Each length is held to the file, each allocation to a budget, each nesting
-to a depth, before anything is built. Large payloads are read once, straight into the array they become.
+A pickle is a program. This reads one by interpreting its opcodes, so that nothing in the file is ever imported or
+called: globals are compared with known names, and the results are numpy arrays, scalars and dtypes, dict, list, tuple,
+str, bytes, int, float, bool and None. Each length is checked against the file, each allocation against a budget, each
+nesting against a depth, before anything is built. Large payloads are read once, straight into their array.
 """
 
 from __future__ import annotations

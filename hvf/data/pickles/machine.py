@@ -1,4 +1,4 @@
-"""The opcodes of a pickle, interpreted without importing or calling what they name (see `hvf.data.pickles.loading`)."""
+"""Interpreter of pickle opcodes that imports and calls nothing (see `hvf.data.pickles.loading`)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TUPLES = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
 
 @dataclass(frozen=True)
 class _Name:
-    """A global that was named: a key of the machine's `_call`."""
+    """A global that the pickle names: a key of the machine's `_call`."""
 
     name: str
 
@@ -70,7 +70,7 @@ class _Storage:
 
 
 class _Ordered(dict):
-    """An OrderedDict, which may be given attributes; they are dropped."""
+    """An OrderedDict; attributes given to it are dropped."""
 
 
 class Machine:
@@ -86,7 +86,7 @@ class Machine:
         self.done: dict[int, tuple[Any, int, int, Any]] = {}
 
     def run(self) -> Any:
-        """What the pickle holds. Raises Refused."""
+        """The object in the pickle. Raises Refused."""
         self._return()
         try:
             while (op := self._take(1)) != b".":
@@ -268,7 +268,7 @@ class Machine:
         self._push(_Name(_NAMES[full]), 64)
 
     def _call(self, name: str, args: tuple[Any, ...]) -> Any:
-        """What the function `name` would return, for exactly those arguments that data files give it."""
+        """The result of the function `name` for the arguments that data files give it; others are refused."""
         match name, args:
             case "array", (_Name("ndarray"), (int(0),), bytes(b"b")):
                 return _Array()

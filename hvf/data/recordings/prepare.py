@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from hvf.data.recordings.events import (
     read_table,
 )
 from hvf.data.recordings.raw import attempt, give_positions, mend_channel_types, nearest, one_line, open_recording
-from hvf.data.trials.provenance import is_simulated, sha256, stamps
-from hvf.data.trials.store import TrialsWriter, is_prepared, read_store
+from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
+from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
 from hvf.registry import listed
 from hvf.runs import check_writable, track
@@ -153,11 +153,11 @@ def prepare_bids(
     for name in chosen:
         recordings = _recordings(root, name, task, image_column)
         files = {p.relative_to(root).as_posix(): p for bids in recordings for p in _files_of(bids)}
-        history = {"recipe": "bids", "parameters": parameters, "files": stamps(files)}
+        history = {"recipe": "bids", "parameters": parameters, "stamps": stamps(files)}
         path = out / f"sub-{name}_trials.npy"
-        if not _is_finished(path, history, files):
+        if not is_finished(path, "bids", files, json.loads(json.dumps(parameters))):
             history["sources"] = {key: sha256(p) for key, p in files.items()}
-            _refuse_copies({Path(bids.fpath): bids.fpath.relative_to(root).as_posix() for bids in recordings}, history)
+            refuse_copies(_digests_of_values(recordings, root, history), "the recording ")
             events, notes = image_events(
                 [(p, read_table(p)) for p in map(_events_file, recordings)], image_column, codes
             )
@@ -315,39 +315,16 @@ def _open(root: Path, bids: Any, matches: Sequence[Any], notes: list[str]) -> Op
     return OpenRecording(source.relative_to(root).as_posix(), raw, session)
 
 
-def _is_finished(path: Path, history: dict[str, Any], files: dict[str, Path]) -> bool:
-    """Whether `path` holds what these settings made of these files as they are now.
-
-    Raises HvfError if it holds what other settings made: that is not overwritten.
-    """
-    if not is_prepared(path):
-        return False
-    try:
-        there = read_store(path)[1]["history"]
-        now = stamps(files)
-        same = set(there["sources"]) == set(files) and all(
-            there["files"].get(key) == now[key] or there["sources"][key] == sha256(p) for key, p in files.items()
-        )
-        alike = there["recipe"] == "bids" and there["parameters"] == json.loads(json.dumps(history["parameters"]))
-    except (HvfError, KeyError, TypeError, AttributeError):
-        return False  # damaged: made again
-    if not alike:
-        raise HvfError(f"{path} was made with other settings: choose another --out")
-    return same
-
-
-def _refuse_copies(names: dict[Path, str], history: dict[str, Any]) -> None:
-    """Refuse two recordings that are the same file: one of them is mislabelled."""
-    first: dict[str, str] = {}
-    for path, name in names.items():
+def _digests_of_values(recordings: Iterable[Any], root: Path, history: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of each recording's largest file, which holds its values; headers may be equal for all runs."""
+    digests = {}
+    for bids in recordings:
+        name = bids.fpath.relative_to(root).as_posix()
         own = [key for key in history["sources"] if key == name or key.startswith(name + "/")]
-        # A header may be the same for all runs; the largest file of a recording holds its values.
-        stem = name.removesuffix(path.suffix)
+        stem = name.removesuffix(Path(bids.fpath).suffix)
         own += [key for key in history["sources"] if key.startswith(stem + ".") and not key.endswith((".tsv", ".json"))]
-        largest = max(own, key=lambda key: history["files"][key][0])
-        other = first.setdefault(history["sources"][largest], name)
-        if other != name:
-            raise HvfError(f"the recording {name} is a copy of {other}: put the right file in its place")
+        digests[name] = history["sources"][max(own, key=lambda key: history["stamps"][key][0])]
+    return digests
 
 
 def _check_known(names: Sequence[str], images: ImageSet) -> None:

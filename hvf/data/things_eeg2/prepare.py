@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.data.datasets import chosen_subjects
 from hvf.data.things_eeg2 import third_party
 from hvf.data.things_eeg2.preprocessing import (
     PARTS,
@@ -30,7 +31,7 @@ from hvf.data.things_eeg2.preprocessing import (
 )
 from hvf.data.things_eeg2.raw import RawFile, difference, numbered_folders, read_raw, read_raw_file, session_files
 from hvf.data.things_eeg2.third_party import Stimuli, find_metadata, read_metadata
-from hvf.data.trials.provenance import is_finished, is_simulated, sha256, stamps
+from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.registry import listed
 from hvf.runs import check_writable, track
@@ -103,7 +104,7 @@ def prepare(
     stimuli = read_metadata(root)
     folders = numbered_folders(folder, "sub")
     paths = []
-    for subject in third_party.wanted(subjects, folders, folder):
+    for subject in chosen_subjects(subjects, folders, folder):
         path = out / f"sub-{subject:02d}_trials.npy"
         files = session_files(folders[subject])
         sources = {p.relative_to(root).as_posix(): p for pair in files for p in pair.values()}
@@ -286,20 +287,12 @@ def _write(
             fill_session(work, pair, writer.x_NCT, pool)
             _let_go(writer.x_NCT)
         writer.history["sources"] = {name: digest.result() for name, digest in digests.items()}
-        _refuse_copies(writer.history["sources"])
+        refuse_copies(writer.history["sources"])
 
 
 def _by_name(work: Plan, sources: Mapping[str, Path]) -> dict[str, RawFile]:
     name_of = {source: name for name, source in sources.items()}
     return {name_of[recording.path]: recording for pair in work.recordings for recording in pair}
-
-
-def _refuse_copies(digests: Mapping[str, str]) -> None:
-    first: dict[str, str] = {}
-    for name, digest in digests.items():
-        other = first.setdefault(digest, name)
-        if other != name:
-            raise HvfError(f"{name} is a copy of {other}: put the right file in its place")
 
 
 def _let_go(x: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.data.datasets import chosen_subjects
 from hvf.data.images.matching import stem
 from hvf.data.pickles import loading
 from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
@@ -133,20 +134,11 @@ def prepare(root: Path, out: Path, recipe: str, subjects: Sequence[int] | None =
         }
     check_writable(out)
     paths = []
-    for subject in wanted(subjects, folders, folder):
+    for subject in chosen_subjects(subjects, folders, folder):
         path = out / f"sub-{subject:02d}_trials.npy"
         _convert(folders[subject], path, recipe)
         paths.append(path)
     return paths
-
-
-def wanted(subjects: Sequence[int] | None, folders: Mapping[int, Path], folder: Path) -> list[int]:
-    """The subjects asked for, or all that are there. Raises HvfError naming those that are not."""
-    missing = [n for n in subjects or [] if n not in folders]
-    if missing or not folders:
-        there = f"it has {listed(map(str, sorted(folders)))}" if folders else "it has none named sub-XX"
-        raise HvfError(f"{folder} has no subject {listed(map(str, missing or [1]))}; {there}")
-    return sorted(folders) if subjects is None else list(dict.fromkeys(subjects))
 
 
 def _convert(folder: Path, path: Path, recipe: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hvf.config import HvfError, did_you_mean
+from hvf.data.datasets import chosen_subjects
 from hvf.data.things_meg import ctf
 from hvf.data.things_meg.files import BLOCK, SubjectFiles, find_subjects, open_subject
 from hvf.data.things_meg.table import trial_order
@@ -78,11 +79,7 @@ def prepare(
     name = recipe.lower()
     if name not in RECIPES:
         raise HvfError(f"unknown recipe {recipe!r}{did_you_mean(name, RECIPES)}")
-    known = find_subjects(root)
-    chosen = sorted(known) if subjects is None else list(dict.fromkeys(subjects))
-    for subject in chosen:
-        if subject not in known:
-            raise HvfError(f"{root} has no subject {subject}; there is {listed(map(str, sorted(known)))}")
+    chosen = chosen_subjects(subjects, find_subjects(root), root)
     paths = [out / f"sub-{subject:02d}_trials.npy" for subject in chosen]
     for subject, path in zip(chosen, paths, strict=True):
         _prepare_subject(root, path, name, subject)
