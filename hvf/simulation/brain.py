@@ -270,7 +270,18 @@ def response(brain: Brain, images: ImageSet) -> np.ndarray:
 
 
 def noisy_trials(brain: Brain, response_CT: np.ndarray, repeats: int, key: str) -> np.ndarray:
-    """Single trials (R, C, T) of one image; the noise is drawn from `key` alone."""
+    """Simulate single trials of one image, (R, C, T).
+
+    Parameters
+    ----------
+    brain : Brain
+    response_CT : ndarray
+        Noiseless response.
+    repeats : int
+        R.
+    key : str
+        Seed of the noise, which depends on nothing else.
+    """
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
     rng = np.random.Generator(np.random.SFC64(seed))
     n_channels, n_times = response_CT.shape

@@ -55,10 +55,10 @@ def fill(outlines: Sequence[np.ndarray], size: int) -> Iterator[tuple[Box, np.nd
 
 
 class Canvas:
-    """A float picture (3, S, S) with values 0..255 and the few brushes that scenes need; lengths are shares of S.
+    """A float picture (3, S, S) with values 0..255 and brushes for scenes; lengths are fractions of S.
 
-    Colours are planes, and a shape touches no pixel outside its bounding box: this is where a picture's time goes.
-    Shapes wait until a gradient, or the end of the scene, needs them drawn: many at once cost little more than one.
+    Outlines wait and are filled together, because one sheet for many costs little more than for one; a blend touches
+    only the pixels of the outline's bounding box.
     """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
@@ -67,13 +67,14 @@ class Canvas:
         self.waiting: list[tuple[np.ndarray, tuple[int, ...], float]] = []  # outlines in pixels
 
     def gradient(self, top: float, bottom: float, first: tuple[float, ...], last: tuple[float, ...]) -> None:
+        """Paint the rows between two heights with a vertical gradient from one colour to another."""
         self.draw_waiting()
         y0, y1 = int(top * self.size), max(int(bottom * self.size), int(top * self.size) + 1)
         ramp = np.linspace(0, 1, y1 - y0, dtype=np.float32)[:, None]
         self.pixels_3SS[:, y0:y1] = planes(first) * (1 - ramp) + planes(last) * ramp
 
     def sky(self, lowest: float, highest: float, first: tuple[int, ...], last: tuple[int, ...]) -> float:
-        """Draw where the horizon is, between two shares of the picture, and paint all above it; returns the horizon."""
+        """Draw a random horizon between two heights and paint all above it; returns the horizon."""
         horizon = self.rng.uniform(lowest, highest)
         self.gradient(0, horizon, first, last)
         return horizon
@@ -83,13 +84,14 @@ class Canvas:
         self.waiting.append((outline_P2 * self.size, colour, opacity))
 
     def draw_waiting(self) -> None:
+        """Fill the outlines that wait."""
         outlines = [outline_P2 for outline_P2, _, _ in self.waiting]
         for (box, mask_HW), (_, colour, opacity) in zip(fill(outlines, self.size), self.waiting, strict=True):
             self.blend(box, mask_HW * opacity, planes(colour))
         self.waiting.clear()
 
     def blend(self, box: Box, opacity_HW: np.ndarray, colour: np.ndarray) -> None:
-        """Lay a colour, (3, 1, 1) or (3, H, W), over the pixels of a box."""
+        """Blend a colour, (3, 1, 1) or (3, H, W), over the pixels of a box."""
         x0, y0, x1, y1 = box
         under_3HW = self.pixels_3SS[:, y0:y1, x0:x1]
         change_3HW = colour - under_3HW
@@ -97,6 +99,7 @@ class Canvas:
         under_3HW += change_3HW
 
     def disc(self, x: float, y: float, rx: float, ry: float, colour: tuple[int, ...], opacity: float = 1.0) -> None:
+        """Fill an ellipse."""
         self.shape((x, y) + _CIRCLE_P2 * (rx, ry), colour, opacity)
 
     def hills(self, horizon: float, height: float, colour: tuple[int, ...]) -> None:

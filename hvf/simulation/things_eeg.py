@@ -53,15 +53,33 @@ def write_things_eeg(
     dtype: str = "float64",
     seed: int = 0,
 ) -> Path:
-    """Write the simulated EEG study as THINGS-EEG2 is published, and return its root `out`.
+    """Write the simulated EEG study in the layout of THINGS-EEG2; return its root `out`.
 
     `raw_data/sub-XX/ses-YY/raw_eeg_{training,test}.npy` (pickled dict; 63 channels in V and `stim`, 1000 Hz),
-    `image_metadata.npy` and `image_set/{training,test}_images/NNNNN_concept/*.jpg`. Images follow each other every
-    200 ms, so that responses overlap. Sessions 1 and 2 together show all training images, 3 and 4 show them again.
-    The published sizes are 1654 concepts of 10 images, and 80 test repeats. `seed` draws the order and the noise.
-    One session of one part is in memory at a time, and its pickle.
+    `image_metadata.npy` and `image_set/{training,test}_images/NNNNN_concept/*.jpg`. Images follow each other every 200
+    ms, so that responses overlap. Sessions 1 and 2 together show all training images, 3 and 4 show them again. One
+    session of one part is in memory at a time, and its pickle.
 
-    Raises HvfError if `out` is in use or has not the room, or if the repeats do not divide among the sessions.
+    Parameters
+    ----------
+    out : path-like
+        A new or empty folder.
+    subjects : iterable of int
+    train_concepts, images_per_concept, test_concepts : int
+        The published sizes are 1654, 10 and 200.
+    train_repeats, test_repeats : int
+        Of each image; published: 4 and 80.
+    sessions : int
+        Even; the repeats divide among them.
+    dtype : str
+        "float64" or "float32", of the recordings.
+    seed : int
+        Of the order and the noise.
+
+    Raises
+    ------
+    HvfError
+        `out` is in use or the disk has too little room, or the repeats do not divide among the sessions.
     """
     subjects, out = tuple(subjects), Path(out)
     data = checked_settings(

@@ -60,15 +60,31 @@ def write_things_meg(
     split_size: str = "2GB",
     seed: int = 0,
 ) -> Path:
-    """Write the simulated MEG study as THINGS-MEG's preprocessed epochs are published, and return its root `out`.
+    """Write the simulated MEG study in the layout of THINGS-MEG's preprocessed epochs; return its root `out`.
 
     `derivatives/preprocessed/preprocessed_P{n}-epo.fif` and its split parts (271 sensors, -0.1 to 1.3 s, 200 Hz,
-    z-scored on the baseline, metadata), `sourcedata/sample_attributes_P{n}.csv` and `Images/concept/*.jpg`. Every
-    image of every concept, the test concepts included, is shown once (exp), a further image of each test concept
-    `test_repeats` times (test), and one trial in eleven is a catch trial. The published sizes are 1654 concepts of 12
-    images. `seed` draws the order and the noise. Memory: about four times `split_size`.
+    z-scored on the baseline, metadata), `sourcedata/sample_attributes_P{n}.csv` and `Images/concept/*.jpg`. Every image
+    of every concept, the test concepts included, is shown once (exp), a further image of each test concept
+    `test_repeats` times (test), and one trial in eleven is a catch trial.
 
-    Raises HvfError if `out` is in use or has not the room.
+    Parameters
+    ----------
+    out : path-like
+        A new or empty folder.
+    subjects : iterable of int
+    train_concepts, images_per_concept, test_concepts : int
+        The published sizes are 1654, 12 and 200.
+    test_repeats : int
+    sessions : int
+    split_size : str
+        Of the epochs' files, as "2GB"; about four times as much memory is needed.
+    seed : int
+        Of the order and the noise.
+
+    Raises
+    ------
+    HvfError
+        `out` is in use or the disk has too little room.
     """
     subjects, out = tuple(subjects), Path(out)
     data = checked_settings(

@@ -25,12 +25,27 @@ SAVED = ("state.json", "dataset_dict.json")  # what `datasets` leaves in a folde
 
 
 def open_image_source(name: str | Path, split: str = "train") -> tuple[ImageSet, str]:
-    """The images called ``name``, and their fingerprint.
+    """Open images of any kind of source.
 
-    ``name`` is a folder or zip of images (fingerprint: names and sizes); a .tar, or a folder of them (the same); a
-    folder that `datasets` saved or that holds parquet files, or a Hub id such as ``ILSVRC/imagenet-1k``, of which
-    ``split`` is taken (fingerprint: that of `datasets`). The concept is the class label where there is one, else the
-    image's folder, else its tar. Raises HvfError for what is none of these, or cannot be read.
+    Parameters
+    ----------
+    name : path-like
+        A folder or zip of images; a .tar or a folder of them; a folder that `datasets` saved or that holds parquet
+        files; or a Hub id such as ``ILSVRC/imagenet-1k``.
+    split : str
+        Of a data set of the Hub.
+
+    Returns
+    -------
+    images : ImageSet
+        The concept is the class label if there is one, else the image's folder, else its tar.
+    fingerprint : str
+        Of names and sizes, or that of `datasets`.
+
+    Raises
+    ------
+    HvfError
+        It is none of these, or cannot be read.
     """
     path = Path(name).expanduser()
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""From continuous recordings and image events to epochs: placing, filtering, baseline, resampling, whitening.
+"""From continuous recordings and image events to trials: filtering, epochs, baseline, resampling, whitening.
 
 Letters: N trials, C channels, T samples.
 """
@@ -66,7 +66,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class OpenRecording:
-    """An open recording: what to call it, MNE's raw, and the session it is of, from 1."""
+    """A recording opened by MNE: its name for messages, the raw, and its session, from 1."""
 
     where: str
     raw: Any
@@ -75,16 +75,23 @@ class OpenRecording:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that is known of a subject's trials before any value is read.
+    """Layout of a subject's trials, made before any value is read.
 
     Attributes
     ----------
-    recordings : in the order of the trials
-    events : one row per trial, the recordings' one after the other: "recording", "sample" (int, from its start),
-        "image", and where known "concept", "split"
-    kind : "eeg" or "meg"
-    sfreq, tmin : of the trials, Hz and s
-    notes : what was done or left out that one may wonder about
+    recordings : tuple of OpenRecording
+        In the order of the trials.
+    events : DataFrame
+        One row per trial, one recording's after the other: "recording", "sample" (int, from its start), "image", and
+        where known "concept", "split".
+    settings : Preprocessing
+    ch_names : tuple of str
+    kind : str
+        "eeg" or "meg".
+    sfreq, tmin : float
+        Of the trials, Hz and s.
+    notes : tuple of str
+        What was left out or assumed.
     """
 
     recordings: tuple[OpenRecording, ...]
@@ -120,12 +127,21 @@ class Plan:
 def plan(
     recordings: Sequence[OpenRecording], events: pd.DataFrame, settings: Preprocessing, onset_unit: str | None = None
 ) -> Plan:
-    """Place the image events in the recordings, and see that these go together.
+    """Place the image events in the recordings, and check that they fit.
 
-    `events` as `hvf.data.recordings.events.image_events` gives them; `onset_unit` is "s", "ms" or "samples", or None:
-    s, and ms where only that can be (as in THINGS-EEG1).
+    Parameters
+    ----------
+    recordings : sequence of OpenRecording
+    events : DataFrame
+        Of `hvf.data.recordings.events.image_events`.
+    settings : Preprocessing
+    onset_unit : str, optional
+        "s", "ms" or "samples". Default: s, and ms where only that is possible (as in THINGS-EEG1).
 
-    Raises HvfError on events without a time or beyond the recording, on two at the same time, and if channels differ.
+    Raises
+    ------
+    HvfError
+        Events without a time or beyond the recording, two at the same time, or channels that differ.
     """
     notes, placed = [], []
     for i, recording in enumerate(recordings):
@@ -156,9 +172,9 @@ def plan(
 
 
 def fill(work: Plan, x_NCT: np.ndarray, description: str) -> None:
-    """Write the values of all trials into `x_NCT`, float32, reading one recording at a time.
+    """Write all trials into `x_NCT`, float32, reading one recording at a time.
 
-    Raises HvfError, naming recording and channels, on values that cannot be read, are not finite or never change.
+    Raises HvfError, naming recording and channels, for values that cannot be read, are not finite or never change.
     """
     recording_N = work.events["recording"].to_numpy(int)
     for i in track(sorted(set(recording_N.tolist())), description):
@@ -175,7 +191,7 @@ def fill(work: Plan, x_NCT: np.ndarray, description: str) -> None:
 def _placed(
     own: Any, recording: OpenRecording, settings: Preprocessing, unit: str | None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The events of one recording with their "sample", in time order; those without a whole window are left out."""
+    """Events of one recording with their sample, in time order, without those whose window is cut off or bad."""
     raw, where, notes = recording.raw, recording.where, []
     sfreq, n = raw.info["sfreq"], raw.n_times
     column = "onset" if "onset" in own else "sample"
@@ -224,7 +240,7 @@ def _placed(
 
 
 def _bad_samples(raw: Any) -> np.ndarray:
-    """How many samples before each one, and before the end, lie in annotations that begin with "bad"."""
+    """Cumulative number of samples, (N + 1,), in annotations that begin with "bad"."""
     bad_N = np.zeros(raw.n_times + 1, int)
     shift = raw.first_time if raw.annotations.orig_time is not None else 0.0
     for onset, duration, text in zip(
@@ -237,7 +253,7 @@ def _bad_samples(raw: Any) -> np.ndarray:
 
 
 def _common_channels(recordings: Sequence[OpenRecording], settings: Preprocessing) -> tuple[list[str], list[str]]:
-    """The channels that all recordings have, in the order of the first, and what is left out."""
+    """Channels that all recordings have, in the order of the first, and notes on the others."""
     notes, names_of = [], []
     for recording in recordings:
         names, more = data_channels(recording.raw, settings.picks, recording.where)
@@ -311,7 +327,7 @@ def _epochs(raw: Any, samples: np.ndarray, settings: Preprocessing, sfreq: float
 
 
 def _whiten(work: Plan, rows: np.ndarray, x_NCT: np.ndarray) -> None:
-    """Multiply the trials of a session by the inverse root of their noise covariance, that of its training trials."""
+    """Multiply a session's trials by the inverse root of the noise covariance of its training trials."""
     fitted = rows
     if "split" in work.events:
         train = rows[work.events["split"].to_numpy(str)[rows] == "train"]

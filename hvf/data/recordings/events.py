@@ -1,4 +1,4 @@
-"""Which image was shown when: event tables, stimulus codes and annotations, made into one table of image events.
+"""Events that show an image: from event tables, stimulus codes and annotations to one table.
 
 The tables are those of BIDS (`*_events.tsv`) or of a lab's own; N is the number of events that show an image.
 """
@@ -63,7 +63,7 @@ def read_table(path: str | Path | pd.DataFrame) -> pd.DataFrame:
 
 
 def find_image_column(table: pd.DataFrame, where: str | Path, asked: str | None = None) -> str:
-    """The column that names the images: `asked`, or the likeliest. Raises HvfError listing the columns if none is."""
+    """The column that names the images: `asked`, or the likeliest. Raises HvfError listing the columns if none does."""
     columns = {name.lower(): name for name in table.columns}
     if asked is not None:
         if asked.lower() not in columns:
@@ -93,17 +93,25 @@ def image_events(
 
     Parameters
     ----------
-    tables : (name of the file, its table), one per recording
-    asked : column that names the images; None finds it
-    stimuli : table that tells, for each `code` of that column, the `image` (and "concept", "split")
+    tables : sequence of (str, DataFrame)
+        Name of the file and its table, one per recording.
+    asked : str, optional
+        Column that names the images. Default: the likeliest.
+    stimuli : DataFrame, optional
+        For each `code` of that column, the `image` (and "concept", "split").
 
     Returns
     -------
-    events : columns "recording" (int, place in `tables`), "row" (int, from 1), "image", and where known "concept",
-        "split" ("train", "test"), "onset", "sample" (text)
-    notes : what was left out, in words
+    events : DataFrame
+        "recording" (int, place in `tables`), "row" (int, from 1), "image", and where known "concept", "split" ("train",
+        "test"), "onset", "sample" (text).
+    notes : list of str
+        What was left out.
 
-    Raises HvfError if a table names no images, or if none is named at all.
+    Raises
+    ------
+    HvfError
+        A table names no images.
     """
     joined, notes = [], []
     for i, (where, table) in enumerate(tables):
@@ -138,11 +146,27 @@ def image_events(
 
 
 def coded_events(raw: Any, stimuli: pd.DataFrame, where: str | Path) -> tuple[pd.DataFrame, list[str]]:
-    """Find the image events of a recording by what it holds itself.
+    """Image events from a recording's own trigger channel or annotations.
 
-    `stimuli` has a column "image" and a column "code" (values of the trigger channel; without one, the numbers that end
-    the annotations, such as BrainVision's "Stimulus/S  4") or "description" (the text of the annotations).
-    Returns a table such as `image_events` wants, with "sample", and notes. Raises HvfError if there is no such event.
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+    stimuli : DataFrame
+        "image" and a column "code" (values of the trigger channel; without one, the numbers that end the annotations,
+        such as BrainVision's "Stimulus/S  4") or "description" (text of the annotations).
+    where : path-like
+        The recording, for messages.
+
+    Returns
+    -------
+    events : DataFrame
+        As for `image_events`, with "sample".
+    notes : list of str
+
+    Raises
+    ------
+    HvfError
+        There is no such event.
     """
     if not {"code", "description"} & set(stimuli.columns):
         columns = ", ".join(stimuli.columns)
@@ -170,7 +194,7 @@ def coded_events(raw: Any, stimuli: pd.DataFrame, where: str | Path) -> tuple[pd
 
 
 def drop_seen_concepts(events: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out the training events of concepts that are tested, so that the test is of unseen concepts."""
+    """Leave out training events of concepts that are tested, so that test concepts are unseen."""
     if "split" not in events or "concept" not in events:
         return events, []
     tested = set(events.loc[events["split"] == "test", "concept"])
@@ -183,7 +207,7 @@ def drop_seen_concepts(events: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def image_ids(names: Sequence[str]) -> list[str]:
-    """The files' stems; where two images share one, what tells them apart of the folders is kept before it."""
+    """Stems of the image files; where two share one, with the folders that distinguish them."""
     unique = list(dict.fromkeys(names))
     stems = {name: stem(name) for name in unique}
     if len(set(stems.values())) == len(unique):
@@ -202,7 +226,7 @@ def image_ids(names: Sequence[str]) -> list[str]:
 
 
 def _looked_up(events: Any, stimuli: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Events whose image is told by a code, with the columns that `stimuli` has for it."""
+    """Events whose image is given by a code, with the columns of `stimuli` for it."""
     for name in ("code", "image"):
         if name not in stimuli:
             raise HvfError(f"the table of stimuli has no column {name!r}; its columns are {', '.join(stimuli.columns)}")
@@ -270,7 +294,7 @@ def _concepts(events: pd.DataFrame) -> pd.Series | None:
 
 
 def _splits(events: pd.DataFrame) -> pd.Series | None:
-    """ "train" or "test" (else NaN) from the first column that tells both."""
+    """ "train" or "test" (else NaN) from the first column that has both."""
     columns = {name.lower(): name for name in events.columns}
     for name in SPLIT_COLUMNS:
         if name in columns:

@@ -1,4 +1,4 @@
-"""Your own recordings: a BIDS dataset, any file that MNE reads with a table of events, or epochs; made into trials.
+"""Trials of your own recordings: a BIDS data set, any file that MNE reads with a table of events, or epochs.
 
 read_recording("subject1.vhdr", "events.tsv").save("subject1_trials.npy")
 prepare_bids("my_dataset", "data/mine", settings=Preprocessing(sfreq=100, h_freq=40))
@@ -58,17 +58,26 @@ def read_recording(
 
     Parameters
     ----------
-    path : the recording: BrainVision .vhdr, EEGLAB .set, EDF, BDF, FIF, CTF .ds, ...
-    events : table (.tsv, .csv or a DataFrame) with a column that names the image, and one of
-        "onset" (s from the recording's start), "sample" (counted from 0 there), "code" (value of the trigger channel
-        that stands for the image) or "description" (text of the annotation that does). Epochs need none if their
-        metadata have a column "image"; otherwise one row per epoch, in their order.
-    settings : for continuous recordings; epochs are taken as they are
-    images : set, folder or zip of the images; those named must be there, and give the trials their ids
-    image_column : of the table, that names the image; None finds it
-    subject : None takes what the file says, or its name
+    path : path-like
+        The recording: BrainVision .vhdr, EEGLAB .set, EDF, BDF, FIF, CTF .ds, ...
+    events : path-like or DataFrame, optional
+        Table (.tsv, .csv) with a column that names the image, and one of "onset" (s from the recording's start),
+        "sample" (counted from 0 there), "code" (value of the trigger channel that stands for the image) or
+        "description" (text of the annotation that does). Epochs need none if their metadata have a column "image";
+        otherwise one row per epoch, in their order.
+    settings : Preprocessing
+        For continuous recordings; epochs are taken as they are.
+    images : ImageSet or path-like, optional
+        Set, folder or zip of the images; those named must be there, and give the trials their ids.
+    image_column : str, optional
+        Of the table, that names the image. Default: the likeliest.
+    subject : str, optional
+        Default: that of the file, or its name.
 
-    Raises HvfError if anything is missing, damaged or contradicts itself.
+    Raises
+    ------
+    HvfError
+        Anything is missing, damaged or contradicts itself.
     """
     path = Path(path)
     images = open_images(images) if isinstance(images, (str, Path)) else images
@@ -124,21 +133,34 @@ def prepare_bids(
     onset_unit: str | None = None,
     settings: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
 ) -> list[Path]:
-    """Make trials of a BIDS dataset: `out/sub-XX_trials.npy` and its sidecar per subject, sessions and runs joined.
+    """Make trials of a BIDS data set: `out/sub-XX_trials.npy` and its sidecar per subject, sessions and runs joined.
 
     What the same settings made of the same files is kept.
 
     Parameters
     ----------
-    root : folder of the dataset
-    subjects : "01" or "sub-01", ...; None takes all that have recordings
-    task : which one, where several show images
-    image_column : column of events.tsv that names the image ("stim_file", "image", ...); None finds it
-    stimuli : table with the columns "code" and "image", where that column holds codes instead
-    images : set, folder or zip that must hold all images named
-    onset_unit : "s" as BIDS wants it, "ms" or "samples"; None takes s, and ms where only that can be
+    root : path-like
+        Folder of the data set.
+    out : path-like
+        Folder of the trials.
+    subjects : sequence of str, optional
+        "01" or "sub-01", ... Default: all that have recordings.
+    task : str, optional
+        Which one, if several show images.
+    image_column : str, optional
+        Column of events.tsv that names the image ("stim_file", "image", ...). Default: the likeliest.
+    stimuli : path-like or DataFrame, optional
+        Table with the columns "code" and "image", where that column holds codes instead.
+    images : ImageSet or path-like, optional
+        Set, folder or zip that must hold all images named.
+    onset_unit : str, optional
+        "s" as BIDS wants it, "ms" or "samples". Default: s, and ms where only that is possible.
+    settings : Preprocessing
 
-    Raises HvfError, and writes nothing of that subject, if recordings, sidecars or settings are at fault.
+    Raises
+    ------
+    HvfError
+        Recordings, sidecars or settings are at fault; nothing of that subject is written.
     """
     root, out = Path(root), Path(out)
     if onset_unit not in (None, *ONSET_UNITS):

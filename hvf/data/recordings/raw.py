@@ -1,4 +1,4 @@
-"""Continuous recordings: any file that MNE reads, opened, looked through for damage, its channels put in order."""
+"""Continuous recordings in any format that MNE reads: opened, checked for damage, channel types corrected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_recording(path: str | Path) -> Any:
 
 
 def attempt(path: Path, read: Callable[[], Any]) -> Any:
-    """What `read` reads of the recording `path`; HvfError with the reason if it fails or warns of damage."""
+    """The result of `read`; HvfError with the reason if it fails or MNE warns of damage to the recording `path`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -57,7 +57,7 @@ def attempt(path: Path, read: Callable[[], Any]) -> Any:
 
 
 def one_line(error: object) -> str:
-    """The first line of what an error says, or its kind."""
+    """The first line of an error's message, or its type."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".:") if lines else type(error).__name__
 
@@ -69,10 +69,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def mend_channel_types(raw: Any) -> list[str]:
-    """Give channels the type that their name tells, in place; return what was changed, in words.
+    """Set the type of channels by their names, in place; return notes on what was changed.
 
-    MEG sensors by the names of CTF and Neuromag (the `channels.tsv` of ds004212, THINGS-MEG, types its 272 sensors
-    OTHER, which makes them "misc"), and EOG, ECG and EMG that are typed EEG.
+    MEG sensors named as by CTF and Neuromag (the `channels.tsv` of ds004212, THINGS-MEG, types its 272 sensors OTHER,
+    which makes them "misc"), and EOG, ECG and EMG that are typed EEG.
     """
     notes, types = [], dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
     mended: dict[str, list[str]] = {}
@@ -102,7 +102,7 @@ def mend_channel_types(raw: Any) -> list[str]:
 
 
 def give_positions(raw: Any) -> list[str]:
-    """Where no EEG channel has a position, take those of the 10-05 system by name, in place; say which have none."""
+    """If no EEG channel has a position, set those of the 10-05 system by name, in place; return notes."""
     names = _of_kind(raw, "eeg")
     if not names or any(has_position(raw.info, name) for name in names):
         return []
@@ -122,10 +122,10 @@ def has_position(info: mne.Info, name: str) -> bool:
 
 
 def data_channels(raw: Any, picks: str | Sequence[str] | None, where: str | Path) -> tuple[list[str], list[str]]:
-    """(names of the channels to decode from, notes).
+    """Names of the channels to decode from, and notes.
 
-    `picks` names them or says "eeg" or "meg"; by default MEG where there is, else EEG. Bad ones are among them where
-    they have a position to be interpolated by. Raises HvfError if there is none, or a named one is not there.
+    `picks` names them or is "eeg" or "meg"; by default MEG if there is any, else EEG. Bad ones are included if they
+    have a position to be interpolated by. Raises HvfError if there is none, or a named one is missing.
     """
     notes = []
     if picks is not None and not isinstance(picks, str):
@@ -187,7 +187,7 @@ def _of_kind(raw: Any, kind: str) -> list[str]:
 
 
 def _fault(path: Path, raw: Any) -> str | None:
-    """What the file's own header contradicts and MNE does not look at, in words."""
+    """A contradiction in the file's own header that MNE does not check, in words."""
     if path.suffix.lower() in (".vhdr", ".ahdr"):
         return _brainvision_fault(path, raw)
     if path.suffix.lower() == ".ds":

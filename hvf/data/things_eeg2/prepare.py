@@ -1,4 +1,4 @@
-"""THINGS-EEG2 (Gifford et al. 2022): from the published raw recordings to trials on disk, by any published recipe.
+"""THINGS-EEG2 (Gifford et al. 2022) made into trials: `hvf data prepare things-eeg`, by any published recipe.
 
 Letters: N trials, T samples of an epoch, C channels, E epochs, I images, R repeats of an image.
 """
@@ -39,19 +39,23 @@ from hvf.runs import check_writable, track
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is to be done for one subject; made without reading any signal but `stim`.
+    """Layout of one subject's trials, made without reading any signal but `stim`.
 
     Rows are training images in the order of their codes, repeats of one image together, then test images.
 
     Attributes
     ----------
-    recordings : the training and the test recording of each session
-    fitted : channels that are normalised, in the recording's order
-    ch_names : channels that are stored
-    rows : row of each presentation (I, R) of each recording
-    images : code of each row's image, (N,)
-    splits : part of each row, (N,)
-    sessions : session of each row, (N,)
+    recipe : EegRecipe
+    recordings : tuple
+        Training and test file of each session.
+    fitted : tuple of str
+        Channels that are normalised, in the recording's order.
+    ch_names : tuple of str
+        Channels that are stored.
+    rows : mapping
+        Row of each presentation (I, R), by file.
+    images, splits, sessions : ndarray
+        Code of each row's image, its part, its session, (N,).
     """
 
     recipe: EegRecipe
@@ -76,18 +80,24 @@ class Plan:
 def prepare(
     root: Path, out: Path, recipe: str = "hvf", subjects: Sequence[int] | None = None, jobs: int | None = None
 ) -> list[Path]:
-    """Turn raw THINGS-EEG2 into trials on disk, `out/sub-XX_trials.npy` and its sidecar; return the paths.
+    """Make `out/sub-XX_trials.npy` and its sidecar of each subject; return the .npy paths.
 
-    `root` holds `raw_data/sub-XX/ses-YY/raw_eeg_{training,test}.npy` (or the subjects directly) and
-    `image_metadata.npy`, itself or in `image_set`. A folder that a peer's code has preprocessed is converted
-    (`hvf.data.things_eeg2.third_party`). How many sessions there are and how often each shows an image is read off the
-    files. What the same recipe made of the same files is kept.
+    What the same recipe made of the same files is kept. A folder preprocessed by other code is converted
+    (`hvf.data.things_eeg2.third_party`). The number of sessions and of repeats comes from the files.
 
     Parameters
     ----------
-    recipe : a name in `hvf.data.things_eeg2.preprocessing.RECIPES`
-    subjects : numbers, by default all that are there
-    jobs : threads, by default one per core; they share the epochs of one session (2.1 GB at full size).
+    root : path-like
+        Holds `raw_data/sub-XX/ses-YY/raw_eeg_{training,test}.npy` (or the subjects directly), and `image_metadata.npy`
+        in itself or in `image_set`.
+    out : path-like
+        Folder of the trials.
+    recipe : str
+        A key of `hvf.data.things_eeg2.preprocessing.RECIPES`.
+    subjects : sequence of int, optional
+        Default: all that are there.
+    jobs : int, optional
+        Threads that share the epochs of one session (2.1 GB at full size). Default: one per core.
 
     Raises
     ------
@@ -125,7 +135,7 @@ def prepare(
 
 
 def plan(files: Sequence[Mapping[Part, Path]], recipe: EegRecipe, stimuli: Mapping[Part, Stimuli]) -> Plan:
-    """Read the events of all of a subject's files and lay out the rows. Raises HvfError where files do not fit."""
+    """Read the events of all of a subject's files and lay out the rows. Raises HvfError if files do not fit."""
     recordings = []
     for session, paths in enumerate(files, 1):
         training, test = (
@@ -186,14 +196,24 @@ def _lay_out(own: Sequence[RawFile], n_images: int, recipe: EegRecipe) -> tuple[
 
 
 def read_epochs(work: Plan, recording: RawFile, pool: Workers) -> np.ndarray:
-    """The chosen epochs of a recording before they are normalised, in V, float64 (I, R, C, T)."""
+    """The chosen epochs of a raw file before normalisation, in V, float64 (I, R, C, T)."""
     x_ECT = np.empty((recording.first_IR.size, len(work.fitted), work.shape[2]))
     _each_epoch(work, recording, pool, x_ECT.__setitem__)
     return x_ECT.reshape(*recording.first_IR.shape, *x_ECT.shape[1:])
 
 
 def fill_session(work: Plan, pair: tuple[RawFile, RawFile], out_NCT: np.ndarray, pool: Workers) -> None:
-    """Write the normalised trials of one session to their rows of `out_NCT`, of any float dtype."""
+    """Write the normalised trials of one session.
+
+    Parameters
+    ----------
+    work : Plan
+    pair : tuple of RawFile
+        The session's training and test file.
+    out_NCT : ndarray
+        All trials of the subject, of any float dtype; the session's rows are filled.
+    pool : Workers
+    """
     held = {r.part: read_epochs(work, r, pool) for r in pair if r.part in work.recipe.fitted_on}
     try:
         matrix_CC, shift_C1 = normaliser(work.recipe, held.values(), work.fitted, pool)
@@ -221,7 +241,7 @@ def fill_session(work: Plan, pair: tuple[RawFile, RawFile], out_NCT: np.ndarray,
 
 
 def _each_epoch(work: Plan, recording: RawFile, pool: Workers, use: Callable[[np.ndarray, np.ndarray], None]) -> None:
-    """Cut all epochs, in the order of time, and let `use(places, x_ECT)` have them, some at a time."""
+    """Cut all epochs, in the order of time, and call `use(places, x_ECT)` on some at a time."""
     x_CN, names, _ = read_raw(recording.path)
     channels = np.asarray([names.index(name) for name in work.fitted])
     operator_ST = work.operator_ST
@@ -296,6 +316,6 @@ def _by_name(work: Plan, sources: Mapping[str, Path]) -> dict[str, RawFile]:
 
 
 def _let_go(x: np.ndarray) -> None:
-    """Let the system write a memory map's pages out and forget them, as they are not needed again."""
+    """Have the system write a memory map's pages to disk and free them."""
     if isinstance(x.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         x.base.madvise(mmap.MADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""From continuous EEG to normalised epochs, as the field's published pipelines do it: recipes and their arithmetic.
+"""Published pipelines for THINGS-EEG2, from continuous EEG to normalised epochs: recipes and their arithmetic.
 
 Letters: N samples of a window of the recording, T samples of the resampled epoch, C channels, E epochs, I images,
 R repeats of an image.
@@ -40,26 +40,37 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class EegRecipe:
-    """A published way from raw THINGS-EEG2 to trials.
+    """A published pipeline from raw THINGS-EEG2 to trials.
 
-    All of them take epochs from -0.2 s, remove the mean from there to 0 s (included) at the recording's own rate,
+    All of them take epochs from -0.2 s, subtract the mean from there to 0 s (included) at the recording's own rate,
     resample with `mne.Epochs.resample`, and keep per session and image a seeded choice of its presentations.
 
     Attributes
     ----------
-    origin : where it was published
-    sfreq : Hz
-    tmax : s, end of the epochs (included before resampling)
-    tmin_kept : s, from where the resampled epochs are used
-    channels : that are normalised; None stands for all that begin with O or P, in the recording's order
-    kept : of these, that are stored; None stands for all
-    normalisation : how each session is scaled
-        "time" or "epochs": multivariate noise normalisation (MVNN; Guggenmos et al. 2018) by the inverse root of the
-        mean covariance over the repeats at each time point, or over the time points of each epoch, shrunk as
-        scikit-learn's discriminant analysis does. "zscore": mean and standard deviation of each channel.
-    fitted_on : parts whose covariance, mean and deviation are used; their covariances count alike
-    shuffled : whether the repeats of all sessions are put in one seeded order, the same for all images
-    dtype : of the stored trials
+    origin : str
+        Where it was published.
+    sfreq : float
+        Hz.
+    tmax : float
+        End of the epochs, s (included before resampling).
+    tmin_kept : float
+        From where the resampled epochs are used, s.
+    channels : tuple of str or None
+        Channels that are normalised; None: all that begin with O or P, in the recording's order.
+    kept : tuple of str or None
+        Of these, the channels that are stored; None: all.
+    normalisation : str
+        Of each session. "time" or "epochs": multivariate noise normalisation (MVNN; Guggenmos et al. 2018) by the
+        inverse root of the mean covariance over the repeats at each time point, or over the time points of each epoch,
+        shrunk as scikit-learn's discriminant analysis does. "zscore": mean and standard deviation of each channel.
+    fitted_on : tuple of str
+        Parts whose covariance, mean and deviation are used; their covariances count alike.
+    shuffled : bool
+        Whether the repeats of all sessions are put in one seeded order, the same for all images.
+    dtype : str
+        Of the stored trials.
+    tmin : float
+        Start of the epochs, s.
     """
 
     origin: str
@@ -125,7 +136,7 @@ def get_recipe(name: str) -> EegRecipe:
 
 
 def units(recipe: EegRecipe) -> str:
-    """What the values are in after a recipe, in words."""
+    """Unit of the values after a recipe, in words."""
     return "standard deviations of the " + ("channel" if recipe.normalisation == "zscore" else "whitened noise")
 
 
@@ -136,9 +147,9 @@ def window(recipe: EegRecipe, sfreq: float) -> tuple[int, int]:
 
 @lru_cache(maxsize=8)
 def epoch_operator(recipe: EegRecipe, sfreq: float) -> np.ndarray:
-    """The matrix (N, T) that takes a window of the recording to its epoch: baseline, resampling and crop in one.
+    """The matrix (N, T) that maps a window of the recording to its epoch: baseline, resampling and crop in one.
 
-    All three are linear in the samples. The resampling is MNE's own, seen through what it makes of the unit vectors.
+    All three are linear in the samples. The resampling is MNE's own, applied to the unit vectors.
     """
     start, stop = window(recipe, sfreq)
     operator_NT = np.eye(stop - start)
@@ -152,13 +163,13 @@ def epoch_operator(recipe: EegRecipe, sfreq: float) -> np.ndarray:
 
 
 class Workers:
-    """Threads over blocks of epochs; numpy's own are off meanwhile."""
+    """Threads over blocks of epochs, while numpy's own threads are off."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
 
     def blocks(self, n: int, work: Callable[[slice], _T], step: int = _BLOCK) -> Iterator[_T]:
-        """`work` on consecutive slices of range(n), results in their order."""
+        """The results of `work` on consecutive slices of range(n), in their order."""
         return self._pool.map(work, [slice(i, min(i + step, n)) for i in range(0, n, step)])
 
     def submit(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
@@ -167,7 +178,7 @@ class Workers:
 
 @contextmanager
 def workers(jobs: int | None = None) -> Iterator[Workers]:
-    """`jobs` threads, by default one per core that this process may use."""
+    """A pool of `jobs` threads, by default one per core that this process may use."""
     pool = ThreadPoolExecutor(usable_cores() if jobs is None else max(1, jobs))
     try:
         with threadpool_limits(1, user_api="blas"):
@@ -179,9 +190,24 @@ def workers(jobs: int | None = None) -> Iterator[Workers]:
 def cut_epochs(
     raw_CN: np.ndarray, channels: np.ndarray, first_E: np.ndarray, operator_NT: np.ndarray, out_ECT: np.ndarray
 ) -> np.ndarray:
-    """Fill `out_ECT` with the epochs whose windows begin at the samples `first_E`.
+    """Fill `out_ECT` with epochs.
 
-    Returns each channel's largest magnitude, (C,), NaN or infinite where a value is.
+    Parameters
+    ----------
+    raw_CN : ndarray
+        The recording.
+    channels : ndarray of int
+        Rows of `raw_CN` that are used.
+    first_E : ndarray of int
+        Samples at which the windows begin.
+    operator_NT : ndarray
+        `epoch_operator`.
+    out_ECT : ndarray
+
+    Returns
+    -------
+    ndarray
+        Largest magnitude of each channel, (C,); NaN or infinite where a value is.
     """
     n, t = operator_NT.shape
     c = len(channels)
@@ -200,9 +226,9 @@ def cut_epochs(
 
 
 def choose_repeats(codes_E: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which presentations of each image are kept, and in what order: (image codes (I,), indices of events (I, R)).
+    """Choose the presentations of each image: (image codes (I,), indices of events (I, R), in the order used).
 
-    Of all an image has, in time order, a seeded permutation takes the first `repeats`; even where there are no more.
+    A seeded permutation of an image's presentations in time order takes the first `repeats`, even if there are no more.
     Every image needs at least so many.
     """
     codes_I, counts_I = np.unique(codes_E, return_counts=True)
@@ -216,7 +242,7 @@ def _permutation(n: int, first: int | None = None) -> np.ndarray:
 
 
 def order_of_repeats(total: int) -> np.ndarray:
-    """Where the seeded order puts each repeat when those of all sessions are put together, (R,)."""
+    """Place of each repeat, (R,), in the seeded order of the repeats of all sessions."""
     return np.argsort(_permutation(total))
 
 
@@ -241,9 +267,22 @@ def mean_covariance(x_IRCT: np.ndarray, over: str, pool: Workers) -> np.ndarray:
 def normaliser(
     recipe: EegRecipe, fitted: Iterable[np.ndarray], ch_names: Sequence[str], pool: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(matrix (C, C), shift (C, 1)): `matrix @ x_CT - shift` normalises an epoch of the session.
+    """Fit the normalisation of a session: `matrix @ x_CT - shift` normalises an epoch.
 
-    `fitted` are the epochs (I, R, C, T) of the parts that the recipe fits.
+    Parameters
+    ----------
+    recipe : EegRecipe
+    fitted : iterable of ndarray
+        Epochs (I, R, C, T) of the parts that the recipe fits.
+    ch_names : sequence of str
+    pool : Workers
+
+    Returns
+    -------
+    matrix : ndarray
+        (C, C)
+    shift : ndarray
+        (C, 1)
     """
     fitted = list(fitted)
     if recipe.normalisation != "zscore":

@@ -1,4 +1,4 @@
-"""The raw files of THINGS-EEG2: what they hold, checked, and which presentations of which images are used.
+"""Raw files of THINGS-EEG2: their content, checked, and the choice of presentations of each image.
 
 Letters: N samples of a recording, C channels, E events, I images, R repeats of an image.
 """
@@ -27,14 +27,24 @@ LAYOUT = "raw_data/sub-XX/ses-YY/raw_eeg_{training,test}.npy"
 
 @dataclass(frozen=True, eq=False)
 class RawFile:
-    """One raw file: what it holds besides the signals, and the presentations of images that are used.
+    """One raw file without its signals: header, and the presentations of images that are used.
 
     Attributes
     ----------
-    session : from 1
-    too_short : events whose window is not wholly recorded, which are left out
-    codes_I : ascending; the image of code c is entry c - 1 of the metadata
-    first_IR : the sample at which the window of each presentation begins
+    path : Path
+    part : str
+        "training" or "test".
+    session : int
+        From 1.
+    ch_names : tuple of str
+    sfreq : float
+        Hz.
+    too_short : int
+        Events left out because their window is not wholly recorded.
+    codes_I : ndarray
+        Ascending; the image of code c is entry c - 1 of the metadata.
+    first_IR : ndarray
+        Sample at which the window of each presentation begins.
     """
 
     path: Path
@@ -124,10 +134,26 @@ def read_events(path: Path, stim_N: np.ndarray, n_images: int) -> tuple[np.ndarr
 
 
 def read_raw_file(path: Path, part: Part, session: int, recipe: EegRecipe, n_images: int) -> RawFile:
-    """Read names and events of one file and choose the presentations. Raises HvfError as the above, and on counts.
+    """Read names and events of one file and choose the presentations.
 
-    An image has as many repeats as most images of the file have; a few are shown once more, which is what is chosen
-    from, and none may be shown less often.
+    An image has as many repeats as most images of the file have. A few are shown once more, so that presentations are
+    chosen (`choose_repeats`); none may be shown less often.
+
+    Parameters
+    ----------
+    path : Path
+    part : str
+        "training" or "test".
+    session : int
+        From 1.
+    recipe : EegRecipe
+    n_images : int
+        Images of the part, for the range of codes.
+
+    Raises
+    ------
+    HvfError
+        As `read_raw` and `read_events`, and if an image is shown too seldom.
     """
     x_CN, names, sfreq = read_raw(path)
     onsets_E, codes_E = read_events(path, x_CN[names.index("stim")], n_images)
@@ -150,7 +176,7 @@ def read_raw_file(path: Path, part: Part, session: int, recipe: EegRecipe, n_ima
 
 
 def difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
-    """How two lists of channels differ, in words that follow a file's name and end before the other's."""
+    """How two lists of channels differ, as a phrase between the names of their files."""
     more, fewer = (sorted(set(a) - set(b)) for a, b in ((names, others), (others, names)))
     if more or fewer:
         parts = [f"{word} {listed(which)}" for word, which in (("has also", more), ("lacks", fewer)) if which]

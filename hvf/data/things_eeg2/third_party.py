@@ -1,4 +1,4 @@
-"""THINGS-EEG2 as the field's code leaves it: the official arrays, NICE's loading, UBP's .pt, NeuroBridge's .npy.
+"""THINGS-EEG2 preprocessed by other code: the official arrays, NICE's, UBP's .pt, NeuroBridge's .npy.
 
 Letters: N trials, I images, R repeats, C channels, T samples.
 """
@@ -35,7 +35,7 @@ NAMES = {  # of the two parts, as each code writes them
 
 @dataclass(frozen=True, eq=False)
 class Stimuli:
-    """The images of one part in the order of their event codes: file names without suffix, and concepts."""
+    """Images of one part in the order of their event codes: file names without suffix, and concepts."""
 
     image_ids: np.ndarray
     concepts: np.ndarray
@@ -43,7 +43,7 @@ class Stimuli:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One part as a peer left it; `x_NCT` is not read before it is used."""
+    """One part as other code wrote it; `x_NCT` is read when used."""
 
     recipe: str
     x_NCT: np.ndarray
@@ -94,7 +94,7 @@ def concept_of(folder: str) -> str:
 
 
 def read_prepared(path: str | Path) -> Trials:
-    """Read a subject's folder, or one file of it, that a peer's code has preprocessed.
+    """Read a subject's folder, or one file of it, that other code has preprocessed.
 
     Known are `preprocessed_eeg_{training,test}.npy` (official and NICE), `{train,test}.pt` (UBP) and
     `{train,test}.npy` with `info.json` (NeuroBridge). All but UBP's need `image_metadata.npy`, in the folder or above.
@@ -114,10 +114,21 @@ def read_prepared(path: str | Path) -> Trials:
 
 
 def prepare(root: Path, out: Path, recipe: str, subjects: Sequence[int] | None = None) -> list[Path]:
-    """Convert folders `sub-XX` that a peer's code has preprocessed; return the paths of the trials written.
+    """Convert folders `sub-XX` that other code has preprocessed; return the paths of the trials.
 
-    `recipe` must be the one the files were made by, or "hvf" where they hold what that takes: whitened trials of UBP,
-    NICE or NeuroBridge. Raises HvfError as `read_prepared`.
+    Parameters
+    ----------
+    root, out : Path
+    recipe : str
+        The one that the files were made by, or "hvf" if they hold what that takes: whitened trials of UBP, NICE or
+        NeuroBridge.
+    subjects : sequence of int, optional
+        Default: all that are there.
+
+    Raises
+    ------
+    HvfError
+        As `read_prepared`.
     """
     candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     folder = next((path for path in candidates if any(map(_kind, path.glob("sub-*")))), None)
@@ -183,7 +194,7 @@ def _convert(folder: Path, path: Path, recipe: str) -> None:
 
 
 def _kind(folder: Path) -> str | None:
-    """Whose files a folder holds, by their names."""
+    """Whose code wrote the files of a folder, by their names."""
     for kind, names in NAMES.items():
         if any((folder / name).is_file() for name in names):
             return None if kind == "neurobridge" and _info(folder) is None else kind
@@ -242,7 +253,7 @@ def _read_file(path: Path) -> Prepared:
 
 
 def _read_dict(path: Path) -> Prepared:
-    """The official code's file, or NICE's bare pickle under the same name: 4 s are told by their times."""
+    """The official code's file, or NICE's bare pickle under the same name, which differ in their times."""
     held = loading.load(path, mmap=True)
     if not isinstance(held, dict) or not {"preprocessed_eeg_data", "ch_names", "times"} <= set(held):
         raise HvfError(f"{path} is no preprocessed THINGS-EEG2: it must hold preprocessed_eeg_data, ch_names, times")
@@ -312,7 +323,7 @@ def _by_code(
 
 
 def _axes(path: Path, x: Any, ch_names: Sequence[str], times: Any, ndim: int) -> tuple[float, float]:
-    """(Hz, s of the first sample). The peers that drop samples forget to drop their times: the last ones count."""
+    """(Hz, first sample in s). Code that drops samples keeps all times: the last ones are those of the samples."""
     times = np.asarray(times, dtype=float)
     if not isinstance(x, np.ndarray) or x.ndim != ndim or x.dtype.kind != "f":
         raise HvfError(f"{path} holds no array of real numbers with {ndim} axes")

@@ -1,4 +1,4 @@
-"""Continuous MEG of THINGS-MEG, CTF `.ds` or FIF, and its epochs as the data set's own pipeline makes them.
+"""Continuous MEG of THINGS-MEG, CTF `.ds` or FIF, and its epochs by the data set's own pipeline.
 
 The pipeline is that of Hebart et al. 2023 (ViCCo-Group/THINGS-data, `MEG/step1_preprocessing.py`).
 
@@ -89,10 +89,10 @@ def open_meg(path: Path) -> mne.io.BaseRaw:
 
 
 def sensors(raw: Any, table: Path | None = None) -> tuple[list[str], list[str]]:
-    """The MEG sensors of a recording (or of epochs), in its order, and a word about those that had to be known by name.
+    """MEG sensors of a recording (or of epochs), in its order, and notes on those recognised by their names.
 
-    Sensors of another type are given theirs, in place. `table` is the recording's channels.tsv: in ds004212 that types
-    all 272 sensors OTHER, and readers that trust it find no sensor at all.
+    Sensors of another type get their type in place. `table` is the recording's channels.tsv: that of ds004212 types all
+    272 sensors OTHER, so that readers that trust it find none.
     """
     notes = mend_channel_types(raw)
     names = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "mag"]
@@ -115,12 +115,32 @@ def channel_types(path: Path) -> dict[str, str]:
 def official_epochs(
     raw: mne.io.BaseRaw, ch_names: Sequence[str], samples_E: np.ndarray, where: Path
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Filter a recording, cut it at the photodiode's samples and z-score each epoch: (places, float64 (e, C, 281)).
+    """Filter a recording, cut epochs at the photodiode's samples and z-score each.
 
-    Order, as published: 0.1-40 Hz with MNE's FIR defaults; epochs from -0.1 to 1.3 s; z-score by the baseline at the
+    As published: 0.1-40 Hz with MNE's FIR defaults; epochs from -0.1 to 1.3 s; z-score by the baseline at the
     recording's own rate; every 6th sample of 1200 Hz. The recording's channels are in memory meanwhile.
 
-    Raises HvfError if its triggers do not fit the samples, or an epoch is not whole.
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+    ch_names : sequence of str
+        C channels, in the order wanted.
+    samples_E : ndarray of int
+        Onsets, from the recording's start.
+    where : Path
+        The recording, for messages.
+
+    Yields
+    ------
+    places : slice
+        Of the epochs, in `samples_E`.
+    x_ECT : ndarray
+        float64 (e, C, 281).
+
+    Raises
+    ------
+    HvfError
+        The recording's triggers do not fit the samples, or an epoch is not whole.
     """
     check_triggers(raw, samples_E, where)
     step = raw.info["sfreq"] / SFREQ

@@ -1,4 +1,4 @@
-"""THINGS-MEG's files: what is known of a subject's trials before any signal is read, and a way to read some of them.
+"""The files of THINGS-MEG: the trials of a subject, listed before any signal is read, and a reader of their signals.
 
 Letters: N trials, C channels, T samples, E events of one recording.
 """
@@ -30,7 +30,21 @@ BLOCK = 64  # epochs in memory at once
 
 @dataclass(frozen=True)
 class SubjectFiles:
-    """One subject's recording, unread: what is known of every trial, and a way to read some of them."""
+    """One subject's files: a table of all trials, and a reader of some of them.
+
+    Attributes
+    ----------
+    route : str
+        "published epochs" or "raw recordings".
+    table : DataFrame
+        One row per trial (`trial_table`).
+    ch_names : tuple of str
+    files : list of Path
+    notes : list of str
+        What was left out or changed.
+    read : callable
+        Mask (N,) of trials -> iterator of (rows, float (n, C, 281)).
+    """
 
     route: str
     table: pd.DataFrame  # (N rows): see `trial_table`
@@ -41,7 +55,7 @@ class SubjectFiles:
 
 
 def find_subjects(root: Path) -> list[int]:
-    """The subjects of which there are epochs or recordings. Raises HvfError if there are none."""
+    """Numbers of the subjects that have epochs or recordings. Raises HvfError if there are none."""
     if not root.is_dir():
         raise HvfError(f"there is no folder {root}")
     names = [(EPOCHS, path.name) for path in _epochs_folder(root).glob("*.fif")]
@@ -59,6 +73,7 @@ def find_subjects(root: Path) -> list[int]:
 
 
 def open_subject(root: Path, subject: int) -> SubjectFiles:
+    """Open a subject's published epochs, or else its raw recordings."""
     path = _epochs_folder(root) / f"preprocessed_P{subject}-epo.fif"
     parts = sorted(path.parent.glob(f"preprocessed_P{subject}-epo-*.fif"))
     return _open_epochs(path, parts, root, subject) if path.exists() or parts else _open_raw(root, subject)
@@ -119,7 +134,7 @@ def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> Sub
 
 
 def _open_raw(root: Path, subject: int) -> SubjectFiles:
-    """Every recording's header, events and channels are checked here; the data wait for `read`."""
+    """Check header, events and channels of every recording; `read` reads the signals."""
     paths = _raw_paths(root, subject)
     csv, attributes = _csv(root, subject), None
     if csv.is_file():
@@ -182,7 +197,7 @@ def _raw_paths(root: Path, subject: int) -> list[Path]:
 
 
 def _of_sessions(attributes: pd.DataFrame, events: pd.DataFrame, csv: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of the table of all trials that answer `events`, in their order; and which sessions were not there."""
+    """The rows of the table of all trials that belong to `events`, in their order; and a note of missing sessions."""
     if "session_nr" not in attributes:
         raise HvfError(f"{csv} has no column session_nr")
     parts = []

@@ -33,17 +33,22 @@ UNITS = "standard deviations of each trial's own baseline (-0.1 to 0 s)"
 
 @dataclass(frozen=True)
 class MegRecipe:
-    """A published choice from THINGS-MEG's epochs.
+    """A published choice of THINGS-MEG's epochs.
 
-    All of them keep the `test` trials and those `exp` trials whose concept is not tested; every trial counts alone.
+    All of them keep the `test` trials and those `exp` trials whose concept is not tested; repeats are not averaged.
 
     Attributes
     ----------
-    origin : where it was published
-    tmin : s, first sample kept
-    n_times : samples kept, at 200 Hz
-    zscore : whether each channel is scaled by its mean and standard deviation over all training trials
-    dtype : of the stored trials
+    origin : str
+        Where it was published.
+    tmin : float
+        First sample kept, s.
+    n_times : int
+        Samples kept, at 200 Hz.
+    zscore : bool
+        Whether each channel is scaled by its mean and standard deviation over all training trials.
+    dtype : str
+        Of the stored trials.
     """
 
     origin: str
@@ -66,14 +71,28 @@ RECIPES: dict[str, MegRecipe] = {
 def prepare(
     root: str | Path, out: str | Path, recipe: str = "hvf", subjects: Sequence[int] | None = None
 ) -> list[Path]:
-    """Make `out/sub-XX_trials.npy` and its sidecar for each subject; return the `.npy` paths.
+    """Make `out/sub-XX_trials.npy` and its sidecar of each subject; return the .npy paths.
 
-    Training trials come first, then test trials, both by image (`things_image_nr`) and then by time. Where a subject's
-    published epochs are there, its raw recordings are not looked at. What the same recipe made of the same files is
-    kept. Missing sessions and sensors of a wrong type are warned of, and stand in `history["notes"]`.
+    Training trials come first, then test trials, both by image (`things_image_nr`) and then by time. Published epochs
+    of a subject are preferred to its raw recordings. What the same recipe made of the same files is kept. Missing
+    sessions and sensors of a wrong type are warned of, and stand in `history["notes"]`.
 
-    Raises HvfError, and leaves nothing half-written, if there is no such recipe or subject, or if a file is missing,
-    damaged or does not fit the others.
+    Parameters
+    ----------
+    root : path-like
+        The data set's root folder.
+    out : path-like
+        Folder of the trials.
+    recipe : str
+        A key of `RECIPES`.
+    subjects : sequence of int, optional
+        Default: all that are there.
+
+    Raises
+    ------
+    HvfError
+        There is no such recipe or subject, or a file is missing, damaged or does not fit the others. Nothing
+        half-written stays.
     """
     root, out = Path(root), Path(out)
     name = recipe.lower()
@@ -136,7 +155,7 @@ def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
 
 
 def _copy(source: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.ndarray, writer: TrialsWriter) -> None:
-    """Read the trials `rows`, each file from front to back, into their places."""
+    """Copy the trials `rows` into their places, reading each file from front to back."""
     place = np.full(len(source.table), -1)
     place[rows] = np.arange(len(rows))
     first = round((recipe.tmin - ctf.TMIN) * ctf.SFREQ)
@@ -168,7 +187,7 @@ def _copy(source: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.
 
 
 class _Scale:
-    """Mean and standard deviation (ddof 0) of each channel over trials that come in parts (Chan et al. 1979)."""
+    """Mean and standard deviation (ddof 0) of each channel over blocks of trials (Chan et al. 1979)."""
 
     def __init__(self, n_channels: int) -> None:
         self._n = 0

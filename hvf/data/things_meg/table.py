@@ -49,10 +49,21 @@ def image_numbers(files: Iterable[str]) -> list[str]:
 
 
 def trial_table(metadata: pd.DataFrame, where: str, root: Path) -> pd.DataFrame:
-    """What is needed of the published metadata, checked: trial_type, number, category, image, concept, session.
+    """The published metadata, checked: trial_type, number, category, image, concept, session of each trial.
 
-    `image` is the stem of the file in `image_path`; where there is no such column, the file of that number in
-    `root/Images`. Raises HvfError on a missing column or value, or where numbers and names contradict each other.
+    Parameters
+    ----------
+    metadata : DataFrame
+    where : str
+        Its source, for messages.
+    root : Path
+        The data set's root: where `metadata` has no column image_path, the image is the file of its number in
+        `root/Images`.
+
+    Raises
+    ------
+    HvfError
+        A column or value is missing, or numbers and names contradict each other.
     """
     missing = [n for n in ("trial_type", "things_image_nr", "things_category_nr") if n not in metadata]
     if missing:
@@ -101,7 +112,21 @@ def trial_order(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_same(a: pd.DataFrame, b: pd.DataFrame, where: str, csv: Path) -> None:
-    """Raise HvfError, naming the first trial, unless two tables tell of the same trials in the same order."""
+    """Compare two tables of trials.
+
+    Parameters
+    ----------
+    a, b : DataFrame
+    where : str
+        Source of `a`, for messages.
+    csv : Path
+        Source of `b`.
+
+    Raises
+    ------
+    HvfError
+        They are not the same trials in the same order; names the first that differs.
+    """
     for name in ("trial_type", "things_image_nr"):
         if name not in a or name not in b:
             raise HvfError(f"{csv if name in a else where} has no column {name}")

@@ -1,4 +1,4 @@
-"""Reading responses from the files people have: arrays of numbers and MNE epochs.
+"""Reading of responses from common files: arrays of numbers and MNE epochs.
 
 Letters: N trials, C channels, T samples.
 """
@@ -41,7 +41,7 @@ def read_array(path: Path, n_images: int) -> tuple[np.ndarray, bool]:
 
 
 def read_epochs(path: Path, n_images: int) -> dict[str, Any]:
-    """Read an MNE epochs file: `epochs_values` of it. Raises HvfError if it cannot be, or has not `n_images` epochs."""
+    """Read an MNE epochs file (`epochs_values`). Raises HvfError if it cannot be read or has not `n_images` epochs."""
     try:
         values = epochs_values(mne.read_epochs(path, preload=True, verbose="error"))
     except HvfError as error:
@@ -69,9 +69,9 @@ def epochs_values(epochs: mne.BaseEpochs) -> dict[str, Any]:
 def recorded_images(
     epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None
 ) -> tuple[list[str], dict[str, Any]]:
-    """(id of the image of each epoch, further labels: concepts, splits, sessions), from `metadata` and `images`.
+    """The id of each epoch's image, and further labels (concepts, splits, sessions), from `metadata` and `images`.
 
-    Raises HvfError if nothing says which images were shown, or two say different things.
+    Raises HvfError if neither says which images were shown, or they contradict each other.
     """
     metadata = getattr(epochs, "metadata", None)
     columns = {} if metadata is None else {name: metadata[name].tolist() for name in metadata.columns}

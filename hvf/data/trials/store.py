@@ -1,6 +1,6 @@
 """Trials on disk: `NAME.npy`, an array (N, C, T) read through a memory map, and its sidecar `NAME.json`.
 
-The sidecar tells shape, dtype and sha256 of the array and all that `Trials` holds, labels of trials as `Words.to_json`.
+The sidecar holds shape, dtype and sha256 of the array and all else of `Trials`.
 
 Letters: N trials, C channels, T samples.
 """
@@ -162,9 +162,9 @@ def is_prepared(path: str | Path) -> bool:
 
 
 def read_store(path: str | Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Open what `TrialsWriter` wrote: (memory-mapped array, all that the sidecar tells about the trials).
+    """Open a store: (memory-mapped array, the labels and settings in its sidecar).
 
-    No data are read, hence none are checked: that is `verify`. Raises HvfError, in one line, if array or sidecar is
+    The array's content is neither read nor checked: see `verify`. Raises HvfError, in one line, if array or sidecar is
     missing, damaged, of another format, or if the two do not belong together.
     """
     path = Path(path)
@@ -220,7 +220,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def _misfit(fields: Mapping[str, Any], shape: tuple[int, ...]) -> str | None:
-    """What of the labels does not fit the array's shape, in words."""
+    """Which label does not fit the array's shape, in words; None if all fit."""
     n, c, _ = shape
     if len(fields["ch_names"]) != c:
         return f"{c} channels have {len(fields['ch_names'])} names"
@@ -235,7 +235,7 @@ def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 def _digest(x_NCT: np.ndarray) -> str:
-    """sha256 of the array's bytes; of a memory map the file is read, whose pages then are not this process's."""
+    """sha256 of the array's bytes; a memory map is read as a file, so that its pages are not kept in memory."""
     digest = hashlib.sha256()
     if not isinstance(x_NCT, np.memmap) or x_NCT.filename is None:
         digest.update(np.ascontiguousarray(x_NCT).data)
@@ -248,5 +248,5 @@ def _digest(x_NCT: np.ndarray) -> str:
 
 
 def _plain(obj: Any) -> Any:
-    """numpy scalars and arrays as JSON knows them; anything else (a path, a date) as text."""
+    """numpy scalars and arrays as JSON types; anything else (a path, a date) as text."""
     return obj.tolist() if hasattr(obj, "tolist") else str(obj)

@@ -135,7 +135,7 @@ def test_subjects(root, tmp_path):
     (root / "raw_data").rename(root / "raw")
     (root / "raw" / "sub-03").rename(root / "sub-03")
     assert [p.name for p in things_eeg.prepare(root, tmp_path, subjects=[3], jobs=1)] == ["sub-03_trials.npy"]
-    with pytest.raises(HvfError, match=r"no subject 4; it has 3"):
+    with pytest.raises(HvfError, match=r"no subject 4; there is 3"):
         things_eeg.prepare(root, tmp_path, subjects=[3, 4])
 
 
