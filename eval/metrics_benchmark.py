@@ -1,30 +1,26 @@
-"""How long the reconstruction metrics take: hvf's against the field's evaluation loops, on the same pictures.
+"""Time the reconstruction metrics: hvf's against the field's evaluation loops, on the same pictures.
 
     python eval/metrics_benchmark.py                                  # 200 pairs x 10 rounds, features given
     python eval/metrics_benchmark.py --pairs 20 --rounds 3            # a small one
     python eval/metrics_benchmark.py --networks alexnet inception     # and networks run, both ways
 
-The loops are those that MindEye's and its peers' scripts have in common: round by round and metric by metric, both sets
-resized anew for each, pair after pair through np.corrcoef, scikit-image and scipy, the seen pictures through each
-network in every round (AlexNet twice). Written here for comparison; both have to give the same scores, or this fails.
-Networks get random weights: time does not depend on them.
+The loops are what the scripts of MindEye and its peers have in common, written here for comparison: round by round and
+metric by metric, both sets resized anew for each, pair after pair through np.corrcoef, scikit-image and scipy, the seen
+pictures through each network in every round (AlexNet twice). Both have to give the same scores, or this fails. Networks
+get random weights: time does not depend on them.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from safetensors.torch import load_file, save_file
 from scipy.spatial.distance import correlation
 from skimage.color import rgb2gray
@@ -37,8 +33,9 @@ from hvf.evaluation import picture_metrics
 from hvf.evaluation.metrics.base import TwoWayMetric
 from hvf.evaluation.picture_metrics import PIXEL_SIZE, SeenFeatures
 from hvf.evaluation.pictures import Evaluator
+from hvf.experiments.timing import Clock, environment, print_table
 from hvf.registry import METRICS, NETWORKS
-from hvf.runs import write_atomic
+from hvf.runs import write_json
 
 WIDTHS = {"alexnet2": 184512, "alexnet5": 57600, "inception": 2048, "clip": 768, "effnet": 1280, "swav": 2048}
 AGREE = 1e-4  # networks and distances work in single precision
@@ -55,16 +52,8 @@ class MetricsBenchmark:
     out: Path | None = None  # a JSON file for the table
 
 
-@dataclass(frozen=True)
-class Timed:
-    """One line of the table: seconds and processor seconds of both, and the largest difference of their scores."""
-
-    name: str
-    peers: float
-    ours: float
-    peers_cpu: float
-    ours_cpu: float
-    difference: float
+Line = dict[str, Any]  # name; wall and processor time in s of both; the largest difference of their scores
+Scores = Callable[[], np.ndarray]
 
 
 def pictures(options: MetricsBenchmark) -> tuple[np.ndarray, np.ndarray]:
@@ -106,9 +95,8 @@ def formula_of(name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     return loop_of_two_way if isinstance(METRICS[name], TwoWayMetric) else loop_of_distance
 
 
-def measure_pixels(options: MetricsBenchmark) -> Iterator[Timed]:
+def time_pixels(seen: np.ndarray, drawn: np.ndarray) -> Line:
     """PixCorr and SSIM from pictures at 256 pixels."""
-    seen, drawn = pictures(options)
     reals, recons = as_tensor(seen), [as_tensor(one_round) for one_round in drawn]
 
     def peers() -> np.ndarray:
@@ -118,56 +106,46 @@ def measure_pixels(options: MetricsBenchmark) -> Iterator[Timed]:
         scores = Evaluator(seen, ["pixcorr", "ssim"], first=None, device="cpu").measure(drawn).per_image
         return np.stack([scores["pixcorr"], scores["ssim"]])
 
-    yield timed("PixCorr, SSIM", peers, ours)
+    return timed("PixCorr, SSIM", peers, ours)
 
 
-def measure_formulas(options: MetricsBenchmark) -> Iterator[Timed]:
-    """Two-way identification and correlation distances of features that are there."""
-    rng = np.random.default_rng(0)
-    for name, width in WIDTHS.items():
-        real = rng.normal(size=(options.pairs, width)).astype(np.float32)
-        recons = [real + 4 * rng.normal(size=real.shape).astype(np.float32) for _ in range(options.rounds)]
-        formula = formula_of(name)
+def time_formula(name: str, real: np.ndarray, recons: Sequence[np.ndarray]) -> Line:
+    """Two-way identification or correlation distances of given features."""
+    formula = formula_of(name)
 
-        def peers(real=real, recons=recons, formula=formula) -> np.ndarray:
-            return np.stack([formula(real, recon) for recon in recons])
+    def peers() -> np.ndarray:
+        return np.stack([formula(real, recon) for recon in recons])
 
-        def ours(real=real, recons=recons, two_way=formula is loop_of_two_way) -> np.ndarray:
-            seen = SeenFeatures(real)
-            if two_way:
-                return np.stack([picture_metrics.two_way_shares(seen.correlations(recon)) for recon in recons])
-            return np.stack([1.0 - seen.correlation(recon, np.arange(len(real))) for recon in recons])
+    def ours() -> np.ndarray:
+        seen = SeenFeatures(real)
+        if formula is loop_of_two_way:
+            return np.stack([picture_metrics.two_way_shares(seen.correlations(recon)) for recon in recons])
+        return np.stack([1.0 - seen.correlation(recon, np.arange(len(real))) for recon in recons])
 
-        yield timed(f"{METRICS[name].label}, features given", peers, ours)
+    return timed(f"{METRICS[name].label}, features given", peers, ours)
 
 
-def measure_networks(options: MetricsBenchmark) -> Iterator[Timed]:
-    """The metrics of each network from pictures, its passes included."""
-    seen, drawn = pictures(options)
+def time_network(network: str, seen: np.ndarray, drawn: np.ndarray, folder: Path) -> Line:
+    """The metrics of one network from pictures, its forward passes included."""
     reals, recons = as_tensor(seen), [as_tensor(one_round) for one_round in drawn]
-    for network in options.networks:
-        names = [name for name in WIDTHS if METRICS[name].network == network]
-        with tempfile.TemporaryDirectory() as folder:
-            save_file(random_weights(network, reals[:8]), Path(folder) / f"{network}.safetensors")
+    names = [name for name in WIDTHS if METRICS[name].network == network]
+    save_file(random_weights(network, reals[:8]), folder / f"{network}.safetensors")
 
-            def peers(network=network, names=names, folder=folder) -> np.ndarray:
-                model, see = plain_network(network, Path(folder)), NETWORKS[network].prepare
-                scores = []
-                for name in names:
-                    rounds = []
-                    for one_round in recons:
-                        with torch.no_grad():
-                            both = [model(torch.cat([see(x[None]) for x in images])) for images in (one_round, reals)]
-                        recon, real = (x[METRICS[name].layer] if isinstance(x, dict) else x for x in both)
-                        rounds.append(formula_of(name)(real.flatten(1).numpy(), recon.flatten(1).numpy()))
-                    scores.append(rounds)
-                return np.array(scores)
+    def peers() -> np.ndarray:
+        model, prepare = plain_network(network, folder), NETWORKS[network].prepare
+        return np.array([[peers_round(model, prepare, name, one_round) for one_round in recons] for name in names])
 
-            def ours(names=names, folder=folder) -> np.ndarray:
-                scores = Evaluator(seen, names, first=None, weights=folder, device="cpu").measure(drawn).per_image
-                return np.stack([scores[name] for name in names])
+    def peers_round(model: Any, prepare: Any, name: str, one_round: torch.Tensor) -> np.ndarray:
+        with torch.no_grad():
+            both = [model(torch.cat([prepare(x[None]) for x in images])) for images in (reals, one_round)]
+        layers = (x[METRICS[name].layer] if isinstance(x, dict) else x for x in both)
+        return formula_of(name)(*(x_N.flatten(1).numpy() for x_N in layers))
 
-            yield timed(", ".join(METRICS[name].label for name in names) + ", with its network", peers, ours)
+    def ours() -> np.ndarray:
+        scores = Evaluator(seen, names, first=None, weights=folder, device="cpu").measure(drawn).per_image
+        return np.stack([scores[name] for name in names])
+
+    return timed(", ".join(METRICS[name].label for name in names) + ", with its network", peers, ours)
 
 
 def plain_network(name: str, folder: Path) -> torch.nn.Module:
@@ -179,7 +157,7 @@ def plain_network(name: str, folder: Path) -> torch.nn.Module:
 
 
 def random_weights(name: str, images_N3HW: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Random weights, batch normalisations fitted to pictures: else activations vanish (slow) or scores are chaos."""
+    """Random weights, batch normalisations fitted to pictures: else activations vanish or scores are unstable."""
     with torch.device("meta"):
         network = NETWORKS[name].build()
     generator = torch.Generator().manual_seed(0)
@@ -197,63 +175,60 @@ def random_weights(name: str, images_N3HW: torch.Tensor) -> dict[str, torch.Tens
     return network.state_dict()
 
 
-def timed(name: str, peers: Callable[[], np.ndarray], ours: Callable[[], np.ndarray]) -> Timed:
-    (want, *spent), (got, *spent_here) = _spent(peers), _spent(ours)
-    difference = float(np.abs(want - got).max())
+def timed(name: str, peers: Scores, ours: Scores) -> Line:
+    clock = Clock()
+    difference = float(np.abs(clock.repeat("peers", peers) - clock.repeat("ours", ours)).max())
     if not difference < AGREE:
         raise HvfError(f"{name}: hvf and the loops differ by {difference}, so that their times do not compare")
-    return Timed(name, spent[0], spent_here[0], spent[1], spent_here[1], difference)
+    wall, cpu = ({way: sum(seconds) for way, seconds in unit.items()} for unit in (clock.wall, clock.cpu))
+    return {"name": name} | wall | {f"{way}_cpu": cpu[way] for way in cpu} | {"difference": difference}
 
 
-def _spent(work: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
-    """What it gives, the seconds it took, and those of the processor."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
+def total(name: str, lines: list[Line]) -> Line:
+    sums = {column: sum(line[column] for line in lines) for column in ("peers", "ours", "peers_cpu", "ours_cpu")}
+    return {"name": name} | sums | {"difference": max(line["difference"] for line in lines)}
 
 
-def run(options: MetricsBenchmark) -> list[Timed]:
-    """All lines, the sum last. Raises HvfError for a network that is none, or scores that differ."""
+def run(options: MetricsBenchmark) -> list[Line]:
+    """Time every metric, with sums. Raises HvfError for a network that there is not, or scores that differ."""
     unknown = [name for name in options.networks if name not in NETWORKS or name in ("dino", "lpips")]
     if unknown or options.pairs < 2 or options.rounds < 1 or options.size % 8:
         raise HvfError(
             "give two pairs or more, a size that 8 divides, and networks of: alexnet inception clip effnet swav"
         )
-    lines = [*measure_pixels(options), *measure_formulas(options)]
+    seen_and_drawn, rng = pictures(options), np.random.default_rng(0)
+    lines = [time_pixels(*seen_and_drawn)]
+    for name, width in WIDTHS.items():
+        real = rng.normal(size=(options.pairs, width)).astype(np.float32)
+        recons = [real + 4 * rng.normal(size=real.shape).astype(np.float32) for _ in range(options.rounds)]
+        lines.append(time_formula(name, real, recons))
     lines.append(total("all metrics, features given", lines))
     if options.networks:
-        with_networks = list(measure_networks(options))
+        with tempfile.TemporaryDirectory() as folder:
+            with_networks = [time_network(name, *seen_and_drawn, Path(folder)) for name in options.networks]
         lines += [*with_networks, total("PixCorr, SSIM and those with networks", [lines[0], *with_networks])]
     return lines
 
 
-def total(name: str, lines: list[Timed]) -> Timed:
-    sums = [sum(getattr(line, column) for line in lines) for column in ("peers", "ours", "peers_cpu", "ours_cpu")]
-    return Timed(name, *sums, max(line.difference for line in lines))
-
-
-def table_of(lines: list[Timed], options: MetricsBenchmark) -> Table:
-    table = Table(title=f"{options.pairs} pairs x {options.rounds} rounds, {torch.get_num_threads()} thread(s)")
-    for column in ("", "loops, s", "hvf, s", "faster", "processor: loops, s", "hvf, s", "faster", "scores differ by"):
-        table.add_column(column, justify="right" if column else "left")
-    for line in lines:
-        ratios = (line.peers / line.ours, line.peers_cpu / max(line.ours_cpu, 1e-9))
-        table.add_row(
-            line.name,
-            *(f"{line.peers:.2f}", f"{line.ours:.2f}", f"{ratios[0]:.1f} x"),
-            *(f"{line.peers_cpu:.2f}", f"{line.ours_cpu:.2f}", f"{ratios[1]:.1f} x"),
-            f"{line.difference:.0e}",
-        )
-    return table
+def row(line: Line) -> dict[str, Any]:
+    columns: dict[str, Any] = {"": line["name"]}
+    for unit, suffix in (("s", ""), ("processor s", "_cpu")):
+        peers, ours = line[f"peers{suffix}"], line[f"ours{suffix}"]
+        columns |= {
+            f"loops, {unit}": peers,
+            f"hvf, {unit}": ours,
+            f"faster, {unit}": f"{peers / max(ours, 1e-9):.1f} x",
+        }
+    return columns | {"scores differ by": f"{line['difference']:.0e}"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_settings(MetricsBenchmark(), arguments)
-    lines = run(options)
-    Console(width=None if os.environ.get("COLUMNS") else 130).print(table_of(lines, options))
+    lines, where = run(options), environment()
+    title = f"{options.pairs} pairs x {options.rounds} rounds, {where['threads']} thread(s)"
+    print_table(title, [row(line) for line in lines])
     if options.out:
-        text = json.dumps([vars(line) for line in lines], indent=2)
-        write_atomic(options.out, lambda path: path.write_text(text))
+        write_json(options.out, {"environment": where, "lines": lines})
 
 
 if __name__ == "__main__":

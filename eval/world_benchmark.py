@@ -1,35 +1,32 @@
-"""How fast the embedded world is made: its pictures, what they drive in a brain, and the trials.
+"""Time the making of the embedded world: drawing its pictures, their low-level features, simulating trials.
 
     python eval/world_benchmark.py                                    # 240 pictures, 200 images shown
     python eval/world_benchmark.py --pictures 24 --images 10          # a small one
     OMP_NUM_THREADS=1 python eval/world_benchmark.py                  # to compare processor times
 
-Pictures are drawn in the straightforward way too: each shape as soon as it is asked for, with coordinates of its own,
-the three colours of a pixel side by side, a shadow as large as the canvas. Written here for comparison; both have to
-give the same picture to the last bit, or this fails. Processor times compare on a busy machine as well.
+Pictures are also drawn in the straightforward way, written here for comparison: every shape at once, with coordinates
+of its own, colours interleaved, a shadow as large as the canvas. Both ways have to give the same picture to the last
+bit, or this fails. Processor times can be compared on a busy machine as well.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from rich.console import Console
-from rich.table import Table
 
 from hvf.cli.options import parse_settings, run_script
 from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
-from hvf.runs import write_atomic
+from hvf.experiments.timing import Clock, environment, print_table
+from hvf.runs import write_json
 from hvf.simulation import rendering
 from hvf.simulation.features import WORKERS, low_level
 from hvf.simulation.rendering import PALETTES, ROLE_COLOURS, SCENES, SUPERSAMPLING, TEXTURES, Concept
@@ -51,17 +48,6 @@ class WorldBenchmark:
     out: Path | None = None  # a JSON file for the table
 
 
-@dataclass(frozen=True)
-class Timed:
-    """One line of the table: how many things, and the seconds and processor seconds they took."""
-
-    name: str
-    unit: str
-    n: int
-    wall: float
-    cpu: float | None  # None where the work is done by other processes
-
-
 class PlainCanvas(rendering.Canvas):
     """The brushes in the straightforward way; pixels (S, S, 3)."""
 
@@ -75,9 +61,9 @@ class PlainCanvas(rendering.Canvas):
         self.pixels_SS3[y0:y1] = np.asarray(first, np.float32) * (1 - ramp) + np.asarray(last, np.float32) * ramp
 
     def shape(self, outline_P2: np.ndarray, colour: tuple[int, ...], opacity: float = 1.0) -> None:
-        found = plain_mask(outline_P2 * self.size, self.size)
-        if found:
-            (x0, y0, x1, y1), mask_HW1 = found
+        filled = plain_mask(outline_P2 * self.size, self.size)
+        if filled:
+            (x0, y0, x1, y1), mask_HW1 = filled
             under_HW3 = self.pixels_SS3[y0:y1, x0:x1]
             under_HW3 += mask_HW1 * opacity * (np.asarray(colour, np.float32) - under_HW3)
 
@@ -94,7 +80,7 @@ def plain_mask(outline_P2: np.ndarray, size: int) -> tuple[tuple[int, int, int, 
 
 
 def plain_render(concept: Concept, exemplar: int, size: int = 64) -> np.ndarray:
-    """What `rendering.render` draws, uint8 (size, size, 3), in the straightforward way."""
+    """The picture of `rendering.render`, uint8 (size, size, 3), drawn in the straightforward way."""
     rng = np.random.default_rng([zlib.crc32(concept.name.encode()), exemplar])
     canvas = PlainCanvas(size * SUPERSAMPLING, rng)
     paint = SCENES[list(SCENES)[int(rng.integers(len(SCENES)))]][1]
@@ -122,10 +108,10 @@ def plain_object(canvas: PlainCanvas, concept: Concept, ground: float) -> None:
     inverse = np.linalg.inv(matrix)
     primary, second = (np.asarray(colour, np.float32) for colour in PALETTES[concept.palette])
     for part in PARTS[concept.kind]:
-        found = plain_mask(part.outline @ matrix.T + (x, y), size)
-        if not found:
+        filled = plain_mask(part.outline @ matrix.T + (x, y), size)
+        if not filled:
             continue
-        (x0, y0, x1, y1), mask_HW1 = found
+        (x0, y0, x1, y1), mask_HW1 = filled
         px, py = np.meshgrid(np.arange(x0, x1) - x, np.arange(y0, y1) - y)
         u, v = inverse[0, 0] * px + inverse[0, 1] * py, inverse[1, 0] * px + inverse[1, 1] * py
         if part.role == "body":
@@ -138,68 +124,56 @@ def plain_object(canvas: PlainCanvas, concept: Concept, ground: float) -> None:
         under_HW3 += mask_HW1 * (np.clip(colour * shade, 0, 255).astype(np.float32) - under_HW3)
 
 
-def measure(options: WorldBenchmark) -> list[Timed]:
-    """All lines. Raises HvfError for counts below one, or if the two ways differ in a pixel."""
+def measure(options: WorldBenchmark) -> list[dict[str, Any]]:
+    """Time every step of making the world: n units of work, wall and processor time in s, the shortest of `rounds`.
+
+    Raises HvfError for counts below one, or if the two ways of drawing differ in a pixel.
+    """
     if min(options.pictures, options.images, options.repeats, options.rounds) < 1:
         raise HvfError("give one picture, image, repeat and round or more")
     concepts = rendering.concepts()
-    shown = [(concepts[i % len(concepts)], i // len(concepts)) for i in range(options.pictures)]
-    rendering.render(*shown[0])  # what is done once is not counted
-    plain, plain_wall, plain_cpu = _spent(lambda: [plain_render(*item) for item in shown], options.rounds)
-    drawn, wall, cpu = _spent(lambda: [rendering.render(*item).image for item in shown], options.rounds)
+    clock, lines = Clock(), []
+
+    def timed(name: str, unit: str, n: int, work: Callable[[], T], processes: bool = False) -> T:
+        result = clock.repeat(name, work, options.rounds)
+        cpu = None if processes else min(clock.cpu[name])  # that of other processes is not counted
+        lines.append({"name": name, "unit": unit, "n": n, "wall": min(clock.wall[name]), "cpu": cpu})
+        return result
+
+    n = options.pictures
+    shown = [(concepts[i % len(concepts)], i // len(concepts)) for i in range(n)]
+    rendering.render(*shown[0])  # what is done once is not timed
+    plain = timed("drawing, straightforward", "pictures", n, lambda: [plain_render(*item) for item in shown])
+    drawn = timed("drawing", "pictures", n, lambda: [rendering.render(*item).image for item in shown])
     different = [c.name for (c, _), a, b in zip(shown, plain, drawn, strict=True) if not np.array_equal(a, b)]
     if different:
         raise HvfError(f"the two ways draw {len(different)} pictures differently, {different[0]} for one")
-    n = len(shown)
-    lines = [
-        Timed("drawing, straightforward", "pictures", n, plain_wall, plain_cpu),
-        Timed("drawing", "pictures", n, wall, cpu),
-    ]
-    _, wall, _ = _spent(lambda: draw(shown), options.rounds)
-    lines.append(Timed(f"drawing, {WORKERS} workers", "pictures", n, wall, None))
+    timed(f"drawing, {WORKERS} workers", "pictures", n, partial(draw, shown), processes=True)
 
     data = DataConfig(study="simulated-eeg", train_repeats=options.repeats)
-    some = [concepts[i % len(concepts)] for i in range(options.images)]
-    x_NHWC, captions = draw([(concept, i // len(concepts)) for i, concept in enumerate(some)])
-    images = ImageSet.from_arrays(x_NHWC, map(str, range(len(some))), [c.name for c in some], captions)
+    some = [(concepts[i % len(concepts)], i // len(concepts)) for i in range(options.images)]
+    x_NHWC, captions = draw(some)
+    images = ImageSet.from_arrays(x_NHWC, map(str, range(len(some))), [c.name for c, _ in some], captions)
     simulate_trials(data, images.subset([0]), 1, "train")
-    _, wall, cpu = _spent(lambda: low_level(images), options.rounds)
-    lines.append(Timed("low-level features", "images", len(images), wall, cpu))
-    _, wall, cpu = _spent(lambda: simulate_trials(data, images, 1, "train"), options.rounds)
-    lines.append(Timed("simulating EEG, features included", "trials", len(images) * options.repeats, wall, cpu))
+    timed("low-level features", "images", len(images), partial(low_level, images))
+    trials = partial(simulate_trials, data, images, 1, "train")
+    timed("simulating EEG, features included", "trials", len(images) * options.repeats, trials)
     return lines
 
 
-def _spent(work: Callable[[], T], rounds: int) -> tuple[T, float, float]:
-    """What it gives, and the shortest seconds and processor seconds that it took."""
-    results, walls, cpus = [], [], []
-    for _ in range(rounds):
-        wall, cpu = time.perf_counter(), time.process_time()
-        results = [work()]
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return results[0], min(walls), min(cpus)
-
-
-def table_of(lines: list[Timed]) -> Table:
-    table = Table(title="the embedded world")
-    for column in ("", "n", "per second", "processor, ms each", "faster by processor time"):
-        table.add_column(column, justify="right" if column else "left")
-    plain = lines[0].cpu or 0.0
-    for line in lines:
-        each = "" if line.cpu is None else f"{line.cpu / line.n * 1e3:.2f}"
-        faster = f"{plain / line.cpu:.1f} x" if line.cpu and line.unit == "pictures" else ""
-        table.add_row(line.name, f"{line.n} {line.unit}", f"{line.n / line.wall:.0f}", each, faster)
-    return table
+def row(line: dict[str, Any], plain_cpu: float) -> dict[str, Any]:
+    n, cpu, drawn = line["n"], line["cpu"], line["unit"] == "pictures"
+    columns = {"": line["name"], "n": f"{n} {line['unit']}", "per second": n / line["wall"]}
+    columns |= {"processor, ms each": cpu and 1e3 * cpu / n}
+    return columns | {"faster by processor time": f"{plain_cpu / cpu:.1f} x" if cpu and drawn else ""}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_settings(WorldBenchmark(), arguments)
     lines = measure(options)
-    Console(width=None if os.environ.get("COLUMNS") else 110).print(table_of(lines))
+    print_table("the embedded world", [row(line, lines[0]["cpu"]) for line in lines])
     if options.out:
-        text = json.dumps([vars(line) for line in lines], indent=2)
-        write_atomic(options.out, lambda path: path.write_text(text))
+        write_json(options.out, {"environment": environment(), "lines": lines})
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
-"""How fast a Fusion Prior trains and draws, with random weights at the real SDXL shape: no download.
+"""Time and memory of training a Fusion Prior and of drawing with it, random weights at SDXL's shape: no download.
 
     python prior_training/benchmark.py [--size sdxl|tiny] [--batch-size 16] [--out FOLDER]
 
-Beside our training step stands, on the same device in the same run and at the same batch, the straightforward loop: the
-public IP-Adapter recipe, which has pixels going in, VAE and image encoder in the loop, and eager attention. FLOPs are
-counted by torch; the share of the device is that of the rate of a large bf16 matrix product measured here. Where no GPU
-is at hand the tiny size runs, and what it cannot say about the real size is said to be not measured.
+Our training step is compared with the straightforward loop on the same device and batch: the public IP-Adapter recipe,
+with pixels as input, VAE and image encoder in the loop, and eager attention. FLOPs are counted by torch; the share of
+the device is that of the rate of a large bf16 matrix product measured in the same run. Without a GPU the tiny size
+runs, and the figures of the real size are given as not measured.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, IPAdapterAttnProcessor
@@ -27,6 +26,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from hvf.cli.options import parse_settings, run_script
 from hvf.config import HvfError
+from hvf.experiments.timing import Clock, environment, goal, markdown_table
 from hvf.prior.adapter import adapter_layers
 from hvf.prior.model import FusionPrior
 from hvf.runs import check_writable, write_atomic, write_json
@@ -90,35 +90,26 @@ SDXL = Size(
     SDXL_UNET,
     SDXL_VAE,
     VIT_H,
-    512,
-    {"ViT-H-14": 1024, "ViT-B-32": 512, "vae": 1024},
-    (1024, 4096, 4096),
-    77,
-    8192,
+    pixels=512,
+    dims={"ViT-H-14": 1024, "ViT-B-32": 512, "vae": 1024},
+    widths=(1024, 4096, 4096),
+    tokens=77,
+    matrix=8192,
 )
+TINY_UNET = {"sample_size": 8, "block_out_channels": (16, 32, 32), "attention_head_dim": (2, 2, 4)}
+TINY_UNET |= {"transformer_layers_per_block": (1, 1, 2), "layers_per_block": 1, "norm_num_groups": 8}
+TINY_UNET |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + 16}
+TINY_VIT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 TINY = Size(
     "tiny",
-    SDXL_UNET
-    | {
-        "sample_size": 8,
-        "block_out_channels": (16, 32, 32),
-        "attention_head_dim": (2, 2, 4),
-        "transformer_layers_per_block": (1, 1, 2),
-        "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 6 * 8 + 16,
-        "cross_attention_dim": 32,
-    },
+    SDXL_UNET | TINY_UNET | {"cross_attention_dim": 32},
     SDXL_VAE | {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4},
-    VIT_H
-    | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    | {"image_size": 28, "projection_dim": 24},
-    64,
-    {"ViT-H-14": 24, "vae": 16},
-    (24, 32, 32),
-    7,
-    512,
+    VIT_H | TINY_VIT | {"image_size": 28, "projection_dim": 24},
+    pixels=64,
+    dims={"ViT-H-14": 24, "vae": 16},
+    widths=(24, 32, 32),
+    tokens=7,
+    matrix=512,
 )
 SIZES = {"sdxl": SDXL, "tiny": TINY}
 
@@ -144,7 +135,7 @@ class Trainer:
     def __init__(self, size: Size, batch: int, device: torch.device, compiled: bool = False) -> None:
         self.size, self.batch, self.device = size, batch, device
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.unet = make_unet(size).to(device, self.dtype).requires_grad_(False)
+        self.unet = UNet2DConditionModel(**size.unet).to(device, self.dtype).requires_grad_(False)
         self.prior = FusionPrior.for_unet(self.unet, size.dims, *size.widths).to(device).train()
         self.prior.attach(self.unet)
         self.optimizer = torch.optim.AdamW(list(self.prior.parameters()), lr=1e-4, fused=device.type == "cuda")
@@ -161,7 +152,9 @@ class Trainer:
         return list(self.prior.parameters())
 
     def loss(self) -> Tensor:
-        x_t, t, noise = noised(self.noising, self.latents)
+        noise = torch.randn_like(self.latents)
+        t = torch.randint(0, self.noising.config.num_train_timesteps, (self.batch,), device=self.device)
+        x_t = self.noising.add_noise(self.latents, noise, t)
         dropped = torch.rand(self.batch, device=self.device) < 0.1
         predicted = self.prior(self.run, x_t, t, *self.conditions, self.features, dropped)
         return nn.functional.mse_loss(predicted.float(), noise)
@@ -204,10 +197,6 @@ class Straightforward(Trainer):
         return super().loss()
 
 
-def make_unet(size: Size) -> UNet2DConditionModel:
-    return UNet2DConditionModel(**size.unet)
-
-
 def make_conditions(size: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """The empty prompt's embeddings, pooled ones, and time ids, as random numbers of their shapes."""
     pooled = size.unet["projection_class_embeddings_input_dim"] - 6 * size.unet["addition_time_embed_dim"]
@@ -217,19 +206,13 @@ def make_conditions(size: Size, device: torch.device, dtype: torch.dtype) -> tup
     return prompt, torch.randn(1, pooled, device=device, dtype=dtype), time_ids
 
 
-def noised(noising: Any, x_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    noise = torch.randn_like(x_0)
-    t = torch.randint(0, noising.config.num_train_timesteps, (len(x_0),), device=x_0.device)
-    return noising.add_noise(x_0, noise, t), t, noise
-
-
 def on_meta(size: Size = SDXL, batch: int = 2) -> dict[str, Any]:
-    """The whole forward and backward without memory or time: shapes, counts, and the FLOPs of an image.
+    """Forward and backward pass on the meta device, without memory or time: shapes, counts, FLOPs of an image.
 
     Raises HvfError when a trainable parameter gets no gradient, or a frozen one does.
     """
     with torch.device("meta"):
-        unet = make_unet(size).requires_grad_(False)
+        unet = UNet2DConditionModel(**size.unet).requires_grad_(False)
         prior = FusionPrior.for_unet(unet, size.dims, *size.widths).train()
         prior.attach(unet)
         side = size.pixels // 8
@@ -260,37 +243,22 @@ def on_meta(size: Size = SDXL, batch: int = 2) -> dict[str, Any]:
     }
 
 
-def seconds_of(work: Callable[[], Any], times: int, warmup: int, device: torch.device) -> float:
-    """Median wall seconds of one call."""
-    spent = []
-    for i in range(warmup + times):
-        wait(device)
-        since = time.perf_counter()
-        work()
-        wait(device)
-        if i >= warmup:
-            spent.append(time.perf_counter() - since)
-    return float(np.median(spent))
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def matrix_rate(size: Size, device: torch.device) -> float:
-    """FLOP/s of a large matrix product, in the number type that training runs in: what the device gives at best."""
+    """FLOP/s of a large matrix product in the dtype of training: the device's best rate."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     a, b = (torch.randn(size.matrix, size.matrix, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size.matrix**3 / seconds_of(lambda: a @ b, 10, 3, device)
+    clock = Clock(str(device))
+    clock.repeat("product", lambda: a @ b, times=10, warmup=3)
+    return 2 * size.matrix**3 / clock.median("product")
 
 
 def training_row(trainer: Trainer, options: Benchmark, rate: float) -> dict[str, Any]:
-    """Speed, arithmetic and memory of one way to train. FLOPs are those of the adapter's own work, not of overheads."""
-    device = trainer.device
+    """Speed, arithmetic and memory of one way to train. FLOPs are those of the prior's own work, without overheads."""
+    device, clock = trainer.device, Clock(str(trainer.device))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = seconds_of(trainer.step, options.steps, options.warmup, device)
+    clock.repeat("step", trainer.step, options.steps, options.warmup)
+    seconds = clock.median("step")
     flops = on_meta(trainer.size)["flops_step_per_image"] * trainer.batch
     return {
         "way": trainer.name,
@@ -306,7 +274,7 @@ def training_row(trainer: Trainer, options: Benchmark, rate: float) -> dict[str,
 def drawing_seconds(size: Size, options: Benchmark, device: torch.device) -> dict[str, Any]:
     """Seconds for 200 pictures × 10 rounds at 4 steps without guidance, VAE decoding included, from a timed batch."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    unet = make_unet(size).to(device, dtype).requires_grad_(False).eval()
+    unet = UNet2DConditionModel(**size.unet).to(device, dtype).requires_grad_(False).eval()
     prior = FusionPrior.for_unet(unet, size.dims, *size.widths).to(device, dtype).eval()
     prior.attach(unet)
     vae: Any = AutoencoderKL(**size.vae).to(device, dtype).requires_grad_(False).eval()
@@ -321,17 +289,18 @@ def drawing_seconds(size: Size, options: Benchmark, device: torch.device) -> dic
         x = torch.randn(batch, 4, side, side, device=device, dtype=dtype) * scheduler.init_noise_sigma
         z_c = prior.project(z_ND)
         for t in scheduler.timesteps:
-            told = prior.noise_prediction(unet, scheduler.scale_model_input(x, t), t, *conditions, z_c)
-            x = scheduler.step(told, t, x).prev_sample
+            noise = prior.noise_prediction(unet, scheduler.scale_model_input(x, t), t, *conditions, z_c)
+            x = scheduler.step(noise, t, x).prev_sample
         for part in x.split(8):
             vae.decode(part / vae.config.scaling_factor).sample.float().cpu()
 
-    seconds = seconds_of(draw, 3, 1, device)
-    return {"batch": batch, "seconds": seconds * DRAWN * ROUNDS / batch, "pictures": DRAWN * ROUNDS}
+    clock = Clock(str(device))
+    clock.repeat("draw", draw, times=3, warmup=1)
+    return {"batch": batch, "seconds": clock.median("draw") * DRAWN * ROUNDS / batch, "pictures": DRAWN * ROUNDS}
 
 
 def measure(options: Benchmark) -> dict[str, Any]:
-    """Everything that this machine can measure."""
+    """Everything that can be measured on this device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = options.size if options.size != "auto" else "sdxl" if device.type == "cuda" else "tiny"
     if name == "sdxl" and device.type == "cpu":
@@ -339,80 +308,69 @@ def measure(options: Benchmark) -> dict[str, Any]:
     size = SIZES[name]
     rate = matrix_rate(size, device)
     rows = []
-    for make in (Straightforward, Trainer) + ((_compiled,) if options.compiled else ()):
+    for make in (Straightforward, Trainer) + ((partial(Trainer, compiled=True),) if options.compiled else ()):
         trainer = make(size, options.batch_size, device)
         rows.append(training_row(trainer, options, rate))
         del trainer
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads",
+        "environment": environment(str(device)),
         "size": name,
         "pixels": size.pixels,
         "matrix_tflop_per_second": rate / 1e12,
         "training": rows,
         "drawing": drawing_seconds(size, options, device),
         "meta": on_meta(SDXL),
-        "versions": {"torch": torch.__version__},
     }
 
 
-def _compiled(size: Size, batch: int, device: torch.device) -> Trainer:
-    return Trainer(size, batch, device, compiled=True)
-
-
-def table(found: dict[str, Any]) -> str:
-    """The figures as Markdown, goals beside them, and what was not measured said so."""
-    real, meta = found["size"] == "sdxl", found["meta"]
-    lines = [
-        f"Device: {found['device']}; size {found['size']} at {found['pixels']} px, random weights; matrix product "
-        f"{found['matrix_tflop_per_second']:.2f} TFLOP/s.",
-        "",
-        "| training | batch | images/s | TFLOP/s | of the matrix rate | peak memory | 100k steps of 32 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in found["training"]:
-        memory = f"{row['peak_gb']:.1f} GB" if row["peak_gb"] is not None else "not measured"
-        lines.append(
-            f"| {row['way']} | {row['batch']} | {row['images_per_second']:.2f} | {row['tflop_per_second']:.3f} | "
-            f"{row['share_of_matrix_rate']:.1%} | {memory} | {row['hours']:.2f} h |"
-        )
-    lines.append(f"| the paper, {PAPER_GPUS} GPUs | | | | | | {PAPER_HOURS:.0f} h |")
-    slow, fast = found["training"][0], max(found["training"][1:], key=lambda row: row["images_per_second"])
+def report(results: dict[str, Any]) -> str:
+    """The figures as Markdown, beside the goals of the real size."""
+    meta, training, drawing = results["meta"], results["training"], results["drawing"]
+    columns = {"way": "training", "images_per_second": "images/s", "tflop_per_second": "TFLOP/s"}
+    columns |= {
+        "share_of_matrix_rate": "of the matrix rate",
+        "peak_gb": "peak memory, GB",
+        "hours": "hours for 100k of 32",
+    }
+    rows = [{columns.get(name, name): figure for name, figure in row.items()} for row in training]
+    rows.append({"training": f"the paper, {PAPER_GPUS} GPUs", columns["hours"]: PAPER_HOURS})
+    slow, fast = training[0], max(training[1:], key=lambda row: row["images_per_second"])
     ratio = fast["images_per_second"] / slow["images_per_second"]
-    drawn = found["drawing"]
-    lines += ["", f"Ours against the straightforward loop: {ratio:.2f} × (goal {GOAL_SPEED})."]
-    lines += [
-        f"Drawing {drawn['pictures']} pictures in {STEPS} steps: {drawn['seconds']:.1f} s (goal {GOAL_SECONDS:.0f})."
-    ]
-    if real:
-        lines += [f"Goals: {GOAL_SHARE:.0%} of the matrix rate, less than {GOAL_GB:.0f} GB at batch 16."]
-    else:
-        lines += [
-            "These figures are of the tiny size: they say nothing about SDXL's. Not measured here, for want of a GPU:",
-            "images/s, TFLOP/s, memory and hours at the real size, and drawing on a GPU.",
-        ]
-    lines += [
-        "",
-        f"SDXL's shape, checked on the meta device: {meta['processors']} attention processors, {meta['adapters']} "
-        f"adapters; UNet {meta['parameters_unet']:,} parameters, frozen; trained {meta['parameters_trained']:,}, of "
-        f"which adapter {meta['parameters_adapter']:,}; {meta['flops_step_per_image'] / 1e12:.2f} TFLOP an image and "
-        f"step, {meta['flops_forward_per_image'] / 1e12:.2f} of them forward.",
-    ]
-    return "\n".join(lines) + "\n"
+    figures = (ratio, drawing["seconds"], 100 * fast["share_of_matrix_rate"], fast["peak_gb"])
+    speed_up, seconds, share, memory = figures if results["size"] == "sdxl" else (None,) * 4
+    return f"""\
+Device: {results["environment"]["device"]}; size {results["size"]} at {results["pixels"]} px, random weights; \
+matrix product {results["matrix_tflop_per_second"]:.2f} TFLOP/s.
+
+{markdown_table(rows)}
+
+Ours against the straightforward loop: {ratio:.2f} ×. {drawing["pictures"]} pictures in {STEPS} steps: \
+{drawing["seconds"]:.1f} s. At the size of SDXL on a GPU:
+
+- {goal("ours against the straightforward loop", speed_up, GOAL_SPEED, "×", at_least=True)}
+- {goal(f"{drawing['pictures']} pictures", seconds, GOAL_SECONDS, "s")}
+- {goal("of the matrix rate", share, 100 * GOAL_SHARE, "%", at_least=True)}
+- {goal("peak memory at batch 16", memory, GOAL_GB, "GB")}
+
+SDXL's shape, checked on the meta device: {meta["processors"]} attention processors, {meta["adapters"]} adapters; UNet \
+{meta["parameters_unet"]:,} parameters, frozen; trained {meta["parameters_trained"]:,}, of which adapter \
+{meta["parameters_adapter"]:,}; {meta["flops_step_per_image"] / 1e12:.2f} TFLOP an image and step, \
+{meta["flops_forward_per_image"] / 1e12:.2f} of them forward.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_settings(Benchmark(), arguments)
     if options.out:
         check_writable(options.out)
-    found = measure(options)
+    results = measure(options)
+    text = report(results)
     if options.out:
-        write_json(options.out / "benchmark.json", found)
-        write_atomic(options.out / "benchmark.md", lambda path: path.write_text(table(found)))
-    print(table(found), end="")
+        write_json(options.out / "benchmark.json", results)
+        write_atomic(options.out / "benchmark.md", lambda path: path.write_text(text))
+    print(text, end="")
 
 
 if __name__ == "__main__":

@@ -311,14 +311,3 @@ def test_a_run_with_rounds_and_its_own_encoders(tmp_path, monkeypatch):
     evaluation.write_evaluation(found, run.path, earlier)
     assert set(run.metrics()) == {"retrieval/brain/top1", *found.metrics}  # no figure of an earlier measurement stays
     assert run.read_json("evaluation.json")["not_computed"] == found.not_computed
-
-
-def test_the_benchmark_compares_equal_scores():
-    from eval.metrics_benchmark import MetricsBenchmark, run
-
-    lines = run(MetricsBenchmark(pairs=3, rounds=2, size=64))
-    assert [line.name for line in lines][0] == "PixCorr, SSIM"
-    assert all(line.difference < 1e-5 and line.ours > 0 for line in lines)
-    assert lines[-1].peers == pytest.approx(sum(line.peers for line in lines[:-1]))
-    with pytest.raises(HvfError, match="networks of"):
-        run(MetricsBenchmark(networks=("resnet",)))

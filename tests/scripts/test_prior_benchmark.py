@@ -67,7 +67,7 @@ def test_the_tiny_size_runs_and_says_what_it_does_not_measure(script, tmp_path, 
     assert launch(script, [*flags, "--out", str(tmp_path / "it")]) == 0
     said = capsys.readouterr().out
     assert "140 attention processors, 70 adapters" in said
-    assert "Not measured here" in said
+    assert "peak memory at batch 16: not measured (goal: at most 40 GB)" in said
     assert "straightforward loop | 2 |" in said
     assert "the paper, 2 GPUs" in said
     found = json.loads((tmp_path / "it" / "benchmark.json").read_text())

@@ -20,7 +20,9 @@ def test_a_table_of_times_from_equal_pictures(
     monkeypatch.setenv("COLUMNS", "200")  # so that no word of the table is broken
     out = tmp_path / "world.json"
     benchmark.main(["--pictures", "24", "--images", "2", "--repeats", "2", "--rounds", "1", "--out", str(out)])
-    lines = json.loads(out.read_text())
+    written = json.loads(out.read_text())
+    lines = written["lines"]
+    assert written["environment"]["threads"] >= 1
     assert [line["n"] for line in lines] == [24, 24, 24, 2, 4]
     assert all(line["wall"] > 0 for line in lines)
     assert "drawing, straightforward" in capsys.readouterr().out
