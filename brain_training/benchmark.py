@@ -238,7 +238,7 @@ def speed(options: Benchmark, device: str) -> dict[str, Any]:
         plain = Straightforward(*run, ours.runs[0].train_N.cpu().numpy(), device)
         with products:
             ours.steps(1)
-        ways = dict(zip(WAYS, (plain.steps, ours.steps, products.steps), strict=True))
+        ways: dict[str, Any] = dict(zip(WAYS, (plain.steps, ours.steps, products.steps), strict=True))
         results[mode] = {"flops": products.flops, "ways": step_times(ways, options, device)}
     return results
 

@@ -334,11 +334,16 @@ def report(results: dict[str, Any]) -> str:
         "peak_gb": "peak memory, GB",
         "hours": "hours for 100k of 32",
     }
-    rows = [{columns.get(name, name): figure for name, figure in row.items()} for row in training]
+    rows = [{columns.get(name) or name: figure for name, figure in row.items()} for row in training]
     rows.append({"training": f"the paper, {PAPER_GPUS} GPUs", columns["hours"]: PAPER_HOURS})
     slow, fast = training[0], max(training[1:], key=lambda row: row["images_per_second"])
     ratio = fast["images_per_second"] / slow["images_per_second"]
-    figures = (ratio, drawing["seconds"], 100 * fast["share_of_matrix_rate"], fast["peak_gb"])
+    figures = (
+        ratio,
+        drawing["seconds"],
+        100 * fast["share_of_matrix_rate"],
+        fast["peak_gb"] if fast["batch"] == 16 else None,
+    )
     speed_up, seconds, share, memory = figures if results["size"] == "sdxl" else (None,) * 4
     return f"""\
 Device: {results["environment"]["device"]}; size {results["size"]} at {results["pixels"]} px, random weights; \
