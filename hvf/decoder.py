@@ -84,11 +84,11 @@ class Decoder:
 
     def embed_trials(self, trials: Trials) -> np.ndarray:
         """z_b (N, D), one row per trial."""
-        return self._fitted().embed_brain(trials)
+        return self.fitted().embed_brain(trials)
 
     def embed_images(self, images: ImageSet) -> np.ndarray:
         """z_f (N, D), what a trial's embedding should be near to."""
-        return self._fitted().embed_images(self.features(images))
+        return self.fitted().embed_images(self.features(images))
 
     def retrieve(self, trials: Trials, images: ImageSet) -> Retrieval:
         """Rank the gallery ``images`` (M) for every trial (N); a trial's own image is the one that it names."""
@@ -112,7 +112,7 @@ class Decoder:
         share = self.config.sampling.posterior_mean
         if not share:
             return z_b_ND
-        trained = self._fitted()
+        trained = self.fitted()
         if trained.train_embeddings_MD is None:
             raise HvfError("sampling.posterior_mean needs the training images' embeddings: call fit_drawing first")
         return z_b_ND + share * (trained.posterior_mean(z_b_ND, trained.train_embeddings_MD) - z_b_ND)
@@ -143,13 +143,13 @@ class Decoder:
     def keep_train_embeddings(self, images: ImageSet) -> None:
         """Keep z_f of the training images where the posterior mean is drawn; the checkpoint carries them."""
         if self.config.align.mode == "reconstruction" and self.config.sampling.posterior_mean:
-            self._fitted().train_embeddings_MD = self.embed_images(images)
+            self.fitted().train_embeddings_MD = self.embed_images(images)
 
     @property
     def ready_to_draw(self) -> bool:
         """Whether all that `fit_drawing` fits is there."""
         sampling = self.config.sampling
-        known = not sampling.posterior_mean or self._fitted().train_embeddings_MD is not None
+        known = not sampling.posterior_mean or self.fitted().train_embeddings_MD is not None
         return known and (sampling.start == "noise" or self._initial_latents_fitted)
 
     def _latents(self, images: ImageSet) -> np.ndarray:
@@ -188,7 +188,7 @@ class Decoder:
 
     def save(self, folder: str | Path) -> Path:
         """Write the trained part, with its configuration, into ``folder``."""
-        return self._fitted().save(folder)
+        return self.fitted().save(folder)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Decoder:
@@ -211,7 +211,8 @@ class Decoder:
     def _frozen_hvf(self):
         return self.prior.hvf if self.config.align.mode == "reconstruction" else None
 
-    def _fitted(self) -> Alignment:
+    def fitted(self) -> Alignment:
+        """The trained part; HvfError before `fit` or `load`."""
         if self.alignment is None:
             raise HvfError("this decoder is not fitted: call fit(trials, images) first")
         return self.alignment

@@ -87,13 +87,6 @@ class Run:
             raise HvfError(f"{path} is not a run folder: it has no config.json")
         return cls(path, from_dict(Config, _read_json(path / "config.json")))
 
-    @property
-    def simulated(self) -> bool:
-        """Whether its figures come from simulated data: what the study said, or else its name."""
-        if self.has("study.json"):
-            return bool(self.read_json("study.json").get("simulated"))
-        return self.config.data.study.startswith("simulated")
-
     def has(self, name: str) -> bool:
         """Whether the file or folder `name` was left here."""
         return (self.path / name).exists()

@@ -305,14 +305,16 @@ def evaluate_run(
     metrics: Iterable[str] | None = None,
     *,
     encoders: Mapping[str, str] | None = None,
+    names: tuple[Sequence[str], Sequence[str]] | None = None,
     weights: Weights = None,
     first: int | None = FIRST_SIZE,
     device: str | None = None,
 ) -> Evaluation:
     """Measure the pictures of a run: images/{ceiling,brain,floor}, each with or without rounds, against images/seen.
 
-    Chance is that of the floor's pictures where there are any. Nothing is written. Raises HvfError if the run holds no
-    pictures, or a row that does not pair with the seen ones.
+    Chance is that of the floor's pictures where there are any. ``names``: ids and concepts of the images, if not those
+    of the pictures' files. Nothing is written. Raises HvfError if the run holds no pictures, or a row that does not
+    pair with the seen ones.
     """
     folder = run.path / "images"
     rows = [row for row in ROWS if (folder / row).is_dir()]
@@ -322,8 +324,7 @@ def evaluate_run(
     seen = paired[rows[0]].seen
     evaluator = Evaluator(seen, metrics, encoders=encoders, weights=weights, first=first, device=device)
     protocol = {"run": str(run.path), "rounds": {row: len(one.rounds) for row, one in paired.items()}}
-    ids = run.read_json("retrieval.json")["gallery"] if run.has("retrieval.json") else seen.ids
-    concepts = run.read_json("study.json")["concepts"] if run.has("study.json") else seen.concepts
+    ids, concepts = names or (seen.ids, seen.concepts)
     return _evaluated(evaluator, {row: one.rounds for row, one in paired.items()}, ids, concepts, protocol)
 
 

@@ -22,7 +22,7 @@ from hvf.config import SUBJECTS, Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
-from hvf.experiments.results import Kind, Result, Row, StudyInfo
+from hvf.experiments.results import Kind, Result, Row, StudyInfo, selection
 from hvf.population.feature_maps import Examination
 from hvf.population.fitting import DinaAlignment
 from hvf.study import open_study, other_subjects
@@ -76,10 +76,9 @@ class Choice(Generic[F]):
     def __init__(self, fitted: F, settings: Mapping[str, object], key: object) -> None:
         if key is not _MADE_HERE:
             raise HvfError("a Choice is made by hvf.experiments.protocols.choose, on validation images")
-        best = fitted.best
         self.alignment = fitted
-        self.settings = {**settings, **{name: best[name] for name in ("epoch", "penalty") if name in best}}
-        self.validation = {name: best[f"validation_{name}"] for name in ("mrr", "top1", "n")}
+        self.validation, chosen = selection(fitted.best)
+        self.settings: dict[str, Any] = {**settings, **chosen}
 
 
 class HeldOut:

@@ -377,6 +377,17 @@ class Result:
         return retrieval.interval(self.rows[row].hits(1).astype(float) - self.rows[over].hits(1), self.image_ids)
 
 
+def selection(best: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """(validation figures, epoch or penalty) of the best entry of a fit's history (`Alignment.best`)."""
+    validation = {name: best[f"validation_{name}"] for name in ("mrr", "top1", "n")}
+    return validation, {name: best[name] for name in ("epoch", "penalty") if name in best}
+
+
+def is_simulated(run: Run) -> bool:
+    """Whether a run's figures come from simulated data: its study's word, or before there is a result, its name."""
+    return Result.read(run.path).study.simulated if run.has(FILE) else run.config.data.study.startswith("simulated")
+
+
 def as_json(value: Any) -> Any:
     """The value as JSON gives it back: tuples as lists, numpy scalars and arrays as plain numbers."""
     return json.loads(json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))

@@ -8,8 +8,8 @@ Letters: N trials or images, M gallery, D embedding, H and W pixels.
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from hvf import alignment
 from hvf.alignment import Alignment
 from hvf.config import Config, HvfError
 from hvf.data.images.image_set import ImageSet
-from hvf.decoder import Decoder, array_hash, rank, weights_hash
+from hvf.decoder import Decoder, array_hash, weights_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
-from hvf.experiments.results import LIBRARIES
-from hvf.runs import Run, code_version, write_atomic
+from hvf.experiments.results import FILE, Kind, Result, Row, StudyInfo, selection
+from hvf.runs import Run, write_atomic
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
 from hvf.vision.specs import parse_spec
@@ -35,7 +35,7 @@ FLOOR_SEED = 0
 
 
 def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]:
-    """Train the run's brain encoder, or take up the one it holds. Leaves ``checkpoint/`` and ``history.json``.
+    """Train the run's brain encoder, or take up the one it holds. Leaves ``checkpoint/``, ``history.json``, a result.
 
     Raises HvfError if the run holds a checkpoint made for other data, naming what differs.
     """
@@ -45,36 +45,57 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     if (folder / alignment.FILE).exists():
         decoder.alignment = Alignment.load(folder, decoder.device)
         decoder.alignment.recording.check(study.train, decoder.fingerprint(study.train, study.train_images))
+        untested = not run.has(FILE)
     else:
         decoder.fit(study.train, study.train_images).save(folder)
-    trained = decoder._fitted()
+        untested = True
+    trained = decoder.fitted()
     run.write_json("history.json", trained.history)
-    run.write_json("study.json", _described(study))
-    run.write_json("versions.json", {name: version(name) for name in ("hvf", *LIBRARIES)} | {"code": code_version()})
-    best = trained.best
-    run.write_metrics(
-        {
-            f"validation/brain/{name}": {"value": best[f"validation_{name}"], "ci95": None, "n": best["validation_n"]}
-            for name in ("top1", "mrr")
-        }
-    )
+    if untested:
+        validation, chosen = selection(trained.best)
+        row = Row(validation=validation, chosen=(chosen,))
+        started_result("training", run, study).with_row("brain", row).write(run.path)
     return decoder, study
 
 
 def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]:
-    """Find the test images from the brain. Leaves ``embeddings.safetensors``, ``retrieval.json`` and figures."""
+    """Train if need be, and retrieve the test images from the brain; leaves what `write_test_result` leaves, and images/seen."""
     decoder, study = train_run(run, decoder)
-    z = _embeddings(run, decoder, study)
-    found = {row: rank(z[f"z_{row}"], z["z_ceiling"]) for row in ("brain", "floor")}
-    n = len(study.test_images)
-    run.write_metrics({k: v for row, f in found.items() for k, v in retrieval.figures(f.scores_NM, row).items()})
-    told = {
-        row: {"target": list(range(n)), "rank": f.ranks_N.tolist(), "top5": f.top_NK.tolist()}
-        for row, f in found.items()
-    }
-    run.write_json("retrieval.json", {"gallery": list(study.test_images.ids), **told})
+    write_test_result(run, decoder, study)
     _write_pictures(run, "seen", study.test_images.ids, _at_size(study.test_images))
     return decoder, study
+
+
+def write_test_result(run: Run, decoder: Decoder, study: Study, training: Literal["intra", "loso"] = "intra") -> Result:
+    """Rank the test images for every test trial, and for the same trials permuted against the images.
+
+    Leaves ``result.json``, ``embeddings.safetensors`` and figures.
+
+    Parameters
+    ----------
+    run : Run
+        Where to write.
+    decoder : Decoder
+        Fitted on the study's training trials, or on those of other subjects.
+    study : Study
+        Whose test trials are ranked, each among all test images.
+    training : "intra" or "loso"
+        Whose trials the decoder was fitted on: the tested subject's, or all others'.
+    """
+    z = _embeddings(run, decoder, study)
+    validation, chosen = selection(decoder.fitted().best)
+    result = started_result("retrieval", run, study, training)
+    scores_NN = {row: retrieval.similarity(z[f"z_{row}"], z["z_ceiling"]) for row in ("brain", "floor")}
+    result = result.with_row("brain", Row.of_scores(scores_NN["brain"], validation, chosen))
+    result = result.with_row("floor", Row.of_scores(scores_NN["floor"]))
+    result.write(run.path)
+    return result
+
+
+def started_result(kind: Kind, run: Run, study: Study, training: Literal["intra", "loso"] = "intra") -> Result:
+    """The result of a run on a study, before any row is tested."""
+    images = study.test_images
+    return Result.start(kind, run.config, StudyInfo.of(study), images.ids, images.concepts, training=training)
 
 
 def reconstruct_run(run: Run) -> None:
@@ -98,7 +119,7 @@ def reconstruct_run(run: Run) -> None:
         if run.has(stamp) and run.read_json(stamp) == made_from and all(_whole(run, f, ids) for f in folders):
             continue
         measured = False
-        (run.path / "evaluation.json").unlink(missing_ok=True)  # what it tells was of other pictures
+        (run.path / "evaluation.json").unlink(missing_ok=True)  # it is about other pictures
         if not decoder.ready_to_draw:  # an older checkpoint, or one of a decoder that starts from latents
             decoder.fit_drawing(study.train, study.train_images)
         drawn_ND = z[f"z_{row}"] if row == "ceiling" else decoder.towards_posterior_mean(z[f"z_{row}"])
@@ -118,8 +139,10 @@ def evaluate_run(run: Run) -> list[str]:
     if _pictures(run, "seen") and not any((run.path / "images" / row).is_dir() for row in ROWS):
         return findings(run.metrics())  # retrieval alone: nothing was drawn
     encoders = {name: spec for spec, name in _two_way_encoders(run.config).items()}
-    found = evaluation.evaluate_run(run, encoders=encoders)
-    evaluation.write_evaluation(found, run.path, run.metrics())
+    result = Result.read(run.path) if run.has(FILE) else None
+    names = (result.image_ids, result.concepts) if result else None
+    measured = evaluation.evaluate_run(run, encoders=encoders, names=names)
+    evaluation.write_evaluation(measured, run.path, run.metrics())
     return findings(run.metrics())
 
 
@@ -135,26 +158,9 @@ def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarra
         "z_floor": decoder.embed_trials(permuted),
         "z_ceiling": decoder.embed_images(study.test_images),
     }
-    told = {"image_ids": json.dumps(list(study.test_images.ids))}
-    write_atomic(run.path / "embeddings.safetensors", lambda path: save_file(z, path, told))
+    metadata = {"image_ids": json.dumps(list(study.test_images.ids))}
+    write_atomic(run.path / "embeddings.safetensors", lambda path: save_file(z, path, metadata))
     return z
-
-
-def _described(study: Study) -> dict:
-    """What a reader of the run should know of its data."""
-    return {
-        "name": study.name,
-        "note": study.note,
-        "simulated": study.simulated,
-        "kind": study.train.kind,
-        "subject": study.train.subject,
-        "ch_names": list(study.train.ch_names),
-        "sfreq": study.train.sfreq,
-        "window": [study.train.tmin, float(study.train.times[-1] + 1 / study.train.sfreq)],
-        "train_images": {"n": len(study.train_images), "digest": study.train_images.digest},
-        "test_images": {"n": len(study.test_images), "digest": study.test_images.digest},
-        "concepts": list(study.test_images.concepts),
-    }
 
 
 def _write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.ndarray) -> None:
