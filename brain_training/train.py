@@ -28,12 +28,12 @@ from hvf.cli.options import parse_preset, run_script, study_settings
 from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
-from hvf.evaluation import retrieval
+from hvf.experiments.results import FILE, Result
+from hvf.experiments.stages import write_test_result
 from hvf.runs import Run
 from hvf.study import Study, open_study, other_subjects
 
 FIGURES = ("top1", "top5", "mrr")
-FLOOR_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Protocol:
     train: Trials
     row_N: np.ndarray
     study: Study
+    training: Literal["intra", "loso"]
 
 
 def train(options: Training) -> Path:
@@ -97,15 +98,15 @@ def train(options: Training) -> Path:
     if state.is_main_process:
         for folder, protocol in protocols.items():
             print(f"{protocol.study.note}; protocol {options.protocol}; {len(seeds)} seeds")
-            _summarise(folder, [path for path in paths if path.parent == folder], protocol.study)
+            _combine(folder, [path for path in paths if path.parent == folder])
         if options.subjects:
             print(f"all {len(subjects)} subjects; protocol {options.protocol}; {len(seeds)} seeds")
-            _summarise(out, paths, protocols[folders[subjects[0]]].study)
+            _combine(out, paths)
     return out
 
 
 def _together(options: Training, config: Config, kind: str) -> int | None:
-    """How many runs train as one at most; None: all. Refuses only what was asked for."""
+    """How many runs train as one at most; None: all. Refuses only an explicit --together."""
     why = batched.why_not_batched(config)
     if why and (options.together or 1) > 1:
         raise HvfError(f"--together {options.together}: {why}; leave it out, to train one after another")
@@ -114,17 +115,17 @@ def _together(options: Training, config: Config, kind: str) -> int | None:
 
 def _claim(out: Path, config: Config, protocol: str) -> None:
     """Make the folder, or enter it again if it belongs to the same protocol (and settings: Run.create sees to that)."""
-    run = Run.create(out, config)
-    if run.has("protocol.json") and run.read_json("protocol.json")["protocol"] != protocol:
-        raise HvfError(f"{out} holds runs of the other protocol, not {protocol}: choose another --out")
-    run.write_json("protocol.json", {"protocol": protocol})
+    Run.create(out, config)
+    for folder in (out, *sorted(out.glob("seed-*"))):
+        if (folder / FILE).is_file() and Result.read(folder).protocol.training != protocol:
+            raise HvfError(f"{out} holds runs of the other protocol, not {protocol}: choose another --out")
 
 
-def _protocol(data: DataConfig, protocol: str) -> Protocol:
+def _protocol(data: DataConfig, protocol: Literal["intra", "loso"]) -> Protocol:
     study = open_study(data)
     train = other_subjects(data, study) if protocol == "loso" else study.train
     row = {name: i for i, name in enumerate(study.train_images.ids)}
-    return Protocol(train, np.array([row[name] for name in train.image_ids.tolist()]), study)
+    return Protocol(train, np.array([row[name] for name in train.image_ids.tolist()]), study, protocol)
 
 
 def _train(
@@ -138,8 +139,8 @@ def _train(
         protocol, images = protocols[path.parent], protocols[path.parent].study.train_images
         seed, subject = int(path.name.removeprefix("seed-")), Run.open(path.parent).config.data.subject
         run = Run.create(path, with_settings(config, {"data.subject": subject, "align.seed": seed}))
-        if run.has("retrieval.json"):
-            _recording(run).check(protocol.study.test)
+        if run.has(FILE):
+            Alignment.load(path / "checkpoint").recording.check(protocol.study.test)
             continue
         hvf = everyones.prior.hvf if config.align.mode == "reconstruction" else None
         if path.parent not in sets:
@@ -152,55 +153,30 @@ def _train(
     for group in batched.groups(fits, together):
         fitted = batched.fit_together([fits[i] for i in group], device)
         for i, one in zip(group, fitted, strict=True):
-            _test(runs[i], one, protocols[runs[i].path.parent].study, device)
+            study, training = protocols[runs[i].path.parent].study, protocols[runs[i].path.parent].training
+            _test(runs[i], one, study, training, device)
 
 
-def _test(run: Run, fitted: Alignment, study: Study, device: str) -> None:
+def _test(run: Run, fitted: Alignment, study: Study, training: Literal["intra", "loso"], device: str) -> None:
     decoder = Decoder(run.config, device)
     decoder.alignment = fitted
     decoder.keep_train_embeddings(study.train_images)
     decoder.save(run.path / "checkpoint")
     run.write_json("history.json", fitted.history)
-    test = study.test.aligned_to(study.test_images)
-    ranks = {
-        "brain": decoder.retrieve(test, study.test_images).ranks_N,
-        "floor": decoder.retrieve(test.permuted(FLOOR_SEED), study.test_images).ranks_N,
-    }
-    run.write_metrics(_figures(ranks, None, len(study.test_images)))
-    run.write_json("retrieval.json", {"image_ids": list(study.test_images.ids), **ranks})
+    write_test_result(run, decoder, study, training)
 
 
-def _recording(run: Run) -> alignment.Recording:
-    return Alignment.load(run.path / "checkpoint").recording
-
-
-def _figures(ranks: dict[str, np.ndarray], image_ids: list[str] | None, n: int) -> dict[str, dict]:
-    """metrics.json entries of the rows brain and floor, and of chance among n images."""
-    figures = {
-        f"retrieval/{row}/{name}": entry
-        for row, ranks_N in ranks.items()
-        for name, entry in retrieval.summarise(ranks_N, image_ids).items()
-    }
-    return figures | {f"chance/retrieval/top{k}": retrieval.chance(k, n, n) for k in retrieval.KS}
-
-
-def _summarise(out: Path, paths: Sequence[Path], study: Study) -> None:
-    """The mean over runs, its interval over images, and the spread over runs: metrics.json and a table."""
-    found = [Run.open(path).read_json("retrieval.json") for path in paths]
-    ids = [name for told in found for name in told["image_ids"]]
-    ranks = {row: np.concatenate([told[row] for told in found]) for row in ("brain", "floor")}
-    figures = _figures(ranks, ids, len(study.test_images))
-    Run.open(out).write_metrics(figures, merge=False)
-    each = [Run.open(path).metrics() for path in paths]
-    for row in ("brain", "floor"):
-        for name in FIGURES:
-            entry = figures[f"retrieval/{row}/{name}"]
+def _combine(out: Path, paths: Sequence[Path]) -> None:
+    """Write the mean over runs, with its interval over images, and print it with chance and the spread over runs."""
+    result = Result.combined([Result.read(path) for path in paths])
+    result.write(out)
+    for name, row in result.rows.items():
+        for figure in FIGURES:
+            entry, each = row.figures[figure], row.each[figure]
             low, high = entry["ci95"]
-            spread = [m[f"retrieval/{row}/{name}"]["value"] for m in each]
-            chance = figures.get(f"chance/retrieval/{name}")
-            told = f"  chance {chance['value']:.3f}" if chance else ""
-            seen = f"runs {min(spread):.3f} to {max(spread):.3f}"
-            print(f"  {row:5} {name:4} {entry['value']:.3f}  95 % [{low:.3f}, {high:.3f}]  {seen}{told}")
+            chance = f"  chance {result.chance[figure]['value']:.3f}" if figure in result.chance else ""
+            spread = f"runs {min(each):.3f} to {max(each):.3f}"
+            print(f"  {name:5} {figure:4} {entry['value']:.3f}  95 % [{low:.3f}, {high:.3f}]  {spread}{chance}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,8 +27,8 @@ from scipy.stats import t as student
 from hvf import methods, presets
 from hvf.cli.options import parse_preset, run_script, study_settings
 from hvf.config import Config, HvfError, check_files, with_settings
-from hvf.evaluation import retrieval
 from hvf.experiments import protocols
+from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic
@@ -56,8 +56,8 @@ class Benchmark:
     out: Path = Path("runs/benchmark")  # run folders and the table
 
 
-def method_cells(options: Benchmark) -> dict[str, list[dict]]:
-    """{row: what each cell told}; every row has the same cells. Computes this process's share, then reads all."""
+def method_cells(options: Benchmark) -> dict[str, list[Result]]:
+    """{row: result of each cell}; every row has the same cells. Computes this process's share, then reads all."""
     state = PartialState()
     names = tuple(METHODS) if options.methods == ("all",) else options.methods
     plan = [(name, name, subject, seed) for name in names for subject in options.subjects for seed in options.seeds]
@@ -72,10 +72,10 @@ def method_cells(options: Benchmark) -> dict[str, list[dict]]:
     cells = [(row, *cell) for row, row_cells in folders.items() for cell in row_cells]
     for row, path, config in cells[state.process_index :: state.num_processes]:
         run = Run.create(path, config)
-        if not run.has("cell.json"):
-            run.write_json("cell.json", _cell_of(config, options.protocol, row == CONTROL))
+        if not run.has(FILE):
+            _fit_and_test(config, options.protocol, row).write(path)
     state.wait_for_everyone()
-    return {row: [Run.open(p).read_json("cell.json") for p, _ in row_cells] for row, row_cells in folders.items()}
+    return {row: [Result.read(path) for path, _ in row_cells] for row, row_cells in folders.items()}
 
 
 def _configured(options: Benchmark, name: str, subject: int, seed: int) -> Config:
@@ -90,61 +90,57 @@ def _configured(options: Benchmark, name: str, subject: int, seed: int) -> Confi
     return config
 
 
-def _cell_of(config: Config, protocol: str, permuted: bool) -> dict:
+def _fit_and_test(config: Config, protocol: Literal["intra", "loso"], row: str) -> Result:
+    """The result of one cell: a method on one subject with one seed, its epoch chosen on validation, tested once."""
     split, held_out = protocols.open_split(config, config.targets.specs, protocol)
-    choice = protocols.choose(split.permuted(config.align.seed) if permuted else split, config)
-    return {
-        "note": split.note, "kind": split.trials.kind, "simulated": split.trials.simulated,
-        "image_ids": list(held_out.image_ids), "ranks": held_out.ranks(choice).tolist(),
-        "validation": choice.validation, "chosen": choice.settings, "specs": list(config.targets.specs),
-    }  # fmt: skip
+    choice = protocols.choose(split.permuted(config.align.seed) if row == CONTROL else split, config)
+    name = f"sub-{config.data.subject:02d}-seed-{config.align.seed}"
+    result = held_out.result("benchmark", config, training=protocol, run=name, main=row)
+    return result.with_row(row, held_out.row(choice, settings={"targets.specs": config.targets.specs}))
 
 
-def method_rows(told: Mapping[str, Sequence[Mapping]]) -> dict[str, dict[str, dict]]:
-    """{row: {figure: entry}} over all cells, intervals over images, and chance."""
-    rows: dict[str, dict[str, dict]] = {}
-    for row, cells in told.items():
-        ids = [name for cell in cells for name in cell["image_ids"]]
-        summary = retrieval.summarise(np.concatenate([cell["ranks"] for cell in cells]), ids)
-        rows[row] = {name: summary[name] for name in ("top1", "top5", "mrr")}
-        rows[row]["validation"] = mean_and_interval([cell["validation"]["top1"] for cell in cells])
-    cells = next(iter(told.values()))
-    n, m = sum(len(cell["ranks"]) for cell in cells), len(cells[0]["image_ids"])
-    rows["chance"] = {f"top{k}": retrieval.chance(k, n, m) for k in (1, 5)}
-    return rows
+def method_result(cells: Mapping[str, Sequence[Result]]) -> Result:
+    """One result of all cells: a row for each method, means over subjects and seeds, intervals over images."""
+    return Result.side_by_side([Result.combined(row_cells) for row_cells in cells.values()])
 
 
-def method_table(rows: Mapping, told: Mapping[str, Sequence[Mapping]], options: Benchmark) -> str:
+def method_table(result: Result, options: Benchmark) -> str:
     """The table as Markdown, with the protocol's label, what stood in for what, and the published columns."""
-    first = next(iter(told.values()))[0]
-    simulated = " (simulated)" if first["simulated"] else ""
-    kind = "meg" if first["kind"] == "meg" else "eeg"
-    label = f"{kind} {options.protocol}"
-    cells = len(next(iter(told.values())))
+    label = f"{'meg' if result.study.kind == 'meg' else 'eeg'} {options.protocol}"
     lines = [
         f"Protocol: {options.protocol}, {len(options.subjects)} subject(s) x {len(options.seeds)} seed(s), "
-        f"{cells} run(s) a row; {first['note']}"
+        f"{len(result.runs)} run(s) a row; {result.study.note}"
         + (f"; {options.epochs} epochs for every method." if options.epochs else "; each method's own epochs."),
         "Gallery: the plain test images through the method's own encoders; ties are misses; the epoch and ridge's "
         "penalty are chosen on validation concepts. Intervals (95 %) draw test images again.",
         "",
-        f"| method{simulated} | top-1 % | top-5 % | validation top-1 % | published, real {label}, top-1/top-5 % "
-        "| decodes towards |",
+        f"| method{' (simulated)' if result.study.simulated else ''} | top-1 % | top-5 % | validation top-1 % "
+        f"| published, real {label}, top-1/top-5 % | decodes towards |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     works = methods.works()
-    for row, entries in rows.items():
-        printed = works[row].summary(label) if row in works else "–"
-        specs = ", ".join(told[row][0]["specs"]) if row in told else ""
-        figures = [_percent(entries.get(name)) for name in ("top1", "top5", "validation")]
-        lines.append(f"| {row} | " + " | ".join([*figures, printed, specs]) + " |")
+    for name, entries in method_rows(result).items():
+        printed = works[name].summary(label) if name in works else "–"
+        specs = ", ".join(result.rows[name].settings["targets.specs"]) if name in result.rows else ""
+        figures = [_percent(entries.get(figure)) for figure in ("top1", "top5", "validation")]
+        lines.append(f"| {name} | " + " | ".join([*figures, printed, specs]) + " |")
     for name, work in works.items():
-        if name not in rows and label in work.retrieval:
+        if name not in result.rows and label in work.retrieval:
             lines.append(f"| {name} | – | – | – | {work.summary(label)} | |")
     if options.encoders == "mini":
         swaps = "; ".join(f"{real} → {mini}" for real, mini in methods.STAND_INS.items())
         lines += ["", f"Mini encoders stand in for the papers': {swaps}."]
     return "\n".join(lines) + "\n"
+
+
+def method_rows(result: Result) -> dict[str, dict[str, dict]]:
+    """{row: {figure: entry}} of the table, with validation's mean and interval over runs, and chance."""
+    rows = {
+        name: {figure: row.figures[figure] for figure in ("top1", "top5", "mrr")}
+        | {"validation": mean_and_interval(row.each["validation_top1"])}
+        for name, row in result.rows.items()
+    }
+    return rows | {"chance": {name: result.chance[name] for name in ("top1", "top5")}}
 
 
 def _percent(entry: Mapping | None) -> str:
@@ -170,7 +166,7 @@ def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
     return cells
 
 
-def mean_and_interval(values: list[float]) -> dict:
+def mean_and_interval(values: Sequence[float]) -> dict:
     """Mean over cells with Student's 95 % interval of the mean; one cell has no interval."""
     mean, n = float(np.mean(values)), len(values)
     if n == 1:
@@ -189,6 +185,16 @@ def table_rows(cells: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, d
         if row in rows and first != "validation":
             rows[row][figure] = mean_and_interval([metrics[name]["value"] for metrics in cells.values()])
     return rows
+
+
+def drawn_figures(cells: Sequence[Mapping[str, dict]]) -> dict[str, dict]:
+    """Figures of drawn pictures, means over cells and without an interval over images, and their chance."""
+    figures = {name: entry for name, entry in cells[0].items() if name.startswith("chance/reconstruction/")}
+    for name, entry in cells[0].items():
+        if name.startswith("reconstruction/"):
+            mean = float(np.mean([metrics[name]["value"] for metrics in cells]))
+            figures[name] = {"value": mean, "ci95": None, "n": entry["n"]}
+    return figures
 
 
 def markdown(rows: Mapping[str, Mapping[str, dict]], cells: int, simulated: bool) -> str:
@@ -232,18 +238,22 @@ def run(arguments: Sequence[str] | None) -> None:
     options = parse_preset(known, arguments)
     if not options.subjects or not options.seeds:
         raise HvfError("name at least one subject and one seed, as --subjects 8 --seeds 0")
-    of_methods = options.specs or options.encoders != "mini" or options.protocol != "intra"
-    if of_methods and not options.methods:
+    asks_for_methods = options.specs or options.encoders != "mini" or options.protocol != "intra"
+    if asks_for_methods and not options.methods:
         raise HvfError("--protocol, --encoders and --specs are for methods: name some, as --methods hvf ridge")
-    cells = method_cells(options) if options.methods else run_cells(options)
+    of_methods = method_cells(options) if options.methods else {}
+    cells = {} if of_methods else run_cells(options)
     if not PartialState().is_main_process:
         return
-    if options.methods:
-        rows = method_rows(cells)
-        text = method_table(rows, cells, options)
+    if of_methods:
+        result = method_result(of_methods)
+        rows, text = method_rows(result), method_table(result, options)
     else:
+        result = Result.combined([Result.read(options.out / name) for name in cells])
         rows = table_rows(cells)
-        text = markdown(rows, len(cells), any(Run.open(options.out / name).simulated for name in cells))
+        text = markdown(rows, len(cells), result.study.simulated)
+        Run(options.out, options.config).write_metrics(drawn_figures(list(cells.values())))
+    result.write(options.out)
     whole = json.dumps({"rows": rows, "cells": cells}, indent=2)
     write_atomic(options.out / "table.md", lambda path: path.write_text(text))
     write_atomic(options.out / "table.json", lambda path: path.write_text(whole))

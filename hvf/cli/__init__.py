@@ -415,7 +415,9 @@ def _unless_refused(run: Run) -> Iterator[None]:
 
 def _done(run: Run) -> int:
     """Say where the results are, and show the figures."""
-    _show(run.metrics(), run.path.name + (" (simulated)" if run.simulated else ""))
+    from hvf.experiments.results import is_simulated
+
+    _show(run.metrics(), run.path.name + (" (simulated)" if is_simulated(run) else ""))
     print(f"wrote {run.path}")
     for name in ("metrics.json", "grid.png", "report.html"):
         if run.has(name):

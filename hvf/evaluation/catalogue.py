@@ -32,7 +32,7 @@ def retrieval_metrics() -> dict[str, RetrievalMetric]:
 
 def is_share(name: str) -> bool:
     """Whether the figure is a share of all queries, shown in per cent."""
-    name = leaf(name)
+    name = leaf(name).removeprefix("validation_")
     return name in METRICS and getattr(METRICS[name], "share", False)
 
 
@@ -46,6 +46,8 @@ def label(name: str) -> str:
     name = leaf(name)
     if name.startswith("two_way_"):
         return f"two-way ({name.removeprefix('two_way_')})"
+    if name.startswith("validation_"):
+        return f"validation {label(name.removeprefix('validation_'))}"
     return METRICS[name].label if name in METRICS else name
 
 
@@ -70,11 +72,11 @@ def chance_name(name: str) -> str:
 def findings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Warnings about figures that cannot be right: a floor above chance, a brain no better than chance.
 
-    A chance of 1 (top-10 among ten images) says nothing about either, and is passed over.
+    A chance that may reach 1 (top-10 among a dozen images) says nothing about either, and is passed over.
     """
     sentences = []
     for name, chance in metrics.items():
-        if not name.startswith("chance/") or chance["value"] >= 1:
+        if not name.startswith("chance/") or chance["ci95"][1] >= 1:
             continue
         _, section, figure = name.split("/")
         floor, brain = (metrics.get(f"{section}/{row}/{figure}") for row in ("floor", "brain"))

@@ -126,7 +126,7 @@ class Row:
     figures : dict
         {name: {"value", "ci95", "n"}}: the mean over runs with its interval over images.
     each : dict
-        {name: (R) figures of every run}.
+        {name: (R) figures of every run}, those of validation as validation_mrr and validation_top1.
     validation : dict
         mrr and top1 on validation images, and their number n; the mean over runs.
     chosen : tuple of dict
@@ -158,7 +158,8 @@ class Row:
         return cls(
             ranks=tuple(np.asarray(ranks_N).tolist()),
             figures=figures,
-            each={name: (entry["value"],) for name, entry in figures.items()},
+            each={name: (entry["value"],) for name, entry in figures.items()}
+            | {f"validation_{name}": (float(value),) for name, value in (validation or {}).items() if name != "n"},
             validation=as_json(validation or {}),
             chosen=(as_json(chosen or {}),),
             settings=as_json(settings or {}),
@@ -408,7 +409,7 @@ def _combined_row(rows: Sequence[Row], ids: Sequence[str], one_gallery: bool) ->
     return Row(
         ranks=ranks,
         figures=figures,
-        each={name: tuple(value for row in rows for value in row.each.get(name, ())) for name in figures},
+        each={name: tuple(value for row in rows for value in row.each.get(name, ())) for name in rows[0].each},
         validation=validation,
         chosen=tuple(chosen for row in rows for chosen in row.chosen),
         top5=tuple(top for row in rows for top in row.top5) if one_gallery else (),

@@ -59,7 +59,7 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
 
 
 def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]:
-    """Train if need be, and retrieve the test images from the brain; leaves what `write_test_result` leaves, and images/seen."""
+    """Train if need be, and retrieve the test images from the brain (`write_test_result`). Leaves images/seen, too."""
     decoder, study = train_run(run, decoder)
     write_test_result(run, decoder, study)
     _write_pictures(run, "seen", study.test_images.ids, _at_size(study.test_images))

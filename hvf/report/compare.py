@@ -65,8 +65,8 @@ class Comparison:
         if not wins["A"] and not wins["B"]:
             return f"{names['A']} and {names['B']} cannot be told apart: none of {of} differs after correction"
         if wins["A"] and wins["B"]:
-            told = "; ".join(f"{names[side]} in {', '.join(wins[side])}" for side in "AB")
-            return f"neither is better throughout: {told}"
+            each = "; ".join(f"{names[side]} in {', '.join(wins[side])}" for side in "AB")
+            return f"neither is better throughout: {each}"
         side, other = ("A", "B") if wins["A"] else ("B", "A")
         return f"{names[side]} is better than {names[other]} in {len(wins[side])} of {of}: {', '.join(wins[side])}"
 
@@ -113,7 +113,7 @@ def paired_p(x_N, y_N, seed: int = 0) -> float:
     difference_N = np.asarray(y_N, dtype=np.float64) - np.asarray(x_N, dtype=np.float64)
     if not difference_N.any():
         return 1.0
-    found = permutation_test(
+    test = permutation_test(
         (difference_N, -difference_N),  # exchanging a pair flips the sign of its difference
         lambda d, _, axis: d.mean(axis=axis),
         permutation_type="samples",
@@ -121,7 +121,7 @@ def paired_p(x_N, y_N, seed: int = 0) -> float:
         batch=AT_ONCE,
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def paired_interval(x_N, y_N, seed: int = 0) -> tuple[float, float]:
@@ -132,10 +132,10 @@ def paired_interval(x_N, y_N, seed: int = 0) -> tuple[float, float]:
     if np.ptp(difference_N) == 0:
         return float(difference_N[0]), float(difference_N[0])
     rng = np.random.default_rng(seed)
-    found = bootstrap(
+    interval = bootstrap(
         (difference_N,), np.mean, n_resamples=RESAMPLES, method="percentile", batch=AT_ONCE, rng=rng
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
@@ -173,7 +173,7 @@ def _same_images(a: Folder, b: Folder) -> list[int]:
             f"{a.name} and {b.name} are about different images ({len(set(ids_a) & set(ids_b))} in common; {where} "
             f"lacks {first}): a paired test needs the same ones"
         )
-    digests = [folder.study.get("test_images", {}).get("digest") for folder in (a, b)]
+    digests = [folder.result.study.test_digest if folder.result else "" for folder in (a, b)]
     if all(digests) and digests[0] != digests[1]:
         raise HvfError(f"{a.name} and {b.name} saw different images under the same names")
     row = {name: i for i, name in enumerate(ids_b)}

@@ -74,7 +74,7 @@ const column = (number, i, rival) => {
   }
   const numbers = make("dl", "", "numbers");
   run.keys.forEach((key, k) => {
-    const pair = make("div"), theirs = rival ? rival.run.keys.findIndex(other => other.name === key.name) : -1;
+    const pair = make("div"), theirs = rival ? rival.run.keys.findIndex(other => other.label === key.label) : -1;
     if (theirs >= 0) {
       const x = run.values[k][i], y = rival.run.values[theirs][rival.i];
       if (x !== null && y !== null && x !== y && (x > y) !== key.lower) pair.className = "wins";
@@ -109,13 +109,25 @@ const show = () => {
 
 const step = by => { at = Math.max(0, Math.min(order.length - 1, at + by)); show(); };
 
-fetch("/runs.json").then(answer => answer.json()).then(told => {
-  runs = told.runs;
+fetch("/runs.json").then(answer => answer.json()).then(data => {
+  runs = data.runs;
   const first = runs[0];
   document.title = `${runs.map(run => run.name).join(" and ")} · hvf explore`;
   $("title").textContent = runs.length > 1 ? `${first.name} and ${runs[1].name}` : first.title;
   $("simulated").hidden = !runs.some(run => run.simulated);
   $("protocol").textContent = first.protocol;
+  for (const run of runs.filter(run => run.rows.length)) {
+    const table = make("table"), head = make("tr");
+    head.append(make("th", run.name), ...run.columns.map(text => make("th", text)));
+    table.append(head, ...run.rows.map(([name, ...cells]) => {
+      const line = make("tr"), first = make("th", name);
+      first.scope = "row";
+      line.append(first, ...cells.map(text => make("td", text)));
+      return line;
+    }));
+    $("rows").append(table);
+    $("rows").hidden = false;
+  }
   $("sort").append(new Option("order shown", ""), ...first.keys.map((key, k) => new Option(key.label, k)));
   const rounds = Math.max(1, ...runs.flatMap(run => run.stages.map(s => s.rounds)));
   $("round").max = rounds - 1;

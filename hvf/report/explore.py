@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from hvf.config import HvfError
-from hvf.evaluation.catalogue import label, leaf, lower_is_better
-from hvf.report.folder import STAGES, Folder, words
-from hvf.report.tables import number
+from hvf.evaluation.catalogue import label, lower_is_better
+from hvf.report.folder import STAGES, Folder
+from hvf.report.tables import number, ranged, tables
 
 HOST, PORT, TRIED = "127.0.0.1", 8050, 20
 HERE = Path(__file__).parent
+SHOWN = ("top1", "top5", "mrr")  # of each row of a study
 POLICY = "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; " + (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -48,8 +49,8 @@ def serve(paths: Sequence[str | Path], port: int | None = None) -> None:
 def make_server(paths: Sequence[str | Path], port: int | None = None) -> ThreadingHTTPServer:
     """The server, bound but not yet serving. ``port`` 0 takes any that is free."""
     folders = [Folder(path) for path in paths]
-    told = json.dumps({"runs": [described(folder) for folder in folders]}, ensure_ascii=False).encode()
-    handler = type("Handler", (_Handler,), {"told": told, "picture": staticmethod(_reader(folders))})
+    runs = json.dumps({"runs": [described(folder) for folder in folders]}, ensure_ascii=False).encode()
+    handler = type("Handler", (_Handler,), {"runs": runs, "picture": staticmethod(_reader(folders))})
     last: OSError | None = None
     for number_ in range(PORT, PORT + TRIED) if port is None else (port,):
         try:
@@ -60,9 +61,8 @@ def make_server(paths: Sequence[str | Path], port: int | None = None) -> Threadi
 
 
 def described(folder: Folder) -> dict[str, Any]:
-    """What the page knows of a run: its images by number, their scores, what was retrieved, and when."""
-    brain, gallery = folder.retrieval.get("brain", {}), folder.retrieval.get("gallery", [])
-    keys = [key for key in folder.scores if "/brain/" in key]
+    """The page's data of a run: its images by number, their scores, what was retrieved, and when; a study's rows."""
+    keys = folder.keys
     indices = sorted(set(folder.pictures.get("seen", {})) | set(range(len(folder.ids))))
     names = [folder.names.get(i, str(i)) for i in indices]
     per_round = folder.per_image.get("rounds", {})
@@ -74,18 +74,23 @@ def described(folder: Folder) -> dict[str, Any]:
         "ids": folder.ids,
         "names": names,
         "indices": indices,
-        "gallery": names if gallery == folder.ids else [words(name) for name in gallery],
+        "gallery": folder.gallery_names,
         "stages": [
             {"stage": stage, "label": STAGES[stage], "rounds": max(map(len, folder.pictures[stage].values()))}
             for stage in STAGES
             if stage in folder.pictures
         ],
-        "keys": [{"label": label(key), "lower": lower_is_better(key), "name": leaf(key)} for key in keys],
+        "keys": [{"label": folder.label(key), "lower": lower_is_better(key)} for key in keys],
         "values": [[_plain(folder.scores[key].get(i)) for i in indices] for key in keys],
         "texts": [[number(folder.scores[key].get(i), key) for i in indices] for key in keys],
         "rounds": [[[number(v, key) for v in column] for column in per_round.get(key, [])] for key in keys],
-        "target": brain.get("target", []),
-        "top5": brain.get("top5", []),
+        "target": folder.targets,
+        "top5": folder.top5,
+        "columns": [label(name) for name in SHOWN],
+        "rows": [
+            [line.label, *(ranged(line.entries.get(name), name) for name in SHOWN)]
+            for table in tables([folder]) if table.section == "retrieval" for line in table.rows
+        ] if folder.is_study else [],
         "windows": [
             {"title": course.get("title", ""), "windows": [
                 {"from": w["tmin"], "to": w["tmax"], "value": w["value"], "top5": w.get("top5", [])}
@@ -112,12 +117,12 @@ def _reader(folders: Sequence[Folder]):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    told: bytes
+    runs: bytes
     picture: Any
     server_version, sys_version = "hvf", ""
 
     def do_GET(self) -> None:
-        """Answer the page, what it knows, or a picture; anything else is not there."""
+        """Answer the page, its data, or a picture; anything else is not there."""
         host = (self.headers.get("Host") or "").rpartition(":")[0]
         if host not in (HOST, "localhost"):
             return self._answer(403, "text/plain", b"this server answers on 127.0.0.1 only\n")
@@ -126,15 +131,15 @@ class _Handler(BaseHTTPRequestHandler):
             name, kind = OWN[path]
             return self._answer(200, kind, (HERE / name).read_bytes())
         if path == "/runs.json":
-            return self._answer(200, "application/json; charset=utf-8", self.told)
-        asked = PICTURE.fullmatch(path)
-        if asked:
+            return self._answer(200, "application/json; charset=utf-8", self.runs)
+        match = PICTURE.fullmatch(path)
+        if match:
             try:
-                found = self.picture(int(asked[1]), asked[2], int(asked[3]), int(asked[4]))
+                picture = self.picture(int(match[1]), match[2], int(match[3]), int(match[4]))
             except HvfError as error:
                 return self._answer(500, "text/plain; charset=utf-8", f"{error}\n".encode())
-            if found is not None:
-                return self._answer(200, "image/png", found)
+            if picture is not None:
+                return self._answer(200, "image/png", picture)
         return self._answer(404, "text/plain", b"not found\n")
 
     def _answer(self, status: int, kind: str, body: bytes) -> None:

@@ -1,25 +1,28 @@
-"""A folder that a report is about, read only: a run of hvf, or the figures that `hvf evaluate --out` left.
+"""A folder that a report is about, read only: a run, a study of several runs, or the figures of `hvf evaluate --out`.
 
-What is read, all of it optional but metrics.json or config.json: config.json; metrics.json; evaluation.json (protocol,
-what was not computed); per_image.json {"ids", "concepts", "scores": {figure: a number per image}}; retrieval.json
-{"protocol", "gallery": ids, ROW: {"target", "rank", "top5"}} (columns of the gallery, ranks from 1); history.json;
-versions.json; study.json; sensors.json and windows.json (`hvf.report.sensors`); images/{seen,ceiling,brain,floor}/,
-each NNNN_id.png or, of several rounds, round_R/NNNN_id.png. Picture NNNN is row NNNN of the two tables.
+`result.json` (`hvf.experiments.results`) says what was tested: rows with their ranks, the images, the study, the
+protocol. Beside it, all of it optional: config.json; metrics.json (figures of drawn pictures, too); evaluation.json
+(how pictures were measured, what was not computed); per_image.json {"ids", "concepts", "scores": {figure: a number per
+image}}; history.json; sensors.json and windows.json (`hvf.report.sensors`); images/{seen,ceiling,brain,floor}/, each
+NNNN_id.png or, of several rounds, round_R/NNNN_id.png. Picture NNNN is image NNNN of the result.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from hvf.config import Config, HvfError
-from hvf.evaluation.catalogue import leaf
+from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
+from hvf.experiments.results import FILE, TOP, Result, Row
 from hvf.runs import Run
 
 STAGES = {
@@ -28,6 +31,7 @@ STAGES = {
     "brain": "from the brain",
     "floor": "from shuffled trials",
 }
+OLDER = "retrieval.json"  # what runs left before results had a version
 # {stage: {index of the image: one function per round that gives its picture}}
 Pictures = dict[str, dict[int, list[Callable[[], Image.Image]]]]
 
@@ -51,10 +55,23 @@ class Folder:
         """The run's settings; None of a folder of figures."""
         return self.run.config if self.run else None
 
+    @cached_property
+    def result(self) -> Result | None:
+        """What was tested; None before a test, and of a folder of figures. HvfError if it is of another version."""
+        there = any((self.path / name).is_file() for name in (FILE, OLDER))
+        return Result.read(self.path) if there else None
+
     @property
     def simulated(self) -> bool:
         """Whether its figures come from simulated data."""
-        return self.run.simulated if self.run else False
+        if self.result:
+            return self.result.study.simulated
+        return self.config is not None and self.config.data.study.startswith("simulated")
+
+    @property
+    def is_study(self) -> bool:
+        """Whether it compares rows (targets, layers, methods, ...) instead of being one decoder's run."""
+        return self.result is not None and self.result.kind not in ("training", "retrieval")
 
     @property
     def preset(self) -> str:
@@ -62,9 +79,23 @@ class Folder:
         return "" if self.config is None or self.simulated else self.config.name
 
     @cached_property
+    def rows(self) -> dict[str, Row]:
+        """The rows that were tested, the main one as "brain" where it stands for a decoder, the others by name."""
+        return {name: row for name, row in self.result.rows.items() if row.ranks} if self.result else {}
+
+    @cached_property
+    def main(self) -> str:
+        """The name of the row that stands for the folder; "" if nothing was tested."""
+        wanted = self.result.main if self.result else ""
+        return wanted if wanted in self.rows else next(iter(self.rows), "")
+
+    @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The figures, as metrics.json has them."""
-        return self.json("metrics.json") or {}
+        """The figures: those of drawn pictures, and of retrieval, where the main row is called brain."""
+        figures = self.json("metrics.json") or {}
+        if not self.main or self.main == "brain":
+            return figures
+        return figures | {f"retrieval/brain/{name}": entry for name, entry in self.rows[self.main].figures.items()}
 
     @cached_property
     def per_image(self) -> dict[str, Any]:
@@ -72,66 +103,109 @@ class Folder:
         return self.json("per_image.json") or {}
 
     @cached_property
-    def retrieval(self) -> dict[str, Any]:
-        """retrieval.json, or {}."""
-        return self.json("retrieval.json") or {}
-
-    @cached_property
     def evaluation(self) -> dict[str, Any]:
         """evaluation.json, or {}."""
         return self.json("evaluation.json") or {}
 
-    @cached_property
-    def study(self) -> dict[str, Any]:
-        """study.json, or {}."""
-        return self.json("study.json") or {}
-
     def json(self, name: str) -> Any:
-        """What the file holds; None if it is not there."""
+        """The contents of a JSON file; None if it is not there."""
         files = self.run or Run(self.path, Config())  # reads JSON, says what is broken
         return files.read_json(name) if files.has(name) else None
 
     @cached_property
     def scores(self) -> dict[str, dict[int, float]]:
-        """{figure: {index: score}} per image, undefined ones NaN; ranks and hits of retrieval too."""
+        """{figure: {index: score}} per image, undefined ones NaN; the mean rank over runs, too."""
         columns = self.per_image.get("scores", {})
-        found = {key: {i: math.nan if s is None else float(s) for i, s in enumerate(c)} for key, c in columns.items()}
-        for row, ranked in self.retrieval.items():
-            if isinstance(ranked, Mapping) and "rank" in ranked:
-                found[f"retrieval/{row}/rank"] = {i: float(rank) for i, rank in enumerate(ranked["rank"])}
-        return found
+        scores = {key: {i: math.nan if s is None else float(s) for i, s in enumerate(c)} for key, c in columns.items()}
+        for row in self.rows:
+            ranks = self.ranks(row)
+            scores[f"retrieval/{'brain' if row == self.main else row}/rank"] = {
+                i: sum(of_image) / len(of_image) for i, of_image in enumerate(ranks)
+            }
+        return scores
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The figures per image that are shown: those of the brain; in a study, the ranks of every row."""
+        brain = [key for key in self.scores if "/brain/" in key]
+        return brain + [key for key in self.scores if self.is_study and leaf(key) == "rank" and key not in brain]
+
+    def label(self, key: str) -> str:
+        """What a figure per image is called: in a study, with its row."""
+        row = key.partition("/")[2].rpartition("/")[0]
+        return f"{label(key)}: {self.main if row == 'brain' else row}" if self.is_study else label(key)
+
+    def ranks(self, row: str) -> list[list[int]]:
+        """The ranks of each image in a row, one for each run that tested it."""
+        return self._by_image(self.rows[row].ranks)
+
+    @cached_property
+    def gallery(self) -> tuple[str, ...]:
+        """Ids of the images that trials were ranked among; () where runs had different ones."""
+        return self.result.gallery if self.result and self.main else ()
+
+    @cached_property
+    def targets(self) -> list[int]:
+        """For each image its place in the gallery; [] without one."""
+        place = {name: i for i, name in enumerate(self.gallery)}
+        return [place[name] for name in self.ids] if place else []
+
+    @cached_property
+    def top5(self) -> list[list[int]]:
+        """For each image the gallery indices retrieved first; of several runs, those most often and highest."""
+        if not self.main or not self.rows[self.main].top5:
+            return []
+        return [_most_often(lists) for lists in self._by_image(self.rows[self.main].top5)]
+
+    def _by_image(self, values: Iterable[Any]) -> list[list[Any]]:
+        """One value per test item, as a list per image."""
+        assert self.result is not None
+        place = {name: i for i, name in enumerate(self.ids)}
+        grouped: list[list[Any]] = [[] for _ in self.ids]
+        for name, value in zip(self.result.image_ids, values, strict=True):
+            grouped[place[name]].append(value)
+        return grouped
 
     @cached_property
     def ids(self) -> list[str]:
         """The images' ids, in order."""
-        gallery, brain = self.retrieval.get("gallery"), self.retrieval.get("brain")
-        if gallery and brain:
-            return [gallery[target] for target in brain["target"]]
-        return list(self.per_image.get("ids") or gallery or ())
+        if self.result and self.main:
+            return list(dict.fromkeys(self.result.image_ids))
+        return list(self.per_image.get("ids") or ())
 
     @cached_property
     def names(self) -> dict[int, str]:
         """What each image shows: its concept where images have one each, or else its id."""
         concepts = self.concepts
-        told = concepts if len(set(concepts)) == len(concepts) and concepts else [Path(name).name for name in self.ids]
-        named = {i: words(without_ending(str(name))) for i, name in enumerate(told)}
+        distinct = concepts if len(set(concepts)) == len(concepts) and concepts else []
+        named = distinct or [Path(name).name for name in self.ids]
+        names = {i: words(without_ending(str(name))) for i, name in enumerate(named)}
         for i, drawn in self.pictures.get("seen", {}).items():
-            if i not in named:
-                named[i] = words(_stem(drawn[0]) or str(i))
-        return named
+            if i not in names:
+                names[i] = words(_stem(drawn[0]) or str(i))
+        return names
+
+    @cached_property
+    def gallery_names(self) -> list[str]:
+        """What each image of the gallery shows."""
+        if list(self.gallery) == self.ids:
+            return [self.names[i] for i in range(len(self.gallery))]
+        return [words(name) for name in self.gallery]
 
     @property
     def concepts(self) -> list[str]:
-        """The concept of each image; [] if it is not told."""
-        told = self.per_image.get("concepts") or self.study.get("concepts") or []
-        return list(told) if not self.ids or len(told) == len(self.ids) else []
+        """The concept of each image; [] if unknown."""
+        concepts = list(self.per_image.get("concepts") or [])
+        if not concepts and self.result:
+            concepts = list(dict(zip(self.result.image_ids, self.result.concepts, strict=False)).values())
+        return concepts if not self.ids or len(concepts) == len(self.ids) else []
 
     @cached_property
     def pictures(self) -> Pictures:
         """The pictures of each stage that left some."""
         if self.run is None:
             return self._measured_pictures()
-        found: Pictures = {}
+        pictures: Pictures = {}
         for stage in STAGES:
             folder = self.path / "images" / stage
             rounds = sorted((p for p in folder.glob("*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
@@ -139,8 +213,8 @@ class Folder:
                 for path in sorted(one_round.glob("*.png")):
                     number = path.name.split("_")[0]
                     if number.isdigit():
-                        found.setdefault(stage, {}).setdefault(int(number), []).append(partial(open_picture, path))
-        return found
+                        pictures.setdefault(stage, {}).setdefault(int(number), []).append(partial(open_picture, path))
+        return pictures
 
     def _measured_pictures(self) -> Pictures:
         """Those that an evaluation of somebody's folders was about, if they are still there and still pair."""
@@ -168,49 +242,46 @@ class Folder:
             return self.name
         data = self.config.data
         if data.study != "files":
-            return f"Simulated {data.study.removeprefix('simulated-').upper()}, subject {data.subject}"
-        name = Path(data.trials).name if data.trials else data.study
-        return f"{name} (simulated)" if self.simulated else name
+            title = f"Simulated {data.study.removeprefix('simulated-').upper()}, subject {data.subject}"
+        else:
+            name = Path(data.trials).name if data.trials else data.study
+            title = f"{name} (simulated)" if self.simulated else name
+        return f"{title}: {self.result.kind}" if self.is_study and self.result else title
 
     @property
     def protocol(self) -> str:
         """How its figures were obtained, in a line: a figure without it cannot be compared."""
-        told = []
-        if self.config is not None:
-            told = [self.retrieval.get("protocol") or self._retrieval_protocol()]
-        elif any(name.startswith("retrieval/") for name in self.metrics):
+        said = []
+        if self.result:
+            way = f"{self.result.gallery_size}-way, " if self.main else ""
+            runs = f", mean of {len(self.result.runs)} runs" if len(self.result.runs) > 1 else ""
+            said = [f"{way}{self.result.protocol.label}{runs}"]
+        elif self.config is None and any(name.startswith("retrieval/") for name in self.metrics):
             n = self.metrics.get("chance/retrieval/top1", {}).get("n")
-            told = [f"{n}-way, embeddings ranked by cosine" if n else "embeddings ranked by cosine"]
+            said = [f"{n}-way, embeddings ranked by cosine" if n else "embeddings ranked by cosine"]
         if self.evaluation:
             rounds = self.evaluation.get("rounds", 1)
             rounds = max(rounds.values()) if isinstance(rounds, Mapping) else rounds
             first = self.evaluation.get("first_resize")
-            told.append(f"{self.evaluation.get('pairs')} pictures")
-            told.append(f"{rounds} rounds averaged" if rounds > 1 else "1 round")
-            told.append(f"first resized to {first} px" if first else "not resized first")
+            said.append(f"{self.evaluation.get('pairs')} pictures")
+            said.append(f"{rounds} rounds averaged" if rounds > 1 else "1 round")
+            said.append(f"first resized to {first} px" if first else "not resized first")
             if "matched_by" in self.evaluation:
-                told.append(f"matched by {self.evaluation['matched_by']}")
-        return ", ".join(told)
-
-    def _retrieval_protocol(self) -> str:
-        assert self.config is not None
-        data = self.config.data
-        way = f"{len(self.retrieval['gallery'])}-way, " if self.retrieval.get("gallery") else ""
-        unseen = data.study != "files" or "split as prepared" in self.study.get("note", "")
-        zero_shot = "concepts unseen in training" if unseen else f"held-out images, split {data.split_seed}"
-        return f"{way}within-subject, {zero_shot}, averaged trials, plain test images as gallery"
+                said.append(f"matched by {self.evaluation['matched_by']}")
+        return ", ".join(said)
 
     def column(self, figure: str) -> dict[int, float]:
-        """Scores per image of a figure's own name: reconstruction/brain/..., retrieval/brain/top1 from the ranks."""
+        """Scores per image of a figure's own name: reconstruction/brain/..., retrieval/brain/top1 from the ranks.
+
+        Of several runs the mean over those that tested the image.
+        """
         if figure in self.scores:
             return self.scores[figure]
-        section, row, name = figure.split("/")
-        ranks = self.scores.get(f"{section}/{row}/rank", {})
-        if name == "mrr":
-            return {i: 1 / rank for i, rank in ranks.items()}
-        if re.fullmatch(r"top\d+", name):
-            return {i: float(rank <= int(name[3:])) for i, rank in ranks.items()}
-        return {}
+        row, _, name = figure.partition("/")[2].rpartition("/")
+        row, metric = self.main if row == "brain" else row, retrieval_metrics().get(name)
+        if row not in self.rows or metric is None or metric.per_query is None:
+            return {}
+        return {i: float(metric.per_query(np.array(ranks)).mean()) for i, ranks in enumerate(self.ranks(row))}
 
 
 def open_folders(paths: Sequence[str | Path]) -> list[Folder]:
@@ -241,8 +312,16 @@ def words(name: object) -> str:
 
 def main_figure(folder: Folder) -> str:
     """The figure per image that orders pictures: PixCorr, or the first other one; "" if there is none."""
-    keys = [key for key in folder.scores if "/brain/" in key]
+    keys = folder.keys
     return next((key for key in keys if leaf(key) == "pixcorr"), keys[0] if keys else "")
+
+
+def _most_often(lists: Sequence[Sequence[int]]) -> list[int]:
+    """The indices that stand most often and highest in ranked lists; those of the only list as they are."""
+    weights: Counter[int] = Counter()
+    for ranked in lists:
+        weights.update({index: TOP - place for place, index in enumerate(ranked)})
+    return [index for index, _ in weights.most_common(TOP)]
 
 
 def _stem(picture: Callable[[], Image.Image]) -> str:

@@ -14,15 +14,15 @@ import numpy as np
 from hvf.config import flatten
 from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, leaf, lower_is_better
 from hvf.methods import published
-from hvf.report.folder import STAGES, Folder, main_figure, words
-from hvf.report.pictures import COLUMNS, evenly_spaced, sheet, strips
+from hvf.report.folder import STAGES, Folder, main_figure, open_picture, words
+from hvf.report.pictures import COLUMNS, data_uri, evenly_spaced, sheet, strips
 from hvf.report.sensors import sensor_maps, time_courses
-from hvf.report.tables import ROWS, number, published_rows
+from hvf.report.tables import ROWS, lines_of, number, published_rows
 from hvf.runs import track
 
 STRIP = 8  # pictures at the top of the page
 WORST = 10  # images listed as failures
-GROUP = 4  # images that a group needs before it is told about
+GROUP = 4  # images that a group needs to be listed
 
 
 def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
@@ -42,21 +42,25 @@ def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
         "protocol": folder.protocol,
         "headline": _headline(folder.metrics),
         "findings": findings(folder.metrics),
+        "is_study": folder.is_study,
+        "runs": [run.name for run in folder.result.runs] if folder.result else [],
+        "spread": _spread(folder),
+        "plot": _plot(folder),
         "retrieval": _table(folder, "retrieval", preset),
         "reconstruction": _table(folder, "reconstruction", preset),
         "not_computed": [(label(name), why) for name, why in folder.evaluation.get("not_computed", {}).items()],
         "strip": [of_card[i] for i in chosen],
         "strip_how": f"{order}, not picked by eye",
         "cards": cards,
-        "keys": [{"label": label(key), "lower": lower_is_better(key)} for key in keys],
+        "keys": [{"label": folder.label(key), "lower": lower_is_better(key)} for key in keys],
         "columns": [[_finite(folder.scores[key].get(card["index"])) for card in cards] for key in keys],
         "texts": [[number(folder.scores[key].get(card["index"]), key) for card in cards] for key in keys],
         "stages": [STAGES[stage] for stage in drawn],
         "missing_stages": [STAGES[s] for s in ("ceiling", "brain") if s not in drawn] if drawn else [],
-        "sheet": sheet(seen) if seen and folder.retrieval.get("gallery") else "",
+        "sheet": sheet(seen) if seen and folder.gallery else "",
         "sheet_columns": min(COLUMNS, max(seen) + 1) if seen else 1,
         "sheet_rows": -(-(max(seen) + 1) // COLUMNS) if seen else 1,
-        "gallery_size": len(folder.retrieval.get("gallery", ())),
+        "gallery_size": folder.result.gallery_size if folder.result and folder.main else 0,
         "failures": _failures(folder),
         "groups": _groups(folder),
         "curves": _curves(folder.json("history.json") or []),
@@ -64,31 +68,27 @@ def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
         "maps": sensor_maps(folder),
         "settings": [(name, _setting(value)) for name, value in flatten(folder.config)] if folder.config else [],
         "data": _data(folder),
-        "versions": (folder.json("versions.json") or folder.evaluation.get("versions") or {}),
+        "versions": folder.result.versions if folder.result else folder.evaluation.get("versions") or {},
     }
 
 
 def _cards(folder: Folder, stages: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """One card per seen picture, or per retrieved one if there is none; and the figures they can be sorted by."""
-    brain, gallery = folder.retrieval.get("brain", {}), folder.retrieval.get("gallery", [])
     seen = sorted(folder.pictures.get("seen", {}))
-    keys = [key for key in folder.scores if "/brain/" in key]
-    keys.sort(key=lambda key: (leaf(key) != "pixcorr", leaf(key) == "rank"))
-    indices = seen or sorted(set(range(len(brain.get("rank", ())))) | {i for key in keys for i in folder.scores[key]})
+    keys = sorted(folder.keys, key=lambda key: (leaf(key) != "pixcorr", leaf(key) == "rank"))
+    ranks = folder.scores.get("retrieval/brain/rank", {})
+    indices = seen or sorted(set(ranks) | {i for key in keys for i in folder.scores[key]})
     images = strips(folder.pictures, stages, seen) if seen else iter([("", 0, 0)] * len(indices))
     cards = []
     for i, (uri, width, height) in zip(track(indices, "reading pictures"), images, strict=False):
         card = {"index": i, "name": folder.names.get(i, str(i)), "uri": uri, "width": width, "height": height}
         card["retrieved"] = []
-        if i < len(brain.get("rank", ())):
-            card["rank"] = brain["rank"][i]
+        if i in ranks:
+            card["rank"] = number(ranks[i], "rank")
+        if i < len(folder.top5):
             card["retrieved"] = [
-                {
-                    "column": column,
-                    "name": folder.names.get(column) if gallery == folder.ids else words(gallery[column]),
-                    "right": column == brain["target"][i],
-                }
-                for column in brain["top5"][i]
+                {"column": column, "name": folder.gallery_names[column], "right": column == folder.targets[i]}
+                for column in folder.top5[i]
             ]
         cards.append(card)
     return cards, keys
@@ -104,7 +104,7 @@ def _headline(metrics: Mapping[str, dict]) -> list[dict[str, Any]]:
         "reconstruction/brain/pixcorr": "PixCorr of drawn and seen picture",
     }
     wanted |= {name: f"drawn picture told from another, {label(name)}" for name in two_way[:1]}
-    found = []
+    figures = []
     for name, text in wanted.items():
         cell = _cell(metrics.get(name), name, None)
         if cell:
@@ -112,42 +112,65 @@ def _headline(metrics: Mapping[str, dict]) -> list[dict[str, Any]]:
             beside = ("chance", chance) if chance else ("shuffled trials", floor)
             if is_two_way(name):
                 cell |= {part: _percent(value) for part, value in _parts(metrics[name]).items()}
-            told = _percent(beside[1]["value"]) if beside[1] and is_two_way(name) else None
-            told = told or (number(beside[1]["value"], name) if beside[1] else None)
-            found.append({**cell, "label": text, "beside": f"{beside[0]} {told}" if told else ""})
-    return found
+            value = _percent(beside[1]["value"]) if beside[1] and is_two_way(name) else None
+            value = value or (number(beside[1]["value"], name) if beside[1] else None)
+            figures.append({**cell, "label": text, "beside": f"{beside[0]} {value}" if value else ""})
+    return figures
 
 
 def _table(folder: Folder, section: str, preset: str) -> dict[str, Any] | None:
     """Rows of figures with intervals, the columns being whatever figures the section has; None if it has none."""
-    found: dict[tuple[str, str], dict] = {}
-    for name, entry in folder.metrics.items():
-        parts = name.split("/")
-        if len(parts) == 3 and parts[0] == section and parts[1] in ROWS:
-            found[parts[1], parts[2]] = entry
-        elif len(parts) == 3 and parts[:2] == ["chance", section]:
-            found["chance", parts[2]] = entry
-    columns = list(dict.fromkeys(name for row, name in found if row != "chance"))
+    lines = lines_of(folder, section, alone=True)
+    columns = list(dict.fromkeys(name for line in lines for name in line.entries))
     if not columns:
         return None
-    lines = {}
-    for row, text in (ROWS | {"chance": "chance"}).items():
-        cells = [_cell(found.get((row, m)), m, found.get(("chance", m))) for m in columns]
-        if any(cells) or (row in ("ceiling", "brain") and section == "reconstruction" and folder.run):
-            lines[row] = {"label": text, "cells": cells}
-    theirs = published_rows(section, columns, published(preset))
+    prefix = f"chance/{section}/"
+    chance = {leaf(name): entry for name, entry in folder.metrics.items() if name.startswith(prefix)}
+    not_run = {"ceiling": {}, "brain": {}} if section == "reconstruction" and folder.run else {}
+    rows = {(line.kind, line.label): line.entries for line in lines}
+    kinds = {line.kind for line in lines}
+    rows |= {(kind, ROWS[kind]): entries for kind, entries in not_run.items() if kind not in kinds}
+    order = [*ROWS, "row"]
     return {
         "columns": [(label(m), "lower is better" if lower_is_better(m) else "higher is better") for m in columns],
-        "lines": lines,
+        "lines": [
+            {
+                "kind": kind,
+                "label": ROWS.get(kind, text),
+                "cells": [_cell(entries.get(m), m, chance.get(m)) for m in columns],
+            }
+            for (kind, text), entries in sorted(rows.items(), key=lambda item: order.index(item[0][0]))
+        ]
+        + [{"kind": "chance", "label": "chance", "cells": [_cell(chance.get(m), m, chance.get(m)) for m in columns]}],
         "published": [
             {
                 "label": row.label.removeprefix("published: "),
                 "cells": [_cell(row.entries.get(m), m, None) for m in columns],
             }
-            for row in theirs
+            for row in published_rows(section, columns, published(preset))
         ],
-        "n": max(entry.get("n") or 0 for entry in found.values()),
+        "n": max((entry.get("n") or 0 for line in lines for entry in line.entries.values()), default=0),
     }
+
+
+def _spread(folder: Folder) -> list[dict[str, Any]]:
+    """For each row its top-1 and top-5 in every run; [] of one run alone."""
+    if not folder.result or len(folder.result.runs) < 2:
+        return []
+    return [
+        {"label": ROWS.get(name, name), "cells": [" · ".join(number(v, figure) for v in row.each.get(figure, ()))
+                                                  for figure in ("top1", "top5")]}
+        for name, row in folder.rows.items()
+    ]  # fmt: skip
+
+
+def _plot(folder: Folder) -> dict[str, Any] | None:
+    """The picture that a study drew of its rows: layers.png, scaling.png, population.png."""
+    path = folder.path / f"{folder.result.kind}.png" if folder.result else folder.path
+    if not path.is_file():
+        return None
+    picture = open_picture(path)
+    return {"uri": data_uri(picture, lossless=True), "width": picture.width, "height": picture.height}
 
 
 def _cell(entry: Mapping[str, Any] | None, name: str, chance: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -175,20 +198,19 @@ def _place(value: float) -> float:
 
 def _failures(folder: Folder) -> dict[str, Any] | None:
     """The images found last, what came first in their place, and the images that come first too often."""
-    brain, gallery = folder.retrieval.get("brain"), folder.retrieval.get("gallery", [])
-    if not brain or not gallery:
+    if not folder.top5 or not folder.gallery:
         return None
-    name = folder.names if gallery == folder.ids else {i: words(each) for i, each in enumerate(gallery)}
-    n, first = len(brain["rank"]), [columns[0] for columns in brain["top5"]]
-    worst = sorted(range(n), key=lambda i: (-brain["rank"][i], i))[:WORST]
-    wrong = Counter(c for c, target in zip(first, brain["target"], strict=True) if c != target)
+    ranks, name, targets = folder.scores["retrieval/brain/rank"], folder.gallery_names, folder.targets
+    first = [columns[0] for columns in folder.top5]
+    worst = sorted(ranks, key=lambda i: (-ranks[i], i))[:WORST]
+    wrong = Counter(c for c, target in zip(first, targets, strict=True) if c != target)
     return {
-        "n": n,
-        "beyond": {k: sum(rank > k for rank in brain["rank"]) for k in (1, 5, 10) if k < len(gallery)},
+        "n": len(ranks),
+        "beyond": {k: sum(rank > k for rank in ranks.values()) for k in (1, 5, 10) if k < len(folder.gallery)},
         "worst": [
-            {"column": brain["target"][i], "name": folder.names.get(i, ""), "rank": brain["rank"][i],
+            {"column": targets[i], "name": folder.names.get(i, ""), "rank": number(ranks[i], "rank"),
              "instead": first[i], "instead_name": name[first[i]]}
-            for i in worst if brain["rank"][i] > 1
+            for i in worst if ranks[i] > 1
         ],
         "hubs": [{"column": c, "name": name[c], "times": times} for c, times in wrong.most_common(5) if times > 2],
     }  # fmt: skip
@@ -202,8 +224,8 @@ def _groups(folder: Folder) -> dict[str, Any] | None:
     concepts = folder.concepts
     repeated = len(set(concepts)) < len(concepts)
     for i in scores:
-        told = [words(concepts[i])] if repeated else re.findall(r"[^\W\d_]{3,}", folder.names.get(i, ""))
-        for word in told:
+        groups = [words(concepts[i])] if repeated else re.findall(r"[^\W\d_]{3,}", folder.names.get(i, ""))
+        for word in groups:
             members.setdefault(word, set()).add(i)
     kept = {w: ids for w, ids in members.items() if GROUP <= len(ids) < len(scores)}
     if len(kept) < 2:
@@ -262,21 +284,26 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _data(folder: Folder) -> list[tuple[str, str]]:
     """What the run was trained and tested on, and with which networks it was measured."""
-    study, told = folder.study, []
-    if study:
-        told.append(("study", study.get("note") or study.get("name", "")))
-        told.append(("sensors", f"{len(study.get('ch_names', ()))}, {study.get('sfreq', 0):g} Hz"))
-        told.append(("window", " to ".join(f"{t:g} s" for t in study.get("window", ()))))
-        for part in ("train_images", "test_images"):
-            images = study.get(part, {})
-            told.append((part.replace("_", " "), f"{images.get('n')}, digest {images.get('digest', '')}"))
+    lines: list[tuple[str, str]] = []
+    if folder.result:
+        study = folder.result.study
+        lines.append(("study", study.note or study.name))
+        lines.append(("sensors", f"{len(study.ch_names)}, {study.sfreq:g} Hz"))
+        lines.append(("window", " to ".join(f"{t:g} s" for t in study.window)))
+        lines.append(
+            ("train images", f"{study.n_train_images}, digest {study.train_digest or 'different in each run'}")
+        )
+        lines.append(("test images", f"{study.n_test_images}, digest {study.test_digest or 'different in each run'}"))
+        if folder.is_study:
+            lines.append(("selection", folder.result.protocol.selection))
+        lines.append(("runs", ", ".join(run.name for run in folder.result.runs)))
     for name, source in folder.evaluation.get("weights", {}).items():
-        told.append((f"weights of {name}", f"{source.get('network', '')}: {source.get('file', '')} "
+        lines.append((f"weights of {name}", f"{source.get('network', '')}: {source.get('file', '')} "
                                            f"(sha256 {source.get('sha256', '')[:12]})"))  # fmt: skip
     for name in ("images", "recons"):
         if folder.evaluation.get(name):
-            told.append((name, os.path.basename(os.path.normpath(folder.evaluation[name]))))
-    return told
+            lines.append((name, os.path.basename(os.path.normpath(folder.evaluation[name]))))
+    return lines
 
 
 def _percent(value: float) -> str:

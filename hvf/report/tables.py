@@ -22,8 +22,8 @@ LATEX |= {char: rf"\{char}" for char in "&%$#_{}"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line: what it is called, its kind (ours, chance, published), and {figure: entry of metrics.json}."""
+class Line:
+    """A line of a table: what it is called, its kind (a row of `ROWS`, row, chance, published), {figure: entry}."""
 
     label: str
     kind: str
@@ -36,7 +36,7 @@ class Table:
 
     section: str
     figures: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[Line]
     notes: Sequence[str]
 
 
@@ -44,25 +44,25 @@ def tables(folders: Sequence[Folder], preset: str = "") -> list[Table]:
     """One table for each section that some run has. ``preset`` names whose published rows stand below ours."""
     found = []
     for section in SECTIONS:
-        rows = [row for folder in folders for row in _rows(folder, section, alone=len(folders) == 1)]
+        rows = [row for folder in folders for row in lines_of(folder, section, alone=len(folders) == 1)]
         if not rows:
             continue
         figures = list(dict.fromkeys(name for row in rows for name in row.entries))
         chance = {leaf(k): v for f in folders for k, v in f.metrics.items() if k.startswith(f"chance/{section}/")}
-        rows.append(Row("chance", "chance", {name: chance[name] for name in figures if name in chance}))
+        rows.append(Line("chance", "chance", {name: chance[name] for name in figures if name in chance}))
         rows += published_rows(section, figures, published(preset))
         found.append(Table(section, figures, rows, _notes(folders, section, preset)))
     return found
 
 
-def published_rows(section: str, figures: Sequence[str], rows: Sequence[PublishedRow]) -> list[Row]:
+def published_rows(section: str, figures: Sequence[str], rows: Sequence[PublishedRow]) -> list[Line]:
     """The field's lines that share a column with ours."""
-    told = []
+    lines = []
     for row in rows:
         entries = {leaf(k): {"value": v} for k, v in row.figures.items() if k.startswith(f"{section}/")}
         if set(entries) & set(figures):
-            told.append(Row(f"published: {row.label}", "published", entries))
-    return told
+            lines.append(Line(f"published: {row.label}", "published", entries))
+    return lines
 
 
 def markdown(folders: Sequence[Folder], preset: str, comparisons: Sequence[Comparison]) -> str:
@@ -77,7 +77,7 @@ def markdown(folders: Sequence[Folder], preset: str, comparisons: Sequence[Compa
             "| --- |" + " ---: |" * len(head),
         ]
         for row in table.rows:
-            cells = [_ranged(row.entries.get(name), name, "–") for name in table.figures]
+            cells = [ranged(row.entries.get(name), name, "–") for name in table.figures]
             lines.append(f"| {_pipe(row.label)} | " + " | ".join(cells) + " |")
         parts.append("\n".join([*lines, "", *(_pipe(note) + "  " for note in table.notes)]))
     for comparison in comparisons:
@@ -98,9 +98,9 @@ def latex(folders: Sequence[Folder], preset: str, comparisons: Sequence[Comparis
         head = [_arrow(_tex(label(name)), r"$\uparrow$", r"$\downarrow$", name) for name in table.figures]
         lines, kind = [], "ours"
         for row in table.rows:
-            lines += [r"\midrule"] if row.kind != kind and row.kind != "ours" else []
+            lines += [r"\midrule"] if row.kind != kind and row.kind in ("chance", "published") else []
             kind = row.kind
-            cells = [_tex(_ranged(row.entries.get(name), name, "--")) for name in table.figures]
+            cells = [_tex(ranged(row.entries.get(name), name, "--")) for name in table.figures]
             lines.append(" & ".join([_tex(row.label), *cells]) + r" \\")
         caption = f"{SECTIONS[table.section]}. {' '.join(table.notes)}"
         parts.append(_tabular(head, lines, caption, table.section))
@@ -138,7 +138,7 @@ def number(value: float | None, name: str = "") -> str:
     if is_share(name):
         return f"{100 * value:.1f} %"
     if leaf(name) in ("rank", "median_rank"):
-        return f"{value:g}"
+        return f"{value:g}" if value == int(value) else f"{value:.1f}"
     return f"{value:.3f}".replace("-", "−")
 
 
@@ -153,19 +153,26 @@ def p_value(p: float) -> str:
     return f"{p:.4f}" if p < 0.001 else f"{p:.3f}"
 
 
-def _rows(folder: Folder, section: str, alone: bool) -> list[Row]:
-    """A run's lines: of one run alone its ceiling and floor as well."""
-    rows = []
+def lines_of(folder: Folder, section: str, alone: bool) -> list[Line]:
+    """A folder's lines: of a study every row that it compares; of a run its brain, and alone its ceiling and floor."""
+    simulated = " (simulated)" if folder.simulated else ""
+    if folder.is_study and section == "retrieval":
+        name = "" if alone else f"{folder.name}: "
+        return [Line(f"{name}{row}{simulated}", "row", _of_study(folder, row)) for row in folder.rows]
+    lines = []
     for row in ROWS if alone else ("brain",):
-        entries = {
-            leaf(name): entry
-            for name, entry in folder.metrics.items()
-            if name.split("/")[:2] == [section, row] and len(name.split("/")) == 3
-        }
+        prefix = f"{section}/{row}/"
+        entries = {leaf(name): entry for name, entry in folder.metrics.items() if name.startswith(prefix)}
         if entries:
-            simulated = " (simulated)" if folder.simulated else ""
-            rows.append(Row((folder.name if row == "brain" else ROWS[row]) + simulated, "ours", entries))
-    return rows
+            lines.append(Line((folder.name if row == "brain" else ROWS[row]) + simulated, row, entries))
+    return lines
+
+
+def _of_study(folder: Folder, name: str) -> dict[str, Mapping[str, Any]]:
+    """The figures of a row, with those of validation images."""
+    row = folder.rows[name]
+    validation = {f"validation_{key}": value for key, value in row.validation.items() if key != "n"}
+    return {**row.figures} | {key: {"value": value, "ci95": None, "n": None} for key, value in validation.items()}
 
 
 def _notes(folders: Sequence[Folder], section: str, preset: str) -> list[str]:
@@ -176,6 +183,8 @@ def _notes(folders: Sequence[Folder], section: str, preset: str) -> list[str]:
     notes.append(f"Protocol: {' | '.join(protocol for protocol in protocols if protocol)}.")
     if section == "retrieval" and any("one_to_one" in name for f in folders for name in f.metrics):
         notes.append("One-to-one matching uses the whole test set at once: it compares with matchings only.")
+    if section == "retrieval" and any(folder.is_study for folder in folders):
+        notes.append("Validation images are fewer: their figures compare rows with one another, not with the test.")
     missing = dict.fromkeys(n for f in folders for n in f.evaluation.get("not_computed", {}))
     if section == "reconstruction" and missing:
         notes.append(f"Not computed, for want of their networks' weights: {', '.join(map(label, missing))}.")
@@ -184,7 +193,8 @@ def _notes(folders: Sequence[Folder], section: str, preset: str) -> list[str]:
     return notes
 
 
-def _ranged(entry: Mapping[str, Any] | None, name: str, none: str) -> str:
+def ranged(entry: Mapping[str, Any] | None, name: str, none: str = "–") -> str:
+    """A figure with its interval, as text; `none` where there is none."""
     if not entry or entry.get("value") is None:
         return none
     low, high = entry.get("ci95") or (None, None)

@@ -15,6 +15,7 @@ from hvf.cli import main
 from hvf.config import Config, HvfError, with_settings
 from hvf.decoder import Decoder
 from hvf.experiments import stages
+from hvf.experiments.results import Result
 from hvf.runs import Run
 
 SMALL = {
@@ -49,11 +50,14 @@ def test_run_folder_is_whole(finished: Path) -> None:
         for name in ("pixcorr", "ssim", "two_way_mini-resnet", "two_way_mini-vit"):
             assert set(figures[f"reconstruction/{row}/{name}"]) == {"value", "ci95", "n"}
     assert figures["chance/retrieval/top1"]["value"] == pytest.approx(1 / 12)
-    told = json.loads((finished / "retrieval.json").read_text())
-    assert len(told["gallery"]) == 12
+    result = Result.read(finished)
+    assert len(result.gallery) == 12
+    assert result.kind == "retrieval"
+    assert result.study.simulated
+    assert result.metrics().items() <= figures.items()
     for row in ("brain", "floor"):
-        assert len(told[row]["rank"]) == 12
-        assert all(len(columns) == 5 for columns in told[row]["top5"])
+        assert len(result.rows[row].ranks) == 12
+        assert all(len(columns) == 5 for columns in result.rows[row].top5)
 
 
 def count_learning(monkeypatch: pytest.MonkeyPatch) -> list[str]:

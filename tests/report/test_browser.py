@@ -20,6 +20,7 @@ from hvf import report
 from hvf.config import Config
 from hvf.report import explore
 from hvf.runs import Run
+from tests.a_result import a_result
 
 pytestmark = pytest.mark.browser
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -138,8 +139,7 @@ def a_run(path, n: int, rounds: int = 1) -> Run:
     run.write_json("per_image.json", {"ids": ids, "concepts": ids, "scores": scores})
     run.write_metrics({key: {"value": 0.5, "ci95": [0.4, 0.6], "n": n} for key in scores})
     top5 = [[(i + k) % n for k in range(5)] for i in range(n)]
-    brain = {"target": list(range(n)), "rank": [1] * n, "top5": top5}
-    run.write_json("retrieval.json", {"gallery": ids, "brain": brain})
+    a_result(ids, {"brain": [1] * n}, top5).write(run.path)
     windows = [{"tmin": 0.1 * i, "tmax": 0.1 * (i + 1), "value": 0.1 * i, "top5": top5} for i in range(3)]
     run.write_json("windows.json", [{"title": "by window", "windows": windows}])
     return run

@@ -9,9 +9,11 @@ import pytest
 
 from hvf import report
 from hvf.config import Config, HvfError
+from hvf.experiments.results import Result
 from hvf.report.compare import compare, holm, paired_interval, paired_p
 from hvf.report.folder import Folder
 from hvf.runs import Run
+from tests.a_result import a_result
 
 N = 60
 
@@ -26,8 +28,7 @@ def a_folder(path, scores, ids=None, ranks=None, order=None) -> Folder:
     run.write_json("per_image.json", {"ids": [ids[i] for i in order], "concepts": [], "scores": named})
     run.write_metrics({k: {"value": float(np.nanmean(v)), "ci95": None, "n": N} for k, v in entries.items()})
     if ranks is not None:
-        brain = {"target": list(range(N)), "rank": [int(ranks[i]) for i in order], "top5": [[0] * 5] * N}
-        run.write_json("retrieval.json", {"gallery": [ids[i] for i in order], "brain": brain})
+        a_result([ids[i] for i in order], {"brain": [int(ranks[i]) for i in order]}).write(path)
     return Folder(path)
 
 
@@ -128,7 +129,7 @@ def test_runs_on_different_images_are_not_paired(tmp_path, scores, capsys):
     assert "not compared: a and b are about different images" in capsys.readouterr().out
     c = a_folder(tmp_path / "c", scores)
     for folder, digest in ((a, "one"), (c, "two")):
-        folder.run.write_json("study.json", {"test_images": {"digest": digest}, "simulated": True})
+        a_result([f"id{i}" for i in range(N)], {"brain": [1] * N}, digest=digest).write(folder.path)
     refused = compare(Folder(a.path), Folder(c.path)).refused
     assert refused == "a and c saw different images under the same names"
 
@@ -189,3 +190,18 @@ def test_from_somebodys_pictures_to_a_table(tmp_path, capsys):
     assert "CogCap (All), within subject" in page
     assert str(tmp_path) not in page
     assert "wrote" in capsys.readouterr().out
+
+
+def test_two_studies_of_several_runs_are_compared_by_their_main_rows(tmp_path):
+    """Each image is its own control, by its mean over the runs that tested it."""
+    ids = [f"id{i}" for i in range(N)]
+    ranks = {"a": np.full(N, 3), "b": np.where(np.arange(N) < 40, 1, 3)}
+    for name, ranks_N in ranks.items():
+        rows = {"fused (HVF)": ranks_N.tolist(), "ridge": [2] * N}
+        runs = [a_result(ids, rows, kind="targets", run=f"seed-{seed}") for seed in range(2)]
+        Run.create(tmp_path / name, Config())
+        Result.combined(runs).write(tmp_path / name)
+    of = {d.figure: d for d in compare(Folder(tmp_path / "a"), Folder(tmp_path / "b")).differences}
+    assert (of["retrieval/brain/top1"].a, of["retrieval/brain/top1"].b) == (0.0, pytest.approx(40 / N))
+    assert of["retrieval/brain/top1"].better == "B"
+    assert of["retrieval/brain/top1"].n == N

@@ -14,9 +14,12 @@ from PIL import Image
 
 from hvf import report
 from hvf.config import Config, DataConfig, HvfError
-from hvf.report.folder import Folder
+from hvf.experiments.results import Result
+from hvf.report.explore import described
+from hvf.report.folder import Folder, _most_often
 from hvf.report.pictures import evenly_spaced
 from hvf.runs import Run
+from tests.a_result import a_result
 
 N = 12
 EVIL = '<script>alert("x")</script> & "co"'
@@ -82,7 +85,6 @@ def run(tmp_path) -> Run:
     }
     metrics |= {"retrieval/brain/top1": entry(0.4321), "retrieval/brain/top5": entry(0.75)}
     metrics |= {"chance/retrieval/top1": entry(0.083), "retrieval/brain/median_rank": entry(2.0)}
-    run.write_metrics(metrics)
     concepts = [EVIL, *(f"red_truck_{i}" for i in range(1, N))]
     scores = {"reconstruction/brain/pixcorr": pixcorr, "reconstruction/floor/pixcorr": [0.0] * N}
     ids = [f"id{i}" for i in range(N)]
@@ -90,10 +92,10 @@ def run(tmp_path) -> Run:
     top5 = [[(i + k) % N for k in range(5)] for i in range(N)]
     top5[1] = [5, 6, 7, 8, 9]
     rank = [1, 9, *([1] * (N - 2))]
-    run.write_json("retrieval.json", {"gallery": ids, "brain": {"target": list(range(N)), "rank": rank, "top5": top5}})
+    a_result(ids, {"brain": rank}, top5).write(run.path)
+    run.write_metrics(metrics)
     run.write_json("history.json", [{"loss": 3.0 / e, "validation_loss": 4.0 / e, "validation_top1": 0.1 * e,
                                      "best": e == 4} for e in range(1, 6)])  # fmt: skip
-    run.write_json("versions.json", {"hvf": "0.1.0", "torch": "2.10.0"})
     return run
 
 
@@ -307,3 +309,60 @@ def test_sensors_and_windows_are_drawn_where_an_analysis_left_them(run, tmp_path
     run.write_json("sensors.json", [{"title": "t", "ch_names": ["A"], "values": [1, 2]}])
     with pytest.raises(HvfError, match="1 sensors but 2 values"):
         report.write_report([run.path], tmp_path / "report.html")
+
+
+@pytest.fixture
+def study(tmp_path) -> Run:
+    """What a study of targets leaves: rows over two runs on the same images; run 1 is right where run 0 is."""
+    run = Run.create(tmp_path / "targets", Config())
+    ids = [f"id{i}" for i in range(N)]
+    rows = {"fused (HVF)": [1] * 9 + [4] * 3, "a/b:c@1": [2] * N, "ridge": [1] * 3 + [5] * 9}
+    top5 = [[i, *((i + k) % N for k in range(1, 5))] for i in range(N)]
+    runs = [a_result(ids, rows, top5, kind="targets", run=f"seed-{seed}") for seed in range(2)]
+    Result.combined(runs).write(run.path)
+    return run
+
+
+def test_a_study_is_a_table_of_its_rows(study, tmp_path):
+    _, page = written([study.path], tmp_path / "report.html")
+    for words in ("Simulated EEG, subject 8: targets", "12-way", "mean of 2 runs", "fused (HVF) (simulated)", "ridge",
+                  "a/b:c@1", "75.0 %", "25.0 %", "chance 8.3 %", "validation mAP", "seed-0 · seed-1"):  # fmt: skip
+        assert words in page.text, words
+    assert page.text.count("not run:") == 0
+    for ending, chance, row in ((".md", "| chance |", "| fused (HVF) (simulated) |"), (".tex", "chance & ", "ridge (")):
+        report.write([study.path], tmp_path / f"t{ending}")
+        text = (tmp_path / f"t{ending}").read_text()
+        assert chance in text
+        assert row in text
+        assert "a/b:c@1" in text
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    head, (fused,) = (line.split("|") for line in lines if line.startswith("| | ")), [
+        line.split("|") for line in lines if line.startswith("| fused")
+    ]  # fmt: skip
+    cells = dict(zip((name.strip() for name in next(head)), (cell.strip() for cell in fused), strict=True))
+    assert cells["top-1 ↑"].startswith("75.0 % (")
+    assert cells["validation mAP ↑"] == "0.500"
+
+
+def test_explore_shows_a_study_by_row_and_image(study):
+    data = described(Folder(study.path))
+    assert [line[0] for line in data["rows"]] == [
+        "fused (HVF) (simulated)", "a/b:c@1 (simulated)", "ridge (simulated)", "chance"
+    ]  # fmt: skip
+    assert data["rows"][0][1].startswith("75.0 % (")
+    assert [key["label"] for key in data["keys"]] == ["rank: fused (HVF)", "rank: a/b:c@1", "rank: ridge"]
+    assert [column[0] for column in data["values"]] == [1, 2, 1]
+    assert data["top5"][2] == [2, 3, 4, 5, 6]
+    assert len(data["names"]) == N
+
+
+def test_what_runs_retrieved_is_put_together_by_how_often_and_how_high():
+    assert _most_often([[7, 3, 5, 2, 1]]) == [7, 3, 5, 2, 1]
+    assert _most_often([[7, 3, 5, 2, 1], [3, 7, 9, 8, 6], [3, 9, 7, 8, 6]])[:3] == [3, 7, 9]
+
+
+def test_a_run_of_an_older_version_is_refused_by_name(run, tmp_path):
+    (run.path / "result.json").unlink()
+    run.write_json("retrieval.json", {"gallery": [], "brain": {}})
+    with pytest.raises(HvfError, match=r"has no result.json: it holds no result of version 1; make the run again"):
+        report.write([run.path], tmp_path / "t.md")

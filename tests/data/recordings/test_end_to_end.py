@@ -12,6 +12,7 @@ from hvf.cli import main
 from hvf.data.images.image_set import open_images
 from hvf.data.things_meg import prepare as things_meg
 from hvf.data.trials.trials import Trials
+from hvf.experiments.results import Result
 from hvf.runs import Run
 from hvf.simulation import raw_files
 from hvf.simulation import things_meg as written_meg
@@ -50,11 +51,11 @@ def test_prepare_then_retrieve(roots, dataset, subject, images, tmp_path, monkey
     words = ["retrieve", "--trials", str(path), "--images", str(root / images), "--epochs", "2", "--out", "run"]
     assert main(words) == 0
     run = Run.open("run")
-    assert run.simulated
+    result = Result.read(run.path)
+    assert result.study.simulated
     assert "simulated" in capsys.readouterr().out
-    ranks = run.read_json("retrieval.json")
-    assert len(ranks["gallery"]) == len(np.unique(trials.split("test").image_ids))
-    assert json.loads(Path("run/metrics.json").read_text())["retrieval/brain/top5"]["n"] == len(ranks["gallery"])
+    assert len(result.gallery) == len(np.unique(trials.split("test").image_ids))
+    assert json.loads(Path("run/metrics.json").read_text())["retrieval/brain/top5"]["n"] == len(result.gallery)
 
 
 def apart_and_flat(x_NCT: np.ndarray) -> np.ndarray:
