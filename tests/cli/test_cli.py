@@ -260,9 +260,9 @@ def test_ctrl_c_is_one_line_and_130(stages, capsys):
 def test_ctrl_c_for_real(tmp_path):
     """A real SIGINT while a stage works."""
     code = (
-        "import signal, sys, time, types; from hvf import cli; import hvf\n"
+        "import signal, sys, time, types; from hvf import cli, experiments\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit it ignored
-        "d = types.ModuleType('hvf.decoder'); sys.modules['hvf.decoder'] = hvf.decoder = d\n"
+        "d = types.ModuleType('stages'); sys.modules['hvf.experiments.stages'] = experiments.stages = d\n"
         "d.train_run = lambda run: (run.write_json('begun.json', 1), time.sleep(30))\n"
         "sys.exit(cli.main(['train', '--out', sys.argv[1]]))"
     )

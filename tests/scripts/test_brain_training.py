@@ -219,7 +219,7 @@ def test_benchmark_of_methods(files, tmp_path, capsys):
     assert "75.7/94.6" in text  # what the paper reports, beside ours
     assert "| nice | – | – | – | 16.1/43.6 |" in text
     assert "Protocol: intra, 1 subject(s) x 2 seed(s)" in text
-    cell = out / "intra-hvf-sub-08-seed-0" / "cell.json"
+    cell = out / "intra-hvf-sub-08-seed-0" / "result.json"
     kept = cell.stat().st_mtime_ns
     assert call(BENCHMARK, *arguments) == 0
     assert cell.stat().st_mtime_ns == kept
