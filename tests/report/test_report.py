@@ -336,12 +336,11 @@ def test_a_study_is_a_table_of_its_rows(study, tmp_path):
         assert row in text
         assert "a/b:c@1" in text
     lines = (tmp_path / "t.md").read_text().splitlines()
-    head, (fused,) = (line.split("|") for line in lines if line.startswith("| | ")), [
-        line.split("|") for line in lines if line.startswith("| fused")
-    ]  # fmt: skip
-    cells = dict(zip((name.strip() for name in next(head)), (cell.strip() for cell in fused), strict=True))
+    head, fused = ([cell.strip() for cell in next(x for x in lines if x.startswith(start)).split("|")]
+                   for start in ("| | ", "| fused"))  # fmt: skip
+    cells = dict(zip(head[1:], fused[1:], strict=True))
     assert cells["top-1 ↑"].startswith("75.0 % (")
-    assert cells["validation mAP ↑"] == "0.500"
+    assert cells["validation mAP (= MRR) ↑"] == "0.500"
 
 
 def test_explore_shows_a_study_by_row_and_image(study):
