@@ -1,256 +1,20 @@
-"""Downloads from a real HTTP server that drops, truncates, lies and refuses: whole files, or one clear error."""
+"""Data sets from servers that look like OSF, the Hub and OpenNeuro: whole files, or one clear error."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import unquote, urlsplit
 
-import numpy as np
 import pytest
 
 from hvf.config import HvfError
 from hvf.data.download import catalogue as module
 from hvf.data.download.catalogue import download, sources
-from hvf.data.download.transfer import RemoteFile, fetch
-
-CONTENT = np.random.default_rng(0).bytes(3_000_000)
-SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `files` (path: bytes) and `answers` (path: JSON); `faults` (path: list) spoil a file's next answers."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.files: dict[str, bytes] = {}
-        self.answers: dict[str, object] = {}
-        self.faults: dict[str, list] = {}
-        self.always: dict[str, object] = {}
-        self.requests: list[tuple[str, str, str | None]] = []
-        self.sent = 0
-
-    def handle_error(self, request, client_address):
-        pass  # clients hang up
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, format, *args):
-        pass
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.do_GET()
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = unquote(urlsplit(self.path).path)
-        self.server.requests.append((self.command, path, self.headers.get("Range")))
-        fault = None
-        if self.command != "HEAD":
-            fault = self.server.faults.get(path) and self.server.faults[path].pop(0) or self.server.always.get(path)
-        if isinstance(fault, int):
-            return self.send_error(fault)
-        if path in self.server.answers:
-            answer = self.server.answers[path]
-            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            return self.reply(200, body, {"Content-Type": "application/json"})
-        if path not in self.server.files:
-            return self.send_error(404)
-        return self.reply_file(self.server.files[path], fault)
-
-    def reply_file(self, content, fault):
-        first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        digest = hashlib.sha256(content).hexdigest()
-        headers = {"ETag": f'"{digest}"', "X-Repo-Commit": "c" * 40, "X-Linked-Etag": f'"{digest}"'}
-        headers |= {"X-Linked-Size": str(len(content)), "Accept-Ranges": "bytes"}
-        if fault == "ignores range":
-            first = 0
-        if first >= len(content) and first:
-            return self.send_error(416)
-        body = content[first:]
-        if first:
-            start = 0 if fault == "other part" else first
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        if fault == "wrong bytes":
-            body = bytes(len(body))
-        if fault == "web page":
-            body, headers["Content-Type"] = b"<html>quota</html>", "text/html; charset=utf-8"
-        length = {"announces more": len(body) + 1000, "announces less": len(body) // 2}.get(fault, len(body))
-        if fault == "truncates":  # an honest length of half a file
-            body = body[: len(body) // 2]
-            length = len(body)
-        if fault == "endless":
-            body, length = body + bytes(1_000_000), None
-        cut = len(body) // 2 if fault == "drops" else 0 if fault == "drops at once" else len(body)
-        if fault == "drops without length":
-            cut, length = len(body) // 2, None
-        self.reply(206 if first else 200, body, headers, length, cut)
-
-    def reply(self, status, body, headers, length=-1, cut=None):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if length is not None:
-            self.send_header("Content-Length", str(len(body) if length < 0 else length))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body[:cut])
-            self.server.sent += len(body[:cut])
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def run(server, tmp_path, checksum=SHA256, size=3_000_000, **kwargs):
-    server.files["/x"] = CONTENT
-    path = tmp_path / "x.npy"
-    fetch(RemoteFile("x.npy", size, checksum, server.url + "/x"), path, attempts=3, backoff=0.001, **kwargs)
-    return path
-
-
-def visible(folder):
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.name.startswith("."))
-
-
-def test_whole_file(server, tmp_path):
-    told = []
-    path = run(server, tmp_path, advance=told.append)
-    assert path.read_bytes() == CONTENT
-    assert sum(told) == len(CONTENT)
-    assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
-
-
-@pytest.mark.parametrize(
-    "faults",
-    [
-        ["drops"],
-        ["drops"] * 8,  # each brings something, so this is no reason to give up
-        ["drops at once", "drops at once"],
-        ["drops without length"],
-        ["announces more"],
-        ["announces less"],
-        ["truncates"],
-        ["wrong bytes"],
-        ["drops", "wrong bytes"],
-        ["drops", "ignores range"],
-        ["drops", "other part"],
-        ["endless"],
-        ["web page"],
-        [500, 503],
-        [429],
-        ["drops", 502, "drops", 416],
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("checksum", [SHA256, "md5:" + hashlib.md5(CONTENT).hexdigest()], ids=["sha256", "md5"])
-def test_faults_that_pass(server, tmp_path, faults, checksum):
-    server.faults["/x"] = list(faults)
-    told = []
-    path = run(server, tmp_path, checksum, advance=told.append)
-    assert path.read_bytes() == CONTENT
-    assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
-    assert not server.faults["/x"]
-    assert sum(told) == len(CONTENT)
-
-
-@pytest.mark.parametrize("fault", ["drops", "drops at once", "announces more", "truncates", "web page", "endless", 503])
-def test_faults_that_pass_where_no_checksum_is_known(server, tmp_path, fault):
-    server.faults["/x"] = [fault]
-    assert run(server, tmp_path, checksum=None).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("drops at once", "connection"),
-        ("announces more", "offers 3001000 bytes, the service lists 3000000"),
-        ("announces less", "offers 1500000 bytes"),
-        ("wrong bytes", "checksum"),
-        ("web page", "web page|offers"),
-        ("endless", "more than the 3000000 bytes"),
-        (404, "404"),
-        (403, "403"),
-        (500, "500"),
-    ],
-)
-def test_faults_that_stay(server, tmp_path, fault, words):
-    server.always["/x"] = fault
-    with pytest.raises(HvfError, match=words) as error:
-        run(server, tmp_path)
-    assert "\n" not in str(error.value)
-    assert visible(tmp_path) == []
-    server.always.clear()  # and later all is well
-    assert run(server, tmp_path).read_bytes() == CONTENT
-
-
-def test_a_refusal_is_not_repeated(server, tmp_path):
-    server.always["/x"] = 404
-    with pytest.raises(HvfError, match="404"):
-        run(server, tmp_path)
-    assert len(server.requests) == 1
-
-
-def test_no_server(server, tmp_path):
-    file = RemoteFile("x.npy", 5, None, "http://127.0.0.1:9/x")
-    with pytest.raises(HvfError, match="cannot be reached"):
-        fetch(file, tmp_path / "x.npy", attempts=2, backoff=0.001)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_partial_file_is_resumed(server, tmp_path):
-    (tmp_path / ".x.npy.part").write_bytes(CONTENT[:2_000_000])
-    assert run(server, tmp_path).read_bytes() == CONTENT
-    assert server.requests == [("GET", "/x", "bytes=2000000-")]
-    assert server.sent == 1_000_000
-
-
-def test_a_wrong_partial_file_is_thrown_away(server, tmp_path):
-    for wrong in (b"wrong" * 1000, bytes(len(CONTENT)), bytes(len(CONTENT) + 5)):
-        (tmp_path / ".x.npy.part").write_bytes(wrong)
-        path = run(server, tmp_path)
-        assert path.read_bytes() == CONTENT
-        path.unlink()
-
-
-def test_sizes_that_the_service_does_not_tell(server, tmp_path):
-    assert run(server, tmp_path, checksum=None, size=None).read_bytes() == CONTENT
-    (tmp_path / "x.npy").unlink()
-    server.always["/x"] = "drops at once"
-    with pytest.raises(HvfError, match="connection broke"):
-        run(server, tmp_path, checksum=None, size=None)
-    assert visible(tmp_path) == []
-    server.files["/e"] = b""
-    fetch(RemoteFile("e", 0, None, server.url + "/e"), tmp_path / "e")
-    assert (tmp_path / "e").read_bytes() == b""
-
-
-@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "..", "", "C:/x", "a\\..\\..\\x", "x\0y"])
-def test_paths_that_leave_the_folder(path):
-    with pytest.raises(HvfError, match="outside"):
-        RemoteFile(path, 1)
-
-
-# OSF
+from hvf.data.download.transfer import RemoteFile
+from tests.data.download.http_server import CONTENT, visible
 
 
 def osf(server, node="crxs4", sizes=True, hashes=True):
@@ -281,7 +45,6 @@ def osf(server, node="crxs4", sizes=True, hashes=True):
 
 
 ALL = ["raw_data", "raw_data/more", "raw_data/more/sub-10.zip"]
-ALL += ["raw_data/notes.txt", "raw_data/sub-01.zip", "raw_data/sub-02.zip"]
 
 
 def get(server, out, name="things-eeg2-raw", subjects=None, api=None, attempts=3):
@@ -386,10 +149,12 @@ def test_a_list_that_turns_in_circles_ends(server, tmp_path):
     assert visible(tmp_path) == ALL
 
 
-# The Hub
-
 SHA = "c" * 40
+
+
 REPO = "Haitao999/things-eeg"
+
+
 TRAIN = "Preprocessed_data_250Hz_whiten/sub-01/train.pt"
 
 
@@ -451,8 +216,6 @@ def test_hub_repository_that_is_gone(server, tmp_path):
         get(server, tmp_path / "out", "things-eeg2-whitened", api=server.url, attempts=2)
     assert not (tmp_path / "out").exists()
 
-
-# OpenNeuro
 
 EPOCHS = "derivatives/preprocessed/preprocessed_P1-epo.fif"
 
@@ -522,9 +285,6 @@ def test_openneuro_without_the_dataset(server, openneuro, tmp_path):
     with pytest.raises(HvfError, match="does not list the files of ds004212"):
         openneuro(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-# The registry
 
 
 def test_sources():
