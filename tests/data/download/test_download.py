@@ -45,6 +45,7 @@ def osf(server, node="crxs4", sizes=True, hashes=True):
 
 
 ALL = ["raw_data", "raw_data/more", "raw_data/more/sub-10.zip"]
+ALL += ["raw_data/notes.txt", "raw_data/sub-01.zip", "raw_data/sub-02.zip"]
 
 
 def get(server, out, name="things-eeg2-raw", subjects=None, api=None, attempts=3):
