@@ -8,7 +8,8 @@ Shapes: N trials or images, M gallery, D embedding, H and W pixels.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from hvf.config import Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials, concept_split
 from hvf.evaluation import retrieval
+from hvf.models.fusions.hvf import HVF
 from hvf.prior.model import FusionPrior
 from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
 from hvf.vision.cache import embed, embed_all
@@ -62,24 +64,47 @@ class Decoder:
         self._initial_latents_fitted = False  # for sampling.start "latents"
 
     def fit(self, trials: Trials, images: ImageSet) -> Decoder:
-        """Train on trials and the images they answer. Repeats of an image are averaged; validation is split off inside.
+        """Train on trials and the images that they are responses to; repeats of an image are averaged.
 
-        Raises HvfError where an image has no trial, values are not finite, weights are missing, or views or captions
-        should be learnt from in reconstruction mode, whose target is frozen.
+        Validation concepts are split off inside. The trials are aligned to the images, read and hashed once.
+
+        Parameters
+        ----------
+        trials : Trials
+            Responses (N, C, T); `image_ids` say to which images.
+        images : ImageSet
+            The training images, each with at least one trial; trials of other images are dropped.
+
+        Returns
+        -------
+        Decoder
+            Itself.
+
+        Raises
+        ------
+        HvfError
+            If an image has no trial, values are not finite, or weights are missing.
         """
-        features = alignment.training_features(images, self.config, self._frozen_hvf(), self.device)
-        averaged = trials.aligned_to(images).in_memory(alignment.RESIDENT_BYTES)
+        prior_fusion = self._prior_fusion()
+        features = alignment.training_features(images, self.config, prior_fusion, self.device)
+        aligned, fingerprint = self._load(trials.aligned_to(images), images)
         training_set = TrainingSet(
-            averaged,
-            features,
-            images.concepts,
-            prior_fusion=self._frozen_hvf(),
-            fingerprint=self.fingerprint(averaged, images),
+            aligned, features, images.concepts, prior_fusion=prior_fusion, fingerprint=fingerprint
         )
         self.alignment = alignment.fit(training_set, self.config, self.device)
         self._initial_latents_fitted = False
         if self.config.align.mode == "reconstruction":
-            self.fit_drawing(averaged, images)
+            self._fit_drawing(aligned, images)
+        return self
+
+    def resume(self, folder: str | Path, trials: Trials, images: ImageSet) -> Decoder:
+        """Load what `save` wrote, if it was trained on these trials and images, which are read once.
+
+        Raises HvfError if it is missing or damaged, or was trained on other data, naming what differs.
+        """
+        trained = Alignment.load(folder, self.device)
+        trained.recording.check(trials, self.fingerprint(trials, images))
+        self.alignment = trained
         return self
 
     def embed_trials(self, trials: Trials) -> np.ndarray:
@@ -131,12 +156,15 @@ class Decoder:
 
         Nothing that the configuration does not ask for. `fit` does it too; a checkpoint carries the former alone.
         """
+        self._fit_drawing(trials.aligned_to(images), images)
+
+    def _fit_drawing(self, aligned: Trials, images: ImageSet) -> None:
         self.keep_train_embeddings(images)
         if self.config.sampling.start == "noise":
             return
         align = self.config.align
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
-        held_out = dict(zip(rows.tolist(), self.embed_trials(trials.aligned_to(images))[rows], strict=True))
+        held_out = dict(zip(rows.tolist(), self.embed_trials(aligned)[rows], strict=True))
         self.reconstructor.fit_initial_latents(self._latents(images), self.embed_images(images), held_out)
         self._initial_latents_fitted = True
 
@@ -199,16 +227,24 @@ class Decoder:
         return decoder
 
     def fingerprint(self, trials: Trials, images: ImageSet) -> str:
-        """A hash of all that training sees: responses, images, captions if asked for, the prior's frozen fusion."""
-        hvf = self._frozen_hvf()
-        responses = hashlib.sha256()
-        for _, x_NCT in trials.aligned_to(images).batches():
-            responses.update(x_NCT.tobytes())
-        seen = [images.digest, responses.hexdigest()[:16], weights_hash(hvf) if hvf else ""]
-        seen += captions_of(images) if self.config.targets.text else []
-        return hashlib.sha256("\n".join(seen).encode()).hexdigest()
+        """A hash of the training data: responses, images, captions where they take part, the prior's frozen fusion."""
+        return self._load(trials.aligned_to(images), images, most=0)[1]
 
-    def _frozen_hvf(self):
+    def _load(self, aligned: Trials, images: ImageSet, most: int = alignment.RESIDENT_BYTES) -> tuple[Trials, str]:
+        """Read trials aligned to the images once: in memory if they take at most `most` bytes, and the fingerprint."""
+        x_NCT = np.empty(aligned.shape, np.float32) if 4 * math.prod(aligned.shape) <= most else None
+        responses = hashlib.sha256()
+        for rows, block_NCT in aligned.batches():
+            responses.update(block_NCT.tobytes())
+            if x_NCT is not None:
+                x_NCT[rows] = block_NCT
+        fusion = self._prior_fusion()
+        parts = [images.digest, responses.hexdigest()[:16], weights_hash(fusion) if fusion else ""]
+        parts += captions_of(images) if self.config.targets.text else []
+        fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return aligned if x_NCT is None else replace(aligned, x_NCT=x_NCT), fingerprint
+
+    def _prior_fusion(self) -> HVF | None:
         return self.prior.hvf if self.config.align.mode == "reconstruction" else None
 
     def fitted(self) -> Alignment:

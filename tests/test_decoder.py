@@ -10,6 +10,8 @@ import pytest
 
 from hvf import methods, presets
 from hvf.config import Config, HvfError, with_settings
+from hvf.data.trials import lazy
+from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder, rank
 from hvf.experiments.protocols import choose, open_split
 from hvf.study import Study, open_study
@@ -137,6 +139,37 @@ def test_views_and_captions_are_learnt_from(method: str, without: dict) -> None:
 def test_views_and_captions_are_refused_beside_a_frozen_fusion(config, study: Study, settings: dict, name: str) -> None:
     with pytest.raises(HvfError, match=rf"targets\.{name} is for align\.mode 'retrieval'"):
         Decoder(with_settings(config, settings)).fit(study.train, study.train_images)
+
+
+def test_training_data_are_aligned_and_read_once(config, study: Study, tmp_path: Path, monkeypatch) -> None:
+    """In `fit`, which hashes and trains on them, and in `resume`, which only hashes: each stored row once."""
+    images = study.train_images.subset(range(40))
+    study.train.save(tmp_path / "trials.npy")
+    stored = Trials.load(tmp_path / "trials.npy")
+    trials = stored.select(np.repeat(np.arange(len(stored)), 2))  # two repeats of each image
+    counts = {"aligned": 0, "rows": 0}
+    align, read = Trials.aligned_to, lazy._Part.read
+
+    def count_alignments(self, images):
+        counts["aligned"] += 1
+        return align(self, images)
+
+    def count_rows(self, rows):
+        counts["rows"] += len(rows) if self.array is stored.view.parts[0].array else 0
+        return read(self, rows)
+
+    monkeypatch.setattr(Trials, "aligned_to", count_alignments)
+    monkeypatch.setattr(lazy._Part, "read", count_rows)
+    rows = sum(trials.repeats()[name] for name in images.ids)
+    short = with_settings(config, {"align.epochs": 1})
+    fitted = Decoder(short).fit(trials, images)
+    assert counts == {"aligned": 1, "rows": rows}
+    counts.update(aligned=0, rows=0)
+    fitted.save(tmp_path)
+    Decoder(short).resume(tmp_path, trials, images)
+    assert counts == {"aligned": 1, "rows": rows}
+    with pytest.raises(HvfError, match="training material"):
+        Decoder(short).resume(tmp_path, trials.select(np.arange(len(trials))[::-1]).permuted(0), images)
 
 
 def test_other_captions_are_other_material(study: Study) -> None:

@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from hvf import alignment
-from hvf.alignment import Alignment
 from hvf.config import Config, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder, array_hash, weights_hash
@@ -43,8 +42,7 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     decoder = decoder or Decoder(run.config, _device())
     folder = run.path / "checkpoint"
     if (folder / alignment.FILE).exists():
-        decoder.alignment = Alignment.load(folder, decoder.device)
-        decoder.alignment.recording.check(study.train, decoder.fingerprint(study.train, study.train_images))
+        decoder.resume(folder, study.train, study.train_images)
         untested = not run.has(FILE)
     else:
         decoder.fit(study.train, study.train_images).save(folder)
