@@ -31,16 +31,16 @@ from hvf import presets
 from hvf.cli.options import parse_preset, run_script
 from hvf.config import HvfError, SamplingConfig
 from hvf.prior.attention import check_attached, choose_attention
-from hvf.prior.embedding_noise import Vague
+from hvf.prior.embedding_noise import EmbeddingNoise
 from hvf.prior.model import FusionPrior
-from hvf.prior.objective import Material, Objective
+from hvf.prior.objective import Objective, TrainingImages
 from hvf.prior.published import start_from_ip_adapter
 from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
-from hvf.prior.sources import Wanted, gather
+from hvf.prior.sources import SourceSettings, open_training_images
 from hvf.runs import check_writable, code_version, track, write_atomic, write_json
 from hvf.training.long_runs import (
     TERMINATED,
-    Averaged,
+    EmaWeights,
     Log,
     Termination,
     folder_in_place,
@@ -69,7 +69,7 @@ class Training:
     latents: str = "vae:mini"  # FeatureSpec of the pipeline's own VAE at the size to train at
     targets: tuple[str, ...] = ()  # FeatureSpecs of the encoders to fuse
     init: str | None = (
-        None  # weights to begin with: a Fusion Prior (folder) or an IP-Adapter (file); none: the UNet's own
+        None  # weights to start from: a Fusion Prior (folder) or an IP-Adapter (file); none: the UNet's own
     )
     images: str | None = None  # folder or zip of training images; none: rendered pictures, none of them in a study
     width: int = 256  # D, the width of z_f
@@ -77,7 +77,7 @@ class Training:
     projector_intermediate: int = 1024  # hidden width of the projector φ_c
     dropout: float = 0.1  # inside both blocks
     embedding_dropout: float = 0.1  # share of embeddings zeroed, for classifier-free guidance
-    vagueness: float = 0.0  # strongest noise on embeddings, in their sd, of which a brain's vagueness is made; 0: none
+    vagueness: float = 0.0  # strongest embedding noise, in sd of an embedding's mean component; 0: none
     shards: Path | None = None  # folder that prior_training/prepare.py wrote, read as needed; in place of --images
     from_pixels: bool = False  # encode the images in every step, instead of once into memory and the cache
     workers: int = 0  # processes that read shards or images ahead of the steps
@@ -154,29 +154,27 @@ def train(options: Training) -> Path:
     dtype = torch.bfloat16 if options.mixed_precision == "bf16" else torch.float32
     pipeline = load_pipeline(options.pipeline, device=str(accelerator.device), dtype=dtype)
     pipeline.unet.requires_grad_(False)
-    wanted = Wanted(
+    source = SourceSettings(
         options.latents, options.targets, options.images, options.shards, options.from_pixels, options.workers
     )
     with accelerator.main_process_first():  # the others then find the features in the cache
-        material = gather(wanted, pipeline, accelerator.device, options.validation_fraction, options.seed)
-    if len(material.train) < options.batch_size:
-        raise HvfError(
-            f"There are {len(material.train)} training images, fewer than --batch-size {options.batch_size}."
-        )
-    pipeline.unet.register_to_config(sample_size=material.source.latent_shape[1])  # pictures are drawn as trained
+        images = open_training_images(source, pipeline, accelerator.device, options.validation_fraction, options.seed)
+    if len(images.train) < options.batch_size:
+        raise HvfError(f"There are {len(images.train)} training images, fewer than --batch-size {options.batch_size}.")
+    pipeline.unet.register_to_config(sample_size=images.source.latent_shape[1])  # pictures are drawn as trained
     refused = choose_attention(pipeline.unet, options.attention)
     if refused:
         say(accelerator, refused)
     if options.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
-    vague = Vague(options.width, options.vagueness, accelerator.device) if options.vagueness else None
-    objective = Objective(material, pipeline, options.batch_size, options.embedding_dropout, options.seed, vague)
+    noise = EmbeddingNoise(options.width, options.vagueness, accelerator.device) if options.vagueness else None
+    objective = Objective(images, pipeline, options.batch_size, options.embedding_dropout, options.seed, noise)
 
     torch.manual_seed(options.seed)
-    bare = new_prior(options, pipeline, material).to(accelerator.device).train()
+    bare = new_prior(options, pipeline, images).to(accelerator.device).train()
     bare.attach(pipeline.unet)
     check_attached(pipeline.unet, bare)
-    objective.measure(bare)  # before a checkpoint is read: a resumed training hears the same
+    objective.fit_embedding_noise(bare)  # before a checkpoint is read: a resumed training has the same noise
     if process:  # the first draws what a single one would; dropout differs between them
         torch.manual_seed(options.seed + process)
     optimizer = torch.optim.AdamW(bare.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -184,11 +182,11 @@ def train(options: Training) -> Path:
     schedule = get_scheduler(options.schedule, optimizer, **lengths)
     if accelerator.state.deepspeed_plugin is not None:  # it wants to know beforehand
         share = options.batch_size // (processes * parts)
-        told = {"train_micro_batch_size_per_gpu": share, "gradient_clipping": options.clip_norm}
-        accelerator.state.deepspeed_plugin.deepspeed_config.update(told)
+        engine = {"train_micro_batch_size_per_gpu": share, "gradient_clipping": options.clip_norm}
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(engine)
     prior, optimizer = accelerator.prepare(bare, optimizer)
     parameters = list(prior.parameters())  # a generator would be used up by its first reader and leave none to clip
-    averaged = Averaged(accelerator, prior, options.ema_decay)
+    averaged = EmaWeights(accelerator, prior, options.ema_decay)
     accelerator.register_for_checkpointing(schedule)
     first = load_checkpoint(accelerator, averaged, out)
     history = read_history(out / "metrics.jsonl", first)
@@ -256,9 +254,9 @@ def train(options: Training) -> Path:
             if accelerator.is_main_process:
                 whole = copy_of(bare, {name: x.cpu() for name, x in state.items()})
                 whole.to(dtype=getattr(torch, options.shipped)).save_pretrained(folder)
-                (folder / "README.md").write_text(model_card(options, losses, material, whole))
+                (folder / "README.md").write_text(model_card(options, losses, images, whole))
     if accelerator.is_main_process:
-        n = len(material.checked)
+        n = len(images.validation_rows)
         write_json(out / "metrics.json", {f"prior/{k}": {"value": v, "ci95": None, "n": n} for k, v in losses.items()})
         print(f"prior written to {out / 'prior'}")
     accelerator.wait_for_everyone()
@@ -274,10 +272,10 @@ def with_launchers_precision(options: Training) -> Training:
     return dataclasses.replace(options, mixed_precision="bf16") if asked == "bf16" else options
 
 
-def new_prior(options: Training, pipeline: StableDiffusionXLPipeline, material: Material) -> FusionPrior:
+def new_prior(options: Training, pipeline: StableDiffusionXLPipeline, images: TrainingImages) -> FusionPrior:
     """A prior for the pipeline's UNet, as new or begun from --init; float32."""
     widths = (options.width, options.intermediate, options.projector_intermediate)
-    prior = FusionPrior.for_unet(pipeline.unet, material.source.dims, *widths, dropout=options.dropout)
+    prior = FusionPrior.for_unet(pipeline.unet, images.source.dims, *widths, dropout=options.dropout)
     if options.init and Path(options.init).is_file():
         start_from_ip_adapter(prior, options.init)
     elif options.init:
@@ -304,7 +302,7 @@ def draw(
     prior: FusionPrior, objective: Objective, pipeline: StableDiffusionXLPipeline, options: Training
 ) -> tuple[np.ndarray, np.ndarray]:
     """Held-out images, decoded from their latents, and what the prior draws from their features: uint8 (N, H, W, 3)."""
-    n = len(objective.material.checked)
+    n = len(objective.images.validation_rows)
     rows = np.unique(np.linspace(0, n - 1, min(options.pictures, n)).round().astype(int))
     latents, features = objective.held_out(rows)
     vae = pipeline.vae
@@ -356,7 +354,7 @@ def settings_of(options: Training) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(options), default=str))
 
 
-def model_card(options: Training, losses: dict[str, float], material: Material, prior: FusionPrior) -> str:
+def model_card(options: Training, losses: dict[str, float], images: TrainingImages, prior: FusionPrior) -> str:
     source = options.images or options.shards or "pictures drawn by code (`hvf.simulation.captioned`), none in a study"
     default = PRESETS[options.preset]()
     changed = {name: value for name, value in vars(options).items() if value != getattr(default, name)}
@@ -375,9 +373,9 @@ Read it with `hvf.models.FusionPrior.from_pretrained(folder, torch_dtype=torch.f
 
 | | |
 | --- | --- |
-| data | {source}; {len(material.train)} images, {len(material.validation)} of other concepts held out |
+| data | {source}; {len(images.train)} images, {len(images.validation)} of other concepts held out |
 | encoders | {", ".join(f"`{spec}` ({dim})" for spec, dim in prior.dims.items())} |
-| UNet | {options.pipeline}, frozen; latents `{options.latents}` {material.source.latent_shape} |
+| UNet | {options.pipeline}, frozen; latents `{options.latents}` {images.source.latent_shape} |
 | parameters | {sum(p.numel() for p in prior.parameters()):,} |
 | training | {options.max_steps} steps of {options.batch_size}, AdamW {options.learning_rate}, EMA {options.ema_decay} |
 | validation loss | {losses["validation_loss"]:.4f} (without the image: {losses["validation_loss_without_image"]:.4f}) |

@@ -30,25 +30,25 @@ from hvf import presets
 from hvf.data.images.image_set import ImageSet
 from hvf.models.mini import CONTEXT_LENGTH, SIZE, learn_tokenizer, read_prompts, small_clip, small_sdxl, small_vae
 from hvf.prior import adapter
-from hvf.prior.embedding_noise import Vague
+from hvf.prior.embedding_noise import EmbeddingNoise
 from hvf.prior.model import FusionPrior
 from hvf.runs import write_atomic
 from hvf.simulation.captioned import pretraining_images
-from hvf.training.small_runs import Recipe, optimise
+from hvf.training.small_runs import Hyperparameters, optimise
 from hvf.vision.cache import embed
 
 Stage = Literal["clip-resnet", "clip-vit", "vae", "unet"]
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-LOOK_WEIGHT = 0.3  # of what the ResNet sees, beside some 0.2 of pixels, in the VAE's loss
+PERCEPTUAL_WEIGHT = 0.3  # of the perceptual loss, beside some 0.2 of pixels, in the VAE's loss
 LATENTS_DROPPED = 0.2  # share of the pictures that the fusion is shown without their latents
-VAGUENESS = 4.0  # the strongest noise on what the UNet is told, in standard deviations of its components
-TOLD_PICTURE, TOLD_CAPTION = 0.8, 0.1  # shares of the UNet's batch; the others are told nothing
+STRONGEST_NOISE = 4.0  # on the embeddings that condition the UNet, in sd of an embedding's mean component
+PICTURE_SHARE, CAPTION_SHARE = 0.8, 0.1  # of the UNet's batch, what conditions it; the others have no condition
 
-RECIPES: dict[Stage, Recipe] = {
-    "clip-resnet": Recipe(steps=2300, batch_size=256, learning_rate=1.5e-3, weight_decay=0.1, ema=0.99),
-    "clip-vit": Recipe(steps=3500, batch_size=256, learning_rate=1e-3, weight_decay=0.1, ema=0.99),
-    "vae": Recipe(steps=12_000, batch_size=96, learning_rate=1.2e-3),
-    "unet": Recipe(steps=12_000, batch_size=768, learning_rate=1e-3, ema=0.999),
+RECIPES: dict[Stage, Hyperparameters] = {
+    "clip-resnet": Hyperparameters(steps=2300, batch_size=256, learning_rate=1.5e-3, weight_decay=0.1, ema=0.99),
+    "clip-vit": Hyperparameters(steps=3500, batch_size=256, learning_rate=1e-3, weight_decay=0.1, ema=0.99),
+    "vae": Hyperparameters(steps=12_000, batch_size=96, learning_rate=1.2e-3),
+    "unet": Hyperparameters(steps=12_000, batch_size=768, learning_rate=1e-3, ema=0.999),
 }
 
 
@@ -107,7 +107,7 @@ class Training:
         ids = tokenizer(texts, padding="max_length", max_length=CONTEXT_LENGTH).input_ids
         return torch.tensor(ids, device=self.device)
 
-    def optimise(self, model: nn.Module, loss, recipe: Recipe, stage: str, between=None) -> nn.Module:
+    def optimise(self, model: nn.Module, loss, recipe: Hyperparameters, stage: str, between=None) -> nn.Module:
         checkpoint = self.work / f"{stage}.pt"
         return optimise(model, loss, len(self.images), recipe, checkpoint, self.device, self.bf16, between)
 
@@ -115,20 +115,20 @@ class Training:
 # --- the small SDXL ---------------------------------------------------------------------------------------------------
 
 
-def train_vae(training: Training, recipe: Recipe) -> None:
+def train_vae(training: Training, recipe: Hyperparameters) -> None:
     """An AutoencoderKL from 64 x 64 pixels to 8 x 8 x 4 latents; the scaling factor makes their variance 1."""
     pixels, out = training.pixels(), training.out
     vae = small_vae().to(training.device, **training.layout)
     if training.go_on:
         vae.load_state_dict(AutoencoderKL.from_pretrained(out / "sdxl" / "vae", torch_dtype=torch.float32).state_dict())
-    look = Look(load_clip(out / "clip-resnet").visual).to(training.device, **training.layout)
+    perceptual = PerceptualLoss(load_clip(out / "clip-resnet").visual).to(training.device, **training.layout)
 
     def loss(indices: Tensor) -> Tensor:
         x = pixels[indices].float().to(**training.layout) / 127.5 - 1
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample()).sample
         rate = posterior.kl().mean() / posterior.mean[0].numel()
-        return distance(x, y) + LOOK_WEIGHT * look(x, y) + 1e-3 * rate
+        return distance(x, y) + PERCEPTUAL_WEIGHT * perceptual(x, y) + 1e-3 * rate
 
     vae = training.optimise(vae, loss, recipe, "vae")
     scale = 1 / encode(vae, pixels[:2000]).std().item()
@@ -141,8 +141,8 @@ def distance(x: Tensor, y: Tensor) -> Tensor:
     return sum((functional.avg_pool2d(y - x, k)).abs().mean() for k in (1, 2, 4)) + (y - x).square().mean()
 
 
-class Look(nn.Module):
-    """How unlike two pictures look to a small CLIP's ResNet, after LPIPS (arXiv 1801.03924).
+class PerceptualLoss(nn.Module):
+    """Perceptual distance of two pictures in a small CLIP's ResNet, after LPIPS (arXiv 1801.03924).
 
     The squared difference of its maps' directions, mean over places and summed over the first three stages. Pixel
     losses alone blur what tells one object from another.
@@ -171,16 +171,16 @@ def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     return torch.cat([vae.encode(batch.float() / 127.5 - 1).latent_dist.mode() for batch in pixels.split(100)])
 
 
-def train_unet(training: Training, recipe: Recipe) -> None:
+def train_unet(training: Training, recipe: Hyperparameters) -> None:
     """A UNet that predicts noise, conditioned on time and text, its two text encoders, and a Fusion Prior beside them.
 
-    Of each batch 80 % are told the picture through the prior, beside the empty prompt; 10 % get their caption, the
-    others nothing. So the cross-attentions learn to look at image tokens while they learn to draw, which 8 x 8 latents
-    and a few thousand steps do not otherwise afford. The prior is left in ``work/prior``, from where
-    `prior_training/train.py --init` goes on with the UNet frozen.
+    Of each batch 80 % are conditioned on the picture through the prior, beside the empty prompt; 10 % on their caption,
+    the others on nothing. So the cross-attentions learn to use image tokens while the UNet learns to draw; 8 x 8
+    latents and a few thousand steps are too little for one after the other. The prior is left in ``work/prior``, from
+    where `prior_training/train.py --init` goes on with the UNet frozen.
 
-    What is told is made vague for most pictures, as from a brain it will be (`hvf.prior.embedding_noise`): so a picture
-    is drawn from what can be heard, in place of a blur of everything that it may be.
+    Most pictures' embeddings are corrupted as a brain's estimates will be (`hvf.prior.embedding_noise`): so one likely
+    picture is drawn, in place of a blur of all that it may be.
 
     The loss is weighted by clip(SNR, 0.7, 1) / SNR, after min-SNR (arXiv 2303.09556): the error in the picture counts
     about alike at all steps. The least noisy steps hold no shapes; the noisiest, whose error in the noise is tiny,
@@ -210,11 +210,11 @@ def train_unet(training: Training, recipe: Recipe) -> None:
     time_ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], dtype=torch.float32, device=device)
     captions_NL = training.tokens(list(images.captions or ()), pipeline.tokenizer)
     empty_1L = training.tokens([""], pipeline.tokenizer)
-    vague = Vague(prior.hvf.width, VAGUENESS, device)
+    noise_on_z = EmbeddingNoise(prior.hvf.width, STRONGEST_NOISE, device)
     latent_specs = [spec for spec in prior.specs if spec.startswith("vae:")]
     n = recipe.batch_size
-    pictures, captions = round(TOLD_PICTURE * n), round(TOLD_CAPTION * n)
-    untold_N = torch.arange(n, device=device) >= pictures
+    pictures, captions = round(PICTURE_SHARE * n), round(CAPTION_SHARE * n)
+    dropped_N = torch.arange(n, device=device) >= pictures
 
     def loss(indices: Tensor) -> Tensor:
         said_NL = captions_NL[indices[pictures : pictures + captions]]
@@ -228,14 +228,15 @@ def train_unet(training: Training, recipe: Recipe) -> None:
         shown = {spec: x[indices] for spec, x in features.items()}
         for spec in latent_specs:
             shown[spec] = shown[spec] * (torch.rand(n, 1, device=device) >= LATENTS_DROPPED)
-        told = vague, torch.randn(n, prior.hvf.width, device=device), vague.levels(torch.rand(n, 2, device=device))
-        predicted = prior(unet, x_t, timesteps, prompts[row_N], pooled[row_N], time_ids, shown, untold_N, told)
+        white_ND = torch.randn(n, prior.hvf.width, device=device)
+        noise_levels = noise_on_z, white_ND, noise_on_z.levels(torch.rand(n, 2, device=device))
+        predicted = prior(unet, x_t, timesteps, prompts[row_N], pooled[row_N], time_ids, shown, dropped_N, noise_levels)
         return (weights_T[timesteps] * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
 
     @torch.no_grad()
     def measure() -> None:
         """The directions in which images differ, as the fusion has learnt to lay them out by now."""
-        vague.measure(prior.encode({spec: x[::4] for spec, x in features.items()}))
+        noise_on_z.fit(prior.encode({spec: x[::4] for spec, x in features.items()}))
 
     averaged = training.optimise(learnt, loss, recipe, "unet", measure)
     learnt.load_state_dict(averaged.state_dict())
@@ -248,7 +249,7 @@ def train_unet(training: Training, recipe: Recipe) -> None:
 # --- the small CLIPs --------------------------------------------------------------------------------------------------
 
 
-def train_clip(name: Stage, training: Training, recipe: Recipe) -> None:
+def train_clip(name: Stage, training: Training, recipe: Hyperparameters) -> None:
     """One open_clip model, with the contrastive loss of CLIP between pictures and captions.
 
     A step reads each caption with some of its words: told everything, a picture is found among 256 by its colours and

@@ -1,4 +1,4 @@
-"""Adapter in, adapter out: decoupled image attention on a stock diffusers UNet, in the layout stock diffusers reads.
+"""IP-Adapter on a stock diffusers UNet: decoupled image attention, attached, detached and exported.
 
 Every cross-attention of the UNet gets bias-free ``to_k_ip`` and ``to_v_ip``; its output is text attention + image
 attention (Ye et al. 2023, IP-Adapter). Only diffusers' own processors and hooks are used, so a pipeline with our
@@ -7,6 +7,7 @@ adapter attached and one that called ``load_ip_adapter`` on our export run the s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ WEIGHT_NAME = "ip-adapter.safetensors"
 
 
 class Adapted(Protocol):
-    """What a Fusion Prior has of an adapter: its image projection, a processor per layer, and the layers' names."""
+    """The adapter's part of a Fusion Prior: image projection, a processor per layer, and the layers' names."""
 
     image_projection: Any
     adapter: Any
@@ -62,10 +63,10 @@ def attach(unet: UNet2DConditionModel, prior: Adapted) -> None:
     """
     layers = adapter_layers(unet)
     expected = tuple(zip(prior.config["adapter_names"], prior.config["adapter_widths"], strict=True))
-    found = tuple((layer.name, layer.width) for layer in layers)
-    if len(expected) != len(found):
-        raise HvfError(f"The prior has {len(expected)} adapter layers; this UNet has {len(found)} cross-attentions.")
-    for ours, theirs in zip(expected, found, strict=True):
+    actual = tuple((layer.name, layer.width) for layer in layers)
+    if len(expected) != len(actual):
+        raise HvfError(f"The prior has {len(expected)} adapter layers; this UNet has {len(actual)} cross-attentions.")
+    for ours, theirs in zip(expected, actual, strict=True):
         if ours != theirs:
             raise HvfError(f"The prior's adapter layer {ours[0]} ({ours[1]} wide) meets {theirs[0]} ({theirs[1]}).")
     dim = prior.config["cross_attention_dim"]
@@ -105,7 +106,7 @@ def adapter_state(unet: UNet2DConditionModel) -> dict[str, Tensor]:
     return flat_state(unet.encoder_hid_proj.image_projection_layers[0], processors)
 
 
-def flat_state(image_projection, processors) -> dict[str, Tensor]:
+def flat_state(image_projection: Any, processors: Iterable[Any]) -> dict[str, Tensor]:
     """Image projection and processors, in the UNet's order, under the names of the released layout."""
     state = {
         "image_proj.proj.weight": image_projection.image_embeds.weight,

@@ -1,4 +1,4 @@
-"""How a UNet computes its attention: PyTorch's own (SDPA), xformers, or compiled; chosen before an adapter is attached.
+"""Attention backends of a UNet: PyTorch's own (SDPA), xformers, or compiled; chosen before an adapter is attached.
 
 Known trap (IP-Adapter, diffusers): `enable_xformers_memory_efficient_attention` replaces every attention processor and
 drops an adapter's parameters without a word. Here the backend comes first and the adapter after; `check_attached`
@@ -27,7 +27,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
 def choose_attention(unet: UNet2DConditionModel, backend: str) -> str | None:
-    """Switch a UNet that carries no adapter yet to a backend; None, or why it stays with SDPA, in one line.
+    """Switch a UNet without an adapter to a backend; returns None, or why it stays with SDPA.
 
     The backend is tried once on the UNet's own device and must predict what SDPA predicts. Raises HvfError for an
     unknown backend and for a UNet that already carries an adapter, which it would lose.
@@ -42,11 +42,11 @@ def choose_attention(unet: UNet2DConditionModel, backend: str) -> str | None:
     expected = _prediction(unet)
     try:
         _SWITCH[backend](unet)
-        found = _prediction(unet)
+        predicted = _prediction(unet)
     except Exception as error:  # a missing package, operator or compiler: each library has its own way of saying so
         reason = " ".join(str(error).split())[:160]
     else:
-        worst = (found - expected).abs().max() / expected.abs().max()
+        worst = (predicted - expected).abs().max() / expected.abs().max()
         if worst <= TOLERANCE[unet.dtype]:
             return None
         reason = f"its prediction differs from SDPA's by {worst:.1e}"

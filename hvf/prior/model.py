@@ -1,4 +1,4 @@
-"""The Fusion Prior: from fused features to image tokens inside a frozen SDXL UNet.
+"""The Fusion Prior: fused features condition a frozen SDXL UNet as image tokens.
 
 z_f = HVF(features);  z_c = z_f + φ_c(z_f);  tokens = ImageProjection(z_c);  image attention in every cross-attention.
 Shape suffixes: N items, D embedding, K encoders. Source: arXiv 2602.07495 (HVF), section 3, and IP-Adapter.
@@ -23,11 +23,11 @@ from hvf.config import HvfError
 from hvf.models.fusions.hvf import HVF
 from hvf.models.residual import ResidualMLP
 from hvf.prior import adapter
-from hvf.prior.embedding_noise import Vague
+from hvf.prior.embedding_noise import EmbeddingNoise
 
 
 class FusionPrior(ModelMixin, ConfigMixin):
-    """HVF, projector φ_c, image projection (4 tokens) and the adapter's to_k_ip/to_v_ip: all that the prior learns.
+    """HVF, projector φ_c, image projection (4 tokens) and the adapter's to_k_ip/to_v_ip: all that is learnt.
 
     ``save_pretrained``/``from_pretrained`` carry the whole of it; the UNet stays outside. The config names the
     encoders (``specs``, ``dims``), the widths, and the UNet's layers that the adapter belongs to. Make a new one with
@@ -66,9 +66,22 @@ class FusionPrior(ModelMixin, ConfigMixin):
         projector_intermediate: int = 4096,
         dropout: float = 0.1,
     ) -> FusionPrior:
-        """A new prior that fits ``unet``; ``dims`` maps each encoder's FeatureSpec to its width, in order.
+        """A new prior for a UNet.
 
         The adapter starts from each layer's own to_k and to_v (float32 copies), the rest from torch's global generator.
+
+        Parameters
+        ----------
+        unet : UNet2DConditionModel
+            The UNet whose cross-attentions it is to condition.
+        dims : mapping of str to int
+            Width of each encoder by its FeatureSpec, in order.
+        width : int
+            D.
+        intermediate, projector_intermediate : int
+            Hidden widths of HVF's block and of the projector φ_c.
+        dropout : float
+            Of both.
         """
         layers = adapter.adapter_layers(unet)
         prior = cls(
@@ -108,10 +121,6 @@ class FusionPrior(ModelMixin, ConfigMixin):
         """z_f or z_b (N, D) -> z_c (N, D) = z + φ_c(z). Training and sampling both take this step."""
         return self.projector(z_ND)
 
-    def image_tokens(self, z_c_ND: Tensor) -> Tensor:
-        """z_c (N, D) -> image tokens (N, 4, cross_attention_dim)."""
-        return self.image_projection(z_c_ND)
-
     def attach(self, unet: UNet2DConditionModel) -> None:
         """Put this prior's adapter into ``unet``, sharing parameters; see ``adapter.attach``."""
         adapter.attach(unet, self)
@@ -126,10 +135,21 @@ class FusionPrior(ModelMixin, ConfigMixin):
         time_ids: Tensor,
         z_c_ND: Tensor,
     ) -> Tensor:
-        """δ(x_t, t, z_c): what ``unet``, to which this prior is attached, predicts for noisy latents. (N, C, H, W).
+        """δ(x_t, t, z_c), the UNet's prediction for noisy latents, (N, C, H, W). This prior is attached to the UNet.
 
-        ``prompt_embeds`` (1 or N, L, Dc), ``pooled`` (1 or N, P) and ``time_ids`` (1 or N, 6: original height, width,
-        crop top, left, target height, width) are expanded over the batch.
+        Parameters
+        ----------
+        unet : UNet2DConditionModel
+            The frozen UNet.
+        x_t_NCHW : Tensor
+            Noisy latents.
+        t_N : Tensor
+            Timesteps.
+        prompt_embeds, pooled, time_ids : Tensor
+            (1 or N, L, Dc), (1 or N, P) and (1 or N, 6: original height, width, crop top, left, target height, width);
+            expanded over the batch.
+        z_c_ND : Tensor
+            Projected embeddings.
         """
         n = len(x_t_NCHW)
         conditions = {
@@ -149,19 +169,29 @@ class FusionPrior(ModelMixin, ConfigMixin):
         time_ids: Tensor,
         features: Mapping[str, Tensor],
         dropped_N: Tensor | None = None,
-        vague: tuple[Vague, Tensor, Tensor] | None = None,
+        noise: tuple[EmbeddingNoise, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """One training forward: features to noise prediction, z_c zeroed where ``dropped_N`` (for guidance).
+        """One training forward: features to noise prediction (N, C, H, W).
 
-        ``vague``, with noise (N, D) and its levels (N, 2), takes from z_f what a brain would not tell: our addition.
-        A UNet held in half precision is run in it, and this prior, whose weights stay float32, by autocast.
+        A UNet in half precision is run in it, and this prior, whose weights stay float32, by autocast.
+
+        Parameters
+        ----------
+        unet, x_t_NCHW, t_N, prompt_embeds, pooled, time_ids
+            As for `noise_prediction`.
+        features : mapping
+            {spec: (N, d_k)}.
+        dropped_N : Tensor, optional
+            Where z_c is zeroed, for classifier-free guidance.
+        noise : tuple, optional
+            Embedding noise, white noise (N, D) and its levels (N, 2): z_f is corrupted as a brain's estimate is.
         """
         precision = unet.dtype
         with torch.autocast(x_t_NCHW.device.type, dtype=precision, enabled=precision != torch.float32):
             z_f_ND = self.encode(features)
-            if vague is not None:
-                filtered, noise_ND, level_N2 = vague
-                z_f_ND = filtered(z_f_ND, noise_ND, level_N2)
+            if noise is not None:
+                corrupt, noise_ND, level_N2 = noise
+                z_f_ND = corrupt(z_f_ND, noise_ND, level_N2)
             z_c_ND = self.project(z_f_ND)
             if dropped_N is not None:
                 z_c_ND = z_c_ND.masked_fill(dropped_N[:, None], 0.0)
@@ -169,7 +199,7 @@ class FusionPrior(ModelMixin, ConfigMixin):
             return self.noise_prediction(unet, x_t_NCHW, t_N, prompt_embeds, pooled, time_ids, z_c_ND)
 
     def start_from(self, other: FusionPrior) -> None:
-        """Take over the weights of another prior. Raises HvfError unless encoders, widths and UNet layers agree."""
+        """Copy the weights of another prior. Raises HvfError unless encoders, widths and UNet layers agree."""
         for name in ("specs", "dims", "width", "cross_attention_dim", "adapter_names", "adapter_widths"):
             ours, theirs = (json.dumps(one.config[name]) for one in (self, other))  # which knows no tuples
             if ours != theirs:
@@ -180,5 +210,5 @@ class FusionPrior(ModelMixin, ConfigMixin):
             raise HvfError(f"the prior to begin with does not fit: {' '.join(str(error).split())[:200]}") from error
 
     def export_ip_adapter(self, path: str | Path) -> Path:
-        """Write the adapter for stock ``pipe.load_ip_adapter``; it is to be fed z_c. See ``ip_adapter``."""
+        """Write the adapter for stock ``pipe.load_ip_adapter``, which is to be given z_c. See ``adapter``."""
         return adapter.export_ip_adapter(self, path)

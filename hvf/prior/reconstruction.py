@@ -1,4 +1,4 @@
-"""Embeddings to pictures: a Fusion Prior steering a stock diffusers SDXL pipeline.
+"""Embeddings to pictures: a Fusion Prior conditions a stock diffusers SDXL pipeline.
 
 z (the image's own z_f, or a brain's z_b) -> prior.project -> z_c -> IP-Adapter -> SDXL with the empty prompt -> pixels.
 Denoising starts from noise, or (img2img) from latents that a ridge regression predicts from z.
@@ -129,10 +129,6 @@ class Reconstructor:
         """As `draw`, but before the VAE decodes: float32 (N, 4, h, w), scaled as the UNet sees them."""
         return self._sample(z_ND, sampling, round_index, indices, "latent")
 
-    def draw_rounds(self, z_ND, sampling: SamplingConfig) -> np.ndarray:
-        """`sampling.rounds` pictures per embedding, uint8 (R, N, H, W, 3); round r is `draw` with `round_index=r`."""
-        return np.stack([self.draw(z_ND, sampling, round_index) for round_index in range(sampling.rounds)])
-
     @torch.no_grad()
     def encode(self, images: Sequence, batch: int = 16) -> np.ndarray:
         """Latents (N, 4, h, w) float32 of images (PIL or uint8 (H, W, 3)): the mean, scaled as the UNet sees them."""
@@ -154,28 +150,38 @@ class Reconstructor:
     def fit_initial_latents(
         self, latents_NCHW: np.ndarray, z_ND: np.ndarray, held_out: Mapping[int, np.ndarray] | None = None
     ) -> float:
-        """Learn to predict an image's latents from its embedding: the start of sampling.start "latents".
+        """Fit a ridge regression of an image's latents on its embedding: where sampling.start "latents" starts.
 
-        `latents_NCHW` are those of the training images (`encode`), `z_ND` their z_f. A linear map; its penalty is
-        chosen among PENALTIES by its error on `held_out`, {index of an image: its z_b}, whose images the map is not
-        fitted to: a penalty that suits z_f is far too small for what a brain tells. Without any, by leave-one-out
-        error. Returns the penalty.
+        Parameters
+        ----------
+        latents_NCHW : numpy.ndarray
+            Latents of the training images, from `encode`.
+        z_ND : numpy.ndarray
+            Their z_f.
+        held_out : mapping, optional
+            {index of an image: its z_b}. The penalty is chosen among PENALTIES by the error on these, to which the map
+            is then not fitted: a penalty that suits z_f is far too small for z_b. Without any, by leave-one-out error.
+
+        Returns
+        -------
+        float
+            The penalty.
         """
-        from sklearn.linear_model import Ridge, RidgeCV  # with pandas in tow, and only for a start that few ask for
+        from sklearn.linear_model import Ridge, RidgeCV  # slow to import, and seldom needed
 
         z_ND, target_ND = self._checked(z_ND).cpu().numpy(), latents_NCHW.reshape(len(latents_NCHW), -1)
         if held_out:
-            rows, heard_ND = list(held_out), np.stack(list(held_out.values()))
+            rows, z_b_ND = list(held_out), np.stack(list(held_out.values()))
             fitted = np.setdiff1d(np.arange(len(z_ND)), rows)
-            tried = [Ridge(penalty).fit(z_ND[fitted], target_ND[fitted]) for penalty in PENALTIES]
-            errors = [np.square(ridge.predict(heard_ND) - target_ND[rows]).mean() for ridge in tried]
+            fits = [Ridge(penalty).fit(z_ND[fitted], target_ND[fitted]) for penalty in PENALTIES]
+            errors = [np.square(ridge.predict(z_b_ND) - target_ND[rows]).mean() for ridge in fits]
             penalty = PENALTIES[int(np.argmin(errors))]
         else:
             penalty = float(RidgeCV(PENALTIES).fit(z_ND, target_ND).alpha_)  # pyright: ignore[reportArgumentType]
         self._ridge = Ridge(penalty).fit(z_ND, target_ND)
         return float(penalty)
 
-    def starts(self, z_ND) -> np.ndarray:
+    def initial_latents(self, z_ND) -> np.ndarray:
         """The latents (N, 4, h, w) float32 that `fit_initial_latents` learnt to predict; HvfError before that."""
         if self._ridge is None:
             raise HvfError(
@@ -192,7 +198,7 @@ class Reconstructor:
         if len(indices) != len(z_ND):
             raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
         self.pipeline.scheduler = self.img2img.scheduler = self._make_scheduler(sampling.scheduler)
-        begin_NCHW = torch.from_numpy(self.starts(z_ND)) if sampling.start == "latents" else None
+        begin_NCHW = torch.from_numpy(self.initial_latents(z_ND)) if sampling.start == "latents" else None
         z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
         starts = range(0, len(z_ND), sampling.batch_size)
         drawn = []
@@ -298,11 +304,11 @@ def load_prior(name: str, device: str = "cpu") -> FusionPrior:
 
 
 def _fetched(name: str) -> Path:
-    """A prior on the Hub, in the Hub client's cache: its own choice of file names is not ours, so all are fetched."""
+    """A prior's folder in the Hub client's cache, all of it: file names differ between formats."""
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]))
     except Exception as error:  # the client's errors share no base class with those of its transport
-        raise _not_given(name, "Fusion Prior", error) from error
+        raise _unavailable(name, "Fusion Prior", error) from error
 
 
 def _source(name: str, mini_folder: str, marker: str, what: str, remade_by: str) -> str:
@@ -320,7 +326,7 @@ def _source(name: str, mini_folder: str, marker: str, what: str, remade_by: str)
 
 
 def _read(cls: type[Model], source: str, what: str, **settings) -> Model:
-    """`cls.from_pretrained`, with whatever goes wrong told in one line."""
+    """`cls.from_pretrained`; every failure becomes an HvfError of one line."""
     try:
         with _without_progress_bars():
             return cls.from_pretrained(source, **settings)
@@ -329,10 +335,10 @@ def _read(cls: type[Model], source: str, what: str, **settings) -> Model:
         if Path(source).is_dir():
             reason = " ".join(str(error).split())[:200]
             raise HvfError(f"the {what} in {source} cannot be read: {reason}") from error
-        raise _not_given(source, what, error) from error
+        raise _unavailable(source, what, error) from error
 
 
-def _not_given(source: str, what: str, error: Exception) -> HvfError:
+def _unavailable(source: str, what: str, error: Exception) -> HvfError:
     reason = " ".join(str(error).split())[:200]
     return HvfError(
         f"{what} {source} is not on this machine and the Hub did not give it; "
@@ -342,7 +348,7 @@ def _not_given(source: str, what: str, error: Exception) -> HvfError:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """Reading local files shows no bars of diffusers and transformers; whoever switched theirs off finds them off."""
+    """Hide the bars of diffusers and transformers while local files are read; bars that were off stay off."""
     shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
     for log in shown:
         log.disable_progress_bar()

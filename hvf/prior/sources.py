@@ -1,4 +1,4 @@
-"""What a Fusion Prior's training reads: features in memory, prepared shards on disk, or the images themselves.
+"""Sources of a Fusion Prior's training: features in memory, prepared shards on disk, or the images themselves.
 
 Each is a `hvf.prior.objective.Source`; the same rows give the same batch from all (shards are rounded to float16).
 """
@@ -24,7 +24,7 @@ from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.sources import open_image_source
 from hvf.data.trials.trials import concept_split
-from hvf.prior.objective import Batch, Material, Resident, Source
+from hvf.prior.objective import Batch, Resident, Source, TrainingImages
 from hvf.study import pretraining_images
 from hvf.vision.cache import embed
 from hvf.vision.encoder import FrozenEncoder
@@ -35,11 +35,23 @@ from hvf.vision.specs import parse_spec
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to read: ``latents`` is the FeatureSpec of the pipeline's own VAE, ``targets`` those of the encoders.
+class SourceSettings:
+    """Which images are read, and as what.
 
-    ``images`` is a folder or zip (none: the rendered pictures); ``shards`` a prepared folder, which takes its place;
-    ``from_pixels`` encodes images in each step, read by ``workers`` processes.
+    Attributes
+    ----------
+    latents : str
+        FeatureSpec of the pipeline's own VAE.
+    targets : tuple of str
+        FeatureSpecs of the encoders.
+    images : str, optional
+        Folder or zip; none: the rendered pictures.
+    shards : path, optional
+        A prepared folder, instead of images.
+    from_pixels : bool
+        Encode images in each step.
+    workers : int
+        Processes that read ahead.
     """
 
     latents: str
@@ -50,44 +62,59 @@ class Wanted:
     workers: int = 0
 
 
-def gather(
-    wanted: Wanted, pipeline: StableDiffusionXLPipeline, device: torch.device, held_out: float, seed: int
-) -> Material:
-    """The training material, split by concept: the share ``held_out`` of them is for validation.
+def open_training_images(
+    settings: SourceSettings, pipeline: StableDiffusionXLPipeline, device: torch.device, held_out: float, seed: int
+) -> TrainingImages:
+    """The training images, split by concept.
 
-    Raises HvfError for images or shards that cannot be read, and for latents that are not square maps of ``pipeline``.
+    Parameters
+    ----------
+    settings : SourceSettings
+        Which images, and as what.
+    pipeline : StableDiffusionXLPipeline
+        Its UNet's latents, and its empty prompt.
+    device : torch.device
+        Where training runs.
+    held_out : float
+        Share of the concepts that are kept for validation.
+    seed : int
+        Of the split.
+
+    Raises
+    ------
+    HvfError
+        Images or shards that cannot be read, or latents that are not square maps for this UNet.
     """
-    specs = (wanted.latents, *wanted.targets)
+    specs = (settings.latents, *settings.targets)
     channels = int(pipeline.unet.config.in_channels)
-    if wanted.shards is not None:
-        shards = open_shards(wanted.shards)
+    if settings.shards is not None:
+        shards = open_shards(settings.shards)
         for spec in specs:
             if str(parse_spec(spec)) not in shards.specs:
-                raise HvfError(f"{wanted.shards} has no features {spec!r}{did_you_mean(spec, shards.specs)}")
+                raise HvfError(f"{settings.shards} has no features {spec!r}{did_you_mean(spec, shards.specs)}")
         concepts: Sequence[str] = shards.concepts
-        shape = _square(shards.dims[str(parse_spec(wanted.latents))], channels, wanted.latents)
-        source: Source = Sharded(shards, wanted.latents, wanted.targets, shape, device, wanted.workers)
-    elif wanted.from_pixels:
-        images = open_image_source(wanted.images)[0] if wanted.images else pretraining_images()
+        shape = _square(shards.dims[str(parse_spec(settings.latents))], channels, settings.latents)
+        source: Source = Sharded(shards, settings.latents, settings.targets, shape, device, settings.workers)
+    elif settings.from_pixels:
+        images = open_image_source(settings.images)[0] if settings.images else pretraining_images()
         encoders = {spec: _encoder(spec, device) for spec in specs}
         concepts = images.concepts
-        shape = _square(encoders[wanted.latents].dim, channels, wanted.latents)
-        source = Pixels(images, encoders, wanted.latents, wanted.targets, shape, wanted.workers)
+        shape = _square(encoders[settings.latents].dim, channels, settings.latents)
+        source = Pixels(images, encoders, settings.latents, settings.targets, shape, settings.workers)
     else:
-        images = open_images(wanted.images) if wanted.images else pretraining_images()
-        features = {spec: torch.from_numpy(embed(images, spec, device=device)).to(device) for spec in wanted.targets}
-        flat = torch.from_numpy(embed(images, wanted.latents, device=device)).to(device)
+        images = open_images(settings.images) if settings.images else pretraining_images()
+        features = {spec: torch.from_numpy(embed(images, spec, device=device)).to(device) for spec in settings.targets}
+        flat = torch.from_numpy(embed(images, settings.latents, device=device)).to(device)
         concepts = images.concepts
-        source = Resident(flat.reshape(-1, *_square(flat.shape[1], channels, wanted.latents)), features)
+        source = Resident(flat.reshape(-1, *_square(flat.shape[1], channels, settings.latents)), features)
     train, validation = concept_split(concepts, held_out, seed)
-    return Material(source, train, validation, _conditions(pipeline, source.latent_shape[1], device))
+    return TrainingImages(source, train, validation, _conditions(pipeline, source.latent_shape[1], device))
 
 
-class Ahead:
-    """Reads batches of rows, those announced in worker processes before they are asked for.
+class ReadAhead:
+    """Batches of rows of a Dataset that is indexed by arrays of rows; announced ones are read ahead by workers.
 
-    ``read`` is a Dataset whose items are numbered by arrays of rows. Whatever is asked for, in whatever order, is what
-    ``read`` gives for it: reading ahead changes the time only.
+    Any rows may be read in any order: reading ahead changes the time only.
     """
 
     def __init__(self, read: Dataset, workers: int) -> None:
@@ -100,17 +127,17 @@ class Ahead:
             return
         self._expected.clear()
 
-        def told() -> Iterator[np.ndarray]:
+        def announced() -> Iterator[np.ndarray]:
             for rows in upcoming:
                 self._expected.append(rows)
                 yield rows
 
-        # Its own generator: a loader would else take a number from the global one, which dropout draws from.
+        # A generator of its own: a loader would otherwise draw from the global one, which dropout uses.
         self._coming = iter(
             DataLoader(
                 self._read,
                 batch_size=None,
-                sampler=told(),  # pyright: ignore[reportArgumentType]  (any iterable is one)
+                sampler=announced(),  # pyright: ignore[reportArgumentType]  (any iterable is one)
                 num_workers=self._workers,
                 collate_fn=_as_is,
                 worker_init_fn=_outlive_sigterm,
@@ -141,7 +168,7 @@ class Sharded:
         self._latents = str(parse_spec(latents))
         self._names = {spec: str(parse_spec(spec)) for spec in targets}
         self.dims = {spec: shards.dims[name] for spec, name in self._names.items()}
-        self._ahead = Ahead(_ShardRows(shards.folder), workers)
+        self._ahead = ReadAhead(_ShardRows(shards.folder), workers)
         self.announce = self._ahead.announce
 
     def __call__(self, rows_N: np.ndarray) -> Batch:
@@ -154,7 +181,7 @@ class Sharded:
 
 
 class Pixels:
-    """Images as a Source: decoded, and put through the VAE and the encoders, whenever they are asked for."""
+    """Images as a Source: decoded, and encoded by the VAE and the encoders, in each step."""
 
     def __init__(
         self,
@@ -167,13 +194,13 @@ class Pixels:
     ) -> None:
         self.latent_shape, self._latents, self._encoders = latent_shape, latents, encoders
         self.dims = {spec: encoders[spec].dim for spec in targets}
-        self._ahead = Ahead(_ImageRows(images), workers)
+        self._ahead = ReadAhead(_ImageRows(images), workers)
         self.announce = self._ahead.announce
 
     def __call__(self, rows_N: np.ndarray) -> Batch:
         pictures = [torch.from_numpy(pixels_HW3).permute(2, 0, 1) for pixels_HW3 in self._ahead(rows_N)]
-        found = {spec: encode_mixed(encoder, pictures) for spec, encoder in self._encoders.items()}
-        return found[self._latents].reshape(-1, *self.latent_shape), {spec: found[spec] for spec in self.dims}
+        encoded = {spec: encode_mixed(encoder, pictures) for spec, encoder in self._encoders.items()}
+        return encoded[self._latents].reshape(-1, *self.latent_shape), {spec: encoded[spec] for spec in self.dims}
 
 
 class _ShardRows(Dataset):
@@ -204,7 +231,7 @@ def _as_is(item: Any) -> Any:
 
 
 def _outlive_sigterm(_worker: int) -> None:
-    """A scheduler signals every process; the training still needs what this one reads until its checkpoint is there."""
+    """A cluster's scheduler signals every process; the training needs this one until its checkpoint is written."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -215,7 +242,7 @@ def _encoder(spec: str, device: torch.device) -> FrozenEncoder:
 
 
 def _square(numbers: int, channels: int, spec: str) -> tuple[int, int, int]:
-    """The shape of latents that are flattened to so many numbers."""
+    """C, H, W of flattened latents of so many numbers."""
     side = round((numbers / channels) ** 0.5)
     if channels * side**2 != numbers:
         raise HvfError(f"{spec} gives {numbers} numbers, not {channels} square maps for this UNet.")
@@ -228,5 +255,5 @@ def _conditions(pipeline: StableDiffusionXLPipeline, side: int, device: torch.de
     target size and nothing is cropped."""
     pixels = float(side * pipeline.vae_scale_factor)
     time_ids = torch.tensor([[pixels, pixels, 0.0, 0.0, pixels, pixels]], device=device)
-    found: Any = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
-    return found[0], found[2], time_ids
+    embeds: Any = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
+    return embeds[0], embeds[2], time_ids

@@ -1,4 +1,4 @@
-"""A long training that outlives what happens to it: whole checkpoints, signals, averaged weights, logs.
+"""Long trainings that survive interruption: whole checkpoints, signals, averaged weights, logs.
 
 Works alike for one process, DDP, FSDP and DeepSpeed, as `accelerate launch` sets them up. All processes must see the
 same output folder.
@@ -55,13 +55,13 @@ class Termination:
         """Whether to stop now; to be called by every process after every step."""
         if self._accelerator.num_processes == 1:
             return self._here
-        told = self._before
+        before = self._before
         here = torch.tensor(float(self._here), device=self._accelerator.device)
         self._before = self._accelerator.reduce(here, "sum")
-        return told is not None and bool(told.item())
+        return before is not None and bool(before.item())
 
 
-class Averaged:
+class EmaWeights:
     """The exponential moving average of a model's parameters, of this process's shards where they are sharded."""
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, decay: float) -> None:
@@ -69,7 +69,7 @@ class Averaged:
         self._ema = EMAModel(self._parameters(), decay=decay)
 
     def step(self) -> None:
-        """Take in the parameters as they are now."""
+        """Update the average with the present parameters."""
         self._ema.step(self._parameters())
 
     @contextmanager
@@ -149,7 +149,7 @@ def folder_in_place(accelerator: Accelerator, final: Path) -> Iterator[Path]:
         raise HvfError(f"Cannot write {final}: {error}. Make room and go on with --resume.") from error
 
 
-def save_checkpoint(accelerator: Accelerator, averaged: Averaged, out: Path, step: int) -> None:
+def save_checkpoint(accelerator: Accelerator, averaged: EmaWeights, out: Path, step: int) -> None:
     """Everything needed to go on after ``step`` steps; all but the last two checkpoints are removed."""
     with folder_in_place(accelerator, out / f"checkpoint-{step:07d}") as folder:
         accelerator.save_state(str(folder))
@@ -159,7 +159,7 @@ def save_checkpoint(accelerator: Accelerator, averaged: Averaged, out: Path, ste
             shutil.rmtree(old)
 
 
-def load_checkpoint(accelerator: Accelerator, averaged: Averaged, out: Path) -> int:
+def load_checkpoint(accelerator: Accelerator, averaged: EmaWeights, out: Path) -> int:
     """Go back to the last whole checkpoint, if there is one; returns the number of steps that are done.
 
     What a kill in the middle of saving left is removed.
@@ -167,12 +167,12 @@ def load_checkpoint(accelerator: Accelerator, averaged: Averaged, out: Path) -> 
     if accelerator.is_main_process:
         for left in out.glob(".checkpoint-*"):
             shutil.rmtree(left)
-    found = checkpoints(out)
-    if not found:
+    whole = checkpoints(out)
+    if not whole:
         return 0
-    accelerator.load_state(str(found[-1]))
-    averaged.load(found[-1])
-    return int(found[-1].name.removeprefix("checkpoint-"))
+    accelerator.load_state(str(whole[-1]))
+    averaged.load(whole[-1])
+    return int(whole[-1].name.removeprefix("checkpoint-"))
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -210,7 +210,7 @@ class Log:
 
 
 def trackers(name: str) -> list[str] | None:
-    """What `Accelerator(log_with=...)` is to be given for "tensorboard", "wandb" or "none".
+    """The argument of `Accelerator(log_with=...)` for "tensorboard", "wandb" or "none".
 
     TensorBoard is a convenience, for metrics.jsonl has the figures: none where its package is missing. Raises HvfError
     where wandb's is.

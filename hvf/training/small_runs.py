@@ -19,12 +19,12 @@ from hvf.config import HvfError
 from hvf.runs import write_atomic
 from hvf.training.cuda_graphs import Replayed
 
-TOLD_EVERY, KEPT_EVERY = 100, 1000  # steps between losses, and between checkpoints
+LOG_EVERY, SAVE_EVERY = 100, 1000  # steps between losses, and between checkpoints
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How long and how fast one network learns: AdamW, cosine learning rate after a warm-up of a twentieth."""
+class Hyperparameters:
+    """Length and rate of a training: AdamW, cosine learning rate after a warm-up of a twentieth."""
 
     steps: int
     batch_size: int
@@ -37,7 +37,7 @@ def optimise(
     model: nn.Module,
     loss: Callable[[Tensor], Tensor],
     n: int,
-    recipe: Recipe,
+    settings: Hyperparameters,
     checkpoint: Path,
     device: torch.device,
     bf16: bool = False,
@@ -51,54 +51,63 @@ def optimise(
     captured one. Goes on from ``checkpoint`` if there is one.
     Raises HvfError if there are fewer items than a batch holds, or the loss is not finite.
     """
-    if n < recipe.batch_size:
-        raise HvfError(f"there are {n} pictures, fewer than a batch of {recipe.batch_size}")
-    step = _Step(model.to(device).train(), loss, recipe, device, bf16)
+    if n < settings.batch_size:
+        raise HvfError(f"there are {n} pictures, fewer than a batch of {settings.batch_size}")
+    step = _Step(model.to(device).train(), loss, settings, device, bf16)
     first = step.load(checkpoint) if checkpoint.exists() else 0
-    began, told = time.time(), []
-    for number in range(first, recipe.steps):
-        if between is not None and number % TOLD_EVERY == 0:
+    started, losses = time.time(), []
+    for number in range(first, settings.steps):
+        if between is not None and number % LOG_EVERY == 0:
             between()
         step.take(number, n)
-        done, last = number + 1, number + 1 == recipe.steps
-        if done % TOLD_EVERY == 0 or last:
-            told.append(step.mean_loss())
-            print(f"step {done}/{recipe.steps} loss {told[-1]:.4f} {time.time() - began:.1f} s", flush=True)
-            if not math.isfinite(told[-1]):
+        done, last = number + 1, number + 1 == settings.steps
+        if done % LOG_EVERY == 0 or last:
+            losses.append(step.mean_loss())
+            print(f"step {done}/{settings.steps} loss {losses[-1]:.4f} {time.time() - started:.1f} s", flush=True)
+            if not math.isfinite(losses[-1]):
                 raise HvfError(f"the loss is not finite after step {done}: lower the learning rate")
-        if done % KEPT_EVERY == 0 or last:
+        if done % SAVE_EVERY == 0 or last:
             step.save(checkpoint, done)
-            record = json.dumps({"recipe": asdict(recipe), "loss": told[-1:]})
+            record = json.dumps({"settings": asdict(settings), "loss": losses[-1:]})
             write_atomic(checkpoint.with_suffix(".json"), lambda path, record=record: path.write_text(record))
     return step.averaged.eval()
 
 
 class _Step:
-    """Weights, their average, the optimiser, and one update of all of them."""
+    """Weights, their average, the optimizer, and one update of all of them."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[Tensor], Tensor], recipe: Recipe, device, bf16: bool) -> None:
-        self.model, self.loss, self.recipe, self.device, self.bf16 = model, loss, recipe, device, bf16
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor], Tensor],
+        settings: Hyperparameters,
+        device: torch.device,
+        bf16: bool,
+    ) -> None:
+        self.model, self.loss, self.settings, self.device, self.bf16 = model, loss, settings, device, bf16
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.rate = torch.tensor(recipe.learning_rate, device=device)
+        self.rate = torch.tensor(settings.learning_rate, device=device)
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=self.rate,
             betas=(0.9, 0.98),
-            weight_decay=recipe.weight_decay,
+            weight_decay=settings.weight_decay,
             fused=True,
             capturable=device.type == "cuda",
         )
-        self.average = get_ema_multi_avg_fn(recipe.ema)
+        self.average = get_ema_multi_avg_fn(settings.ema)
         self.total, self.count, self.counted = torch.zeros((), device=device), 0, 0
         self.update = Replayed(self.updated, device)
 
     def take(self, number: int, n: int) -> None:
-        """Step ``number``: what is drawn in it depends on this number alone."""
-        warm_up = self.recipe.steps // 20 or 1
-        past = max(0, number - warm_up) / max(1, self.recipe.steps - warm_up)
-        self.rate.fill_(self.recipe.learning_rate * min(1, (number + 1) / warm_up) * (1 + math.cos(math.pi * past)) / 2)
-        rows = np.random.default_rng(number).choice(n, self.recipe.batch_size, replace=False)
+        """Step ``number``, which alone seeds its random numbers."""
+        warm_up = self.settings.steps // 20 or 1
+        past = max(0, number - warm_up) / max(1, self.settings.steps - warm_up)
+        self.rate.fill_(
+            self.settings.learning_rate * min(1, (number + 1) / warm_up) * (1 + math.cos(math.pi * past)) / 2
+        )
+        rows = np.random.default_rng(number).choice(n, self.settings.batch_size, replace=False)
         torch.manual_seed(number)
         self.update(torch.from_numpy(rows).to(self.device))
         self.count += 1
@@ -132,7 +141,7 @@ class _Step:
         write_atomic(path, lambda temporary: torch.save(state, temporary))
 
     def load(self, path: Path) -> int:
-        """Take up what `save` left; returns how many steps were done."""
+        """Continue from what `save` wrote; returns how many steps were done."""
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])

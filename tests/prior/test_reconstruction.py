@@ -85,7 +85,7 @@ def test_the_embedding_decides_and_noise_differs_between_images(reconstructor, z
 
 
 def test_rounds_are_stacked(reconstructor, z_ND):
-    rounds = reconstructor.draw_rounds(z_ND[:2], altered(rounds=3))
+    rounds = np.stack([reconstructor.draw(z_ND[:2], altered(rounds=3), r) for r in range(3)])
     assert rounds.shape == (3, 2, 16, 16, 3)
     np.testing.assert_array_equal(rounds[2], reconstructor.draw(z_ND[:2], SAMPLING, round_index=2))
     assert (rounds[0] != rounds[1]).any()
@@ -187,13 +187,14 @@ def test_base_and_turbo_sampling_in_bfloat16_is_seeded_per_image(z_ND, steps, gu
     pipeline = tiny_pipeline().to(torch.bfloat16)
     half = Reconstructor(pipeline, make_prior(pipeline.unet))
     sampling = SamplingConfig(steps=steps, guidance=guidance, rounds=2, batch_size=3, scheduler="pipeline")
-    drawn = half.draw_rounds(z_ND[:3], sampling).astype(int)
+    drawn = np.stack([half.draw(z_ND[:3], sampling, r) for r in range(2)]).astype(int)
     assert drawn.shape == (2, 3, 16, 16, 3)
     assert (drawn[0] != drawn[1]).any(axis=(1, 2, 3)).all()
     alone = half.draw(z_ND[2:3], sampling, round_index=1, indices=[2]).astype(int)
     assert np.abs(alone[0] - drawn[1, 2]).mean() < 4  # bfloat16 rounds otherwise in batches of another size
     whole = tiny_pipeline()
-    exact = Reconstructor(whole, make_prior(whole.unet)).draw_rounds(z_ND[:3], sampling)
+    exact = Reconstructor(whole, make_prior(whole.unet))
+    exact = np.stack([exact.draw(z_ND[:3], sampling, r) for r in range(2)])
     assert np.corrcoef(drawn.ravel(), exact.ravel())[0, 1] > 0.9
 
 
@@ -220,14 +221,14 @@ def test_the_start_is_learnt_from_training_images(seen):
     rng = np.random.default_rng(2)
     told = (z_ND @ rng.normal(size=(WIDTH, 256)) + 0.1 * rng.normal(size=(60, 256))).reshape(60, 4, 8, 8)
     reconstructor.fit_initial_latents(told[:50], z_ND[:50])
-    predicted = reconstructor.starts(z_ND[50:])
+    predicted = reconstructor.initial_latents(z_ND[50:])
     assert (predicted.shape, predicted.dtype) == ((10, 4, 8, 8), np.float32)
     assert np.square(predicted - told[50:]).mean() < 0.05
     noisy = z_ND[40:50] + 2 * rng.normal(size=(10, WIDTH)).astype(np.float32)  # what a brain tells
     strict = reconstructor.fit_initial_latents(told[:50], z_ND[:50], dict(zip(range(40, 50), noisy, strict=True)))
     assert strict > reconstructor.fit_initial_latents(told[:50], z_ND[:50])
     reconstructor.fit_initial_latents(told[:50], z_ND[:50][::-1].copy())  # embeddings of other images tell nothing
-    assert np.square(reconstructor.starts(z_ND[50:]) - told[50:]).mean() > 0.8 * told.var()
+    assert np.square(reconstructor.initial_latents(z_ND[50:]) - told[50:]).mean() > 0.8 * told.var()
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "ancestral", "dpm", "pipeline"])
@@ -237,7 +238,7 @@ def test_starting_from_latents_stays_near_them(seen, scheduler):
     reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
     reconstructor.fit_initial_latents(reconstructor.encode(images), z_ND)
     sampling = altered(start="latents", scheduler=scheduler, steps=10, strength=0.1, batch_size=3)
-    begin = reconstructor.starts(z_ND[:5])
+    begin = reconstructor.initial_latents(z_ND[:5])
     near = reconstructor.latents(z_ND[:5], sampling)
     noise = dataclasses.replace(sampling, start="noise")
     assert np.abs(near - begin).mean() < 0.5 * np.abs(reconstructor.latents(z_ND[:5], noise) - begin).mean()
@@ -269,7 +270,7 @@ def test_stock_img2img_draws_the_same_from_the_exported_adapter(seen, tmp_path):
     for index in range(3):
         e = z_c[index].view(1, 1, WIDTH)
         theirs = stock(
-            image=torch.from_numpy(reconstructor.starts(z_ND[index : index + 1])),
+            image=torch.from_numpy(reconstructor.initial_latents(z_ND[index : index + 1])),
             strength=0.6,
             prompt_embeds=text,
             pooled_prompt_embeds=pooled,

@@ -87,7 +87,7 @@ def test_adapter_tokens_and_noise_predictions(adapter_folder, adapter_unet, weig
     keys = ("latents", "timesteps", "prompt_embeds", "pooled_prompt_embeds", "time_ids")
     arguments = [inputs[key] for key in keys]
     with torch.no_grad():
-        close(prior.image_tokens(inputs["image_embeds"]), expected[f"{prefix}image_tokens"], 1e-5)
+        close(prior.image_projection(inputs["image_embeds"]), expected[f"{prefix}image_tokens"], 1e-5)
         for scale in (1.0,) if prefix else (1.0, 0.6, 0.0):
             for processor in prior.adapter:
                 processor.scale = [scale]

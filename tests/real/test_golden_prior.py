@@ -60,9 +60,9 @@ def test_prior_embeddings_and_tokens(golden_prior):
         z_c = prior.project(z_f)
         close(z_f, outputs["z_f"], 1e-5)
         close(z_c, outputs["z_c"], 1e-5)
-        close(prior.image_tokens(z_c), outputs["tokens_of_z_c"], 1e-5)
-        close(prior.image_tokens(z_f), outputs["tokens_of_z_f"], 1e-5)
-        close(prior.image_tokens(torch.zeros(1, 24)), outputs["tokens_of_zeros"], 1e-5)
+        close(prior.image_projection(z_c), outputs["tokens_of_z_c"], 1e-5)
+        close(prior.image_projection(z_f), outputs["tokens_of_z_f"], 1e-5)
+        close(prior.image_projection(torch.zeros(1, 24)), outputs["tokens_of_zeros"], 1e-5)
 
 
 def test_prior_noise_predictions_and_loss(golden_prior):
@@ -125,7 +125,7 @@ def test_full_size_prior_with_rule_weights(shared_data):
         z_c = prior.project(z_f)
         close(z_f, expected["z_f"], 2e-5)
         close(z_c, expected["z_c"], 2e-5)
-        close(prior.image_tokens(z_c), expected["tokens_of_z_c"], 2e-5)
+        close(prior.image_projection(z_c), expected["tokens_of_z_c"], 2e-5)
 
 
 @pytest.mark.parametrize("mode", ["retrieval", "reconstruction"])
@@ -149,10 +149,10 @@ def test_brain_heads(shared_data, golden_prior, mode):
         if mode == "reconstruction":
             # In float64, so that the tolerance is spent on the reference's rounding alone, whatever the processor.
             prior, z_b = copy.deepcopy(golden_prior[1]).double(), mbp.double()(inputs["brain_signals"].double())
-            close(prior.image_tokens(z_b).float(), expected["tokens_of_z_b"], 1e-5)
+            close(prior.image_projection(z_b).float(), expected["tokens_of_z_b"], 1e-5)
             # the stored tensor is φ_c of z_b with its residual, as z_c is of z_f
             close(prior.project(z_b).float(), expected["z_c_of_z_b"], 1e-5)
-            close(prior.image_tokens(prior.project(z_b)).float(), expected["tokens_of_z_c_of_z_b"], 1e-5)
+            close(prior.image_projection(prior.project(z_b)).float(), expected["tokens_of_z_c_of_z_b"], 1e-5)
 
 
 def test_full_size_brain_with_rule_weights(shared_data):

@@ -71,7 +71,7 @@ def test_a_stage_leaves_what_the_pipeline_reads(train_mini, tmp_path, monkeypatc
     images, out = few_pictures(), tmp_path / "mini"
     shutil.copytree(MINI_WEIGHTS, out)
     monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: images)
-    monkeypatch.setattr("hvf.training.small_runs.KEPT_EVERY", 1)
+    monkeypatch.setattr("hvf.training.small_runs.SAVE_EVERY", 1)
     settings = {"go_on": True, "steps": 2, "batch_size": 20, "learning_rate": 1e-4, "device": "cpu", "bf16": False}
     train_mini.main((stage,), out, tmp_path / "work", **settings)
     part, name = ("vae", "encoder.conv_in.weight") if stage == "vae" else ("unet", "conv_in.weight")

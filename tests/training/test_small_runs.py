@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from hvf.config import HvfError
 from hvf.training.cuda_graphs import PLAIN_STEPS, Replayed, fast_products
-from hvf.training.small_runs import Recipe, optimise
+from hvf.training.small_runs import Hyperparameters, optimise
 
-RECIPE = Recipe(steps=12, batch_size=8, learning_rate=0.05, ema=0.5)
+RECIPE = Hyperparameters(steps=12, batch_size=8, learning_rate=0.05, ema=0.5)
 CPU = torch.device("cpu")
 
 
@@ -38,7 +38,7 @@ def learn(path, recipe=RECIPE, device=CPU, between=None) -> dict[str, torch.Tens
 
 def test_a_training_that_goes_on_ends_as_one_that_was_not_interrupted(tmp_path, monkeypatch):
     whole = learn(tmp_path / "whole.pt")
-    monkeypatch.setattr("hvf.training.small_runs.KEPT_EVERY", 5)
+    monkeypatch.setattr("hvf.training.small_runs.SAVE_EVERY", 5)
     seen = []
 
     def stop() -> None:
@@ -46,27 +46,29 @@ def test_a_training_that_goes_on_ends_as_one_that_was_not_interrupted(tmp_path, 
         if len(seen) > 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("hvf.training.small_runs.TOLD_EVERY", 6)
+    monkeypatch.setattr("hvf.training.small_runs.LOG_EVERY", 6)
     with pytest.raises(KeyboardInterrupt):
         learn(tmp_path / "cut.pt", between=stop)
     assert torch.load(tmp_path / "cut.pt", weights_only=True)["step"] == 5
     again = learn(tmp_path / "cut.pt")
     for name, x in whole.items():
         torch.testing.assert_close(again[name], x, rtol=0, atol=0)
-    assert json.loads((tmp_path / "cut.json").read_text())["recipe"]["steps"] == 12
+    assert json.loads((tmp_path / "cut.json").read_text())["settings"]["steps"] == 12
 
 
 def test_it_learns(tmp_path):
-    found = learn(tmp_path / "line.pt", Recipe(steps=300, batch_size=16, learning_rate=0.05, weight_decay=0.0, ema=0.9))
+    found = learn(
+        tmp_path / "line.pt", Hyperparameters(steps=300, batch_size=16, learning_rate=0.05, weight_decay=0.0, ema=0.9)
+    )
     assert found["map.weight"].item() == pytest.approx(2, abs=0.15)
     assert found["map.bias"].item() == pytest.approx(1, abs=0.1)
 
 
 def test_what_cannot_be_learnt_is_refused(tmp_path):
     with pytest.raises(HvfError, match="40 pictures, fewer than a batch of 64"):
-        learn(tmp_path / "x.pt", Recipe(steps=1, batch_size=64, learning_rate=0.1))
+        learn(tmp_path / "x.pt", Hyperparameters(steps=1, batch_size=64, learning_rate=0.1))
     with pytest.raises(HvfError, match="not finite after step 12: lower"):
-        learn(tmp_path / "x.pt", Recipe(steps=12, batch_size=8, learning_rate=float("inf")))
+        learn(tmp_path / "x.pt", Hyperparameters(steps=12, batch_size=8, learning_rate=float("inf")))
     assert not (tmp_path / "x.pt").exists()
 
 
