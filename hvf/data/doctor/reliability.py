@@ -15,7 +15,7 @@ WINDOW = (0.05, 0.3)  # s after onset; longer ones hold the next images of a rap
 BIN = 0.05  # s
 PERMUTATIONS = 100
 MOST = 10_000  # trials that are correlated with each other
-FEW = 1000  # pairs of repeats: of fewer nothing is said when they do not agree, for a single trial is mostly noise
+FEW = 1000  # pairs of repeats; fewer that disagree say nothing, because a single trial is mostly noise
 
 
 def binned(x_NCT: np.ndarray, times_T: np.ndarray, window: tuple[float, float] = WINDOW) -> np.ndarray:

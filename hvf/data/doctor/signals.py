@@ -12,7 +12,7 @@ import numpy as np
 from hvf.data.doctor.checks import Finding
 from hvf.registry import listed
 
-CLIP_LEVELS = 50  # of fewer distinct values nothing can be said
+CLIP_LEVELS = 50  # distinct values; clipping is not judged on fewer
 VOLTS = (1e-10, 1e-3)  # how much EEG changes from sample to sample, at the least and at the most
 
 Blocks = Callable[[], Iterable[np.ndarray]]

@@ -92,7 +92,7 @@ class ImageSet(Sequence[Image.Image]):
         concepts: Iterable[str],
         captions: Iterable[str] | None = None,
         indices: Iterable[int] | None = None,
-    ):
+    ) -> None:
         self.ids = tuple(str(i) for i in ids)
         self.concepts = tuple(str(c) for c in concepts)
         self.captions = None if captions is None else tuple(str(c) for c in captions)

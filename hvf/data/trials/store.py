@@ -26,7 +26,7 @@ from hvf.data.trials.lazy import BLOCK_BYTES
 from hvf.runs import check_writable, code_version
 
 FORMAT = "hvf trials 1"
-HEAD = f'{{\n"format": "{FORMAT}"'  # how each sidecar begins, so that one is told by its first bytes
+HEAD = f'{{\n"format": "{FORMAT}"'  # the first bytes of every sidecar, by which it is recognised
 DTYPES = ("float16", "float32")
 WORDS = ("image_ids", "concepts", "splits")  # one str per trial, stored as `Words`
 
