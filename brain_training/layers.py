@@ -24,7 +24,7 @@ from hvf.experiments.layers import LayerSweep
 
 
 @dataclass(frozen=True)
-class Options(LayerSweep, studies.StudyOptions):
+class Options(LayerSweep, studies.ExperimentOptions):
     """Compare the layers of a vision model as targets for the brain."""
 
 

@@ -23,7 +23,7 @@ from hvf.experiments.population import PopulationAlignment
 
 
 @dataclass(frozen=True)
-class Options(PopulationAlignment, studies.FilesOptions):
+class Options(PopulationAlignment, studies.ExperimentOptions):
     """Align a population of neurons with images at the level of feature maps."""
 
 

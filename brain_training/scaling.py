@@ -21,7 +21,7 @@ from hvf.experiments.scaling import Scaling
 
 
 @dataclass(frozen=True)
-class Options(Scaling, studies.StudyOptions):
+class Options(Scaling, studies.ExperimentOptions):
     """Accuracy against the amount of data, for a network and for ridge."""
 
 

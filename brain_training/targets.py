@@ -23,7 +23,7 @@ from hvf.experiments.targets import TargetComparison
 
 
 @dataclass(frozen=True)
-class Options(TargetComparison, studies.StudyOptions):
+class Options(TargetComparison, studies.ExperimentOptions):
     """Compare visual encoders, alone and fused, as targets for the brain."""
 
 

@@ -6,19 +6,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 from tyro.conf import Positional, arg
 
+from hvf.cli.options import Folder, Int, Words
 from hvf.data.datasets import Dataset, Option, subject_numbers
 from hvf.registry import DATASETS, HvfError, did_you_mean
 
 DEFAULT_OUT = Path("data")
 
-Folder = Annotated[Path | None, arg(metavar="PATH", constructor=Path, help_behavior_hint="")]
-Word = Annotated[str | None, arg(metavar="NAME", constructor=str, help_behavior_hint="")]
-Words = Annotated[tuple[str, ...] | None, arg(metavar="N [N ...]", help_behavior_hint="")]
-Int = Annotated[int | None, arg(metavar="N", constructor=int, help_behavior_hint="")]
+People = Annotated[Words, arg(metavar="N [N ...]")]
 
 
 def _options() -> dict[str, tuple[Option, list[str]]]:
@@ -36,7 +34,7 @@ class _Prepare:
 
     dataset: Annotated[Positional[str], arg(metavar="DATASET", help=" | ".join(DATASETS), help_behavior_hint="")]
     root: Annotated[Folder, arg(help="where the recordings are")] = None
-    subjects: Annotated[Words, arg(help="which people (default: all that are there)")] = None
+    subjects: Annotated[People, arg(help="which people (default: all that are there)")] = None
     out: Annotated[Folder, arg(help="folder of the trials (default: data/DATASET)")] = None
 
     def __call__(self) -> int:
@@ -63,7 +61,7 @@ def _field(option: Option, datasets: Sequence[str]) -> tuple[str, Any, None]:
     metavar = {str: "NAME", int: "N", Path: "PATH"}[option.type]
     about = f"{', '.join(datasets)}: {option.help}"
     settings = arg(metavar=metavar, constructor=option.type, help=about, help_behavior_hint="")
-    return option.name, Annotated[option.type | None, settings], None
+    return option.name, Annotated[Union[None, option.type], settings], None  # noqa: UP007 as in hvf.cli.options
 
 
 Prepare = make_dataclass(
@@ -109,7 +107,7 @@ class Download:
     """Fetch a public data set, resuming what is there and checking every file."""
 
     name: Annotated[Positional[str], arg(metavar="NAME", help_behavior_hint="")]  # misspelt: the list
-    subjects: Words = None  # which ones (default: all)
+    subjects: People = None  # which ones (default: all)
     out: Folder = None  # folder to fetch into (default: data/NAME)
 
     def __call__(self) -> int:
@@ -126,7 +124,7 @@ class Simulate:
     """Write the simulated study as raw files in a published layout: something to try the whole way on."""
 
     dataset: Annotated[Positional[str], arg(metavar="DATASET", help_behavior_hint="")]  # things-eeg or things-meg
-    subjects: Words = None  # which ones (default: one)
+    subjects: People = None  # which ones (default: one)
     train_concepts: Int = None  # how many concepts the training images show (default: that of the layout)
     out: Folder = None  # the root that is made (default: data/simulated-DATASET)
 

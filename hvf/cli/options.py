@@ -1,63 +1,80 @@
-"""What scripts share: options read into a dataclass, mistakes told in one line, whose data."""
+"""Options that commands and scripts share: whose data, what a run is called."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, Union
 
-from hvf.config import HvfError, did_you_mean, flatten
+from tyro.conf import arg
+
+from hvf import presets
+from hvf.cli.parser import Configured, preset_named, read_options
+from hvf.config import EXECUTION_ONLY, SUBJECTS, Config, flatten
+from hvf.registry import HvfError, did_you_mean
 
 Settings = TypeVar("Settings")
 
+# An option that is not given is None: the preset decides. `Union`, None first: for other types that allow None tyro
+# imports typeguard, and --help takes half as long again.
+Int = Annotated[Union[None, int], arg(metavar="N", constructor=int, help_behavior_hint="")]  # noqa: UP007
+Float = Annotated[Union[None, float], arg(metavar="X", constructor=float, help_behavior_hint="")]  # noqa: UP007
+Word = Annotated[Union[None, str], arg(metavar="NAME", constructor=str, help_behavior_hint="")]  # noqa: UP007
+Folder = Annotated[Union[None, Path], arg(metavar="PATH", constructor=Path, help_behavior_hint="")]  # noqa: UP007
+Words = Annotated[Union[None, tuple[str, ...]], arg(metavar="NAME [NAME ...]", help_behavior_hint="")]  # noqa: UP007
+Specs = Annotated[Union[None, tuple[str, ...]], arg(metavar="SPEC [SPEC ...]", help_behavior_hint="")]  # noqa: UP007
 
-def parse_settings(default: Settings, argv: Sequence[str] | None = None, **tyro_settings: Any) -> Settings:
-    """``default`` with the options of a command line (none: this process's) put in.
 
-    Raises HvfError for an option that does not exist, with the nearest one, and for a value that does not fit;
-    ``--help`` prints and ends the process. ``tyro_settings`` go to `tyro.cli`.
-    """
-    import tyro
+@dataclass(frozen=True)
+class StudyOptions(Configured):
+    """Options of whatever decodes a study."""
 
-    argv = sys.argv[1:] if argv is None else list(argv)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(type(default), default=default, args=argv, **tyro_settings)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    names = [name.replace("_", "-") for name, _ in flatten(default)]
-    known = [f"--{name}" for name in (*names, *(name.removeprefix("config.") for name in names), "help")]
-    for word in argv:
-        option = word.split("=")[0].replace("_", "-")
-        if option.startswith("--") and option not in known and option.replace("no-", "") not in known:
-            raise HvfError(f"there is no option {option!r}{did_you_mean(option, known)}")
-    raise HvfError(_inside(complaint.getvalue()))
+    study: Word = None  # simulated-eeg (the default), simulated-meg, or files
+    subject: Int = None  # whose responses, of a simulated study or of a folder of trials (default: 8)
+    trials: Folder = None  # responses: prepared ones (file or folder), .npy (N, C) or (N, C, T), or -epo.fif
+    images: Folder = None  # the images they answer: folder or zip; in the same order, unless the trials name them
+    test_images: Int = None  # how many of your images are held out for testing (default: 200)
+    targets: Specs = None  # visual encoders to decode towards, e.g. openclip:mini-vit vae:mini
+    epochs: Int = None  # passes of brain training over the images
+    seed: Int = None  # of training and sampling
+
+    def aliased(self) -> dict[str, Any]:
+        return super().aliased() | study_settings(self.subject, self.trials, self.images, self.study)
+
+
+def parse_settings(default: Settings, argv: Sequence[str] | None = None) -> Settings:
+    """`default` with the options of a command line (None: this process's) put in; raises as `parse` does."""
+    return read_options(type(default), default, sys.argv[1:] if argv is None else list(argv))
 
 
 def parse_preset(
-    presets: Mapping[str, Callable[[], Settings]], argv: Sequence[str] | None = None, first: str = "mini"
+    known: Mapping[str, Callable[[], Settings]], argv: Sequence[str] | None = None, first: str = "mini"
 ) -> Settings:
-    """The preset that ``--preset`` names (none: ``first``), with the settings given beside it; see `parse_settings`."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    name = first
-    for word, following in zip(argv, [*argv[1:], first], strict=False):
-        if word == "--preset" or word.startswith("--preset="):
-            name = word.partition("=")[2] or following
-    if name not in presets:
-        raise HvfError(f"there is no preset {name!r}{did_you_mean(name, presets)}")
-    return parse_settings(presets[name](), argv)
+    """The preset of options that ``--preset`` names (none: `first`), with the options given beside it."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    name = preset_named(words, first)
+    if name not in known:
+        raise HvfError(f"there is no preset {name!r}{did_you_mean(name, known)}")
+    return parse_settings(known[name](), words)
+
+
+def run_script(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> int:
+    """Run a script's `main` on its arguments; the exit code: 0, or 2 after an HvfError, printed in one line."""
+    try:
+        main(argv)
+    except HvfError as error:
+        print(f"hvf: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def study_settings(
     subject: int | None, trials: Path | None, images: Path | None, study: str | None = None
 ) -> dict[str, Any]:
-    """The settings of a configuration that a script's --subject, --trials, --images and --study stand for; None: not
-    given.
+    """The settings that --subject, --trials, --images and --study stand for; None: not given.
 
     Paths are absolute, because a run is opened again from elsewhere. Raises HvfError for files of a simulated study.
     """
@@ -70,21 +87,25 @@ def study_settings(
     return settings
 
 
-def run_script(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> int:
-    """Run a script's ``main`` on its arguments; the exit code: 0, or 2 after an HvfError, which is told in one line."""
-    try:
-        main(argv)
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _inside(box: str) -> str:
-    """What tyro says inside its box, before its advice."""
-    said: list[str] = []
-    for line in (line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))):
-        if not line or line.startswith("─"):
-            break
-        said.append(line)
-    return " ".join(said)
+def run_name(config: Config) -> str:
+    """A readable folder name: whose data, then every setting that differs from the preset, e.g. "sub-08-eeg-seed-1"."""
+    data = config.data
+    if data.study in SUBJECTS:
+        words = [f"sub-{data.subject:02d}", data.study.removeprefix("simulated-")]
+    else:
+        words = [Path(data.trials or data.study).stem]
+        if data.trials is None or Path(data.trials).is_dir():  # of several subjects
+            words.append(f"sub-{data.subject:02d}")
+    if config.name != "mini":
+        words.insert(0, config.name)
+    named = {"data.study", "data.subject", "data.trials", "data.images"} | EXECUTION_ONLY
+    usual = dict(flatten(presets.get(config.name)))
+    for name, value in flatten(config):
+        if name in named or value == usual[name]:
+            continue
+        leaf = name.rpartition(".")[2]
+        label = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        word = label if leaf in ("mode", "specs") else f"{leaf}-{label}"
+        if word not in words:  # one --seed sets two
+            words.append(word)
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(words)).strip("-.")[:120]

@@ -4,54 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hvf import presets
-from hvf.cli.options import parse_preset, run_script, study_settings
-from hvf.config import Config, with_settings
+from hvf.cli.options import Folder, StudyOptions, run_script
+from hvf.cli.parser import parse
 
 
 @dataclass(frozen=True)
-class FilesOptions:
-    """Options of every experiment on responses from files."""
+class ExperimentOptions(StudyOptions):
+    """Options of every experiment over several seeds or random splits."""
 
-    config: Annotated[Config, tyro.conf.arg(name="")]  # every setting of the preset
-    preset: str = "mini"  # a whole configuration: mini, things-eeg, things-meg
-    trials: Path | None = None  # your own responses; with --images the same as --data.study files --data.trials FILE
-    images: Path | None = None  # the images they answer, in the same order: folder or zip
-    out: Path | None = None  # where to (default: a readable name in runs/)
-
-    def settings(self) -> Config:
-        """The configuration, with the data that the options name."""
-        return with_settings(self.config, study_settings(None, self.trials, self.images))
-
-
-@dataclass(frozen=True)
-class StudyOptions(FilesOptions):
-    """Options of every experiment on a simulated study or on files."""
-
-    subject: int | None = None  # whose responses, the same as --data.subject
-
-    def settings(self) -> Config:
-        """The configuration, with the data that the options name."""
-        return with_settings(self.config, study_settings(self.subject, self.trials, self.images))
+    out: Folder = None  # where to (default: a readable name in runs/)
 
 
 def main(kind: Any, arguments: Sequence[str] | None = None) -> int:
     """Run an experiment from the command line and print its summary; the exit code.
 
-    ``kind`` is a dataclass of options that is a `hvf.experiments.repeated.Experiment` and has `FilesOptions`.
+    ``kind`` is a dataclass of options that is a `hvf.experiments.repeated.Experiment` and has `ExperimentOptions`.
     """
 
     def run(argv: Sequence[str] | None) -> None:
-        known = {name: lambda name=name: kind(config=presets.get(name), preset=name) for name in presets.PRESETS}
-        options = parse_preset(known, argv)
-        folder = options.run(options.settings(), options.out)
+        options = parse(kind, argv)
+        folder = options.run(options.config, options.out)
         show(options.summary(folder))
         print(f"wrote {folder}")
 

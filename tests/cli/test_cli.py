@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import types
+import typing
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,11 +18,22 @@ import pytest
 import hvf
 import hvf.experiments
 from hvf import presets
-from hvf.cli import COMMANDS, FLAGS, GROUPS, main, run_name
-from hvf.config import Config, HvfError, flatten, with_settings
+from hvf.cli import COMMANDS, GROUPS, main
+from hvf.cli.options import StudyOptions, run_name
+from hvf.cli.parser import ALIASES, Configured, parse
+from hvf.config import Config, HvfError, Named, flatten, with_settings
 from hvf.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
+WORDS = {
+    f"{section.name}.{name}": typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else [
+        word for rule in getattr(hint, "__metadata__", ()) if isinstance(rule, Named) for word in rule.registry
+    ]
+    for section in fields(Config)
+    if section.name != "name"
+    for name, hint in typing.get_type_hints(section.default_factory, include_extras=True).items()
+}  # fmt: skip
+WORDS = {name: words for name, words in WORDS.items() if words}
 
 
 @pytest.fixture
@@ -101,9 +113,84 @@ def test_flags_reach_their_settings(stages, tmp_path):
     assert given == both | {"targets.specs": ("vae:mini", "openclip:mini-vit")}
 
 
-def test_every_flag_names_real_settings():
+def test_every_alias_names_real_settings():
     settings = dict(flatten(Config()))
-    assert all(name in settings for names in FLAGS.values() for name in names)
+    assert all(name in settings for names in ALIASES.values() for name in names)
+    options = {f.name for command in COMMANDS.values() if issubclass(command, Configured) for f in fields(command)}
+    assert set(ALIASES) <= options
+
+
+@pytest.mark.parametrize("command", ["train", "retrieve", "reconstruct", "embed"])
+def test_every_setting_is_an_option(command):
+    """All of them at once, with values that differ from the preset's."""
+    usual = presets.things_meg()
+    words = {"data.study": "simulated-meg", "data.subject": 3, "data.trials": "x.npy", "data.images": "y.zip"}
+    words |= {"data.ch_names": ("Oz", "O1"), "data.tmin": -0.1, "brain.width": 64, "fusion.width": 64}
+    words |= {"targets.specs": ("vae:mini",), "targets.views": (), "targets.view_choice": "confidence"}
+    words |= {"brain.encoder": "eegproject", "fusion.kind": "gated", "align.mode": "reconstruction"}
+    words |= {"align.betas": (0.5, 0.9), "align.loss": "brain-to-image", "align.learn_temperature": False}
+    words |= {"prior.path": "a", "prior.pipeline": "b", "sampling.scheduler": "euler", "sampling.start": "latents"}
+    words |= {"align.text_weight": 0.0, "sampling.strength": 0.9}  # captions are for retrieval alone
+    changed, argv = {}, []
+    for name, value in flatten(usual):
+        if name in ("name", "targets.text"):
+            continue
+        new = words[name] if name in words else value + 1 if isinstance(value, int) else value / 2 + 0.01
+        changed[name] = new
+        option = f"--{name.replace('_', '-')}"
+        if new is False:
+            argv.append(option.replace(".", ".no-"))
+        elif isinstance(new, tuple):
+            argv += [option, *map(str, new)]
+        else:
+            argv.append(f"{option}={new}")
+    config = parse(COMMANDS[command], ["--preset", "things-meg", *argv]).config
+    expected = with_settings(usual, changed)
+    assert dict(flatten(config)) == dict(flatten(expected)) | {"align.mode": "reconstruction"}
+
+
+def test_dotted_settings_and_aliases_are_built_together(stages):
+    """Each alone would be refused: subject 8 does not exist in the MEG study, widths must be equal."""
+    argv = "train --data.study simulated-meg --subject 2 --brain.width 64 --fusion.width=64 --align.batch-size 32"
+    assert main(argv.split()) == 0
+    config = last_run(stages).config
+    assert (config.data.study, config.data.subject) == ("simulated-meg", 2)
+    assert (config.brain.width, config.fusion.width, config.align.batch_size) == (64, 64, 32)
+    assert main(["retrieve", "--targets.specs", "vae:mini", "--out", "r", "--align.learn-temperature", "False"]) == 0
+    assert last_run(stages).config.targets.specs == ("vae:mini",)
+    assert last_run(stages).config.align.learn_temperature is False
+
+
+def test_help_says_how_all_settings_are_listed(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "--help-settings lists them" in text
+    assert "--align." not in text.partition("╭")[2]
+    assert len(text.splitlines()) < 45
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help-settings", "--preset", "things-eeg"])
+    assert not stop.value.code
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in text for name, _ in flatten(Config()))
+    assert "(default: 1024)" in text
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_misspelt_word_is_refused_at_once(name, tmp_path, monkeypatch, capsys):
+    """Through `hvf train` and a script's options: exit code 2, one line, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    start = time.process_time()
+    misspelt = WORDS[name][0][:-1]
+    option = f"--{name.replace('_', '-')}"
+    assert main(["train", option, misspelt]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"{name} is {misspelt!r}; " in lines[0]
+    with pytest.raises(HvfError, match=f"{name} is '{misspelt}'"):
+        parse(StudyOptions, [f"{option}={misspelt}"])
+    assert time.process_time() - start < 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_run_names_are_readable_and_differ():
@@ -137,7 +224,19 @@ def test_run_names_are_readable_and_differ():
         ("recnstruct", "unknown command 'recnstruct'; did you mean 'reconstruct'?"),
         ("dream", "unknown command 'dream'; there is reconstruct, retrieve, train"),
         ("reconstruct --subjet 3", "hvf reconstruct has no option '--subjet'; did you mean '--subject'?"),
-        ("retrieve --steps=3", "hvf retrieve has no option '--steps'"),
+        ("retrieve --steps=3", "hvf retrieve has no option '--steps'; did you mean '--sampling.steps'?"),
+        (
+            "train --align.batchsize 3",
+            "no option '--align.batchsize'; did you mean '--align.batch-size'?",
+        ),
+        ("train --batch-size 3", "hvf train has no option '--batch-size'; did you mean '--align.batch-size'?"),
+        ("train --align.batch-size many", "--align.batch-size takes a whole number, not 'many'"),
+        ("train --align.learning-rate much", "--align.learning-rate takes a number, not 'much'"),
+        ("train --align.epochs", "--align.epochs needs a value"),
+        ("train --align.learn-temperature maybe", "is a switch: give it alone, or as --align.no-learn-temperature"),
+        ("train --align.epochs 0", "align.epochs must be at least 1, not 0"),
+        ("train --brain.width 512", "brain.width 512 and fusion.width 256 must be equal"),
+        ("embed --targets.spec vae:mini", "did you mean '--targets.specs'?"),
         ("reconstruct --preset minni", "unknown preset 'minni'; did you mean 'mini'?"),
         ("reconstruct --study simulated-ee", "did you mean 'simulated-eeg'?"),
         ("train --mode retreival", "did you mean 'retrieval'?"),
@@ -242,7 +341,7 @@ def test_every_option_is_explained(capsys, words):
     lines = [line.strip("│ ") for line in out.splitlines()]
     assert "{None}" not in out
     for f in fields(EVERY[words]):
-        if f.name in BY_PLACE.get(words[-1], ()):
+        if f.name in BY_PLACE.get(words[-1], ()) or f.name in ("base", "settings"):  # no options
             continue
         at = next(i for i, line in enumerate(lines) if line.startswith(f"--{f.name.replace('_', '-')} "))
         assert len(" ".join(lines[at : at + 2]).split()[2:]) >= 3, lines[at]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import hvf.cli
 from hvf import presets
 from hvf.cli import Reconstruct, main
+from hvf.cli.parser import parse
 from hvf.config import HvfError, check_files, with_settings
 from hvf.prior.reconstruction import MINI
 
@@ -18,7 +18,7 @@ PUBLISHED = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE"
 
 
 def resolved(*flags: str):
-    return hvf.cli._parse(["reconstruct", *flags]).config()
+    return parse(Reconstruct, flags).config
 
 
 def test_hub_ids_stay_and_folders_become_absolute(tmp_path, monkeypatch):

@@ -1,0 +1,130 @@
+"""`hvf train`, `hvf retrieve`, `hvf reconstruct`: each opens a run folder and carries out one stage of the run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvf.cli.options import Float, Folder, Int, StudyOptions, Word, run_name
+from hvf.cli.printing import print_figures, print_run
+from hvf.registry import HvfError
+from hvf.runs import Run, check_writable, write_json
+
+
+@dataclass(frozen=True)
+class _Stage(StudyOptions):
+    """Options of every stage of a run."""
+
+    out: Folder = None  # the run folder (default: a readable name in runs/)
+
+    def run_folder(self) -> Run:
+        """The run that the options describe, made or entered again."""
+        chosen = self.targets is not None or "targets.specs" in self.settings
+        if chosen and self.config.align.mode == "reconstruction":
+            raise HvfError(
+                "--targets cannot be chosen for drawing: the prior decides which encoders are decoded towards; "
+                "leave it out, or give it to hvf retrieve"
+            )
+        return Run.create(self.out or Path("runs") / run_name(self.config), self.config)
+
+
+@dataclass(frozen=True)
+class Train(_Stage):
+    """Train the brain encoder to meet the images' embeddings."""
+
+    mode: Word = None  # retrieval (the default: the fusion trains too) or reconstruction (against the prior's own)
+
+    def __call__(self) -> int:
+        run = self.run_folder()
+        with _unless_refused(run):
+            from hvf.experiments import stages
+
+            stages.train_run(run)
+        return print_run(run)
+
+
+@dataclass(frozen=True)
+class Retrieve(_Stage):
+    """Find the seen images among the gallery, from the brain; or rank embeddings that somebody else computed."""
+
+    embeddings: Word = None  # instead of a study: embeddings from the brain, row i of the image in row i of the gallery
+    gallery: Word = None  # embeddings of the images; both .npy, .safetensors or .pt, FILE#KEY if a file holds several
+
+    def __call__(self) -> int:
+        if self.embeddings is not None or self.gallery is not None:
+            return self._rank_embeddings()
+        run = self.run_folder()
+        with _unless_refused(run):
+            from hvf import report
+            from hvf.experiments import stages
+
+            stages.retrieve_run(run)
+            report.write_report([run.path], run.path / "report.html")
+        return print_run(run)
+
+    def _rank_embeddings(self) -> int:
+        if self.embeddings is None or self.gallery is None:
+            raise HvfError("--embeddings and --gallery belong together: the brain's and the images'")
+        if self.out is not None:
+            if (self.out / "metrics.json").exists():
+                raise HvfError(f"{self.out} holds figures already: choose another --out")
+            check_writable(self.out / "metrics.json")
+        from hvf.evaluation import retrieval
+        from hvf.evaluation.embeddings import load_embeddings
+
+        z_ND, gallery_MD = (load_embeddings(name) for name in (self.embeddings, self.gallery))
+        if len(z_ND) != len(gallery_MD):
+            raise HvfError(
+                f"{len(z_ND)} embeddings from the brain but {len(gallery_MD)} images: row i must answer row i"
+            )
+        figures = retrieval.figures(retrieval.similarity(z_ND, gallery_MD))
+        print_figures(figures, f"{Path(self.embeddings).name} among {len(gallery_MD)} images")
+        if self.out is not None:
+            write_json(self.out / "metrics.json", figures)
+            print(f"wrote {self.out / 'metrics.json'}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Reconstruct(_Stage):
+    """Draw the seen images, from the brain."""
+
+    steps: Int = None  # denoising steps
+    guidance: Float = None  # strength of classifier-free guidance; 1 or less switches it off
+    rounds: Int = None  # pictures of each image, each from other noise
+    start: Word = None  # what denoising starts from: noise, or latents predicted from the brain
+    strength: Float = None  # with --start latents: the share of the steps that is still done
+    prior: Word = None  # Fusion Prior: a folder, or a Hub id (owner/name); Brain-HIVE's published ones too
+    pipeline: Word = None  # SDXL pipeline: a folder, or a Hub id such as stabilityai/sdxl-turbo
+
+    def aliased(self) -> dict[str, Any]:
+        # Only an encoder trained against the prior's frozen fusion speaks the language that the prior draws from.
+        settings = super().aliased() | {"align.mode": "reconstruction"}
+        for name, place in (("prior.path", self.prior), ("prior.pipeline", self.pipeline)):
+            if place is not None and Path(place).expanduser().exists():  # absolute: a run is opened from elsewhere too
+                settings[name] = str(Path(place).expanduser().absolute())
+        return settings
+
+    def __call__(self) -> int:
+        run = self.run_folder()
+        with _unless_refused(run):
+            from hvf import report
+            from hvf.experiments import stages
+
+            stages.reconstruct_run(run)
+            report.write_grid(run.path)
+            report.write_report([run.path], run.path / "report.html")
+        return print_run(run)
+
+
+@contextlib.contextmanager
+def _unless_refused(run: Run) -> Iterator[None]:
+    """If the inputs are refused before any work is done, no run folder stays behind."""
+    try:
+        yield
+    except BaseException:
+        run.discard_if_unused()
+        raise

@@ -1,0 +1,42 @@
+"""`hvf embed`: visual features of images, into the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hvf.cli.options import Folder, Specs
+from hvf.cli.parser import Configured
+from hvf.registry import HvfError
+from hvf.runs import cache_dir, check_writable
+
+
+@dataclass(frozen=True)
+class Embed(Configured):
+    """Compute the visual features of images, into the cache."""
+
+    images: Folder = None  # folder or zip (default: the simulated study's images)
+    targets: Specs = None  # visual encoders (default: the preset's)
+
+    def __call__(self) -> int:
+        config = self.config
+        if self.images is not None and not self.images.exists():
+            raise HvfError(f"--images: no such file or folder: {self.images}")
+        if self.images is None and config.data.study == "files":
+            raise HvfError(f"the preset {self.preset} has no images of its own: give --images FOLDER-OR-ZIP")
+        check_writable(cache_dir())
+        from hvf.vision.cache import embed
+
+        if self.images is not None:
+            from hvf.data.images.image_set import open_images
+
+            sets = [open_images(self.images)]
+        else:
+            from hvf.study import stimuli
+
+            sets = list(stimuli(config.data))
+        for spec in config.targets.specs:
+            for images in sets:
+                features_ND = embed(images, spec)
+                print(f"{spec}: {features_ND.shape[0]} images, {features_ND.shape[1]} features each")
+        print(f"wrote {cache_dir()}")
+        return 0

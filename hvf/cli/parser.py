@@ -1,0 +1,253 @@
+"""The one parser of `hvf` and the scripts: options into a dataclass, dotted settings into its configuration.
+
+Options are the fields of a dataclass, read by tyro. Where the dataclass is `Configured`, every setting of the
+configuration is an option too (`--align.batch-size 64`); the configuration is built once, from the preset and all that
+was given. Each mistake is one HvfError, with the nearest option or word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import Fixed, Suppress, arg
+
+from hvf import presets
+from hvf.config import Config, flatten, with_settings
+from hvf.registry import HvfError, did_you_mean
+
+Options = TypeVar("Options")
+
+# The settings that each short option stands for, wherever it is an option.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "study": ("data.study",),
+    "subject": ("data.subject",),
+    "test_images": ("data.test_images",),
+    "targets": ("targets.specs",),
+    "mode": ("align.mode",),
+    "epochs": ("align.epochs",),
+    "steps": ("sampling.steps",),
+    "guidance": ("sampling.guidance",),
+    "rounds": ("sampling.rounds",),
+    "start": ("sampling.start",),
+    "strength": ("sampling.strength",),
+    "prior": ("prior.path",),
+    "pipeline": ("prior.pipeline",),
+    "seed": ("align.seed", "sampling.seed"),
+}
+
+
+class Dotted(dict[str, Any]):
+    """Settings by their dotted names, as {"align.batch_size": 64}."""
+
+
+_CLOSED = arg(constructor=str)  # never called: it keeps tyro from looking inside a field that is no option
+
+
+@dataclass(frozen=True)
+class Configured:
+    """Options of a command or a script that has a configuration: `base` with the settings that were given."""
+
+    base: Annotated[Config, Fixed, Suppress, _CLOSED] = field(default_factory=presets.mini)  # of the preset
+    preset: Annotated[str, arg(metavar="NAME")] = "mini"  # a whole configuration: mini, things-eeg, things-meg
+    settings: Annotated[Dotted, Fixed, Suppress, _CLOSED] = field(default_factory=Dotted)  # dotted ones, by name
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration, built once: settings that fit only together may be given in any order."""
+        return with_settings(self.base, {**self.settings, **self.aliased()})
+
+    def aliased(self) -> dict[str, Any]:
+        """The dotted settings that the short options stand for."""
+        short = {f.name: getattr(self, f.name) for f in fields(self) if f.name in ALIASES}
+        return {name: value for key, value in short.items() if value is not None for name in ALIASES[key]}
+
+
+def parse(command: type[Options], argv: Sequence[str] | None = None, prog: str | None = None) -> Options:
+    """The options of a command line.
+
+    Parameters
+    ----------
+    command : type
+        A dataclass: its fields are the options, the comments beside them their help.
+    argv : sequence of str, optional
+        The words; by default those of this process.
+    prog : str, optional
+        What the command is called, for messages and help.
+
+    Raises
+    ------
+    HvfError
+        An option does not exist (with the nearest), or a value does not fit.
+    SystemExit
+        After ``--help``, or ``--help-settings`` of a `Configured` command.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    if not issubclass(command, Configured):
+        return read_options(command, None, words, prog)
+    name = preset_named(words, "mini")
+    base = presets.get(name)
+    if "--help-settings" in words:
+        _tyro(Config, base, ["--help"], prog)
+    settings, words = _take_settings(command, words, prog)
+    options = read_options(command, command(base=base, preset=name, settings=settings), words, prog)
+    options.config  # noqa: B018 refuses settings that do not fit, before anything is done
+    return options
+
+
+def preset_named(words: Sequence[str], first: str) -> str:
+    """The word after --preset; `first` if there is none."""
+    for word, following in zip(words, [*words[1:], first], strict=False):
+        if word == "--preset" or word.startswith("--preset="):
+            return word.partition("=")[2] or following
+    return first
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _take_settings(command: type, words: Sequence[str], prog: str | None) -> tuple[Dotted, list[str]]:
+    """({dotted setting: value}, the words that are left)."""
+    hints = dict(_setting_types(Config))
+    names = {_option(name): name for name in hints}
+    negated = {_option(re.sub(r"\.(?=\w+$)", ".no-", name)): name for name, hint in hints.items() if hint is bool}
+    sections = tuple(f"--{f.name}." for f in fields(Config) if is_dataclass(f.default_factory))
+    settings = Dotted()
+    left: list[str] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        option, equals, value = word.partition("=")
+        option = option.replace("_", "-")
+        if not option.startswith(sections):
+            left.append(word)
+            continue
+        if option in negated:
+            settings[negated[option]] = False
+            continue
+        if option not in names:
+            raise HvfError(_no_option(option, command, prog))
+        hint = hints[names[option]]
+        taken = [value] if equals else []
+        while not equals and queue and not queue[0].startswith("--") and len(taken) < _length(hint):
+            taken.append(queue.pop(0))
+        settings[names[option]] = _value(hint, taken, option)
+    return settings, left
+
+
+def _setting_types(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, type without bounds) of every setting."""
+    for name, hint in typing.get_type_hints(cls).items():
+        if is_dataclass(hint):
+            yield from _setting_types(typing.cast(type, hint), f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+def _length(hint: Any) -> float:
+    """How many words a value has, at most."""
+    inner = [a for a in typing.get_args(hint) if a is not type(None)] if _optional(hint) else [hint]
+    return float("inf") if typing.get_origin(inner[0]) is tuple else 1
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _value(hint: Any, words: Sequence[str], option: str) -> Any:
+    """The words after an option as its type; words of a list and bounds are checked by the configuration."""
+    if _optional(hint):
+        inner = next(a for a in typing.get_args(hint) if a is not type(None))
+        return None if list(words) == ["None"] else _value(inner, words, option)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_value(typing.get_args(hint)[0], [word], option) for word in words)
+    if hint is bool:
+        if words and words[0].lower() not in ("true", "false"):
+            raise HvfError(f"{option} is a switch: give it alone, or as {option.replace('.', '.no-', 1)}")
+        return not words or words[0].lower() == "true"
+    if not words:
+        raise HvfError(f"{option} needs a value")
+    kind = str if typing.get_origin(hint) is Literal else hint
+    try:
+        return kind(words[0])
+    except ValueError:
+        raise HvfError(f"{option} takes {'a whole number' if kind is int else 'a number'}, not {words[0]!r}") from None
+
+
+def _options_of(command: type, prefix: str = "") -> Iterator[str]:
+    """The options of a dataclass, nested ones with their prefix."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    for f in fields(command):
+        hint, rules = hints[f.name], getattr(hints[f.name], "__metadata__", ())
+        kind = typing.get_args(hint)[0] if rules else hint
+        if Fixed in rules:
+            continue
+        if is_dataclass(kind):
+            nameless = any(getattr(rule, "name", None) == "" for rule in rules)
+            yield from _options_of(typing.cast(type, kind), prefix if nameless else f"{prefix}{f.name}.")
+        else:
+            yield _option(prefix + f.name)
+
+
+def _no_option(option: str, command: type, prog: str | None) -> str:
+    """The message for an option that does not exist: the nearest, or the list without dotted settings."""
+    own = [*_options_of(command), "--help"]
+    dotted = [_option(name) for name, _ in flatten(presets.mini())] if issubclass(command, Configured) else []
+    leaves = [name for name in dotted if name.endswith(f".{option.removeprefix('--')}")]
+    near = did_you_mean(option, [*own, *dotted]) if not leaves else f"; did you mean {leaves[0]!r}?"
+    near = near if near.startswith("; did") else did_you_mean(option, own)
+    return f"{prog} has no option {option!r}{near}" if prog else f"there is no option {option!r}{near}"
+
+
+def read_options(
+    command: type[Options], default: Options | None, words: Sequence[str], prog: str | None = None
+) -> Options:
+    """`default` with the options that are given put in; raises as `parse` does."""
+    known = [*_options_of(command), "--help"]
+    for word in words:
+        option = word.split("=")[0].replace("_", "-")
+        if option.startswith("--") and option not in known and option.replace("no-", "", 1) not in known:
+            raise HvfError(_no_option(option, command, prog))
+    return _tyro(command, default, words, prog)
+
+
+def _tyro(command: type[Options], default: Options | None, words: Sequence[str], prog: str | None) -> Options:
+    """tyro's answer, its complaints as one line."""
+    about = re.sub(r"\s+", " ", (command.__doc__ or "").strip())
+    if issubclass(command, Configured):
+        about += " Every setting is an option too, as --align.batch-size 64; --help-settings lists them."
+    settings: dict[str, Any] = {} if default is None else {"default": default}
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(command, args=list(words), prog=prog, description=about, **settings)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    raise HvfError(_one_line(complaint.getvalue()))
+
+
+def _one_line(box: str) -> str:
+    """A complaint of tyro's, out of its box and before its advice; a wrong word of a list gets the nearest."""
+    lines: list[str] = []
+    for line in (line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))):
+        if not line or line.startswith("─"):
+            break
+        lines.append(line)
+    text = " ".join(lines)
+    choice = re.search(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", text)
+    if not choice:
+        return text
+    word, option, known = choice.groups()
+    words = re.findall(r"[^', ]+", known)
+    return f"{option} is {word!r}{did_you_mean(word, words)}"
