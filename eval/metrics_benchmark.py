@@ -30,9 +30,9 @@ from torchvision import transforms
 from hvf.cli.options import parse_settings, run_script
 from hvf.config import HvfError
 from hvf.evaluation import picture_metrics
+from hvf.evaluation.evaluator import Evaluator
 from hvf.evaluation.metrics.base import TwoWayMetric
 from hvf.evaluation.picture_metrics import PIXEL_SIZE, SeenFeatures
-from hvf.evaluation.pictures import Evaluator
 from hvf.experiments.timing import Clock, environment, print_table
 from hvf.registry import METRICS, NETWORKS
 from hvf.runs import write_json

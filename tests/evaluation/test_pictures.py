@@ -17,9 +17,10 @@ from hvf.config import HvfError
 from hvf.evaluation import networks, picture_metrics
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation.catalogue import picture_metrics as all_metrics
+from hvf.evaluation.evaluator import Evaluator
 from hvf.evaluation.metrics.alexnet import LAYERS
 from hvf.evaluation.pairing import pair
-from hvf.evaluation.pictures import Evaluator, evaluate_pictures
+from hvf.evaluation.pictures import evaluate_pictures
 from hvf.registry import NETWORKS
 
 NAMES = ["aardvark_01b", "beaver_02s", "cat_1", "dog_10", "eagle_03n", "fox_2"]
