@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hvf.config import HvfError
-from hvf.evaluation import networks, picture_metrics
+from hvf.evaluation import evaluator, networks, picture_metrics
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation.catalogue import picture_metrics as all_metrics
 from hvf.evaluation.evaluator import Evaluator
@@ -301,7 +301,7 @@ def test_a_run_with_rounds_and_its_own_encoders(tmp_path, monkeypatch):
     for r in range(2):
         _folder(run.path / "images" / "brain" / f"round_{r}", names, first_seed=r, **square)
     _folder(run.path / "images" / "floor", names[::-1], **square)
-    monkeypatch.setattr(evaluation, "load_encoder", lambda spec, device: Pooled().requires_grad_(False))
+    monkeypatch.setattr(evaluator, "load_encoder", lambda spec, device: Pooled().requires_grad_(False))
     found = evaluation.evaluate_run(run, PIXELS, encoders={"two_way_mini-vit": "openclip:mini-vit"})
     assert found.protocol["rounds"] == {"brain": 2, "floor": 1}
     assert found.metrics["reconstruction/brain/two_way_mini-vit"]["value"] > 0.5
