@@ -29,7 +29,7 @@ from hvf.config import HvfError, with_settings
 from hvf.data.sensor_positions import positions_in, positions_of
 from hvf.data.trials.trials import Trials, concept_split
 from hvf.decoder import Decoder
-from hvf.evaluation import retrieval
+from hvf.evaluation import retrieval, statistics
 from hvf.experiments import occlusion, variance
 from hvf.experiments.occlusion import FIGURES, Window
 from hvf.experiments.protocols import LINEAR, Split, device
@@ -149,7 +149,7 @@ class Interpretation:
         return {
             "tmin": window[0],
             "tmax": window[1],
-            "figures": {figure: retrieval.interval(values_N, ids) for figure, values_N in scores.items()},
+            "figures": {figure: statistics.interval(values_N, ids) for figure, values_N in scores.items()},
             "top5": row.top5,
             "validation": row.validation,
         }
@@ -205,7 +205,7 @@ def _occlusion(data: RunData, windows: Sequence[Window], radius: float) -> dict[
     for name, masks in track(list(questions.items()), "occluding"):
         out, control = occlude(test, masks), occlude(permuted, masks)
         scores = occlusion.scores(out.intact_N, len(test))
-        result["intact"] = {figure: retrieval.interval(x_N, out.image_ids) for figure, x_N in scores.items()}
+        result["intact"] = {figure: statistics.interval(x_N, out.image_ids) for figure, x_N in scores.items()}
         result[name] = {
             "figures": {figure: out.figures(figure) for figure in FIGURES},
             "threshold": {figure: out.threshold(figure) for figure in FIGURES},
@@ -275,7 +275,7 @@ def _explained(data: RunData, layers: Sequence[str]) -> dict[str, Any]:
     of_z = intervals(r2, variance.variance(z_MD1, z_ND1))
     result["embedding"] = {name: entries[0] for name, entries in of_z.items()}
     ranks = {name: variance.identified(z_ND, y_NPT[..., 0]) for name, y_NPT in predicted.items()}
-    result["identified"] = {name: retrieval.interval(ranks_N <= 1, ids) for name, ranks_N in ranks.items()}
+    result["identified"] = {name: statistics.interval(ranks_N <= 1, ids) for name, ranks_N in ranks.items()}
     return result
 
 
@@ -364,8 +364,8 @@ def by_category(ranks_N: np.ndarray, first_N: np.ndarray, categories: Sequence[s
     for name in dict.fromkeys(categories):
         rows = np.flatnonzero(category_N == name)
         figures[name] = {
-            "top1": retrieval.interval(np.asarray(ranks_N)[rows] <= 1),
-            "category": retrieval.interval(category_N[np.asarray(first_N)[rows]] == name),
+            "top1": statistics.interval(np.asarray(ranks_N)[rows] <= 1),
+            "category": statistics.interval(category_N[np.asarray(first_N)[rows]] == name),
             "chance": len(rows) / n,
         }
     return dict(sorted(figures.items(), key=lambda item: -item[1]["category"]["value"]))

@@ -20,7 +20,7 @@ from hvf.alignment import Alignment
 from hvf.alignment.inputs import standardised
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials.trials import Trials
-from hvf.evaluation import retrieval
+from hvf.evaluation import retrieval, statistics
 from hvf.experiments.protocols import HeldOut, Split, choose
 from hvf.experiments.results import Entry, Row
 
@@ -54,7 +54,7 @@ class Occlusion:
 
     def figures(self, figure: str) -> list[Entry]:
         """The mean loss of each occlusion, {"value", "ci95", "n"}, bootstrapped over images."""
-        return [retrieval.interval(lost_N, self.image_ids) for lost_N in self.lost(figure)]
+        return [statistics.interval(lost_N, self.image_ids) for lost_N in self.lost(figure)]
 
     def threshold(self, figure: str, level: float = 0.95, flips: int = 2000, seed: int = 0) -> float:
         """Mean loss above which a part is significant, at a family-wise error rate of 1 − `level` over all O.

@@ -19,7 +19,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from hvf.config import Config, HvfError, check_files, with_settings
-from hvf.evaluation import retrieval
+from hvf.evaluation import statistics
 from hvf.experiments.population_figures import draw_all
 from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split, repeats
 from hvf.experiments.repeated import each_repeat, open_folder, table_of_rows, write_combined
@@ -152,7 +152,7 @@ def _scales(maps: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[str, 
     top1: dict[str, list[Entry]] = {}
     for name in ("low", "high", "band"):
         ranks_BN = np.concatenate([one[f"{name}_BN"] for one in maps], axis=1)
-        top1[name] = [retrieval.interval(ranks_N <= 1, ids) for ranks_N in ranks_BN]
+        top1[name] = [statistics.interval(ranks_N <= 1, ids) for ranks_N in ranks_BN]
     return top1 | _means(maps, ("explained_KB", "variance_KB"))
 
 
@@ -164,7 +164,7 @@ def _neurons(splits: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[st
     draws = np.random.default_rng(0).integers(len(drop_C), size=(1000, len(drop_C)))
     rho = [spearmanr(drop_C[rows], strength_C[rows]).statistic for rows in draws]
     counts = {
-        how: {k: retrieval.interval(np.concatenate([one[how][k] for one in maps]) <= 1, ids) for k in maps[0][how]}
+        how: {k: statistics.interval(np.concatenate([one[how][k] for one in maps]) <= 1, ids) for k in maps[0][how]}
         for how in ("kept", "dropped")
     }
     apart = [np.corrcoef(a["neuron_drop_C"], b["neuron_drop_C"])[0, 1] for i, a in enumerate(maps) for b in maps[:i]]

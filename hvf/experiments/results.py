@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hvf.config import Config, HvfError, from_dict, to_dict
-from hvf.evaluation import retrieval
+from hvf.evaluation import retrieval, statistics
 from hvf.runs import Run, code_version, write_json
 from hvf.study import Study
 
@@ -375,7 +375,7 @@ class Result:
 
     def lead(self, row: str, over: str) -> Entry:
         """How much more often `row` is right than `over` on the same items: mean, interval over images, n."""
-        return retrieval.interval(self.rows[row].hits(1).astype(float) - self.rows[over].hits(1), self.image_ids)
+        return statistics.interval(self.rows[row].hits(1).astype(float) - self.rows[over].hits(1), self.image_ids)
 
 
 def selection(best: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hvf.config import SUBJECTS, Config, HvfError, check_files, with_settings
-from hvf.evaluation import retrieval
+from hvf.evaluation import statistics
 from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split, recording_name, repeats
 from hvf.experiments.repeated import each_repeat, open_folder
 from hvf.experiments.results import Result
@@ -147,7 +147,7 @@ def fit_line(amounts: Sequence[float], hit_PN: np.ndarray, image_ids: Sequence[s
     residual = np.square(mean_P - (intercept + slope * x)).sum()
     return {
         "amounts": list(amounts),
-        "top1": [retrieval.interval(hit_N, image_ids) for hit_N in hit_PN],
+        "top1": [statistics.interval(hit_N, image_ids) for hit_N in hit_PN],
         "slope": {"value": float(slope), "ci95": np.percentile(slopes_D, [2.5, 97.5]).tolist(), "n": len(names)},
         "intercept": float(intercept),
         "r2": float(1 - residual / max(np.square(mean_P - mean_P.mean()).sum(), 1e-12)),

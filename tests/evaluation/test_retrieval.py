@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hvf.config import HvfError
-from hvf.evaluation import retrieval
+from hvf.evaluation import retrieval, statistics
 
 
 def slow_rank(scores: list[float], own: int) -> int:
@@ -122,9 +122,9 @@ def test_repeating_a_seed_does_not_narrow_the_interval():
     rng = np.random.default_rng(1)
     hits_N = (rng.random(150) < 0.4).astype(float)
     ids = [f"image-{i}" for i in range(150)]
-    once, thrice = retrieval.interval(hits_N, ids), retrieval.interval(np.tile(hits_N, 3), ids * 3)
+    once, thrice = statistics.interval(hits_N, ids), statistics.interval(np.tile(hits_N, 3), ids * 3)
     assert thrice == once
-    assert once["ci95"] == pytest.approx(retrieval.interval(hits_N)["ci95"], abs=0.01)
+    assert once["ci95"] == pytest.approx(statistics.interval(hits_N)["ci95"], abs=0.01)
     low, high = once["ci95"]
     assert 0.12 < high - low < 0.20  # 2 · 1.96 · sqrt(.4 · .6 / 150) = 0.157
 
