@@ -276,23 +276,23 @@ class Result:
     def chance(self) -> dict[str, Entry]:
         """{name: entry} of guessing, for the figures that the rows have."""
         n, names = len(self.image_ids), {name for row in self.rows.values() for name in row.figures}
-        found = {f"top{k}": retrieval.chance(k, n, self.gallery_size) for k in retrieval.KS if f"top{k}" in names}
-        return found | ({"one_to_one": retrieval.one_to_one_chance(n)} if "one_to_one" in names else {})
+        entries = {f"top{k}": retrieval.chance(k, n, self.gallery_size) for k in retrieval.KS if f"top{k}" in names}
+        return entries | ({"one_to_one": retrieval.one_to_one_chance(n)} if "one_to_one" in names else {})
 
     def metrics(self) -> dict[str, Entry]:
         """The figures as metrics.json has them: retrieval/ROW/NAME, validation/ROW/NAME, chance/retrieval/NAME."""
-        found: dict[str, Entry] = {}
+        entries: dict[str, Entry] = {}
         for name, row in self.rows.items():
-            found |= {f"retrieval/{name}/{figure}": entry for figure, entry in row.figures.items()}
-        found |= {f"chance/retrieval/{name}": entry for name, entry in self.chance.items()}
+            entries |= {f"retrieval/{name}/{figure}": entry for figure, entry in row.figures.items()}
+        entries |= {f"chance/retrieval/{name}": entry for name, entry in self.chance.items()}
         for name, row in self.rows.items():
             n = int(row.validation.get("n", 0))
-            found |= {
+            entries |= {
                 f"validation/{name}/{figure}": {"value": row.validation[figure], "ci95": None, "n": n}
                 for figure in ("top1", "mrr")
                 if figure in row.validation
             }
-        return found
+        return entries
 
     def write(self, folder: str | Path) -> None:
         """Write `result.json`, and the figures into `metrics.json`, where those of drawn pictures stay.

@@ -99,11 +99,11 @@ def _headline(metrics: Mapping[str, dict]) -> list[dict[str, Any]]:
     two_way = [name for name in metrics if name.startswith("reconstruction/brain/") and is_two_way(name)]
     two_way.sort(key=lambda name: leaf(name) != "clip")  # the field's usual one first
     wanted = {
-        "retrieval/brain/top1": "of the seen images found first",
-        "retrieval/brain/top5": "found among the first five",
+        "retrieval/brain/top1": "of the seen images retrieved first",
+        "retrieval/brain/top5": "among the first five retrieved",
         "reconstruction/brain/pixcorr": "PixCorr of drawn and seen picture",
     }
-    wanted |= {name: f"drawn picture told from another, {label(name)}" for name in two_way[:1]}
+    wanted |= {name: f"drawn picture identified against another, {label(name)}" for name in two_way[:1]}
     figures = []
     for name, text in wanted.items():
         cell = _cell(metrics.get(name), name, None)
@@ -192,12 +192,12 @@ def _parts(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _place(value: float) -> float:
-    """-0.2..1 to 0..100, the rest to the ends: PixCorr of a floor lies around 0 and has to be seen there."""
+    """-0.2..1 to 0..100, the rest to the ends: PixCorr of a floor lies around 0, which must be visible."""
     return round(min(max((value + 0.2) / 1.2, 0.0), 1.0) * 100, 2)
 
 
 def _failures(folder: Folder) -> dict[str, Any] | None:
-    """The images found last, what came first in their place, and the images that come first too often."""
+    """The images ranked last, what came first in their place, and the images that come first too often."""
     if not folder.top5 or not folder.gallery:
         return None
     ranks, name, targets = folder.scores["retrieval/brain/rank"], folder.gallery_names, folder.targets

@@ -42,7 +42,7 @@ class Table:
 
 def tables(folders: Sequence[Folder], preset: str = "") -> list[Table]:
     """One table for each section that some run has. ``preset`` names whose published rows stand below ours."""
-    found = []
+    sections = []
     for section in SECTIONS:
         rows = [row for folder in folders for row in lines_of(folder, section, alone=len(folders) == 1)]
         if not rows:
@@ -51,8 +51,8 @@ def tables(folders: Sequence[Folder], preset: str = "") -> list[Table]:
         chance = {leaf(k): v for f in folders for k, v in f.metrics.items() if k.startswith(f"chance/{section}/")}
         rows.append(Line("chance", "chance", {name: chance[name] for name in figures if name in chance}))
         rows += published_rows(section, figures, published(preset))
-        found.append(Table(section, figures, rows, _notes(folders, section, preset)))
-    return found
+        sections.append(Table(section, figures, rows, _notes(folders, section, preset)))
+    return sections
 
 
 def published_rows(section: str, figures: Sequence[str], rows: Sequence[PublishedRow]) -> list[Line]:

@@ -10,7 +10,7 @@ from hvf.cli import main
 from hvf.experiments.results import FILE, Result
 from hvf.report.explore import described, make_server
 from hvf.report.folder import Folder
-from tests.scripts.test_brain_training import BENCHMARK, TRAIN, call, files, without_targets
+from tests.scripts.test_brain_training import BENCHMARK, LAYERS, SCALING, TARGETS, TRAIN, call, files, without_targets
 
 __all__ = ["files"]  # the fixture
 
@@ -70,6 +70,30 @@ def test_benchmark_of_methods_and_a_cell(files, tmp_path, capsys):
     assert "not compared" not in text
     assert "B − A" in text
     capsys.readouterr()
+
+
+POPULATION = TRAIN.with_name("population.py")
+
+
+@pytest.mark.parametrize("script", [TARGETS, LAYERS, SCALING, POPULATION], ids=lambda path: path.stem)
+def test_experiments_and_each_of_their_runs(files, tmp_path, capsys, script):
+    out, small = tmp_path / "out", ["--align.epochs", "2"]
+    backbone = files[files.index("--targets.specs") + 1].partition("@")[0]
+    layers = ["--backbone", backbone, "--layers", "0", "2", "--latents", "None"]
+    rest = without_targets(files)
+    arguments = {
+        TARGETS: [*files, *small, "--seeds", "2"],
+        LAYERS: [*rest, *small, *layers, "--pool", "grid2", "--seeds", "2"],
+        SCALING: [*files, *small, "--points", "3", "--seeds", "2"],
+        POPULATION: [*rest, *small, *layers, "--grid", "2", "--vector-grid", "1", "--splits", "2"],
+    }[script]
+    assert call(script, *arguments, "--out", out) == 0
+    capsys.readouterr()
+    runs = sorted(path.parent for path in out.rglob(f"*/{FILE}"))
+    assert len(runs) == 2
+    for folder in (out, *runs):
+        assert Result.read(folder).kind == script.stem
+        check_opens(folder, list(Result.read(folder).rows))
 
 
 @pytest.mark.parametrize("ending", ["md", "tex", "html"])
