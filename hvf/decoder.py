@@ -22,8 +22,9 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials, concept_split
 from hvf.evaluation import retrieval
 from hvf.models.fusions.hvf import HVF
+from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
-from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.prior.reconstruction import Reconstructor
 from hvf.vision.cache import embed, embed_all
 from hvf.vision.texts import captions_of
 

@@ -31,7 +31,8 @@ from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
 from hvf.evaluation import picture_metrics
 from hvf.evaluation.statistics import mean_over_images
-from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.prior.loading import load_pipeline, load_prior
+from hvf.prior.reconstruction import Reconstructor
 from hvf.runs import check_writable, write_atomic, write_json
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from hvf.cli.options import parse_preset, run_script
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.sources import open_image_source
+from hvf.progress import Track
 from hvf.runs import track
 from hvf.simulation.captioned import pretraining_images
 from hvf.vision import shards
@@ -164,7 +165,7 @@ def _encoded(
     rows: range,
     encoders: dict[str, FrozenEncoder],
     options: Preparation,
-    bar,
+    bar: Track[Any],
 ) -> dict[str, np.ndarray]:
     """{spec: (n, d)} of a shard's rows. Batches begin anew in each shard, so that it does not depend on the rest."""
     parts: dict[str, list[np.ndarray]] = {spec: [] for spec in encoders}

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,10 +32,11 @@ from hvf.cli.options import parse_preset, run_script
 from hvf.config import HvfError, SamplingConfig
 from hvf.prior.attention import check_attached, choose_attention
 from hvf.prior.embedding_noise import EmbeddingNoise
+from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective, TrainingImages
 from hvf.prior.published import start_from_ip_adapter
-from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.prior.reconstruction import Reconstructor
 from hvf.prior.sources import SourceSettings, open_training_images
 from hvf.runs import check_writable, code_version, track, write_atomic, write_json
 from hvf.training.long_runs import (
@@ -291,7 +292,7 @@ def copy_of(prior: FusionPrior, state: dict[str, torch.Tensor]) -> FusionPrior:
     return copy
 
 
-def plain(norm, like: torch.Tensor) -> torch.Tensor:
+def plain(norm: Any, like: torch.Tensor) -> torch.Tensor:
     """A gradient norm, however the engine gives it, as a scalar tensor."""
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     return torch.as_tensor(float("nan") if norm is None else norm, device=like.device, dtype=like.dtype)

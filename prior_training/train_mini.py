@@ -11,6 +11,7 @@ checkpoint under ``--work`` and goes on from it when started again; it then leav
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -107,7 +108,14 @@ class Training:
         ids = tokenizer(texts, padding="max_length", max_length=CONTEXT_LENGTH).input_ids
         return torch.tensor(ids, device=self.device)
 
-    def optimise(self, model: nn.Module, loss, recipe: Hyperparameters, stage: str, between=None) -> nn.Module:
+    def optimise(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor], Tensor],
+        recipe: Hyperparameters,
+        stage: str,
+        between: Callable[[], None] | None = None,
+    ) -> nn.Module:
         checkpoint = self.work / f"{stage}.pt"
         return optimise(model, loss, len(self.images), recipe, checkpoint, self.device, self.bf16, between)
 

@@ -67,7 +67,9 @@ def pair(images: str | Path, recons: str | Path) -> Paired:
     )
 
 
-def _paired(seen: ImageSet, drawn: ImageSet, order: list[int], rounds, layout: _Layout, how: str) -> Paired:
+def _paired(
+    seen: ImageSet, drawn: ImageSet, order: list[int], rounds: list[list[int]], layout: _Layout, how: str
+) -> Paired:
     return Paired(seen.subset(order), tuple(drawn.subset(indices) for indices in rounds), tuple(layout), how)
 
 

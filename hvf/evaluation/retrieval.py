@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom, poisson
 
@@ -18,11 +19,12 @@ from hvf.evaluation.embeddings import as_rows
 from hvf.evaluation.statistics import interval
 from hvf.registry import HvfError
 
+Numbers = ArrayLike | torch.Tensor
 KS = (1, 5, 10)  # the field's figures: top-1, top-5 and, in fewer papers, top-10
 TIE = 1e-9  # of the largest score: matchings that differ by less are equally good to one_to_one
 
 
-def similarity(z_b_ND, z_f_MD) -> np.ndarray:
+def similarity(z_b_ND: Numbers, z_f_MD: Numbers) -> np.ndarray:
     """Cosine of every query with every gallery item, (N, M) float32. A zero vector scores 0 with everything.
 
     Takes arrays or tensors. Raises HvfError if the widths differ or a value is not finite.
@@ -36,7 +38,7 @@ def similarity(z_b_ND, z_f_MD) -> np.ndarray:
     return _unit(queries_ND) @ _unit(gallery_MD).T
 
 
-def ranks(scores_NM, target_N=None) -> np.ndarray:
+def ranks(scores_NM: Numbers, target_N: ArrayLike | None = None) -> np.ndarray:
     """Rank of each query's own item, (N,) int64 from 1: one more than the number of others that score at least as much.
 
     `target_N` is the column of each query's item; by default query i belongs to item i. Raises HvfError if a score is
@@ -53,22 +55,22 @@ def ranks(scores_NM, target_N=None) -> np.ndarray:
     return (scores_NM >= own_N1).sum(axis=1)  # the item itself is the one added
 
 
-def top_items(scores_NM, k: int = 5) -> np.ndarray:
+def top_items(scores_NM: Numbers, k: int = 5) -> np.ndarray:
     """The k best gallery columns of each query, best first, (N, k) int64; of tied items, the earlier first."""
     return np.argsort(-_array(scores_NM), axis=1, kind="stable")[:, :k]
 
 
-def topk(ranks_N, k: int) -> float:
+def topk(ranks_N: ArrayLike, k: int) -> float:
     """Share of queries whose item is among the first k."""
     return float((np.asarray(ranks_N) <= k).mean())
 
 
-def mean_reciprocal_rank(ranks_N) -> float:
+def mean_reciprocal_rank(ranks_N: ArrayLike) -> float:
     """Mean of 1/rank; with one right item per query this is the mean average precision (mAP) that UBP reports."""
     return float((1.0 / np.asarray(ranks_N)).mean())
 
 
-def one_to_one(scores_NN) -> np.ndarray:
+def one_to_one(scores_NN: Numbers) -> np.ndarray:
     """Whether each query gets its own item when all are matched at once, each item given once, (N,) bool.
 
     The matching has the largest total score (Hungarian method). It uses the whole test set jointly: knowing that no
@@ -84,7 +86,7 @@ def one_to_one(scores_NN) -> np.ndarray:
     return queries_N == items_N
 
 
-def summarise(ranks_N, image_ids: Sequence[str] | None = None) -> dict[str, dict]:
+def summarise(ranks_N: ArrayLike, image_ids: Sequence[str] | None = None) -> dict[str, dict]:
     """The registered figures of ranks (top1, ..., mrr) and median_rank as `{"value", "ci95", "n"}`, n of images.
 
     The interval draws images again (percentile bootstrap). Ranks of several seeds or splits go in together with
@@ -109,7 +111,7 @@ def chance(k: int, n_queries: int, n_gallery: int) -> dict:
     return {"value": p, "ci95": [float(low), float(high)], "n": n_queries}
 
 
-def one_to_one_figures(scores_NN) -> dict[str, dict]:
+def one_to_one_figures(scores_NN: Numbers) -> dict[str, dict]:
     """Entries `value` and `chance` of one-to-one matching: the share of right pairs, and that of a random matching.
 
     The interval of the value draws images again with the matching as it is. A random matching has one right pair on
@@ -125,7 +127,7 @@ def one_to_one_chance(n: int) -> dict:
     return {"value": 1 / n, "ci95": [float(low), min(float(high), 1.0)], "n": n}
 
 
-def figures(scores_NN, row: str = "brain") -> dict[str, dict]:
+def figures(scores_NN: Numbers, row: str = "brain") -> dict[str, dict]:
     """Entries of a metrics.json for scores whose rows and columns pair: retrieval/ROW/..., and chance/retrieval/....
 
     Figures of ranks, each query for itself; and one_to_one, for which all queries are matched at once (see there).
@@ -138,7 +140,7 @@ def figures(scores_NN, row: str = "brain") -> dict[str, dict]:
     return entries | {f"chance/retrieval/top{k}": chance(k, n, n) for k in KS}
 
 
-def _array(x) -> np.ndarray:
+def _array(x: Numbers) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
 

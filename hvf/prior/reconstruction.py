@@ -7,12 +7,8 @@ Shapes: N items, D embedding, R rounds, H and W pixels, h and w latent pixels.
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,24 +20,18 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
 )
-from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from hvf import runs
 from hvf.config import HvfError, SamplingConfig, did_you_mean
 from hvf.prior.model import FusionPrior
-from hvf.prior.published import is_brain_hive, read_brain_hive
+from hvf.progress import Track
 
 if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
 
-logger = logging.getLogger(__name__)
-
-MINI = Path(__file__).parents[1] / "weights" / "mini"  # package data; remade by prior_training/
-HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 SCHEDULERS = {
     "ddim": DDIMScheduler,
     "euler": EulerDiscreteScheduler,
@@ -51,8 +41,6 @@ SCHEDULERS = {
 
 PENALTIES = np.logspace(0, 6, 13)  # of the ridge that predicts latents; the training images decide between them
 
-Model = TypeVar("Model", StableDiffusionXLPipeline, FusionPrior)
-
 
 class _Paired:
     """One image embedding per picture of a batch.
@@ -61,7 +49,14 @@ class _Paired:
     of them it makes N² and, without complaint, lets every picture attend to all N.
     """
 
-    def prepare_ip_adapter_image_embeds(self, image, embeds, device, n_per_prompt, do_classifier_free_guidance):
+    def prepare_ip_adapter_image_embeds(
+        self,
+        image: Any,
+        embeds: list[Tensor],
+        device: torch.device,
+        n_per_prompt: int,
+        do_classifier_free_guidance: bool,
+    ) -> list[Tensor]:
         """`embeds` as they came: [(N, 1, D)], or [(2N, 1, D)] under guidance, the unconditional half first."""
         return [x.to(device) for x in embeds]
 
@@ -73,7 +68,17 @@ class PairedPipeline(_Paired, StableDiffusionXLPipeline):
 class PairedImg2Img(_Paired, StableDiffusionXLImg2ImgPipeline):
     """The stock img2img pipeline, embeddings paired, starting from latents instead of an image."""
 
-    def prepare_latents(self, image, timestep, batch_size, n_per_prompt, dtype, device, generator=None, add_noise=True):
+    def prepare_latents(
+        self,
+        image: Tensor,
+        timestep: Any,
+        batch_size: int,
+        n_per_prompt: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: Any = None,
+        add_noise: bool = True,
+    ) -> Tensor:
         """`image` are clean latents (N, C, h, w); each gets the noise of its own generator, drawn in float32."""
         assert generator is not None, "one generator for each picture"
         return self.scheduler.add_noise(image.to(device, dtype), _noise(generator, image).to(device, dtype), timestep)
@@ -111,7 +116,11 @@ class Reconstructor:
         return self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
 
     def draw(
-        self, z_ND, sampling: SamplingConfig, round_index: int = 0, indices: Sequence[int] | None = None
+        self,
+        z_ND: ArrayLike | Tensor,
+        sampling: SamplingConfig,
+        round_index: int = 0,
+        indices: Sequence[int] | None = None,
     ) -> np.ndarray:
         """One picture per embedding, uint8 (N, H, W, 3).
 
@@ -124,7 +133,11 @@ class Reconstructor:
         return np.rint(pictures * 255).astype(np.uint8)
 
     def latents(
-        self, z_ND, sampling: SamplingConfig, round_index: int = 0, indices: Sequence[int] | None = None
+        self,
+        z_ND: ArrayLike | Tensor,
+        sampling: SamplingConfig,
+        round_index: int = 0,
+        indices: Sequence[int] | None = None,
     ) -> np.ndarray:
         """As `draw`, but before the VAE decodes: float32 (N, 4, h, w), scaled as the UNet sees them."""
         return self._sample(z_ND, sampling, round_index, indices, "latent")
@@ -181,7 +194,7 @@ class Reconstructor:
         self._ridge = Ridge(penalty).fit(z_ND, target_ND)
         return float(penalty)
 
-    def initial_latents(self, z_ND) -> np.ndarray:
+    def initial_latents(self, z_ND: ArrayLike | Tensor) -> np.ndarray:
         """The latents (N, 4, h, w) float32 that `fit_initial_latents` learnt to predict; HvfError before that."""
         if self._ridge is None:
             raise HvfError(
@@ -192,7 +205,14 @@ class Reconstructor:
         return latents_ND.reshape(-1, channels, side, side).astype(np.float32)
 
     @torch.no_grad()
-    def _sample(self, z_ND, sampling, round_index, indices, output_type) -> np.ndarray:
+    def _sample(
+        self,
+        z_ND: ArrayLike | Tensor,
+        sampling: SamplingConfig,
+        round_index: int,
+        indices: Sequence[int] | None,
+        output_type: str,
+    ) -> np.ndarray:
         z_ND = self._checked(z_ND)
         indices = range(len(z_ND)) if indices is None else indices
         if len(indices) != len(z_ND):
@@ -212,7 +232,13 @@ class Reconstructor:
         return np.concatenate(drawn)
 
     def _one_batch(
-        self, z_c_ND: Tensor, noise: list[torch.Generator], begin_NCHW: Tensor | None, sampling, output_type: str, bar
+        self,
+        z_c_ND: Tensor,
+        noise: list[torch.Generator],
+        begin_NCHW: Tensor | None,
+        sampling: SamplingConfig,
+        output_type: str,
+        bar: Track[Any],
     ) -> np.ndarray:
         n = len(z_c_ND)
         embeds_N1D = z_c_ND[:, None].to(self.pipeline.unet.dtype)
@@ -224,7 +250,7 @@ class Reconstructor:
                 "negative_pooled_prompt_embeds": self._pooled.expand(n, -1),
             }
 
-        def advance(pipeline, step, time, tensors):
+        def advance(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             bar.advance()
             return tensors
 
@@ -251,7 +277,7 @@ class Reconstructor:
         ).images
         return pictures.float().cpu().numpy() if output_type == "latent" else pictures
 
-    def _checked(self, z_ND) -> Tensor:
+    def _checked(self, z_ND: ArrayLike | Tensor) -> Tensor:
         z_ND = torch.as_tensor(np.asarray(z_ND) if not isinstance(z_ND, Tensor) else z_ND).float()
         width = self.prior.config["width"]
         if z_ND.ndim != 2 or z_ND.shape[1] != width or not len(z_ND):
@@ -261,7 +287,7 @@ class Reconstructor:
             raise HvfError(f"{len(bad)} of {len(z_ND)} embeddings hold NaN or infinity, the first at index {bad[0]}")
         return z_ND
 
-    def _make_scheduler(self, name: str):
+    def _make_scheduler(self, name: str) -> Any:
         """A fresh scheduler on the pipeline's own noise schedule."""
         if name != "pipeline" and name not in SCHEDULERS:
             raise HvfError(f"sampling.scheduler is {name!r}{did_you_mean(name, [*SCHEDULERS, 'pipeline'])}")
@@ -271,92 +297,6 @@ class Reconstructor:
         if name == "ddim":
             schedule["clip_sample"] = False  # its default clips to -1..1, which latents exceed
         return SCHEDULERS.get(name, type(self._scheduler)).from_config(schedule)
-
-
-def load_pipeline(name: str, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusionXLPipeline:
-    """The SDXL pipeline called "mini" (package data), in a local folder, or on the Hub, moved to `device`.
-
-    `dtype` is float32 on a CPU, bfloat16 elsewhere, in which SDXL's VAE decodes too (in float16 it overflows).
-    Raises HvfError naming the missing file, the Hub id and the command that fetches it.
-    """
-    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
-    source = _source(name, "sdxl", "model_index.json", "SDXL pipeline", "prior_training/train_mini.py")
-    pipeline = _read(StableDiffusionXLPipeline, source, "SDXL pipeline", dtype=dtype, add_watermarker=False)
-    return pipeline.to(device)
-
-
-def load_prior(name: str, device: str = "cpu") -> FusionPrior:
-    """The Fusion Prior called "mini" (package data), in a local folder, or on the Hub; float32, in evaluation mode.
-
-    Ours or one in Brain-HIVE's format. Raises HvfError as `load_pipeline` does.
-    """
-    folder = Path(name).expanduser()
-    if name != "mini" and not folder.exists() and re.fullmatch(HUB_ID, name):
-        folder = _fetched(name)
-    if is_brain_hive(folder):
-        prior = read_brain_hive(folder)
-    else:
-        local = name if name == "mini" else str(folder)
-        source = _source(local, "prior", "config.json", "Fusion Prior", "prior_training/train.py --preset mini")
-        prior = _read(FusionPrior, source, "Fusion Prior", dtype=torch.float32)
-    prior.to(device=device)  # pyright: ignore[reportCallIssue]  (diffusers wraps it without a type)
-    return prior.eval()
-
-
-def _fetched(name: str) -> Path:
-    """A prior's folder in the Hub client's cache, all of it: file names differ between formats."""
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]))
-    except Exception as error:  # the client's errors share no base class with those of its transport
-        raise _unavailable(name, "Fusion Prior", error) from error
-
-
-def _source(name: str, mini_folder: str, marker: str, what: str, remade_by: str) -> str:
-    """A local folder that holds `marker`, or a Hub id; HvfError when it can be neither."""
-    folder = MINI / mini_folder if name == "mini" else Path(name).expanduser()
-    if (folder / marker).is_file():
-        return str(folder)
-    if name == "mini":
-        raise HvfError(f"the mini {what} is not in this installation: no {folder / marker}; remake it with {remade_by}")
-    if folder.is_dir():
-        raise HvfError(f"no {what} in {folder}: it has no {marker}")
-    if not re.fullmatch(HUB_ID, name):
-        raise HvfError(f"no {what} at {name}: no such folder, and not the name of one on the Hub (owner/name)")
-    return name
-
-
-def _read(cls: type[Model], source: str, what: str, **settings) -> Model:
-    """`cls.from_pretrained`; every failure becomes an HvfError of one line."""
-    try:
-        with _without_progress_bars():
-            return cls.from_pretrained(source, **settings)
-    except Exception as error:  # diffusers, safetensors and the Hub client share no base class narrower than this
-        logger.debug("loading %s failed", source, exc_info=True)
-        if Path(source).is_dir():
-            reason = " ".join(str(error).split())[:200]
-            raise HvfError(f"the {what} in {source} cannot be read: {reason}") from error
-        raise _unavailable(source, what, error) from error
-
-
-def _unavailable(source: str, what: str, error: Exception) -> HvfError:
-    reason = " ".join(str(error).split())[:200]
-    return HvfError(
-        f"{what} {source} is not on this machine and the Hub did not give it; "
-        f"fetch it with `hf download {source}` (the Hub said: {reason})"
-    )
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Hide the bars of diffusers and transformers while local files are read; bars that were off stay off."""
-    shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()
 
 
 def _noise(generators: Sequence[torch.Generator], like_NCHW: Tensor) -> Tensor:

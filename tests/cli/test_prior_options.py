@@ -12,7 +12,7 @@ from hvf import presets
 from hvf.cli import Reconstruct, main
 from hvf.cli.parser import parse
 from hvf.config import HvfError, check_files, with_settings
-from hvf.prior.reconstruction import MINI
+from hvf.vision.weights import MINI_WEIGHTS
 
 PUBLISHED = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE"
 
@@ -80,7 +80,16 @@ def test_from_a_prior_in_a_folder_to_rounds_of_pictures(tmp_path, monkeypatch):
     small = {"data.train_concepts": 20, "data.images_per_concept": 2, "data.test_concepts": 20, "align.epochs": 2}
     preset = with_settings(presets.mini(), {**small, "data.test_repeats": 4})
     monkeypatch.setitem(presets.PRESETS, "mini", lambda: preset)
-    flags = ["--prior", str(MINI / "prior"), "--pipeline", str(MINI / "sdxl"), "--steps", "2", "--rounds", "2"]
+    flags = [
+        "--prior",
+        str(MINI_WEIGHTS / "prior"),
+        "--pipeline",
+        str(MINI_WEIGHTS / "sdxl"),
+        "--steps",
+        "2",
+        "--rounds",
+        "2",
+    ]
     assert main(["reconstruct", *flags, "--start", "latents", "--out", "it"]) == 0
     run = types.SimpleNamespace(path=Path("it"))
     for row in ("ceiling", "brain", "floor"):
@@ -88,4 +97,4 @@ def test_from_a_prior_in_a_folder_to_rounds_of_pictures(tmp_path, monkeypatch):
             assert len(list((run.path / "images" / row / f"round_{r}").glob("*.png"))) == 20
     figures = json.loads((run.path / "metrics.json").read_text())
     assert figures["reconstruction/brain/pixcorr"]["n"] == 20
-    assert json.loads((run.path / "config.json").read_text())["prior"]["path"] == str(MINI / "prior")
+    assert json.loads((run.path / "config.json").read_text())["prior"]["path"] == str(MINI_WEIGHTS / "prior")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from hvf.models.mini import CONTEXT_LENGTH, learn_tokenizer, read_prompts, small_sdxl, small_vae
-from hvf.prior.reconstruction import load_pipeline
+from hvf.prior.loading import load_pipeline
 
 
 def test_prompts_are_read_as_the_pipeline_reads_them():

@@ -11,8 +11,8 @@ import pytest
 import torch
 from diffusers.utils import hub_utils
 
+from hvf.prior.loading import load_prior
 from hvf.prior.model import FusionPrior
-from hvf.prior.reconstruction import load_prior
 from tests.tiny_sdxl import tiny_unet
 
 

@@ -10,9 +10,10 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline
 
 from hvf.config import HvfError, SamplingConfig
-from hvf.prior import reconstruction
+from hvf.prior import loading, reconstruction
+from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
-from hvf.prior.reconstruction import Reconstructor, load_pipeline, load_prior
+from hvf.prior.reconstruction import Reconstructor
 from tests.tiny_sdxl import tiny_pipeline
 
 WIDTH = 12
@@ -291,7 +292,7 @@ def test_missing_models_are_named(load, marker, tmp_path, monkeypatch):
         load(str(tmp_path))
     with pytest.raises(HvfError, match="no such folder"):
         load(str(tmp_path / "nothing"))
-    monkeypatch.setattr(reconstruction, "MINI", tmp_path)
+    monkeypatch.setattr(loading, "MINI_WEIGHTS", tmp_path)
     with pytest.raises(HvfError, match=rf"{marker}; remake it with prior_training/"):
         load("mini")
 

@@ -8,8 +8,8 @@ from diffusers import (
 )
 from safetensors.torch import load_file
 
+from hvf.prior.loading import load_prior
 from hvf.prior.published import ENCODERS
-from hvf.prior.reconstruction import load_prior
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, safe_open
 
 from hvf.config import HvfError
 from hvf.prior.adapter import adapter_layers, detach, export_ip_adapter
+from hvf.prior.loading import load_prior
 from hvf.prior.model import FusionPrior
 from hvf.prior.published import start_from_ip_adapter
-from hvf.prior.reconstruction import load_prior
 from tests.real.golden import close, pipeline
 
 

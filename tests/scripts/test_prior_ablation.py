@@ -13,7 +13,7 @@ from hvf import presets
 from hvf.cli.options import run_script
 from hvf.config import with_settings
 from hvf.decoder import Decoder
-from hvf.prior.reconstruction import MINI
+from hvf.vision.weights import MINI_WEIGHTS
 from tests.script_module import load_script
 
 SCRIPT = Path(__file__).resolve().parents[2] / "prior_training" / "ablation.py"
@@ -37,7 +37,7 @@ def test_rows_controls_and_resume(script, tmp_path, monkeypatch):
     preset = with_settings(presets.mini(), {**small, "data.test_repeats": 4, "sampling.steps": 2})
     monkeypatch.setattr(presets, "mini", lambda: preset)
     asked = []
-    monkeypatch.setattr(script, "trained_prior", lambda options, specs: asked.append(specs) or MINI / "prior")
+    monkeypatch.setattr(script, "trained_prior", lambda options, specs: asked.append(specs) or MINI_WEIGHTS / "prior")
     options = script.Ablation(images=5, shown=3, out=tmp_path / "it", docs=tmp_path / "docs")
     text = script.run(options)
     encoders = preset.targets.specs

@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hvf.data.images.image_set import open_images
+from hvf.prior.loading import load_pipeline
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective
-from hvf.prior.reconstruction import load_pipeline
 from hvf.vision import shards
 from hvf.vision.cache import embed
 from tests.script_module import load_script

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hvf.data.images.image_set import ImageSet
-from hvf.prior.reconstruction import load_pipeline, load_prior
+from hvf.prior.loading import load_pipeline, load_prior
 from hvf.simulation import rendering
 from hvf.simulation.stimuli import draw
 from hvf.vision.loading import load_encoder
