@@ -16,15 +16,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-import tyro
 from accelerate import PartialState
 
-from hvf import alignment, presets
+from hvf import alignment
 from hvf.alignment import Alignment, TrainingSet, batched
-from hvf.cli.options import parse_preset, run_script, study_settings
+from hvf.cli.options import StudyOptions, run_script
+from hvf.cli.parser import parse
 from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
@@ -37,15 +37,10 @@ FIGURES = ("top1", "top5", "mrr")
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(StudyOptions):
     """Train brain encoders by a protocol, over several seeds, and test each once."""
 
-    config: Annotated[Config, tyro.conf.arg(name="")]  # every setting of the preset
-    preset: str = "mini"  # a whole configuration: mini, things-eeg, things-meg
-    subject: int | None = None  # whose test trials; the same as --data.subject
     subjects: tuple[int, ...] = ()  # several, each in a folder of its own inside --out
-    trials: Path | None = None  # your own responses, or a folder of prepared subjects; same as --data.trials
-    images: Path | None = None  # the images they answer: folder or zip
     protocol: Literal["intra", "loso"] = "intra"  # train on this subject, or on all others of the study
     seeds: int = 3  # how many seeds, from --align.seed up
     together: int | None = None  # runs trained as one batched model, at most (default: all on CUDA, 1 on a CPU)
@@ -65,8 +60,7 @@ class Protocol:
 def train(options: Training) -> Path:
     """Train and test all runs, write everything, and return the folder. Raises HvfError before writing if refused."""
     state = PartialState()
-    settings = study_settings(options.subject, options.trials, options.images)
-    config = with_settings(options.config, settings)
+    config = options.config
     subjects = options.subjects or (config.data.subject,)
     for subject in subjects:
         check_files(with_settings(config, {"data.subject": subject}))
@@ -184,8 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str] | None) -> None:
-    known = {name: lambda name=name: Training(presets.get(name), name) for name in presets.PRESETS}
-    out = train(parse_preset(known, arguments))
+    out = train(parse(Training, arguments))
     if PartialState().is_main_process:
         print(f"wrote {out}")
 

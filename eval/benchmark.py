@@ -17,15 +17,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import tyro
 from accelerate import PartialState
 from scipy.stats import t as student
 
-from hvf import methods, presets
-from hvf.cli.options import parse_preset, run_script, study_settings
+from hvf import methods
+from hvf.cli.options import run_script, study_settings
+from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.experiments import protocols
 from hvf.experiments.results import FILE, Result
@@ -37,12 +37,10 @@ CONTROL = "trials permuted"
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """Compare methods, subjects and seeds in one table."""
+class Benchmark(Configured):
+    """Compare methods, subjects and seeds in one table. A method sets its own settings over the configuration."""
 
-    config: Annotated[Config, tyro.conf.arg(name="")]  # every setting of the preset; a method sets its own over it
     methods: tuple[str, ...] = ()  # names of hvf/methods.py, or "all"; none: what the preset itself retrieves and draws
-    preset: str = "mini"  # a whole configuration
     study: str | None = None  # a simulated study; the default is the preset's
     trials: Path | None = None  # your own responses: a file, or a folder of prepared subjects
     images: Path | None = None  # the images they answer: folder or zip
@@ -54,6 +52,9 @@ class Benchmark:
     epochs: int | None = None  # of every method, instead of its own
     control: bool = True  # a row for the first method on permuted trials
     out: Path = Path("runs/benchmark")  # run folders and the table
+
+    def aliased(self) -> dict[str, Any]:
+        return {}  # study and epochs go to each cell, with its subject
 
 
 def method_cells(options: Benchmark) -> dict[str, list[Result]]:
@@ -234,8 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None) -> None:
     """Every cell that is not there yet, then the table of all."""
-    known = {name: lambda name=name: Benchmark(presets.get(name), preset=name) for name in presets.PRESETS}
-    options = parse_preset(known, arguments)
+    options = parse(Benchmark, arguments)
     if not options.subjects or not options.seeds:
         raise HvfError("name at least one subject and one seed, as --subjects 8 --seeds 0")
     asks_for_methods = options.specs or options.encoders != "mini" or options.protocol != "intra"
