@@ -9,12 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hvf import presets
-    from hvf.config import Config, HvfError
+    from hvf import methods, presets
+    from hvf.config import Config, HvfError, with_settings
     from hvf.data.images.image_set import ImageSet, open_images
     from hvf.data.trials.trials import Trials, read_trials
     from hvf.decoder import Decoder
     from hvf.prior.model import FusionPrior
+    from hvf.study import open_study
 
 __version__ = "0.1.0"
 
@@ -25,9 +26,12 @@ __all__ = [
     "HvfError",
     "ImageSet",
     "Trials",
+    "methods",
     "open_images",
+    "open_study",
     "presets",
     "read_trials",
+    "with_settings",
 ]
 
 _ROOM = {
@@ -38,7 +42,10 @@ _ROOM = {
     "ImageSet": "hvf.data.images.image_set",
     "Trials": "hvf.data.trials.trials",
     "open_images": "hvf.data.images.image_set",
+    "methods": "hvf.methods",
+    "open_study": "hvf.study",
     "presets": "hvf.presets",
+    "with_settings": "hvf.config",
     "read_trials": "hvf.data.trials.trials",
 }
 
@@ -47,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if name not in _ROOM:
         raise AttributeError(f"module 'hvf' has no attribute {name!r}")
     module = import_module(_ROOM[name])
-    return module if name == "presets" else getattr(module, name)
+    return module if name in ("methods", "presets") else getattr(module, name)
 
 
 def __dir__() -> list[str]:
