@@ -27,6 +27,7 @@ class Examination:
     explained_KSS, explained_KB: share of variance of each encoder's frozen map that the response's map gives back, by
         place and by band; 0 is the mean map of the training images. Band b: the DCT's coefficients whose finer
         direction has b half-cycles across the map.
+    explained_N: contribution of each image to it; the mean over images is that of explained_KSS.
     variance_KB: share of each encoder's variance that lies in a band.
     low_BN, high_BN, band_BN: ranks from bands 0 … b, from b …, from b alone, of both maps.
     neuron_drop_C: what the cosine of response and image loses, on average, when a neuron says its mean;
@@ -38,6 +39,7 @@ class Examination:
 
     place_mrr_SS: np.ndarray
     explained_KSS: np.ndarray
+    explained_N: np.ndarray
     explained_KB: np.ndarray
     variance_KB: np.ndarray
     low_BN: np.ndarray
@@ -61,7 +63,7 @@ def examine(model: Dina, x_NC: Tensor, maps: Mapping[str, Tensor], order: Sequen
     r_bands, i_bands = (np.asarray(dctn(x, axes=(2, 3), norm="ortho")) for x in (r, i))
     bands = band_numbers(model.side)
     each = range(model.side)
-    explained_KSS, explained_KB, variance_KB = _explained(model, r_NDSS, maps)
+    explained_KSS, explained_N, explained_KB, variance_KB = _explained(model, r_NDSS, maps)
     drop_CSS = silenced(model, x_NC, i_NDSS)
     drop_C = drop_CSS.sum(axis=(1, 2))
     return Examination(
@@ -69,6 +71,7 @@ def examine(model: Dina, x_NC: Tensor, maps: Mapping[str, Tensor], order: Sequen
             [[retrieval.mean_reciprocal_rank(_ranks(r[..., a, b], i[..., a, b])) for b in each] for a in each]
         ),
         explained_KSS=explained_KSS,
+        explained_N=explained_N,
         explained_KB=explained_KB,
         variance_KB=variance_KB,
         low_BN=np.stack([_ranks(r_bands[..., bands <= b], i_bands[..., bands <= b]) for b in each]),
@@ -93,20 +96,22 @@ def _ranks(r_N: np.ndarray, i_N: np.ndarray) -> np.ndarray:
     return retrieval.ranks(retrieval.similarity(r_N.reshape(n, -1), i_N.reshape(n, -1)))
 
 
-def _explained(model: Dina, r_NDSS: Tensor, maps: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share of variance given back (K, S, S) and (K, B), and the share of variance in each band (K, B)."""
+def _explained(model: Dina, r_NDSS: Tensor, maps: Mapping[str, Tensor]) -> tuple[np.ndarray, ...]:
+    """Share of variance given back (K, S, S), (N) and (K, B), and the share of variance in each band (K, B)."""
     drawn = model.reconstruct(r_NDSS).split([maps[spec].shape[1] for spec in model.image.specs], dim=1)
     bands = band_numbers(model.side)
-    places, scales, shares = [], [], []
+    places, images, scales, shares = [], [], [], []
     for spec, g_NPSS in zip(model.image.specs, drawn, strict=True):
         target, error = maps[spec].cpu().numpy(), (g_NPSS - maps[spec]).cpu().numpy()
+        gain_NSS = (np.square(target) - np.square(error)).sum(1)
+        images.append((gain_NSS / np.square(target).sum(1).mean(0)).mean((1, 2)))
         places.append(1 - np.square(error).sum((0, 1)) / np.square(target).sum((0, 1)))
         waves = [np.asarray(dctn(m, axes=(2, 3), norm="ortho")) for m in (target, error)]
         power, left = (np.square(wave).sum((0, 1)) for wave in waves)
         power_B, left_B = (np.array([m[bands == b].sum() for b in range(model.side)]) for m in (power, left))
         scales.append(1 - left_B / power_B)
         shares.append(power_B / power_B.sum())
-    return np.stack(places), np.stack(scales), np.stack(shares)
+    return np.stack(places), np.mean(images, axis=0), np.stack(scales), np.stack(shares)
 
 
 def _agreement(r_NDSS: Tensor, i_NDSS: Tensor) -> Tensor:

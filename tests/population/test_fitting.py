@@ -135,6 +135,7 @@ def test_it_finds_the_images_and_the_map_says_where_and_how_coarse(parts, chosen
     assert left > 0.15 > 0.05 > right  # the neurons know of the left half alone
     assert found.place_mrr_SS[:, :2].mean() > 1.5 * found.place_mrr_SS[:, 2:].mean()
     assert found.explained_KB[0, 0] > found.explained_KB[0, -1]
+    assert found.explained_N.mean() == pytest.approx(found.explained_KSS.mean(), rel=1e-4)
     assert found.variance_KB.sum() == pytest.approx(1)
     assert found.neuron_drop_C[:-6].min() > found.neuron_drop_C[-6:].max()  # the last six are noise
     np.testing.assert_allclose(found.neuron_drop_CSS.sum((1, 2)), found.neuron_drop_C, atol=1e-6)
