@@ -152,7 +152,7 @@ def _means(maps: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str,
 
 def _explained(maps: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> Entry:
     """Share of the frozen maps' variance that the responses' maps give back, with its interval over images."""
-    return interval(np.concatenate([one["explained_N"] for one in maps]), ids)
+    return statistics.interval(np.concatenate([one["explained_N"] for one in maps]), ids)
 
 
 def _scales(maps: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[str, list]:
