@@ -80,8 +80,8 @@ class RunData:
     def positions(self) -> np.ndarray | None:
         """Sensor positions (C, 2) in m: of the data, or else by channel name; None where nobody knows."""
         names, info = list(self.test.ch_names), channel_info(self.run.config.data)
-        found = None if info is None else positions_in(info, names)
-        return positions_of(names) if found is None else found
+        measured = None if info is None else positions_in(info, names)
+        return positions_of(names) if measured is None else measured
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,12 @@ def _draw_places(_: Result, analysis: Mapping[str, Any], figure: Any) -> None:
     """Where in the image: retrieval by one place of the maps, and the best encoder's explained variance there."""
     places = analysis["places"][MAIN]
     chance = analysis["chance_mrr"]
-    maps = [("found by one place", np.asarray(places["place_mrr_SS"]), chance, "mean reciprocal rank")]
+    maps = [("retrieved by one place", np.asarray(places["place_mrr_SS"]), chance, "mean reciprocal rank")]
     if "explained_KSS" in places:
         explained_KSS = np.asarray(places["explained_KSS"])
         best = int(explained_KSS.mean(axis=(1, 2)).argmax())
         name = _encoder(analysis["encoders"][best])
-        maps.append((f"{name} given back", 100 * explained_KSS[best], 0.0, "explained variance, %"))
+        maps.append((f"{name} reconstructed", 100 * explained_KSS[best], 0.0, "explained variance, %"))
     for axes, (title, map_SS, low, unit) in zip(np.ravel(figure.subplots(1, len(maps))), maps, strict=True):
         picture = axes.imshow(map_SS, cmap="magma", vmin=low, vmax=max(map_SS.max(), low + 1e-9))
         axes.set(xticks=[], yticks=[])

@@ -60,11 +60,11 @@ def each_repeat(
     HvfError
         A stored result was computed with other settings or options; nothing is computed then.
     """
-    options = as_json(options or {})
+    wanted: dict[str, Any] = as_json(options or {})
     for name in configs:
         if run.has(f"{name}/{FILE}"):
             stored = Result.read(run.path / name).details.get("options", {})
-            for option, value in options.items():
+            for option, value in wanted.items():
                 if stored.get(option) != value:
                     there = f"--{option} {stored.get(option, 'unknown')}, not {value}"
                     raise HvfError(f"{run.path} holds {name} with {there}: choose another --out")
@@ -72,7 +72,7 @@ def each_repeat(
     for name, config in configs.items():
         part = Run.create(run.path / name, config)
         if not part.has(FILE):
-            test(part).with_details(options=options).write(part.path)
+            test(part).with_details(options=wanted).write(part.path)
         results.append(Result.read(part.path))
     return results
 

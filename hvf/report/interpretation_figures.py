@@ -179,7 +179,9 @@ def _draw_categories(axes: Any, accuracy: Mapping[str, Mapping[str, Any]], colou
     axes.set_yticks(at, [f"{name} ({accuracy[name]['top1']['n']})" for name in names], fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="%", xlim=(0, 100))
-    axes.set_title("first is of the category (dark; dashed: chance); image found (light)", loc="left", fontsize=8)
+    axes.set_title(
+        "first is of the category (dark; dashed: chance); first is the image (light)", loc="left", fontsize=8
+    )
     _tidy(axes)
 
 

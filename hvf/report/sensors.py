@@ -1,4 +1,4 @@
-"""Which sensors and latencies carry it: maps and time courses of what an analysis left in the run folder.
+"""Topographies and time courses of a run, from the files that an analysis left in its folder.
 
 sensors.json is a list of {"title", "how", "ch_names", "values": one per sensor}, with "positions", [x, y] in m, if
 names are not of the 10-05 system or CTF's, "marked", true where a sensor stands out (a white dot), and "limits", [low,
@@ -28,7 +28,7 @@ INK = "#8a919c"  # readable on light and on dark paper
 
 
 def time_courses(folder: Folder) -> list[dict[str, Any]]:
-    """Each list of windows as lines on a 100 × 100 field: the value, its interval, chance."""
+    """Every time course of windows.json as lines on a 100 × 100 field: the value, its interval, chance."""
     plots = []
     for course in _listed(folder, "windows.json", ("title", "windows")):
         windows = course["windows"]
@@ -59,24 +59,24 @@ def time_courses(folder: Folder) -> list[dict[str, Any]]:
 
 
 def sensor_maps(folder: Folder) -> list[dict[str, Any]]:
-    """Each list of sensors as a topography, or as bars where places are unknown, and in words; the embedding map."""
+    """Every map of sensors.json as a topography, or as bars where positions are unknown; and embedding.png."""
     maps = []
-    for told in _listed(folder, "sensors.json", ("title", "ch_names", "values")):
-        values, names = np.array(told["values"], dtype=float), list(told["ch_names"])
+    for entry in _listed(folder, "sensors.json", ("title", "ch_names", "values")):
+        values, names = np.array(entry["values"], dtype=float), list(entry["ch_names"])
         if len(values) != len(names):
             raise HvfError(f"{folder.path / 'sensors.json'} has {len(names)} sensors but {len(values)} values")
         order = np.argsort(-np.abs(values))[:STRONGEST]
-        places = told.get("positions")
+        places = entry.get("positions")
         positions = positions_of(names) if places is None else np.array(places, dtype=float)
-        marked = np.array(told.get("marked") or np.zeros(len(names)), dtype=bool)
+        marked = np.array(entry.get("marked") or np.zeros(len(names)), dtype=bool)
         what = "ranked bars" if positions is None else "on the head, seen from above, nose up"
         maps.append(
             {
-                "title": told["title"],
-                "how": told.get("how", ""),
-                "alt": f"{told['title']}: {what}",
+                "title": entry["title"],
+                "how": entry.get("how", ""),
+                "alt": f"{entry['title']}: {what}",
                 "words": "Strongest: " + ", ".join(f"{names[i]} ({values[i]:+.3g})" for i in order).replace("-", "−"),
-                **_square(values, names, positions, marked, told.get("limits")),
+                **_square(values, names, positions, marked, entry.get("limits")),
             }
         )
     if (folder.path / "embedding.png").is_file():
@@ -87,10 +87,30 @@ def sensor_maps(folder: Folder) -> list[dict[str, Any]]:
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def draw_topography(axes, values: np.ndarray, positions: np.ndarray, limits=None, marked=None, ink: str = "black"):
-    """A topography by MNE on ``axes``; returns its image, for a colour bar.
+def draw_topography(
+    axes: Any,
+    values: np.ndarray,
+    positions: np.ndarray,
+    limits: Sequence[float] | None = None,
+    marked: np.ndarray | None = None,
+    ink: str = "black",
+) -> Any:
+    """Draw a topography by MNE and return its image, for a colour bar.
 
-    Values of both signs have white at zero. ``limits`` are those of the colours, ``marked`` sensors get a white dot.
+    Parameters
+    ----------
+    axes : matplotlib Axes
+        Where to draw.
+    values : ndarray
+        (C) A value per sensor; white is zero where there are values of both signs.
+    positions : ndarray
+        (C, 2) in m, as in `hvf.data.sensor_positions`.
+    limits : (low, high), optional
+        Those of the colours, by default those of the values.
+    marked : ndarray, optional
+        (C) bool, sensors with a white dot.
+    ink : str
+        Colour of the outlines.
     """
     import mne
 
@@ -115,8 +135,8 @@ def draw_topography(axes, values: np.ndarray, positions: np.ndarray, limits=None
     return image
 
 
-def draw_bars(axes, values: np.ndarray, names: Sequence[str], marked: np.ndarray | None = None) -> None:
-    """The strongest `BARS` sensors, ranked; those marked in colour."""
+def draw_bars(axes: Any, values: np.ndarray, names: Sequence[str], marked: np.ndarray | None = None) -> None:
+    """Draw the strongest `BARS` sensors as ranked bars; those marked in colour."""
     order = np.argsort(-values)[:BARS]
     colours = ["C0" if marked is None or marked[i] else "0.7" for i in order]
     axes.barh(np.arange(len(order)), values[order], color=colours)
@@ -128,12 +148,18 @@ def draw_bars(axes, values: np.ndarray, names: Sequence[str], marked: np.ndarray
 
 
 def limits_of(values: np.ndarray) -> tuple[float, float]:
-    """Of the colours: symmetric about zero if a tenth or more of the largest lies below it, else from zero."""
+    """Limits of the colours: symmetric about zero if a tenth or more of the largest lies below it, else from zero."""
     largest = float(np.abs(values).max()) or 1.0
     return (-largest, largest) if values.min() < -0.1 * largest else (0.0, largest)
 
 
-def _square(values: np.ndarray, names: Sequence[str], positions: np.ndarray | None, marked: np.ndarray, limits) -> dict:
+def _square(
+    values: np.ndarray,
+    names: Sequence[str],
+    positions: np.ndarray | None,
+    marked: np.ndarray,
+    limits: Sequence[float] | None,
+) -> dict[str, Any]:
     """{"uri", "width", "height"} of a drawing that is readable on light and dark paper."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -172,11 +198,12 @@ def _picture(folder: Folder) -> dict[str, Any]:
     return {"title": title, "how": how, "alt": title, "words": "", "uri": data_uri(picture, lossless=False), **size}
 
 
-def _listed(folder: Folder, name: str, needed: Sequence[str]) -> list[Mapping[str, Any]]:
-    told = folder.json(name) or []
-    if not isinstance(told, list) or not all(isinstance(t, dict) and all(key in t for key in needed) for t in told):
-        raise HvfError(f"{folder.path / name} should be a list of objects with {', '.join(needed)}")
-    return told
+def _listed(folder: Folder, name: str, required: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The list in a JSON file, [] without the file; HvfError if it is none, or an entry lacks a required key."""
+    entries = folder.json(name) or []
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and set(required) <= set(e) for e in entries):
+        raise HvfError(f"{folder.path / name} should be a list of objects with {', '.join(required)}")
+    return entries
 
 
 def _ms(window: Mapping[str, Any]) -> str:
