@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -62,9 +63,11 @@ def call(script: Path, *arguments: str | Path) -> int:
 def opens_everywhere(out: Path, tmp_path: Path) -> None:
     """The folder of an experiment, and that of a repeat, open in the report, as a table and in the page to explore."""
     (repeat, *_) = sorted(path.parent for path in out.glob("*/" + FILE))
+    rows = Result.read(out).rows
     for folder in (out, repeat):
         for name in ("report.html", "report.md"):
-            assert report.write_report([folder], tmp_path / name).is_file()
+            text = report.write_report([folder], tmp_path / name).read_text(encoding="utf-8")
+            assert all(html.escape(row) in text or row in text for row in rows), name
         server = explore.make_server([folder], 0)
         server.server_close()
 
