@@ -124,7 +124,7 @@ class Items(Dataset):
     """One averaged trial and its image's features at a time, as other projects' loaders give them."""
 
     def __init__(self, data: TrainingSet, rows: np.ndarray) -> None:
-        self.data, self.rows, self.x_NCT = data, rows, data.trials.x_NCT
+        self.data, self.rows, self.x_NCT = data, rows, data.trials.load_array()
 
     def __len__(self) -> int:
         return len(self.rows)

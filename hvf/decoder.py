@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -243,7 +243,7 @@ class Decoder:
         parts = [images.digest, responses.hexdigest()[:16], weights_hash(fusion) if fusion else ""]
         parts += captions_of(images) if self.config.targets.text else []
         fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        return aligned if x_NCT is None else replace(aligned, x_NCT=x_NCT), fingerprint
+        return aligned if x_NCT is None else aligned.replace(x_NCT=x_NCT), fingerprint
 
     def _prior_fusion(self) -> HVF | None:
         return self.prior.hvf if self.config.align.mode == "reconstruction" else None

@@ -68,7 +68,7 @@ class StudyType:
 
 def _marked(trials: Trials, split: str) -> Trials:
     """The same trials, marked as "train" or "test"."""
-    return trials._but(splits=[split] * len(trials))
+    return trials.replace(splits=[split] * len(trials))
 
 
 def open_study(data: DataConfig) -> Study:

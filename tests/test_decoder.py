@@ -155,7 +155,7 @@ def test_training_data_are_aligned_and_read_once(config, study: Study, tmp_path:
         return align(self, images)
 
     def count_rows(self, rows):
-        counts["rows"] += len(rows) if self.array is stored.view.parts[0].array else 0
+        counts["rows"] += len(rows) if self.array is stored.values.parts[0].array else 0
         return read(self, rows)
 
     monkeypatch.setattr(Trials, "aligned_to", count_alignments)

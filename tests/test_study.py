@@ -40,8 +40,8 @@ def test_simulated_study(monkeypatch, tmp_path):
     assert study.simulated
     assert "simulated" in study.note
     assert study.train.simulated
-    assert study.train.x_NCT.shape == (6, 63, 80)
-    assert study.test.x_NCT.shape == (2, 63, 80)
+    assert study.train.load_array().shape == (6, 63, 80)
+    assert study.test.load_array().shape == (2, 63, 80)
     assert study.train.image_ids.tolist() == list(study.train_images.ids)
     assert not set(study.train_images.concepts) & set(study.test_images.concepts)
 
@@ -50,7 +50,7 @@ def test_simulated_study(monkeypatch, tmp_path):
     monkeypatch.setattr(stimuli, "draw", lambda *a: calls.append(a))
     again = open_study(TINY)  # from the cache: nothing is simulated or rendered
     assert not calls
-    np.testing.assert_array_equal(again.train.x_NCT, study.train.x_NCT)
+    np.testing.assert_array_equal(again.train.load_array(), study.train.load_array())
     np.testing.assert_array_equal(again.test_images.array(), study.test_images.array())
     monkeypatch.undo()
 
@@ -59,9 +59,9 @@ def test_simulated_study(monkeypatch, tmp_path):
     assert len(kept) == 6  # two sets of images, two of trials with a sidecar each
     for path in kept:  # a damaged cache is made anew
         path.write_bytes(path.read_bytes()[:50])
-    np.testing.assert_array_equal(open_study(TINY).test.x_NCT, study.test.x_NCT)
+    np.testing.assert_array_equal(open_study(TINY).test.load_array(), study.test.load_array())
     picked = open_study(replace(TINY, ch_names=("Oz", "O1")))
-    np.testing.assert_array_equal(picked.test.x_NCT, study.test.pick(("Oz", "O1")).x_NCT)
+    np.testing.assert_array_equal(picked.test.load_array(), study.test.pick(("Oz", "O1")).load_array())
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(monkeypatch, tmp_path):
@@ -96,7 +96,7 @@ def test_files_study_pairs_rows_with_images(files):
     assert not set(study.train_images.concepts) & set(study.test_images.concepts)
     for trials, images in ((study.train, study.train_images), (study.test, study.test_images)):
         assert trials.image_ids.tolist() == list(images.ids)
-        assert trials.x_NCT[:, 0, 0].tolist() == images.array()[:, 0, 0, 0].tolist()
+        assert trials.load_array()[:, 0, 0].tolist() == images.array()[:, 0, 0, 0].tolist()
     other = open_study(replace(files, split_seed=1))
     assert other.test_images.ids != study.test_images.ids
     assert open_study(files).test_images.ids == study.test_images.ids
@@ -224,7 +224,7 @@ def test_prepared_trials_bring_their_images_split_and_concepts(things, tmp_path)
     for trials, images in ((study.train, study.train_images), (study.test, study.test_images)):
         assert trials.image_ids.tolist() == list(images.ids)
         shown = [STEMS.index(name.rsplit("/", 1)[1]) for name in images.ids]
-        assert trials.x_NCT[:, 0, 0].tolist() == [i + 0.25 for i in shown]
+        assert trials.load_array()[:, 0, 0].tolist() == [i + 0.25 for i in shown]
         np.testing.assert_allclose(images.array()[:, 0, 0, 0], np.array(shown) * 20, atol=2)
     assert (study.train.shape, study.train.sfreq, study.train.tmin) == ((6, 2, 300), 250.0, -0.2)
     assert not study.simulated
@@ -299,7 +299,7 @@ def test_a_folder_of_subjects_and_all_but_one(things, tmp_path):
     assert list(subjects(tmp_path)) == [8]
     with pytest.raises(HvfError, match="no other subject than 8"):
         other_subjects(folder, open_study(folder))
-    x = prepared().x_NCT
+    x = prepared().load_array()
     prepared(x_NCT=x + 100, subject="sub-01").select(slice(None, None, -1)).save(tmp_path / "sub-01_trials.npy")
     prepared(x_NCT=x[:, ::-1] + 200, subject="sub-10", ch_names=["Pz", "Oz"]).save(tmp_path / "sub-10_trials.npy")
     study = open_study(folder)
@@ -312,8 +312,8 @@ def test_a_folder_of_subjects_and_all_but_one(things, tmp_path):
     assert (train.subject, train.shape) == ("all but sub-08", (12, 2, 300))
     assert set(train.image_ids) == set(study.train_images.ids)  # and no test image
     row = {name: i for i, name in enumerate(study.train_images.ids)}
-    own = study.train.x_NCT[[row[name] for name in train.image_ids]]
-    np.testing.assert_allclose(train.x_NCT - own, np.repeat([100, 200], 6)[:, None, None] * np.ones(own.shape))
+    own = study.train.load_array()[[row[name] for name in train.image_ids]]
+    np.testing.assert_allclose(train.load_array() - own, np.repeat([100, 200], 6)[:, None, None] * np.ones(own.shape))
     with pytest.raises(HvfError, match="needs a folder of prepared subjects"):
         other_subjects(things, study)
     prepared(subject="sub-02", sfreq=200.0).save(tmp_path / "sub-02_trials.npy")

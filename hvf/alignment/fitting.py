@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ def prepare(training_set: TrainingSet, config: Config, device: str | torch.devic
     trials, image_N, fusion = training_set.trials, training_set.image_N, training_set.prior_fusion
     resident = 4 * math.prod(trials.shape) <= RESIDENT_BYTES
     if resident:  # a copy, read once, that is standardised in its place
-        trials = replace(trials, x_NCT=trials.batch(slice(None)))
+        trials = trials.replace(x_NCT=trials.batch(slice(None)))
     trials.check()
     train_N, val_N = training_set.validation_split(config.align)
     specs = tuple(config.targets.specs) if fusion is None else fusion.specs

@@ -23,7 +23,7 @@ class Rows:
         self.kept_NCT: Tensor | None = None
         if resident:
             mean, sd = statistics
-            self.kept_NCT = torch.from_numpy(trials.x_NCT).to(self.device).sub_(mean).div_(sd)
+            self.kept_NCT = torch.from_numpy(trials.load_array()).to(self.device).sub_(mean).div_(sd)
         else:
             self.trials = trials
             _release(trials)  # read whole, to check and to standardise them
@@ -43,7 +43,7 @@ class Rows:
 
 def _release(trials: Trials) -> None:
     """Let go of the memory maps' pages that were read: they stay in the system's cache, and are not ours any more."""
-    for part in trials.view.parts:
+    for part in trials.values.parts:
         array = part.array
         while isinstance(array.base, np.ndarray):
             array = array.base

@@ -115,7 +115,7 @@ def occlude(
     if len(z_f_ND) != len(trials):
         raise HvfError(f"{len(trials)} trials but {len(z_f_ND)} images: trial i must answer image i")
     intact_N = retrieval.ranks(retrieval.similarity(alignment.embed_brain(trials), z_f_ND))
-    both = np.concatenate([trials.x_NCT, baseline_CT[None]])
+    both = np.concatenate([trials.load_array(), baseline_CT[None]])
     x_NCT = standardised(both, alignment.normalisation["x"], alignment.device)
     x_NCT, mean_CT = x_NCT[:-1], x_NCT[-1]
     ranks_ON = []

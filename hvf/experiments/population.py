@@ -113,7 +113,7 @@ class PopulationAlignment:
         result = result.with_row(RIDGE, held_out.row(choose(split, with_settings(fused, LINEAR))))
         permuted = split.permuted(config.align.seed)
         tested, analyses[PERMUTED] = _dina(permuted, held_out, config, self.losses, maps)
-        neurons, mean_response = split.trials.ch_names, split.trials.x_NCT.mean(axis=(0, 2))
+        neurons, mean_response = split.trials.ch_names, split.trials.load_array().mean(axis=(0, 2))
         run.write_json(MAPS, {"maps": analyses, "neurons": list(neurons), "mean_response": mean_response})
         return result.with_row(PERMUTED, tested)
 

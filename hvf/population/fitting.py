@@ -145,7 +145,7 @@ class DinaAlignment:
     def responses(self, trials: Trials) -> Tensor:
         """Standardised responses (N, C)."""
         self.recording.check(trials)
-        return standardised(trials.x_NCT, self._statistics, self.frozen.device)[..., 0]
+        return standardised(trials.load_array(), self._statistics, self.frozen.device)[..., 0]
 
     def embed_brain(self, trials: Trials) -> np.ndarray:
         """The maps of responses as vectors (N, D·S·S)."""
@@ -209,7 +209,7 @@ def fit(
             trials.shape[1], frozen.components, maps.channels, maps.side, maps.categories, brain.width,
             brain.intermediate, brain.dropout, math.log(1 / config.align.temperature),
         ).to(device)  # fmt: skip
-        x_NC = standardised(trials.x_NCT, statistics, frozen.device)[..., 0]
+        x_NC = standardised(trials.load_array(), statistics, frozen.device)[..., 0]
         training = _Training(model, config, losses, x_NC, frozen(features), image_N, category_M, train_N, val_N)
         for epoch in track(range(config.align.epochs), "training the towers"):
             training.run(epoch)

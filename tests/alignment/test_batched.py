@@ -58,7 +58,7 @@ def test_each_run_is_the_one_that_fit_gives_alone(encoder, tmp_path):
 
 
 def test_clipping_and_the_temperatures_bound_are_each_runs_own():
-    loud = replace(toy(seed=1)[0], x_NCT=toy(seed=1)[0].x_NCT)
+    loud = toy(seed=1)[0].replace(x_NCT=toy(seed=1)[0].load_array())
     changes = QUIET | {"align__clip_norm": 0.05, "align__temperature": 0.0101, "align__learning_rate": 1e-2}
     data, config = a_run(1, 3, **changes)
     runs = [a_run(0, 0, **changes), (replace(data, trials=loud), config)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -106,7 +104,7 @@ def test_a_file_carries_it_and_single_trials_are_averaged(tmp_path):
     jitter = np.zeros((len(repeated), 1, 1), np.float32)
     jitter[: len(twice) : 2], jitter[1 : len(twice) : 2] = 0.4, -0.4  # which the mean takes away
     x_NCT = repeated.batch(slice(None)) + jitter
-    single = replace(repeated, x_NCT=x_NCT).select(np.arange(len(twice)))
+    single = repeated.replace(x_NCT=x_NCT).select(np.arange(len(twice)))
     learnt = {spec: x[:-TEST] for spec, x in features.items()}
     other = alignment.fit(TrainingSet(single, learnt, concepts[:-TEST], twice), settings())
     z_b, z_f = other.embed_brain(trials.select(np.arange(M - TEST, M))), other.embed_images(features)[-TEST:]

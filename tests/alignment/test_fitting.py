@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -88,12 +88,12 @@ def test_it_learns_and_generalises(fitted):
     assert retrieval.topk(ranks_N, 1) > 0.3  # of 120
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
     permuted = trials.permuted(0)
-    assert permuted.x_NCT is trials.x_NCT  # only the labels move
+    assert permuted.load_array() is trials.load_array()  # only the labels move
 
 
 def test_permuted_trials_teach_nothing():
     trials, features, concepts = toy()
-    shuffled = replace(trials, x_NCT=trials.x_NCT[np.random.default_rng(0).permutation(len(trials))])
+    shuffled = trials.replace(x_NCT=trials.load_array()[np.random.default_rng(0).permutation(len(trials))])
     fitted = alignment.fit(TrainingSet(shuffled, features, concepts), settings())
     test, test_features, _ = toy(seed=1)
     ranks_N = retrieval.ranks(retrieval.similarity(fitted.embed_brain(test), fitted.embed_images(test_features)))
@@ -118,27 +118,27 @@ def test_reconstruction_mode_trains_the_brain_alone_against_a_quiet_hvf():
 def test_standardisation_comes_from_training_rows_only(fitted):
     trials, features, concepts = toy()
     _, val_N = concept_split(concepts, 0.1, 0, at_least=2)
-    loud = trials.x_NCT.copy()
+    loud = trials.load_array().copy()
     loud[val_N] *= 1000
-    louder = alignment.fit(TrainingSet(replace(trials, x_NCT=loud), features, concepts), settings(align__epochs=1))
+    louder = alignment.fit(TrainingSet(trials.replace(x_NCT=loud), features, concepts), settings(align__epochs=1))
     for mine, theirs in zip(fitted.normalisation["x"], louder.normalisation["x"], strict=True):
         assert torch.equal(mine, theirs)
     train_N = np.setdiff1d(np.arange(len(trials)), val_N)
     mean, sd = fitted.normalisation["x"]
     assert mean.shape == (1, C, 1)
-    np.testing.assert_allclose(mean[0, :, 0], trials.x_NCT[train_N].mean(axis=(0, 2)), rtol=1e-3, atol=1e-9)
-    np.testing.assert_allclose(sd[0, :, 0], trials.x_NCT[train_N].std(axis=(0, 2)), rtol=1e-3)
+    np.testing.assert_allclose(mean[0, :, 0], trials.load_array()[train_N].mean(axis=(0, 2)), rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(sd[0, :, 0], trials.load_array()[train_N].std(axis=(0, 2)), rtol=1e-3)
 
 
 def test_validation_rows_are_never_trained_on():
     """Whatever the validation rows hold, the weights after a fixed epoch are the same."""
     trials, features, concepts = toy()
     _, val_N = concept_split(concepts, 0.1, 0, at_least=2)
-    other = trials.x_NCT.copy()
+    other = trials.load_array().copy()
     other[val_N] = other[val_N][::-1]
     one = settings(align__epochs=1)
     first, second = (
-        alignment.fit(TrainingSet(t, features, concepts), one) for t in (trials, replace(trials, x_NCT=other))
+        alignment.fit(TrainingSet(t, features, concepts), one) for t in (trials, trials.replace(x_NCT=other))
     )
     for a, b in zip(first.brain.parameters(), second.brain.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -224,7 +224,7 @@ def test_several_trials_of_an_image_train_and_validate():
         (lambda t, f, c: (t, {s: x[:-1] for s, x in f.items()}, c), "concepts of 120 images but features of 119"),
         (lambda t, f, c: (t, f, c[:-1]), "120 trials but 119 concepts"),
         (lambda t, f, c: (t, f | {SPECS[1]: f[SPECS[1]] * np.nan}, c), "features by vae:b hold NaN"),
-        (lambda t, f, c: (replace(t, x_NCT=t.x_NCT * np.nan), f, c), "channels a, b, c"),
+        (lambda t, f, c: (t.replace(x_NCT=t.load_array() * np.nan), f, c), "channels a, b, c"),
         (lambda t, f, c: (t, f, ["one"] * 120), "concepts aside"),
     ],
 )
@@ -323,7 +323,7 @@ def test_round_trip(fitted, tmp_path):
 )
 def test_trials_of_another_recording_are_refused_by_field(fitted, tmp_path, change, field):
     fitted.save(tmp_path)
-    trials = replace(toy(seed=1)[0], **change)
+    trials = toy(seed=1)[0].replace(**change)
     with pytest.raises(HvfError, match=field):
         Alignment.load(tmp_path).embed_brain(trials)
 
@@ -333,7 +333,7 @@ def test_one_trial_is_enough_and_nan_is_not(fitted):
     one = fitted.embed_brain(trials.select([3]))
     np.testing.assert_allclose(one, fitted.embed_brain(trials)[3:4], rtol=1e-4, atol=1e-5)
     with pytest.raises(HvfError, match="NaN or infinite"):
-        fitted.embed_brain(replace(trials, x_NCT=trials.x_NCT * np.nan))
+        fitted.embed_brain(trials.replace(x_NCT=trials.load_array() * np.nan))
 
 
 def test_training_on_other_images_is_refused(fitted):

@@ -9,7 +9,7 @@ from hvf import alignment, presets
 from hvf.alignment.inputs import standard
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import with_settings
-from hvf.data.trials.lazy import View
+from hvf.data.trials.lazy import LazyArray
 from hvf.data.trials.trials import Trials
 
 SETTINGS = {"targets.specs": ("a",), "brain.width": 8, "fusion.width": 8, "brain.intermediate": 8,
@@ -35,14 +35,14 @@ def test_batches_from_disk_train_the_same(recording, monkeypatch):
     monkeypatch.setattr("hvf.data.trials.lazy.BLOCK_BYTES", 600)
     monkeypatch.setattr("hvf.data.trials.trials.BLOCK_BYTES", 600)
     largest = 0
-    original = View._read
+    original = LazyArray._read
 
-    def watched(view: View) -> np.ndarray:
+    def watched(view: LazyArray) -> np.ndarray:
         nonlocal largest
         largest = max(largest, len(view.rows_P))
         return original(view)
 
-    monkeypatch.setattr(View, "_read", watched)
+    monkeypatch.setattr(LazyArray, "_read", watched)
     streamed = alignment.fit(TrainingSet(recording, features, concepts), config)
     assert 0 < largest <= 20  # rows at a time, of 120
     for a, b in zip(kept.normalisation["x"], streamed.normalisation["x"], strict=True):
@@ -53,7 +53,7 @@ def test_batches_from_disk_train_the_same(recording, monkeypatch):
 
 def test_statistics_read_in_parts_are_those_of_the_whole(recording, monkeypatch):
     monkeypatch.setattr("hvf.data.trials.trials.BLOCK_BYTES", 300)
-    x = recording.x_NCT.astype(np.float64)
+    x = recording.load_array().astype(np.float64)
     mean, sd = standard(recording, "cpu")
     np.testing.assert_allclose(mean[0, :, 0], x.mean((0, 2)), rtol=1e-6)
     np.testing.assert_allclose(sd[0, :, 0], x.std((0, 2)), rtol=1e-6)

@@ -108,7 +108,7 @@ def test_a_new_data_set_is_one_file(lab):
     red = {
         name: int(name[-2:]) * 10 for name in (Path(i).stem for i in (*study.train_images.ids, *study.test_images.ids))
     }
-    x, x_test = study.train.x_NCT.mean(2), study.test.x_NCT.mean(2)
+    x, x_test = study.train.load_array().mean(2), study.test.load_array().mean(2)
     y = np.array([red[Path(name).stem] for name in study.train.image_ids])
     y_test = np.array([red[Path(name).stem] for name in study.test.image_ids])
     weights = np.linalg.lstsq(np.c_[x, np.ones(len(x))], y, rcond=None)[0]

@@ -222,7 +222,7 @@ def test_occlusion_finds_where_the_sources_lie(world):
 
 def test_controls_show_nothing(world):
     rng = np.random.default_rng(0)
-    noisy = [Trials(np.concatenate([t.x_NCT, rng.normal(size=(len(t), 1, t.shape[2])) * t.x_NCT.std()], axis=1),
+    noisy = [Trials(np.concatenate([x := t.load_array(), rng.normal(size=(len(t), 1, t.shape[2])) * x.std()], axis=1),
                     t.image_ids, t.subject, t.sfreq, t.tmin, (*t.ch_names, "noise"), t.kind)
              for t in (world.train, world.test)]  # fmt: skip
     groups = [*world.groups, [len(world.groups)]]
@@ -239,7 +239,7 @@ def test_controls_show_nothing(world):
 
 
 def test_variance_partitioning_tells_early_from_late(world):
-    y_MPT, y_NPT = world.train.x_NCT, world.test.x_NCT
+    y_MPT, y_NPT = world.train.load_array(), world.test.load_array()
     r2, _ = partition({"low": band([world.low[0]], [world.low[1]]), "late": band([world.late[0]], [world.late[1]])},
                       y_MPT * 1e6, y_NPT * 1e6, world.concepts)  # fmt: skip
     course = {name: r2_NT.mean(axis=0) for name, r2_NT in r2.items()}

@@ -100,7 +100,7 @@ def test_test_trials_are_refused_everywhere(parts):
         held_out.trials  # noqa: B018
     marked, y_ND = material()
     marked = Trials(
-        marked.x_NCT, marked.image_ids, "s", 100.0, 0.0, marked.ch_names, "features",
+        marked.load_array(), marked.image_ids, "s", 100.0, 0.0, marked.ch_names, "features",
         splits=["train"] * (WIDE - 3) + ["test"] * 3,
     )  # fmt: skip
     with pytest.raises(HvfError, match="3 of the trials to be trained on are test trials"):

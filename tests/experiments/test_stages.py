@@ -118,7 +118,7 @@ def test_a_recording_that_changed_is_noticed(finished: Path, tmp_path: Path, mon
 
     def changed(data):
         study = honest(data)
-        return replace(study, train=replace(study.train, x_NCT=study.train.x_NCT * 2))
+        return replace(study, train=study.train.replace(x_NCT=study.train.load_array() * 2))
 
     monkeypatch.setattr(stages, "open_study", changed)
     with pytest.raises(HvfError, match="training material"):

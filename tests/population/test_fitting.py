@@ -181,7 +181,7 @@ def test_what_cannot_work_is_refused(parts, chosen):
     with pytest.raises(HvfError, match="needs semantic features"):
         choose(split, config(), fit=functools.partial(dina.fit, maps=dina.Maps(SIDE), losses=dina.Losses(category=1.0)))
     long = Trials(
-        np.repeat(split.trials.x_NCT, 2, axis=2),
+        np.repeat(split.trials.load_array(), 2, axis=2),
         split.trials.image_ids,
         "s",
         1.0,

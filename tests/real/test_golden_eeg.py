@@ -207,7 +207,7 @@ def test_prepare_writes_the_same_trials(golden, made, tmp_path, recipe):
     for split, part, x_IRCT in zip(("train", "test"), PARTS, made(recipe), strict=True):
         own = trials.split(split)
         x_NCT = x_IRCT.reshape(-1, *x_IRCT.shape[2:])
-        assert error(own.x_NCT, x_NCT) < (1e-3 if RECIPES[recipe].dtype == "float16" else 1e-6)
+        assert error(own.load_array(), x_NCT) < (1e-3 if RECIPES[recipe].dtype == "float16" else 1e-6)
         assert list(dict.fromkeys(own.image_ids)) == stimuli[part].image_ids.tolist()
         assert set(own.repeats().values()) == {x_IRCT.shape[1]}
     assert trials.history["repeats"] == {"training": 4, "test": 6}
@@ -233,10 +233,10 @@ def test_what_peers_made_is_read(golden, tmp_path, recipe):
         assert (getattr(read, name) == getattr(ours, name)).all(), name
     if recipe == "ubp":
         assert (read.sessions == ours.sessions).all()
-    assert error(read.x_NCT, ours.x_NCT) < 1e-3
+    assert error(read.load_array(), ours.load_array()) < 1e-3
     (path,) = things_eeg.prepare(folder, tmp_path / "converted", recipe)
     converted = Trials.load(path)
-    assert (converted.x_NCT == read.x_NCT).all() or RECIPES[recipe].dtype == "float16"
+    assert (converted.load_array() == read.load_array()).all() or RECIPES[recipe].dtype == "float16"
     assert converted.history["recipe"] == recipe
     assert len(converted.history["sources"]) == 2
 
@@ -245,7 +245,7 @@ def test_ubp_files_serve_the_recipe_hvf(golden, tmp_path):
     ours = Trials.load(things_eeg.prepare(golden / "things_eeg2_raw", tmp_path / "raw", "hvf")[0])
     read = Trials.load(things_eeg.prepare(golden / "ubp_whiten", tmp_path / "peer", "hvf")[0])
     assert read.ch_names == ours.ch_names == POSTERIOR
-    assert np.abs(read.x_NCT - ours.x_NCT).max() <= 2**-8  # a step of float16 at this size
+    assert np.abs(read.load_array() - ours.load_array()).max() <= 2**-8  # a step of float16 at this size
 
 
 def test_official_files_do_not_serve_the_recipe_hvf(golden, tmp_path):

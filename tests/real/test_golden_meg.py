@@ -50,7 +50,7 @@ def test_ubp_bit_for_bit(golden, tmp_path, recipe):
         ours = trials.split(split)
         assert ours.shape == (len(theirs["img"]) * per_image, 32, 201)
         assert ours.image_ids.tolist() == [Path(img).stem for img in theirs["img"] for _ in range(per_image)]
-        stored = ours.x_NCT.astype(np.float16).reshape(len(theirs["img"]), per_image, 32, 201)
+        stored = ours.load_array().astype(np.float16).reshape(len(theirs["img"]), per_image, 32, 201)
         for mine, wanted in zip(stored, theirs["eeg"], strict=True):
             assert as_set(mine) == as_set(wanted)
 
@@ -60,17 +60,19 @@ def test_neurobridge(golden, tmp_path):
     folder = golden / "things_meg/neurobridge/preprocessed_meg/sub-01"
     train, test = (np.load(folder / f"{split}.npy") for split in ("train", "test"))
     images = json.loads((golden / "things_meg/neurobridge/image_set.json").read_text())
-    ours = trials.split("train").x_NCT.reshape(train.shape)
+    ours = trials.split("train").load_array().reshape(train.shape)
     assert np.abs(ours - train).max() <= 1e-6 * np.abs(train).max()
     # Each test image's repeats as a set: every one of ours has its like among theirs, and the other way round.
-    mine = trials.split("test").x_NCT.reshape(3, 12, -1)
+    mine = trials.split("test").load_array().reshape(3, 12, -1)
     apart = np.abs(mine[:, :, None] - test.reshape(3, 1, 12, -1)).max(axis=-1)
     assert apart.min(axis=2).max() <= 1e-6 * np.abs(test).max()
     assert apart.min(axis=1).max() <= 1e-6 * np.abs(test).max()
     told = json.dumps(images)
     assert all(image in told for image in trials.image_ids.tolist())
     # The other number of samples, and scaling by all trials, are something else.
-    ubp = made(golden / "things_meg", tmp_path / "ubp", "ubp").split("train").x_NCT[:, :, :200].astype(np.float64)
+    ubp = (
+        made(golden / "things_meg", tmp_path / "ubp", "ubp").split("train").load_array()[:, :, :200].astype(np.float64)
+    )
     x = (ubp - ubp.mean((0, 2), keepdims=True)) / ubp.std((0, 2), keepdims=True)
     assert np.abs(x.reshape(train.shape) - train).max() > 1e-5 * np.abs(train).max()  # float16 on the way
 
@@ -85,7 +87,7 @@ def test_all_271_channels_of_two_parts(golden, tmp_path):
     source = mne.read_epochs(root / "derivatives/preprocessed/preprocessed_P1-epo.fif", verbose="error")
     shown = np.flatnonzero(source.events[:, 2] != ctf.CATCH)
     rows = shown[np.argsort(source.events[shown, 2], kind="stable")]
-    x = trials.crop(0.0, 1.005).x_NCT.astype(np.float64)
+    x = trials.crop(0.0, 1.005).load_array().astype(np.float64)
     assert x.shape[2] == 201
     wanted = expected["crop_0_1"]
     assert wanted["shape"] == [5, 271, 201]
@@ -133,7 +135,7 @@ def test_official_pipeline_from_the_recordings(golden, recordings, tmp_path):
     assert raw.ch_names == epochs.ch_names == tuple(theirs.ch_names)
     assert raw.image_ids.tolist() == epochs.image_ids.tolist()
     assert np.asarray(raw.sessions).tolist() == np.asarray(epochs.sessions).tolist()
-    assert np.abs(raw.x_NCT - epochs.x_NCT).max() <= 1e-6 * np.abs(epochs.x_NCT).max()
+    assert np.abs(raw.load_array() - epochs.load_array()).max() <= 1e-6 * np.abs(epochs.load_array()).max()
     assert {(t.history or {})["route"] for t in (raw, epochs)} == {"raw recordings", "published epochs"}
 
 
@@ -287,7 +289,7 @@ def test_a_real_ctf_recording_goes_the_whole_way(ctf_root, tmp_path):
     assert any("shorter than the filter" in note for note in (trials.history or {})["notes"])  # it lasts 2 s
     assert trials.shape == (1, 273, 281)
     assert trials.image_ids.tolist() == ["aardvark_07s"]
-    base = trials.x_NCT[:, :, :21]
+    base = trials.load_array()[:, :, :21]
     assert np.abs(base.mean(2)).max() < 1.0  # z-scored over 121 samples, of which 21 are left
     assert 0.5 < np.median(base.std(2)) < 1.5
 

@@ -66,9 +66,9 @@ def test_eeglab_annotations_by_the_default_settings(shared_data):
     assert "EOG1, EOG2 are typed EEG, but are not by their names" in notes
     assert "show no image (rt)" in notes
     plain = read_recording(path, table, settings=Preprocessing(whiten=False))
-    scale = plain.x_NCT.std(axis=(0, 2))
+    scale = plain.load_array().std(axis=(0, 2))
     assert scale.max() / scale.min() > 2
-    white = trials.x_NCT.std(axis=(0, 2))
+    white = trials.load_array().std(axis=(0, 2))
     assert white.max() / white.min() < 2  # whitened: all channels alike, as noise counts
     with pytest.raises(HvfError, match="none of the 1 descriptions of the table; it holds .*square"):
         read_recording(path, table.assign(description="Square"))
@@ -156,7 +156,7 @@ def test_faces_and_houses(shared_data, tmp_path):
         assert len(trials) == pytest.approx((table["Marker0"] > 0).sum(), abs=3)
         parts.append(trials)
     trials = Trials.concatenate(parts)
-    x_NCT = trials.x_NCT
+    x_NCT = trials.load_array()
     good = np.ptp(x_NCT, axis=2).max(axis=1) < 100e-6
     face = (trials.image_ids == "face")[good]
     x_ND = x_NCT[good].reshape(good.sum(), -1)
@@ -245,7 +245,7 @@ def test_a_real_ctf_recording_whose_sensors_are_typed_other(shared_data, tmp_pat
     )  # fmt: skip
     assert "273 channels typed misc (OTHER in channels.tsv) are MEG sensors" in " ".join(trials.history["notes"])
     assert trials.kind == "meg"
-    np.testing.assert_array_equal(trials.x_NCT, direct.x_NCT)
+    np.testing.assert_array_equal(trials.load_array(), direct.load_array())
 
 
 def test_things_eeg1_onsets_in_milliseconds(shared_data, tmp_path, capsys):

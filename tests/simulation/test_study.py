@@ -44,7 +44,7 @@ def decode(train: list[Trials], y_train: list[np.ndarray], test: Trials, y_test:
     """Mean correlation, over features, of a ridge's prediction with the truth."""
 
     def standardised(trials: Trials) -> np.ndarray:
-        x = trials.x_NCT
+        x = trials.load_array()
         return ((x - x.mean((0, 2), keepdims=True)) / x.std((0, 2), keepdims=True)).reshape(len(x), -1)
 
     x, y = np.concatenate([standardised(t) for t in train]), np.concatenate(y_train)
@@ -121,10 +121,10 @@ def test_averaging_while_simulating_is_averaging_afterwards(study):
     data = replace(SMALL, study=study, subject=1, train_repeats=3)
     images = stimuli()[0].subset(range(5))
     single = simulate_trials(data, images, 1, "train")
-    assert single.x_NCT.shape == (15, len(single.ch_names), 80)
-    assert single.x_NCT.dtype == np.float32
+    assert single.load_array().shape == (15, len(single.ch_names), 80)
+    assert single.load_array().dtype == np.float32
     mean = simulate_trials(data, images, 1, "train", averaged=True)
-    np.testing.assert_array_equal(mean.x_NCT, single.average().x_NCT)
+    np.testing.assert_array_equal(mean.load_array(), single.average().load_array())
     assert mean.image_ids.tolist() == list(images.ids)
     mean.check()
 
@@ -133,10 +133,12 @@ def test_trials_follow_from_subject_split_and_image_alone():
     data, images = replace(SMALL, train_repeats=2, test_repeats=2), stimuli()[0]
     together = simulate_trials(data, images.subset(range(6)), 8, "train")
     alone = simulate_trials(data, images.subset([4]), 8, "train")
-    np.testing.assert_allclose(alone.x_NCT, together.x_NCT[8:10], rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(alone.load_array(), together.load_array()[8:10], rtol=1e-4, atol=1e-9)
     for subject, split in ((7, "train"), (8, "test")):
-        assert not np.allclose(simulate_trials(data, images.subset([4]), subject, split).x_NCT, alone.x_NCT, atol=1e-7)
-    assert not np.allclose(alone.x_NCT[0], alone.x_NCT[1], atol=1e-7)  # repeats differ by their noise
+        assert not np.allclose(
+            simulate_trials(data, images.subset([4]), subject, split).load_array(), alone.load_array(), atol=1e-7
+        )
+    assert not np.allclose(alone.load_array()[0], alone.load_array()[1], atol=1e-7)  # repeats differ by their noise
 
 
 @pytest.mark.parametrize(("study", "low", "high"), [("simulated-eeg", 4e-6, 1.3e-5), ("simulated-meg", 1.5e-13, 5e-13)])

@@ -33,7 +33,7 @@ def pictures_digest() -> str:
 def projections(study: str) -> np.ndarray:
     """Eight projections of a subject's trials: any change moves them, other machines' rounding does not."""
     data = DataConfig(study=study, subject=2, train_concepts=2, images_per_concept=2, test_concepts=2, train_repeats=2)
-    x_NCT = simulate_trials(data, simulated_stimuli(data)[0], 2, "train").x_NCT.astype(float)
+    x_NCT = simulate_trials(data, simulated_stimuli(data)[0], 2, "train").load_array().astype(float)
     x_NCT /= np.sqrt(np.square(x_NCT).mean())
     directions = np.random.default_rng(0).standard_normal((8, x_NCT.size))
     return directions @ x_NCT.ravel() / np.sqrt(x_NCT.size)

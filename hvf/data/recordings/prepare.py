@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,7 @@ def _of_epochs(
         raise HvfError(f"cannot read the epochs {path}: {one_line(error)}; is the file whole?") from error
     trials.check()
     if images is None:
-        return replace(trials, x_NCT=trials.view, image_ids=image_ids(trials.image_ids.tolist()))
+        return trials.replace(x_NCT=trials.values, image_ids=image_ids(trials.image_ids.tolist()))
     if names is None:
         return trials
     _check_known(trials.image_ids.tolist(), images)

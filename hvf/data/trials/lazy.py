@@ -1,6 +1,6 @@
-"""Views: rows of one or more stored arrays, put together only when they are asked for.
+"""Lazy arrays: rows of one or more stored arrays, read only when values are asked for.
 
-Letters: N rows of the view, P rows that are stored, C channels, T samples.
+Letters: N rows, P stored rows, C channels, T samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BLOCK_BYTES = 2**25  # what is read at a time
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A stored array, and which of its channels and samples are looked at."""
+    """A stored array, and which of its channels and samples are taken."""
 
     array: np.ndarray  # float16 or float32 (P, C, T), in memory or memory-mapped
     channels: np.ndarray | None  # indices; None: all
@@ -32,15 +32,15 @@ class _Part:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """Rows that each are a stored row or the mean of several; making another view of them reads and copies no data."""
+class LazyArray:
+    """An array (N, C, T) whose rows each are a stored row or the mean of several; indexing reads and copies no data."""
 
     parts: tuple[_Part, ...]
     rows_P: np.ndarray  # stored rows, counted through all parts
     starts_N: np.ndarray | None = None  # row i is the mean of rows_P[starts_N[i] : starts_N[i + 1]]; None: of one each
 
     @classmethod
-    def of(cls, x_NCT: np.ndarray) -> View:
+    def of(cls, x_NCT: np.ndarray) -> LazyArray:
         """All of an array; what is neither float16 nor float32 is made float32."""
         x_NCT = np.asarray(x_NCT)
         if x_NCT.dtype not in (np.float16, np.float32):
@@ -52,7 +52,7 @@ class View:
         n = len(self.rows_P) if self.starts_N is None else len(self.starts_N) - 1
         return n, *self.parts[0].shape[1:]
 
-    def select(self, indices: np.ndarray | slice) -> View:
+    def select(self, indices: np.ndarray | slice) -> LazyArray:
         """The rows `indices` (ints, a mask or a slice), in that order."""
         if self.starts_N is None:
             return replace(self, rows_P=self.rows_P[indices])
@@ -61,7 +61,7 @@ class View:
         places_P = np.arange(starts_N[-1]) + np.repeat(first_N - starts_N[:-1], counts_N)
         return replace(self, rows_P=self.rows_P[places_P], starts_N=starts_N)
 
-    def channels(self, indices: Sequence[int]) -> View:
+    def channels(self, indices: Sequence[int]) -> LazyArray:
         """The channels `indices`, in that order."""
         index_C = np.asarray(indices, dtype=int)
         return replace(
@@ -71,7 +71,7 @@ class View:
             ),
         )
 
-    def samples(self, start: int, stop: int) -> View:
+    def samples(self, start: int, stop: int) -> LazyArray:
         """The samples from `start` up to `stop`."""
 
         def narrower(part: _Part) -> slice:
@@ -80,14 +80,14 @@ class View:
 
         return replace(self, parts=tuple(replace(p, times=narrower(p)) for p in self.parts))
 
-    def mean_by(self, group_N: np.ndarray) -> View:
+    def mean_by(self, group_N: np.ndarray) -> LazyArray:
         """One row per group (numbered from 0), the mean of its rows; rows that are means already count alike."""
         if self.starts_N is not None:
             counts_N = np.diff(self.starts_N)
             largest = np.zeros(group_N.max() + 1, int)
             np.maximum.at(largest, group_N, counts_N)
             if (counts_N != largest[group_N]).any():  # means of unequal weight do not merge
-                return View.of(self.gather()).mean_by(group_N)
+                return LazyArray.of(self.gather()).mean_by(group_N)
             inner = self.select(np.argsort(group_N, kind="stable"))
             sizes = np.bincount(group_N) * largest
             return replace(inner, starts_N=np.concatenate([[0], np.cumsum(sizes)]))
@@ -95,16 +95,18 @@ class View:
         return replace(self, rows_P=rows_P, starts_N=np.concatenate([[0], np.cumsum(np.bincount(group_N))]))
 
     @staticmethod
-    def joined(views: Sequence[View]) -> View:
-        """The rows of several views, one after the other; they share channels and samples."""
-        stored = [sum(len(p.array) for p in view.parts) for view in views]
+    def joined(arrays: Sequence[LazyArray]) -> LazyArray:
+        """The rows of several arrays, one after the other; they share channels and samples."""
+        stored = [sum(len(p.array) for p in array.parts) for array in arrays]
         offsets = np.cumsum([0, *stored[:-1]])
-        parts = tuple(part for view in views for part in view.parts)
-        rows_P = np.concatenate([view.rows_P + offset for view, offset in zip(views, offsets, strict=True)])
-        if all(view.starts_N is None for view in views):
-            return View(parts, rows_P)
-        counts = [np.ones(len(view.rows_P), int) if view.starts_N is None else np.diff(view.starts_N) for view in views]
-        return View(parts, rows_P, np.concatenate([[0], np.cumsum(np.concatenate(counts))]))
+        parts = tuple(part for array in arrays for part in array.parts)
+        rows_P = np.concatenate([array.rows_P + offset for array, offset in zip(arrays, offsets, strict=True)])
+        if all(array.starts_N is None for array in arrays):
+            return LazyArray(parts, rows_P)
+        counts = [
+            np.ones(len(array.rows_P), int) if array.starts_N is None else np.diff(array.starts_N) for array in arrays
+        ]
+        return LazyArray(parts, rows_P, np.concatenate([[0], np.cumsum(np.concatenate(counts))]))
 
     def gather(self, copy: bool = False) -> np.ndarray:
         """Everything, float32 (N, C, T). Unless a `copy` is asked for, the stored array itself if that is the same."""

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.trials.categorical import Words, packed, unpacked
+from hvf.data.trials.categorical import Categorical, packed, unpacked
 from hvf.data.trials.lazy import BLOCK_BYTES
 from hvf.runs import check_writable, code_version
 
 FORMAT = "hvf trials 1"
 HEAD = f'{{\n"format": "{FORMAT}"'  # the first bytes of every sidecar, by which it is recognised
 DTYPES = ("float16", "float32")
-WORDS = ("image_ids", "concepts", "splits")  # one str per trial, stored as `Words`
+CATEGORICAL = ("image_ids", "concepts", "splits")  # one str per trial, stored as `Categorical`
 
 
 class TrialsWriter:
@@ -48,15 +48,15 @@ class TrialsWriter:
         shape_NCT: tuple[int, int, int],
         dtype: Any = np.float32,
         *,
-        image_ids: Sequence[str] | np.ndarray | Words,
+        image_ids: Sequence[str] | np.ndarray | Categorical,
         subject: str,
         sfreq: float,
         tmin: float,
         ch_names: Sequence[str],
         kind: str,
         simulated: bool = False,
-        concepts: Sequence[str] | np.ndarray | Words | None = None,
-        splits: Sequence[str] | np.ndarray | Words | None = None,
+        concepts: Sequence[str] | np.ndarray | Categorical | None = None,
+        splits: Sequence[str] | np.ndarray | Categorical | None = None,
         sessions: Sequence[int] | np.ndarray | None = None,
         history: Mapping[str, Any] | None = None,
     ) -> None:
@@ -72,8 +72,8 @@ class TrialsWriter:
             "simulated": bool(simulated),
             "sessions": None if sessions is None else np.asarray(sessions, dtype=int),
         }
-        for name, words in zip(WORDS, (image_ids, concepts, splits), strict=True):
-            self._labels[name] = words if words is None or isinstance(words, Words) else Words.of(words)
+        for name, labels in zip(CATEGORICAL, (image_ids, concepts, splits), strict=True):
+            self._labels[name] = None if labels is None else Categorical.of(labels)
         if self.path.suffix != ".npy":
             raise HvfError(f"trials are written to a .npy, not to {self.path}")
         if self.dtype.name not in DTYPES or len(self.shape) != 3:
@@ -120,7 +120,7 @@ class TrialsWriter:
         self.x_NCT.flush()
         fields: dict[str, Any] = {"format": FORMAT, "shape": self.shape, "dtype": self.dtype.name}
         fields |= {"nbytes": _nbytes(self.shape, self.dtype), "sha256": _digest(self.x_NCT)} | self._labels
-        fields |= {name: fields[name].to_json() for name in WORDS if fields[name] is not None}
+        fields |= {name: fields[name].to_json() for name in CATEGORICAL if fields[name] is not None}
         fields["sessions"] = None if fields["sessions"] is None else packed(fields["sessions"])
         fields["history"] = {"code": code_version()} | self.history
         lines = (f"{json.dumps(k)}: {json.dumps(v, default=_plain, ensure_ascii=False)}" for k, v in fields.items())
@@ -182,7 +182,7 @@ def read_store(path: str | Path) -> tuple[np.ndarray, dict[str, Any]]:
             f"{actual[1]} {tuple(actual[0])} in {size} bytes, the sidecar says {fields['dtype']} "
             f"{tuple(fields['shape'])} in {fields['nbytes']}; prepare it again"
         )
-    labels = (*WORDS, "subject", "kind", "sfreq", "tmin", "ch_names", "simulated", "sessions", "history")
+    labels = (*CATEGORICAL, "subject", "kind", "sfreq", "tmin", "ch_names", "simulated", "sessions", "history")
     return x_NCT, {name: fields[name] for name in labels}
 
 
@@ -206,8 +206,8 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise HvfError(f"the sidecar {sidecar} was not written by this version of hvf: prepare it again")
     try:
-        for name in WORDS:
-            fields[name] = None if fields[name] is None and name != "image_ids" else Words.from_json(fields[name])
+        for name in CATEGORICAL:
+            fields[name] = None if fields[name] is None and name != "image_ids" else Categorical.from_json(fields[name])
         fields["sessions"] = None if fields["sessions"] is None else unpacked(fields["sessions"])
         fault = _misfit(fields, tuple(fields["shape"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -224,7 +224,7 @@ def _misfit(fields: Mapping[str, Any], shape: tuple[int, ...]) -> str | None:
     n, c, _ = shape
     if len(fields["ch_names"]) != c:
         return f"{c} channels have {len(fields['ch_names'])} names"
-    for name in (*WORDS, "sessions"):
+    for name in (*CATEGORICAL, "sessions"):
         if fields[name] is not None and len(fields[name]) != n:
             return f"{n} trials have {len(fields[name])} {name}"
     return None

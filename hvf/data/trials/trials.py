@@ -1,4 +1,4 @@
-"""Trials: what the sensors (or neurons) said, one row per presentation, and which image each row answers.
+"""Trials: responses of sensors or neurons to images, one row per presentation, with the image of each row.
 
 Letters: N trials, C channels, T samples.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,93 +16,81 @@ import numpy as np
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import image_indices
-from hvf.data.trials.categorical import Label, Words
-from hvf.data.trials.lazy import BLOCK_BYTES, View, mean_of_repeats
+from hvf.data.trials.categorical import Categorical
+from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray, mean_of_repeats
 from hvf.data.trials.reading import epochs_values, read_array, read_epochs, recorded_images
 from hvf.data.trials.store import TrialsWriter, is_prepared, read_store, verify
 from hvf.registry import listed
 
 __all__ = ["Trials", "TrialsWriter", "concept_split", "is_prepared", "mean_of_repeats", "read_trials", "verify"]
 
-LABELS = ("image_ids", "concepts", "splits", "sessions")  # the fields with a value per trial
 
-
-class _Gathered:
-    """The field `x_NCT`: set to an array or a view, read as an array."""
-
-    def __get__(self, trials: Trials | None, owner: type | None = None) -> np.ndarray:
-        if trials is None:
-            raise AttributeError("x_NCT")  # which tells dataclass that there is no default
-        return trials.view.gather()
-
-    def __set__(self, trials: Trials, x_NCT: np.ndarray | View) -> None:
-        if not isinstance(x_NCT, View):
-            x_NCT = np.asarray(x_NCT)
-            if x_NCT.ndim != 3:
-                raise HvfError(f"trials must be (trials, channels, samples), not {x_NCT.shape}")
-            x_NCT = View.of(x_NCT)
-        trials.__dict__["x_NCT"] = x_NCT
-
-
-@dataclass(frozen=True, eq=False, init=False)
 class Trials:
-    """Responses to images: a view of arrays in memory or on disk, which are read when values are asked for.
+    """Responses to images: arrays in memory or on disk, read only when values are asked for.
 
     All that makes other trials of these (select, pick, crop, average, split, concatenate, ...) copies no data.
+    `load_array` reads all values, `batch` some of them.
 
-    Attributes
+    Parameters
     ----------
-    x_NCT : float32 array, in V (EEG), T (MEG) or the file's own units (features, or as `history["units"]` says)
-        All values. Read anew at each use, unless they lie in memory just so: ask once, or use `batch`.
-    image_ids : array of str, (N,)
-        The image each row answers; repeats of an image carry the same id.
+    x_NCT : array or LazyArray, (N, C, T)
+        Values in V (EEG), T (MEG) or the file's own units (features, or as `history["units"]` says).
+    image_ids : sequence of str, (N,)
+        The image that each trial is a response to; repeats of an image carry the same id.
     subject : str
     sfreq, tmin : float
         Sampling rate in Hz and time of the first sample after the image's onset in s.
-    ch_names : tuple of str, (C,)
+    ch_names : sequence of str, (C,)
     kind : "eeg", "meg" or "features"
     simulated : bool
-    concepts, splits : array of str, (N,), or None
-        The concept of each row's image; "train" or "test" where that is given from outside.
-    sessions : array of int, (N,), from 1, or None
-    history : dict or None
+    concepts, splits : sequence of str, (N,), optional
+        The concept of each trial's image; "train" or "test" where that is given from outside.
+    sessions : sequence of int, (N,), from 1, optional
+    history : dict, optional
         How the trials were made: recipe, whitening, units, sources and their sha256, code version.
-    """
 
-    x_NCT: _Gathered = _Gathered()  # noqa: RUF009 (a descriptor: one for all)
-    image_ids: Label = Label()  # noqa: RUF009
-    subject: str
-    sfreq: float
-    tmin: float
-    ch_names: tuple[str, ...]
-    kind: str
-    simulated: bool
-    concepts: Label = Label()  # noqa: RUF009
-    splits: Label = Label()  # noqa: RUF009
-    sessions: np.ndarray | None
-    history: dict[str, Any] | None
+    Raises
+    ------
+    HvfError
+        If the array has not three axes, or the numbers of names or labels do not fit it.
+
+    Examples
+    --------
+    >>> trials = Trials(np.zeros((3, 2, 5)), ["cat", "dog", "cat"], "sub-01", 100.0, 0.0, ["O1", "O2"], "eeg")
+    >>> trials.average()
+    <Trials: sub-01, 2 trials x 2 eeg channels x 5 samples>
+    >>> trials.pick(["O2"]).crop(0.0, 0.02).load_array().shape
+    (3, 1, 2)
+    """
 
     def __init__(
         self,
-        x_NCT: np.ndarray | View,
-        image_ids: Sequence[str] | np.ndarray | Words,
+        x_NCT: np.ndarray | LazyArray,
+        image_ids: Sequence[str] | np.ndarray | Categorical,
         subject: str,
         sfreq: float,
         tmin: float,
         ch_names: Iterable[str],
         kind: str,
         simulated: bool = False,
-        concepts: Sequence[str] | np.ndarray | Words | None = None,
-        splits: Sequence[str] | np.ndarray | Words | None = None,
+        concepts: Sequence[str] | np.ndarray | Categorical | None = None,
+        splits: Sequence[str] | np.ndarray | Categorical | None = None,
         sessions: Sequence[int] | np.ndarray | None = None,
         history: dict[str, Any] | None = None,
     ) -> None:
-        told = {"subject": subject, "sfreq": sfreq, "tmin": tmin, "kind": kind, "simulated": simulated}
-        told |= {"x_NCT": x_NCT, "history": history, "ch_names": tuple(str(name) for name in ch_names)}
-        told |= {"image_ids": image_ids, "concepts": concepts, "splits": splits}
-        told["sessions"] = None if sessions is None else np.asarray(sessions, dtype=int)
-        for name, value in told.items():
-            object.__setattr__(self, name, value)
+        if not isinstance(x_NCT, LazyArray):
+            x_NCT = np.asarray(x_NCT)
+            if x_NCT.ndim != 3:
+                raise HvfError(f"trials must be (trials, channels, samples), not {x_NCT.shape}")
+            x_NCT = LazyArray.of(x_NCT)
+        self.values = x_NCT
+        self.subject, self.sfreq, self.tmin, self.kind, self.simulated = subject, sfreq, tmin, kind, simulated
+        self.ch_names = tuple(str(name) for name in ch_names)
+        self.history = history
+        self._image_ids = Categorical.of(image_ids)
+        self._concepts = None if concepts is None else Categorical.of(concepts)
+        self._splits = None if splits is None else Categorical.of(splits)
+        self.sessions = None if sessions is None else np.asarray(sessions, dtype=int)
         n, c, _ = self.shape
         if len(self.ch_names) != c:
             raise HvfError(f"{c} channels were given {len(self.ch_names)} names; give one per channel")
@@ -111,13 +98,38 @@ class Trials:
             if labels is not None and len(labels) != n:
                 raise HvfError(f"{n} trials were given {len(labels)} {name.replace('_', ' ')}; give one per trial")
 
-    def _labels(self) -> dict[str, Any]:
-        """What is told of each trial, unspelt: `Words`, or an array of sessions, or None."""
-        return {name: self.__dict__[name] for name in LABELS}
+    @property
+    def image_ids(self) -> np.ndarray:
+        """The image that each trial is a response to, str (N,)."""
+        return self._image_ids.array
 
-    def _but(self, **changes: Any) -> Trials:
-        """The same with some fields changed; unlike `dataclasses.replace`, reads nothing."""
-        return Trials(**{f.name: self.__dict__[f.name] for f in fields(self)} | changes)
+    @property
+    def concepts(self) -> np.ndarray | None:
+        """The concept of each trial's image, str (N,), if known."""
+        return None if self._concepts is None else self._concepts.array
+
+    @property
+    def splits(self) -> np.ndarray | None:
+        """ "train" or "test" of each trial, str (N,), if given from outside."""
+        return None if self._splits is None else self._splits.array
+
+    def _labels(self) -> dict[str, Categorical | np.ndarray | None]:
+        """The labels that have a value per trial, categorical ones encoded."""
+        return {
+            "image_ids": self._image_ids,
+            "concepts": self._concepts,
+            "splits": self._splits,
+            "sessions": self.sessions,
+        }
+
+    def _fields(self) -> dict[str, Any]:
+        """The arguments of the constructor but for the values."""
+        names = ("subject", "sfreq", "tmin", "ch_names", "kind", "simulated", "history")
+        return self._labels() | {name: getattr(self, name) for name in names}
+
+    def replace(self, **changes: Any) -> Trials:
+        """The same trials with some arguments of the constructor changed; reads nothing."""
+        return Trials(**{"x_NCT": self.values} | self._fields() | changes)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -136,23 +148,22 @@ class Trials:
         return f"<Trials: {self.subject}, {n} trials x {c} {self.kind} channels x {t} samples{origin}>"
 
     @property
-    def view(self) -> View:
-        """What is looked at, unread."""
-        return self.__dict__["x_NCT"]
-
-    @property
     def shape(self) -> tuple[int, int, int]:
         """(N, C, T), without reading."""
-        return self.view.shape
+        return self.values.shape
 
     @property
     def times(self) -> np.ndarray:
         """Time of each sample after the image's onset, in s, (T,)."""
         return self.tmin + np.arange(self.shape[2]) / self.sfreq
 
+    def load_array(self) -> np.ndarray:
+        """Read all values, float32 (N, C, T); an array that lies in memory just so is returned itself."""
+        return self.values.gather()
+
     def batch(self, indices: Sequence[int] | np.ndarray | slice) -> np.ndarray:
         """Read the trials `indices` (ints, a mask or a slice), float32 (n, C, T), in that order."""
-        return self.view.select(_indices(indices)).gather(copy=True)
+        return self.values.select(_indices(indices)).gather(copy=True)
 
     def batches(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Read all trials in order, some at a time: (their places, float32 (n, C, T))."""
@@ -164,27 +175,27 @@ class Trials:
 
     def in_memory(self, most: int) -> Trials:
         """Return the trials read into memory if they take at most `most` bytes there, else these, unread."""
-        return self._but(x_NCT=self.x_NCT) if 4 * math.prod(self.shape) <= most else self
+        return self.replace(x_NCT=self.load_array()) if 4 * math.prod(self.shape) <= most else self
 
     def average(self) -> Trials:
         """Return one row per image, the mean of its trials (summed in float64), in order of first appearance."""
-        first, group_N = self.__dict__["image_ids"].first()
+        first, group_N = self._image_ids.first()
         if len(first) == len(self):
             return self
         labels = {name: label if label is None else _chosen(label, first) for name, label in self._labels().items()}
         labels["sessions"] = None  # a mean may span several
-        return self._but(x_NCT=self.view.mean_by(group_N), **labels)
+        return self.replace(x_NCT=self.values.mean_by(group_N), **labels)
 
     def repeats(self) -> dict[str, int]:
         """Return how many rows each image has, in order of first appearance."""
-        first, group_N = self.__dict__["image_ids"].first()
+        first, group_N = self._image_ids.first()
         return dict(zip(self.image_ids[first].tolist(), np.bincount(group_N).tolist(), strict=True))
 
     def select(self, indices: Sequence[int] | np.ndarray | slice) -> Trials:
         """Return the trials `indices` (ints, a mask or a slice), in that order."""
         indices = _indices(indices)
         labels = {name: label if label is None else _chosen(label, indices) for name, label in self._labels().items()}
-        return self._but(x_NCT=self.view.select(indices), **labels)
+        return self.replace(x_NCT=self.values.select(indices), **labels)
 
     def split(self, name: str) -> Trials:
         """Return the trials of the split "train" or "test". Raises HvfError if there are none."""
@@ -210,7 +221,7 @@ class Trials:
         if missing:
             raise HvfError(f"{self.subject} has no channel {listed(missing)}; it has {listed(self.ch_names)}")
         index = [self.ch_names.index(name) for name in ch_names]
-        return self._but(x_NCT=self.view.channels(index), ch_names=ch_names)
+        return self.replace(x_NCT=self.values.channels(index), ch_names=ch_names)
 
     def crop(self, tmin: float, tmax: float) -> Trials:
         """Return the samples in [tmin, tmax) s. Raises HvfError if the recording does not hold that window."""
@@ -219,7 +230,7 @@ class Trials:
         if not 0 <= start < stop <= n_times:
             end = self.tmin + n_times / self.sfreq
             raise HvfError(f"cannot crop to [{tmin:g}, {tmax:g}) s: the trials run over [{self.tmin:g}, {end:g}) s")
-        return self._but(x_NCT=self.view.samples(start, stop), tmin=self.tmin + start / self.sfreq)
+        return self.replace(x_NCT=self.values.samples(start, stop), tmin=self.tmin + start / self.sfreq)
 
     def paired_with(self, images: ImageSet) -> Trials:
         """Return the trials under the ids that `images` gives their images; other images' trials are dropped.
@@ -227,11 +238,12 @@ class Trials:
         An image is known by its id, or by the name of its file, without folder and suffix. Raises HvfError where a
         name of a trial stands for several of the images.
         """
-        words = self.__dict__["image_ids"]
-        used, rows = np.unique(words.codes, return_inverse=True)
-        found = np.asarray(image_indices(words.values[used].tolist(), images), dtype=int)[rows]
-        kept = self if (found >= 0).all() else self.select(found >= 0)
-        return kept._but(image_ids=Words(np.asarray(images.ids, dtype=str), found[found >= 0].astype(np.int32)))
+        names = self._image_ids
+        used, rows = np.unique(names.codes, return_inverse=True)
+        image_N = np.asarray(image_indices(names.values[used].tolist(), images), dtype=int)[rows]
+        kept = self if (image_N >= 0).all() else self.select(image_N >= 0)
+        codes = image_N[image_N >= 0].astype(np.int32)
+        return kept.replace(image_ids=Categorical(np.asarray(images.ids, dtype=str), codes))
 
     def aligned_to(self, images: ImageSet) -> Trials:
         """Return one row per image of `images`, in its order and under its ids (see `paired_with`).
@@ -249,8 +261,8 @@ class Trials:
     def permuted(self, seed: int) -> Trials:
         """Return the same trials with the images shuffled among them: what a decoder scores by chance."""
         order = np.random.default_rng(seed).permutation(len(self))
-        told = {name: label for name, label in self._labels().items() if label is not None and name != "sessions"}
-        return self._but(**{name: _chosen(label, order) for name, label in told.items()})
+        labels = {name: label for name, label in self._labels().items() if label is not None and name != "sessions"}
+        return self.replace(**{name: _chosen(label, order) for name, label in labels.items()})
 
     @classmethod
     def concatenate(cls, trials: Sequence[Trials], subject: str | None = None) -> Trials:
@@ -273,12 +285,12 @@ class Trials:
                     what = "" if name == "channels" else f" ({a} and {b})"
                     raise HvfError(f"{first.subject} and {other.subject} have different {name}{what}: cannot join them")
         labels: dict[str, Any] = {}
-        for name in LABELS:
+        for name in first._labels():
             parts = [t._labels()[name] for t in trials]
             known = all(part is not None for part in parts)
-            labels[name] = (np.concatenate if name == "sessions" else Words.joined)(parts) if known else None
-        return first._but(
-            x_NCT=View.joined([t.view for t in trials]),
+            labels[name] = (np.concatenate if name == "sessions" else Categorical.joined)(parts) if known else None
+        return first.replace(
+            x_NCT=LazyArray.joined([t.values for t in trials]),
             **labels,
             subject=subject or ", ".join(dict.fromkeys(t.subject for t in trials)),
             simulated=any(t.simulated for t in trials),
@@ -306,8 +318,7 @@ class Trials:
 
     def save(self, path: str | Path, dtype: Any = np.float32) -> None:
         """Write the trials to `path`, a `.npy`, and its sidecar (`hvf.data.trials.store`), whole or not at all."""
-        told = {f.name: self.__dict__[f.name] for f in fields(self) if f.name != "x_NCT"}
-        with TrialsWriter(path, self.shape, dtype, **told) as writer:
+        with TrialsWriter(path, self.shape, dtype, **self._fields()) as writer:
             for rows, x_NCT in self.batches():
                 writer.x_NCT[rows] = x_NCT
 
@@ -317,8 +328,8 @@ class Trials:
 
         Raises HvfError if the file or its sidecar is absent, damaged or something else.
         """
-        x_NCT, told = read_store(path)
-        return cls(x_NCT, **told)
+        x_NCT, fields = read_store(path)
+        return cls(x_NCT, **fields)
 
     @classmethod
     def from_epochs(
@@ -349,7 +360,7 @@ class Trials:
             raise HvfError(f"{len(missing)} images named in the epochs' metadata are not in the set: {listed(missing)}")
         concept = dict(zip(images.ids, images.concepts, strict=True))
         if paired.concepts is None:
-            return paired._but(concepts=[concept[name] for name in paired.image_ids.tolist()])
+            return paired.replace(concepts=[concept[name] for name in paired.image_ids.tolist()])
         return paired
 
 
@@ -410,5 +421,5 @@ def _indices(indices: Sequence[int] | np.ndarray | slice) -> np.ndarray | slice:
     return indices if indices.size else indices.astype(int)
 
 
-def _chosen(label: Words | np.ndarray, indices: np.ndarray | slice) -> Words | np.ndarray:
-    return label.select(indices) if isinstance(label, Words) else label[indices]
+def _chosen(label: Categorical | np.ndarray, indices: np.ndarray | slice) -> Categorical | np.ndarray:
+    return label.select(indices) if isinstance(label, Categorical) else label[indices]

@@ -36,10 +36,10 @@ def test_a_good_store(tmp_path):
 def test_faults_in_a_store(tmp_path):
     path = store(tmp_path / "sub-01_trials.npy")
     good = Trials.load(path)
-    x, ids = good.x_NCT.copy(), good.image_ids.copy()
+    x, ids = good.load_array().copy(), good.image_ids.copy()
     x[3, 2] = np.nan
     has(examine(store(path, x_NCT=x)), "error", "signal", "channel P3: NaN")
-    x = good.x_NCT.copy()
+    x = good.load_array().copy()
     x[:, 5] = 0
     has(examine(store(path, x_NCT=x)), "error", "signal", "channel P2: the same value")
     has(examine(store(path, image_ids=np.random.default_rng(0).permutation(ids))), "warning", "repeats", "chance")
@@ -49,7 +49,7 @@ def test_faults_in_a_store(tmp_path):
     rows = np.flatnonzero(np.arange(len(ids)) != 6)
     rest = {"image_ids": ids[rows], "concepts": good.concepts[rows], "splits": good.splits[rows]}
     has(
-        examine(store(path, x_NCT=good.x_NCT[rows], **rest)),
+        examine(store(path, x_NCT=good.load_array()[rows], **rest)),
         "warning",
         "events",
         "1 of 2 images have fewer trials than the others' 30",
@@ -75,7 +75,7 @@ def test_stores_side_by_side(tmp_path):
     has(examine(tmp_path), "error", "file", "the same data as sub-01_trials.npy")
     store(
         tmp_path / "sub-02_trials.npy",
-        x_NCT=Trials.load(tmp_path / "sub-01_trials.npy").x_NCT[:, ::-1] * 2,
+        x_NCT=Trials.load(tmp_path / "sub-01_trials.npy").load_array()[:, ::-1] * 2,
         sfreq=100.0,
     )
     found = examine(tmp_path)

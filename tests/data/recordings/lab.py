@@ -51,7 +51,7 @@ def responses(images, seed, ch_names=NAMES, gap=0.6):
 
 def seen(trials):
     """Which image each trial's response says it answers, by its size at 0.1 s."""
-    height_N = trials.x_NCT[:, :, trials.times.searchsorted(0.099)].mean(1)
+    height_N = trials.load_array()[:, :, trials.times.searchsorted(0.099)].mean(1)
     return [IMAGES[i] for i in (np.rint(height_N / 20e-6).astype(int) - 1)]
 
 

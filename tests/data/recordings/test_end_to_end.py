@@ -88,7 +88,7 @@ def test_prepared_meg_carries_the_images(roots, split, tmp_path):
     )
     truth_PN = apart_and_flat(response_NCT[:, written_meg._ctf_info()[1]]).T
     truth_PN /= np.linalg.norm(truth_PN, axis=0)
-    x_NCT, rng = trials.x_NCT, np.random.default_rng(0)
+    x_NCT, rng = trials.load_array(), np.random.default_rng(0)
     scores_NN = apart_and_flat(x_NCT) @ truth_PN
     found = pairs_told_apart(scores_NN)
 

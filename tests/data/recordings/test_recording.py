@@ -55,7 +55,7 @@ def test_a_file_and_its_events(recording):
     assert set(trials.history["sources"]) == {"me.vhdr", "me.eeg", "events.tsv"}
     assert "10-05" in " ".join(trials.history["notes"])  # the electrodes' positions
     trials.save(path.with_name("me_trials.npy"))
-    assert np.array_equal(Trials.load(path.with_name("me_trials.npy")).x_NCT, trials.x_NCT)
+    assert np.array_equal(Trials.load(path.with_name("me_trials.npy")).load_array(), trials.load_array())
 
 
 def test_the_values_are_those_of_mne_step_by_step(recording):
@@ -69,9 +69,9 @@ def test_the_values_are_those_of_mne_step_by_step(recording):
     expected = epochs.resample(100.0, verbose="error").get_data(tmin=-0.05, tmax=0.4)[..., :45]
     assert trials.shape == expected.shape
     assert trials.tmin == -0.05
-    np.testing.assert_allclose(trials.x_NCT, expected, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(trials.load_array(), expected, rtol=1e-5, atol=1e-12)
     for other in ({"baseline": None}, {"l_freq": 2.0}, {"tmin": 0.0}):  # what must not be equal
-        x_NCT = read_recording(path, events, settings=replace(settings, whiten=False, **other)).x_NCT
+        x_NCT = read_recording(path, events, settings=replace(settings, whiten=False, **other)).load_array()
         assert x_NCT.shape != expected.shape or not np.allclose(x_NCT, expected, rtol=1e-2, atol=1e-8)
 
 
@@ -83,10 +83,10 @@ def test_whitening_is_fitted_on_training_trials(recording):
     assert white.history is not None
     assert "whitened" in white.history["units"]
     plain = read_recording(path, table, settings=PLAIN)
-    train = plain.split("train").x_NCT.astype(float)
+    train = plain.split("train").load_array().astype(float)
     matrix = np.linalg.lstsq(  # the one linear map between the two
-        np.moveaxis(plain.x_NCT.astype(float), 1, 2).reshape(-1, len(NAMES)) * 1e6,
-        np.moveaxis(white.x_NCT.astype(float), 1, 2).reshape(-1, len(NAMES)),
+        np.moveaxis(plain.load_array().astype(float), 1, 2).reshape(-1, len(NAMES)) * 1e6,
+        np.moveaxis(white.load_array().astype(float), 1, 2).reshape(-1, len(NAMES)),
         rcond=None,
     )[0]
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-3)
@@ -113,7 +113,9 @@ def test_any_rate_gives_the_window_asked_for(tmp_path, raw_sfreq, sfreq):
     middle = slice(trials.shape[2] // 4, -trials.shape[2] // 4)  # resampling bends a ramp at its ends
     onsets_N1 = np.rint(table["onset"].to_numpy()[:, None] * raw_sfreq) / raw_sfreq
     tolerance = 1e-12 if rate == raw.info["sfreq"] else 2e-8
-    np.testing.assert_allclose(trials.x_NCT[:, 0, middle], 1e-6 * (onsets_N1 + trials.times[middle]), atol=tolerance)
+    np.testing.assert_allclose(
+        trials.load_array()[:, 0, middle], 1e-6 * (onsets_N1 + trials.times[middle]), atol=tolerance
+    )
 
 
 def test_codes_of_a_trigger_channel(tmp_path):
@@ -266,7 +268,7 @@ def test_broken_channels(recording, fault):
     raw.save(path.with_name("me_raw.fif"), verbose="error")
     trials = read_recording(path.with_name("me_raw.fif"), events, settings=PLAIN)
     assert trials.ch_names == NAMES
-    assert np.ptp(trials.x_NCT[:, 3]) > 1e-5  # interpolated from its neighbours
+    assert np.ptp(trials.load_array()[:, 3]) > 1e-5  # interpolated from its neighbours
     assert "interpolated: P3" in " ".join(trials.history["notes"])
 
 

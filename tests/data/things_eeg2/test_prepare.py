@@ -108,12 +108,14 @@ def test_rows_answer_their_images(root, tmp_path):
 
     edit(session(root), respond)
     trials = Trials.load(things_eeg.prepare(root, tmp_path / "out", "neurobridge-zscore", jobs=1)[0])
-    power = np.abs(trials.x_NCT[:, trials.ch_names.index("Oz"), 26:34]).mean(axis=1)
+    power = np.abs(trials.load_array()[:, trials.ch_names.index("Oz"), 26:34]).mean(axis=1)
     assert set(np.argsort(power)[-2:]) == set(np.flatnonzero(trials.image_ids == "bee_02s"))
 
 
 def test_a_number_of_threads_changes_nothing(root, tmp_path):
-    one, three = (Trials.load(things_eeg.prepare(root, tmp_path / str(n), "nice", jobs=n)[0]).x_NCT for n in (1, 3))
+    one, three = (
+        Trials.load(things_eeg.prepare(root, tmp_path / str(n), "nice", jobs=n)[0]).load_array() for n in (1, 3)
+    )
     assert (one == three).all()
 
 

@@ -57,7 +57,7 @@ def test_kept_trials_their_order_and_labels(published, tmp_path):
         wanted += [(number, row, split) for row, number in table.things_image_nr[mine].items()]
     wanted.sort(key=lambda w: (w[2] == "test", w[0], w[1]))
     rows = [row for _, row, _ in wanted]
-    np.testing.assert_array_equal(trials.x_NCT, source.get_data(verbose="error")[rows].astype(np.float32))
+    np.testing.assert_array_equal(trials.load_array(), source.get_data(verbose="error")[rows].astype(np.float32))
     assert np.asarray(trials.splits).tolist() == [split for *_, split in wanted]
     assert np.asarray(trials.sessions).tolist() == table.session_nr.iloc[rows].tolist()
     assert trials.image_ids.tolist() == [Path(p).stem for p in table.image_path.iloc[rows]]
@@ -76,22 +76,26 @@ def test_kept_trials_their_order_and_labels(published, tmp_path):
 
 def test_recipes_differ_as_published(published, tmp_path):
     made = {name: Trials.load(prepare(published, tmp_path / name, name)[0]) for name in RECIPES}
-    official = made["official"].x_NCT
-    shapes = {name: (t.shape[2], t.tmin, t.view.parts[0].array.dtype.name) for name, t in made.items()}
+    official = made["official"].load_array()
+    shapes = {name: (t.shape[2], t.tmin, t.values.parts[0].array.dtype.name) for name, t in made.items()}
     assert shapes == {
         "official": (281, -0.1, "float32"),
         "ubp": (201, 0.0, "float16"),
         "neurobridge": (200, 0.0, "float32"),
         "hvf": (201, 0.0, "float16"),
     }
-    np.testing.assert_array_equal(made["ubp"].x_NCT, official[:, :, 20:221].astype(np.float16).astype(np.float32))
-    np.testing.assert_array_equal(made["hvf"].x_NCT, made["ubp"].x_NCT)
+    np.testing.assert_array_equal(
+        made["ubp"].load_array(), official[:, :, 20:221].astype(np.float16).astype(np.float32)
+    )
+    np.testing.assert_array_equal(made["hvf"].load_array(), made["ubp"].load_array())
     train = np.asarray(made["official"].splits) == "train"
     x = official[:, :, 20:220].astype(np.float64)
     mean, sd = x[train].mean((0, 2), keepdims=True), x[train].std((0, 2), keepdims=True)
-    np.testing.assert_allclose(made["neurobridge"].x_NCT, (x - mean) / sd, rtol=0, atol=1e-6 * np.abs(x).max())
+    np.testing.assert_allclose(made["neurobridge"].load_array(), (x - mean) / sd, rtol=0, atol=1e-6 * np.abs(x).max())
     with_test = (x - x.mean((0, 2), keepdims=True)) / x.std((0, 2), keepdims=True)
-    assert np.abs(made["neurobridge"].x_NCT - with_test).max() > 1e-4  # scaled by all trials: test data would leak
+    assert (
+        np.abs(made["neurobridge"].load_array() - with_test).max() > 1e-4
+    )  # scaled by all trials: test data would leak
 
 
 def test_what_is_made_is_kept_and_not_overwritten_by_another_recipe(root, tmp_path):
@@ -111,7 +115,7 @@ def test_without_metadata_the_csv_says_what_was_seen(root, tmp_path):
     write_epochs(root, several(sample_attributes()), told=False)
     without = Trials.load(prepare(root, tmp_path / "b")[0])
     assert without.image_ids.tolist() == with_metadata.image_ids.tolist()
-    np.testing.assert_array_equal(without.x_NCT, with_metadata.x_NCT)
+    np.testing.assert_array_equal(without.load_array(), with_metadata.load_array())
     (root / "sourcedata/sample_attributes_P1.csv").unlink()
     refuse(root, tmp_path, r"has no metadata, and .*sample_attributes_P1.csv is missing: fetch it")
 

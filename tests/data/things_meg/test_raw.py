@@ -108,7 +108,7 @@ def test_samples_count_from_the_beginning_of_the_file(raw_root, plain, tmp_path)
     later = mne.io.RawArray(np.asarray(raw.get_data()), raw.info, first_samp=5000, verbose="error")
     later.save(path, overwrite=True, verbose="error")
     trials = Trials.load(prepare(raw_root, tmp_path / "out", "official")[0])
-    np.testing.assert_array_equal(trials.x_NCT, plain.session(1).x_NCT)
+    np.testing.assert_array_equal(trials.load_array(), plain.session(1).load_array())
 
 
 def test_sensors_typed_other_are_known_by_name_with_a_word_about_it(raw_root, plain, tmp_path):
@@ -118,7 +118,7 @@ def test_sensors_typed_other_are_known_by_name_with_a_word_about_it(raw_root, pl
     table.to_csv(of_session(raw_root, 1, "channels.tsv"), sep="\t", index=False)
     with pytest.warns(UserWarning, match="4 channels typed OTHER in channels.tsv are MEG sensors and taken as such"):
         told = Trials.load(prepare(raw_root, tmp_path / "told", "official")[0])
-    np.testing.assert_array_equal(told.x_NCT, plain.session(1).x_NCT)
+    np.testing.assert_array_equal(told.load_array(), plain.session(1).load_array())
     assert "typed OTHER" in (told.history or {})["notes"][0]
 
 
@@ -130,7 +130,9 @@ def test_sensors_written_as_misc_are_known_by_name(raw_root, plain, tmp_path):
     raw.save(path, overwrite=True, verbose="error")
     with pytest.warns(UserWarning, match="4 channels typed misc .* are MEG sensors by their names"):
         told = Trials.load(prepare(raw_root, tmp_path / "told", "official")[0])
-    np.testing.assert_allclose(told.x_NCT, plain.session(1).x_NCT, rtol=0, atol=1e-5 * np.abs(plain.x_NCT).max())
+    np.testing.assert_allclose(
+        told.load_array(), plain.session(1).load_array(), rtol=0, atol=1e-5 * np.abs(plain.load_array()).max()
+    )
 
 
 def edit_events(root: Path, change) -> None:

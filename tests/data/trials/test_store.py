@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hvf.config import HvfError
-from hvf.data.trials.categorical import Words, packed
+from hvf.data.trials.categorical import Categorical, packed
 from hvf.data.trials.trials import Trials, TrialsWriter, is_prepared, read_trials, verify
 
 X = np.random.default_rng(0).standard_normal((6, 2, 5)).astype(np.float16)
@@ -46,8 +46,8 @@ def test_written_and_read(tmp_path):
     assert is_prepared(path)
     np.testing.assert_array_equal(np.load(path), X)  # anybody can read it
     data = Trials.load(path)
-    assert isinstance(data.view.parts[0].array.base, np.memmap) or isinstance(data.view.parts[0].array, np.memmap)
-    np.testing.assert_array_equal(data.x_NCT, X.astype(np.float32))
+    assert isinstance(data.values.parts[0].array.base, np.memmap) or isinstance(data.values.parts[0].array, np.memmap)
+    np.testing.assert_array_equal(data.load_array(), X.astype(np.float32))
     assert (data.ch_names, data.sfreq, data.tmin, data.kind, data.subject) == (
         ("Oz", "Pz"),
         250.0,
@@ -67,12 +67,12 @@ def test_views_are_saved_whole(tmp_path):
     data = Trials.load(write(tmp_path / "a.npy")).split("train").average()
     data.save(tmp_path / "b.npy")
     back = Trials.load(tmp_path / "b.npy")
-    np.testing.assert_array_equal(back.x_NCT, data.x_NCT)
+    np.testing.assert_array_equal(back.load_array(), data.load_array())
     assert (back.image_ids.tolist(), back.sessions) == (["dog_0", "dog_1"], None)
     data.select([]).save(tmp_path / "none.npy")
     assert Trials.load(tmp_path / "none.npy").shape == (0, 2, 5)
     data.save(tmp_path / "b.npy", np.float16)  # in place of the first
-    assert Trials.load(tmp_path / "b.npy").view.parts[0].array.dtype == np.float16
+    assert Trials.load(tmp_path / "b.npy").values.parts[0].array.dtype == np.float16
     verify(tmp_path / "b.npy")
 
 
@@ -142,7 +142,7 @@ def truncate(path: Path) -> None:
         (lambda p: edit(p, format="hvf trials 99"), "not written by this version"),
         (lambda p: edit(p, ch_names=["Oz"]), "2 channels have 1 names"),
         (lambda p: edit(p, ch_names=None), r"damaged \(TypeError"),
-        (lambda p: edit(p, image_ids=Words.of(["a"] * 5).to_json()), "6 trials have 5 image_ids"),
+        (lambda p: edit(p, image_ids=Categorical.of(["a"] * 5).to_json()), "6 trials have 5 image_ids"),
         (lambda p: edit(p, image_ids={"values": ["a"], "codes": packed(np.ones(6))}), "codes without a value"),
         (lambda p: edit(p, image_ids={"values": ["a"], "codes": "!"}), "damaged"),
         (lambda p: edit(p, image_ids=None), "damaged"),
@@ -221,4 +221,4 @@ def test_read_trials_takes_prepared_ones_by_name(tmp_path):
     images = ImageSet.from_arrays(np.zeros((2, 2, 2, 3), np.uint8), ["x/dog_2", "x/dog_0"], ["dog"] * 2)
     data = read_trials(write(tmp_path / "a.npy"), images)
     assert data.image_ids.tolist() == ["x/dog_0", "x/dog_2"] * 2
-    np.testing.assert_array_equal(data.x_NCT, X[[0, 2, 3, 5]].astype(np.float32))
+    np.testing.assert_array_equal(data.load_array(), X[[0, 2, 3, 5]].astype(np.float32))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import mne
 import numpy as np
 import pandas as pd
@@ -9,7 +7,7 @@ import pytest
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
-from hvf.data.trials.lazy import View
+from hvf.data.trials.lazy import LazyArray
 from hvf.data.trials.trials import Trials, concept_split, read_trials
 
 
@@ -31,7 +29,7 @@ def noise(*shape: int) -> np.ndarray:
 def test_average_of_a_worked_example():
     mean = trials([[[1.0]], [[10.0]], [[3.0]], [[5.0]]], ["b", "a", "b", "b"]).average()
     assert mean.image_ids.tolist() == ["b", "a"]
-    assert mean.x_NCT.ravel().tolist() == [3.0, 10.0]
+    assert mean.load_array().ravel().tolist() == [3.0, 10.0]
     assert mean.average() is mean
 
 
@@ -39,7 +37,7 @@ def test_average_sums_in_double_precision():
     # In float32 the thousand small ones would vanish beside the large one.
     x = np.full((1001, 1, 1), 1.0)
     x[0] = 2.0**25
-    assert trials(x, ["a"] * 1001).average().x_NCT.item() == np.float32((2.0**25 + 1000) / 1001)
+    assert trials(x, ["a"] * 1001).average().load_array().item() == np.float32((2.0**25 + 1000) / 1001)
 
 
 def test_select_pick_crop():
@@ -47,9 +45,9 @@ def test_select_pick_crop():
     assert data.select([2, 0]).image_ids.tolist() == ["c", "a"]
     assert data.select(np.array([True, False, False, True])).image_ids.tolist() == ["a", "d"]
     assert len(data.select([])) == 0
-    np.testing.assert_array_equal(data.pick(["E2", "E0"]).x_NCT, data.x_NCT[:, [2, 0]])
+    np.testing.assert_array_equal(data.pick(["E2", "E0"]).load_array(), data.load_array()[:, [2, 0]])
     part = data.crop(0.1, 0.3)
-    np.testing.assert_array_equal(part.x_NCT, data.x_NCT[:, :, 20:40])
+    np.testing.assert_array_equal(part.load_array(), data.load_array()[:, :, 20:40])
     np.testing.assert_allclose(part.times, data.times[20:40])
     with pytest.raises(HvfError, match="no channel E7; it has E0"):
         data.pick(["E0", "E7"])
@@ -61,7 +59,7 @@ def test_aligned_to_follows_the_images():
     data = trials([[[1.0]], [[2.0]], [[3.0]], [[5.0]]], ["im1", "other", "im0", "im1"])
     aligned = data.aligned_to(image_set(2))
     assert aligned.image_ids.tolist() == ["im0", "im1"]
-    assert aligned.x_NCT.ravel().tolist() == [3.0, 3.0]
+    assert aligned.load_array().ravel().tolist() == [3.0, 3.0]
     with pytest.raises(HvfError, match="1 of 3 images have no trial of sub-01: im2"):
         data.aligned_to(image_set(3))
 
@@ -71,7 +69,7 @@ def test_permuted_breaks_the_pairing_only():
     shuffled = data.permuted(0)
     assert sorted(shuffled.image_ids) == sorted(data.image_ids)
     assert np.mean(shuffled.image_ids == data.image_ids) < 0.2
-    assert shuffled.x_NCT is data.x_NCT
+    assert shuffled.load_array() is data.load_array()
     assert (data.permuted(0).image_ids == shuffled.image_ids).all()
     assert (data.permuted(1).image_ids != shuffled.image_ids).any()
     assert (shuffled.image_ids == np.random.default_rng(0).permutation(data.image_ids)).all()
@@ -86,17 +84,17 @@ def test_permuted_breaks_the_pairing_only():
 def test_check_names_channels_that_are_not_finite(value, message):
     data = trials(noise(4, 3, 5), list("abcd"))
     data.check()
-    data.x_NCT[2, 1, 3] = value
+    data.load_array()[2, 1, 3] = value
     with pytest.raises(HvfError, match=message):
         data.check()
 
 
 def test_check_names_constant_channels():
     data = trials(noise(4, 9, 5), list("abcd"))
-    data.x_NCT[:, [0, 8]] = 7.0
+    data.load_array()[:, [0, 8]] = 7.0
     with pytest.raises(HvfError, match="2 channels E0, E8 of sub-01: the same value"):
         data.check()
-    data.x_NCT[:] = 7.0
+    data.load_array()[:] = 7.0
     with pytest.raises(HvfError, match="9 channels .*E5 and 3 more"):
         data.check()
     with pytest.raises(HvfError, match="empty"):
@@ -109,24 +107,24 @@ def test_views_read_only_what_is_asked_for(monkeypatch):
                   sessions=[1, 1, 1, 2] * 3, concepts=[f"c{i % 2}" for i in range(12)])  # fmt: skip
     x = x.astype(np.float16).astype(np.float32)
     read: list[int] = []
-    original = View._read
+    original = LazyArray._read
 
-    def counted(view: View) -> np.ndarray:
+    def counted(view: LazyArray) -> np.ndarray:
         read.append(len(view.rows_P))
         return original(view)
 
-    monkeypatch.setattr(View, "_read", counted)
+    monkeypatch.setattr(LazyArray, "_read", counted)
     part = data.split("train").pick(["E3", "E0"]).crop(0.0, 0.2).session(1)
     mean = part.average().select([2, 0])
     assert (part.shape, mean.shape, read) == ((6, 2, 20), (2, 2, 20), [])
-    np.testing.assert_array_equal(part.x_NCT, x[[0, 1, 2, 4, 5, 6]][:, [3, 0], 10:30])
-    np.testing.assert_array_equal(mean.x_NCT, x[[[2, 6], [0, 4]]].mean(1, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(part.load_array(), x[[0, 1, 2, 4, 5, 6]][:, [3, 0], 10:30])
+    np.testing.assert_array_equal(mean.load_array(), x[[[2, 6], [0, 4]]].mean(1, dtype=np.float64).astype(np.float32)
                                   [:, [3, 0], 10:30])  # fmt: skip
     assert (mean.image_ids.tolist(), mean.concepts.tolist(), mean.sessions) == (["im2", "im0"], ["c0", "c0"], None)
     read.clear()
-    np.testing.assert_array_equal(mean[1], mean.x_NCT[1])
-    np.testing.assert_array_equal(part.batch([-1, 0, 0]), part.x_NCT[[-1, 0, 0]])
-    np.testing.assert_array_equal(part.batch(slice(1, 3)), part.x_NCT[1:3])
+    np.testing.assert_array_equal(mean[1], mean.load_array()[1])
+    np.testing.assert_array_equal(part.batch([-1, 0, 0]), part.load_array()[[-1, 0, 0]])
+    np.testing.assert_array_equal(part.batch(slice(1, 3)), part.load_array()[1:3])
     assert read == [2, 4, 3, 6, 2, 6]
     assert part.repeats() == {"im0": 2, "im1": 2, "im2": 2}
     assert [x_CT.shape for x_CT in part] == [(2, 20)] * 6
@@ -143,9 +141,9 @@ def test_views_read_only_what_is_asked_for(monkeypatch):
 def test_whole_float32_arrays_are_not_copied_and_batches_are():
     x = noise(3, 2, 4)
     data = trials(x, list("abc"))
-    assert data.x_NCT is x
+    assert data.load_array() is x
     data.batch(slice(None))[:] = 0
-    assert data.x_NCT is x
+    assert data.load_array() is x
     assert x.any()
 
 
@@ -158,9 +156,9 @@ def test_reading_in_blocks_changes_nothing(monkeypatch, n):
     monkeypatch.setattr("hvf.data.trials.lazy.BLOCK_BYTES", 700)
     monkeypatch.setattr("hvf.data.trials.trials.BLOCK_BYTES", 700)
     mean = data.average()
-    np.testing.assert_array_equal(mean.x_NCT, np.stack(list(whole.values())))
+    np.testing.assert_array_equal(mean.load_array(), np.stack(list(whole.values())))
     order = rng.permutation(n)
-    np.testing.assert_array_equal(data.select(order).x_NCT, x[order])
+    np.testing.assert_array_equal(data.select(order).load_array(), x[order])
     np.testing.assert_array_equal(np.concatenate([part for _, part in data.batches()]), x)
     low, high = x.min(), x.max()
     data.check()
@@ -175,7 +173,7 @@ def test_concatenate_joins_views():
     both = Trials.concatenate([one.average(), other.pick(one.ch_names).split("train")], subject="both")
     assert (both.subject, both.concepts, both.splits.tolist()) == ("both", None, ["train"] * 6)
     expected = np.concatenate([x.reshape(2, 2, 3, 20).mean(1, dtype=np.float64), y[:4]]).astype(np.float32)
-    np.testing.assert_array_equal(both.x_NCT, expected)
+    np.testing.assert_array_equal(both.load_array(), expected)
     np.testing.assert_array_equal(both.batch([5, 1, 0]), expected[[5, 1, 0]])
     # Averaged again, each row counts alike, whatever it is the mean of.
     np.testing.assert_allclose(both.average()[0], expected[[0, 2, 4]].mean(0), rtol=1e-6)
@@ -196,9 +194,9 @@ def test_concatenate_joins_views():
 def test_averaging_averages_of_equal_weight_stays_a_view():
     x = noise(8, 2, 3)
     halves = trials(x, [f"{i // 2}" for i in range(8)]).average()
-    again = replace(halves, x_NCT=halves.view, image_ids=np.array(list("abab"))).average()
-    assert again.view.parts[0].array is x
-    np.testing.assert_allclose(again.x_NCT[0], x[[0, 1, 4, 5]].mean(0), rtol=1e-5)
+    again = halves.replace(x_NCT=halves.values, image_ids=np.array(list("abab"))).average()
+    assert again.values.parts[0].array is x
+    np.testing.assert_allclose(again.load_array()[0], x[[0, 1, 4, 5]].mean(0), rtol=1e-5)
 
 
 def test_images_are_known_by_id_or_by_the_name_of_their_file():
@@ -206,7 +204,7 @@ def test_images_are_known_by_id_or_by_the_name_of_their_file():
     things = ImageSet.from_arrays(np.zeros((2, 2, 2, 3), np.uint8), ids, ["00001_aardvark", "00002_abacus"])
     data = trials(noise(4, 1, 3), ["abacus_03s", "catch", "other/aardvark_01b.jpg", "abacus_03s"])
     assert data.paired_with(things).image_ids.tolist() == [ids[1], ids[0], ids[1]]
-    np.testing.assert_allclose(data.aligned_to(things).x_NCT, [data[2], (data[0] + data[3]) / 2], rtol=1e-6)
+    np.testing.assert_allclose(data.aligned_to(things).load_array(), [data[2], (data[0] + data[3]) / 2], rtol=1e-6)
     twice = ImageSet.from_arrays(np.zeros((2, 2, 2, 3), np.uint8), ["a/one", "b/one"], ["a", "b"])
     with pytest.raises(HvfError, match="'one' is not clear: a/one and b/one"):
         trials(noise(1, 1, 3), ["one"]).aligned_to(twice)
@@ -231,13 +229,13 @@ def test_read_numbers(tmp_path):
     x = noise(6, 4, 5)
     np.save(tmp_path / "three.npy", x)
     data = read_trials(tmp_path / "three.npy", image_set(6), sfreq=250.0, tmin=-0.2)
-    np.testing.assert_array_equal(data.x_NCT, x)
+    np.testing.assert_array_equal(data.load_array(), x)
     assert (data.sfreq, data.tmin, data.kind, data.subject) == (250.0, -0.2, "features", "three")
     assert data.image_ids.tolist() == list(image_set(6).ids)
     np.save(tmp_path / "two.npy", (x[:, :, 0] * 100).astype(np.int32))
     data = read_trials(tmp_path / "two.npy", image_set(6))
-    assert data.x_NCT.shape == (6, 4, 1)
-    assert data.x_NCT.dtype == np.float32
+    assert data.load_array().shape == (6, 4, 1)
+    assert data.load_array().dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -290,7 +288,7 @@ def test_read_epochs(tmp_path):
     mne.EpochsArray(x, info, tmin=-0.05, verbose="error").save(tmp_path / "s-epo.fif", verbose="error")
     data = read_trials(tmp_path / "s-epo.fif", image_set(5))
     assert (data.ch_names, data.sfreq, data.tmin, data.kind) == (("Oz", "Pz"), 200.0, -0.05, "eeg")
-    np.testing.assert_allclose(data.x_NCT, x[:, :2], rtol=1e-5)
+    np.testing.assert_allclose(data.load_array(), x[:, :2], rtol=1e-5)
     with pytest.raises(HvfError, match="5 trials but there are 4 images"):
         read_trials(tmp_path / "s-epo.fif", image_set(4))
 
@@ -305,7 +303,7 @@ def test_from_epochs():
     epochs = epochs_of(3)
     data = Trials.from_epochs(epochs, ["b", "a", "b"], subject="me")
     assert (data.image_ids.tolist(), data.subject, data.ch_names) == (["b", "a", "b"], "me", ("Oz", "Pz"))
-    np.testing.assert_allclose(data.x_NCT, epochs.get_data()[:, :2], rtol=1e-6)
+    np.testing.assert_allclose(data.load_array(), epochs.get_data()[:, :2], rtol=1e-6)
     assert (data.kind, data.sfreq, data.tmin) == ("eeg", 200.0, -0.01)
     ordered = Trials.from_epochs(epochs, image_set(3))
     assert (ordered.image_ids.tolist(), ordered.concepts.tolist()) == (["im0", "im1", "im2"], ["thing"] * 3)
