@@ -4,7 +4,7 @@
 Source: arXiv 2602.07495 (HVF).
 """
 
-from hvf.alignment.checkpoint import FILE, Alignment, Recording
+from hvf.alignment.checkpoint import FILE, Alignment, RecordingInfo
 from hvf.alignment.closed_form import PENALTIES
 from hvf.alignment.fitting import MAX_LOG_SCALE, RESIDENT_BYTES, fit, info_nce
 from hvf.alignment.training_set import TrainingSet, training_features
@@ -15,7 +15,7 @@ __all__ = [
     "PENALTIES",
     "RESIDENT_BYTES",
     "Alignment",
-    "Recording",
+    "RecordingInfo",
     "TrainingSet",
     "fit",
     "info_nce",

@@ -27,7 +27,7 @@ FILE = "alignment.safetensors"
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordingInfo:
     """What trials must have in common with those a brain encoder was trained on, and which images those answered."""
 
     kind: str
@@ -39,13 +39,13 @@ class Recording:
     code: str  # version that trained it; told, not compared
 
     @classmethod
-    def of(cls, trials: Trials, images: str) -> Recording:
+    def of(cls, trials: Trials, images: str) -> RecordingInfo:
         n_times = trials.shape[2]
         return cls(trials.kind, trials.ch_names, trials.sfreq, trials.tmin, n_times, images, code_version())
 
     def check(self, trials: Trials, images: str | None = None) -> None:
         """Raise HvfError naming the first field in which `trials` (or the digest of training images) differ."""
-        other = Recording.of(trials, self.images if images is None else images)
+        other = RecordingInfo.of(trials, self.images if images is None else images)
         if self.ch_names != other.ch_names:
             raise HvfError(f"the checkpoint was made for other channels (ch_names): {_difference(self, other)}")
         for field, unit in (("kind", ""), ("sfreq", " Hz"), ("tmin", " s"), ("n_times", " samples"), ("images", "")):
@@ -64,7 +64,7 @@ class Alignment:
     brain, hvf : modules in eval mode
     log_scale : float, log 1/τ
     history : list of dict, one per epoch: loss, validation_mrr, validation_top1, validation_n, temperature, best
-    recording : Recording
+    recording : RecordingInfo
     config : Config
     normalisation : {"x" | spec: (mean, sd)}, from training rows only; "x" is (1, C, 1) both, a spec (1, d_k) and (1, 1)
     train_embeddings_MD : z_f of the training images, float32, for sampling.posterior_mean; else None
@@ -77,7 +77,7 @@ class Alignment:
         log_scale: float,
         history: list[dict],
         normalisation: dict[str, tuple[Tensor, Tensor]],
-        recording: Recording,
+        recording: RecordingInfo,
         config: Config,
     ) -> None:
         self.brain, self.hvf, self.log_scale, self.history = brain.eval(), hvf.eval(), log_scale, history
@@ -148,7 +148,7 @@ class Alignment:
             with safe_open(str(path), framework="pt") as file:
                 told = json.loads((file.metadata() or {})["alignment"])
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            recording = Recording(**{**told["recording"], "ch_names": tuple(told["recording"]["ch_names"])})
+            recording = RecordingInfo(**{**told["recording"], "ch_names": tuple(told["recording"]["ch_names"])})
             config = from_dict(Config, told["config"])
             hvf = FUSIONS[config.fusion.kind if config.align.mode == "retrieval" else "hvf"](**told["hvf"])
             brain = new_brain(config, hvf.width, len(recording.ch_names), recording.n_times)
@@ -171,7 +171,7 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _difference(mine: Recording, theirs: Recording) -> str:
+def _difference(mine: RecordingInfo, theirs: RecordingInfo) -> str:
     a, b = mine.ch_names, theirs.ch_names
     missing, unknown = [c for c in a if c not in b], [c for c in b if c not in a]
     for words, names in (("missing here", missing), ("unknown to it", unknown)):

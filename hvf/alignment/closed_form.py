@@ -1,4 +1,4 @@
-"""What is not trained step by step: regression in closed form, its penalty chosen on validation images.
+"""Regression in closed form, its penalty chosen on validation images.
 
 Letters: N trials, M images, P flat samples of a trial, D embedding.
 """

@@ -1,4 +1,4 @@
-"""The other direction: responses predicted from an image's features, and the image whose prediction fits found.
+"""Encoding model: ridge regression from image features to responses; the image of the nearest prediction is retrieved.
 
 Ridge regression from the features of all encoders to the principal components of the responses; then trial and
 predictions are compared where what the regression leaves unexplained is white. Closed form, and for few channels and

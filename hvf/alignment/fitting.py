@@ -19,7 +19,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from hvf.alignment import encoding
-from hvf.alignment.checkpoint import Alignment, Recording
+from hvf.alignment.checkpoint import Alignment, RecordingInfo
 from hvf.alignment.closed_form import solve
 from hvf.alignment.image_views import Captions, Views
 from hvf.alignment.inputs import augmented, centred, image_tensors, move, new_brain, standard
@@ -112,7 +112,7 @@ class Prepared:
     x_NCT: Rows
     features: dict[str, Tensor]  # of the fused encoders, as they are
     normalisation: dict[str, tuple[Tensor, Tensor]]
-    recording: Recording
+    recording: RecordingInfo
     train_N: np.ndarray
     val_N: np.ndarray
 
@@ -152,7 +152,7 @@ def prepare(training_set: TrainingSet, config: Config, device: str | torch.devic
     if fusion is None:  # the prior's HVF was trained on raw features; to a new one all encoders should be equals
         trained_M = np.unique(image_N[train_N])
         normalisation |= {spec: centred(training_set.features[spec], trained_M, device) for spec in specs}
-    recording = Recording.of(trials, training_set.digest)
+    recording = RecordingInfo.of(trials, training_set.digest)
     x_NCT = Rows(trials, normalisation["x"], resident)
     features = image_tensors(training_set.features, specs, {}, device)  # standardised when used: on a CPU no copy
     return Prepared(config, training_set, x_NCT, features, normalisation, recording, train_N, val_N)

@@ -1,4 +1,4 @@
-"""What a training step may see of an image instead of its features, or beside them: views of it, and its caption.
+"""Auxiliary targets of a training step: image views and captions.
 
 Letters: N trials, n of them in a step, V views, M images, d width of an encoder, D embedding.
 """
@@ -18,7 +18,7 @@ from hvf.vision.specs import versions
 
 
 class Views:
-    """Several versions of each image's features, and which of them a trial meets in a step.
+    """Several versions of each image's features, of which a trial takes one in each step.
 
     "drawn": any, at random. "confidence" (UBP): the second of three, but the first for images found too easily and the
     third for those found too hardly, namely when the trial's cosine to its image lies outside the central 95 % of the

@@ -123,7 +123,7 @@ def _dina(
 ) -> tuple[Row, dict[str, Any]]:
     """Choose and test DINA with these losses, and analyse its maps of the test trials."""
     choice = choose(split, config, fit=functools.partial(dina.fit, losses=losses, maps=maps))
-    analysis = asdict(held_out.examine(choice))
+    analysis = asdict(held_out.analyse_feature_maps(choice))
     if not losses.reconstruction:  # nothing has trained the map to be read out
         analysis = {name: value for name, value in analysis.items() if not name.startswith("explained")}
     return held_out.row(choice), analysis

@@ -23,7 +23,7 @@ from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
 from hvf.experiments.results import Kind, Result, Row, StudyInfo, selection
-from hvf.population.feature_maps import Examination
+from hvf.population.feature_maps import FeatureMapAnalysis
 from hvf.population.fitting import DinaAlignment
 from hvf.study import open_study, other_subjects
 from hvf.vision.cache import embed_all
@@ -147,12 +147,13 @@ class HeldOut:
         ]
         return np.mean(similarities, axis=0)
 
-    def examine(self, choice: Choice[DinaAlignment]) -> Examination:
+    def analyse_feature_maps(self, choice: Choice[DinaAlignment]) -> FeatureMapAnalysis:
         """What a chosen DINA's maps hold of the test trials. Raises HvfError for anything but a `Choice` of one."""
         _refuse_unchosen(choice)
         if not isinstance(choice.alignment, DinaAlignment):
-            raise HvfError(f"maps are examined, and {type(choice.alignment).__name__} has none: choose with dina.fit")
-        return choice.alignment.examine(self.__trials, self.__features)
+            name = type(choice.alignment).__name__
+            raise HvfError(f"feature maps are analysed, and {name} has none: choose with population.fitting.fit")
+        return choice.alignment.analyse_feature_maps(self.__trials, self.__features)
 
 
 def _refuse_unchosen(choice: object) -> None:

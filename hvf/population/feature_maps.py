@@ -1,4 +1,4 @@
-"""What two towers' maps hold that agrees: at which places, at which scale, and by which neurons.
+"""Agreement of the two towers' maps by place, spatial frequency and neuron.
 
 Nothing is fitted here. Letters: as in hvf/population/towers.py; B bands, L places.
 """
@@ -20,8 +20,8 @@ PAIRED = 12  # so many neurons, those that contribute most, are silenced two at 
 
 
 @dataclass(frozen=True)
-class Examination:
-    """Trials (N) held against the images they answer, through maps of S x S places; a rank of 1 is a find.
+class FeatureMapAnalysis:
+    """Retrieval and explained variance of N trials by place, band and neuron of maps of S x S places.
 
     place_mrr_SS: mean reciprocal rank when one place of the maps is all there is.
     explained_KSS, explained_KB: share of variance of each encoder's frozen map that the response's map gives back, by
@@ -53,8 +53,10 @@ class Examination:
 
 
 @torch.no_grad()
-def examine(model: Dina, x_NC: Tensor, maps: Mapping[str, Tensor], order: Sequence[int]) -> Examination:
-    """Examine standardised responses (N, C) against the frozen maps {spec: (N, P_k, S, S)} of the images they answer.
+def analyse_feature_maps(
+    model: Dina, x_NC: Tensor, maps: Mapping[str, Tensor], order: Sequence[int]
+) -> FeatureMapAnalysis:
+    """Compare standardised responses (N, C) with the frozen maps {spec: (N, P_k, S, S)} of their images.
 
     Neurons are silenced by their mean over training trials, which is 0.
     """
@@ -66,7 +68,7 @@ def examine(model: Dina, x_NC: Tensor, maps: Mapping[str, Tensor], order: Sequen
     explained_KSS, explained_N, explained_KB, variance_KB = _explained(model, r_NDSS, maps)
     drop_CSS = silenced(model, x_NC, i_NDSS)
     drop_C = drop_CSS.sum(axis=(1, 2))
-    return Examination(
+    return FeatureMapAnalysis(
         place_mrr_SS=np.array(
             [[retrieval.mean_reciprocal_rank(_ranks(r[..., a, b], i[..., a, b])) for b in each] for a in each]
         ),

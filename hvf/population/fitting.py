@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hvf.alignment.checkpoint import Recording
+from hvf.alignment.checkpoint import RecordingInfo
 from hvf.alignment.fitting import MAX_LOG_SCALE, Epochs, adamw, info_nce, seeded
 from hvf.alignment.inputs import standard, standardised
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, HvfError
 from hvf.data.trials.trials import Trials
-from hvf.population.feature_maps import Examination, examine, silenced
+from hvf.population.feature_maps import FeatureMapAnalysis, analyse_feature_maps, silenced
 from hvf.population.towers import Dina
 from hvf.runs import track
 from hvf.vision.specs import parse_spec
@@ -121,7 +121,7 @@ class DinaAlignment:
 
     def __init__(
         self, model: Dina, frozen: FrozenMaps, statistics, history: list[dict], config: Config, losses: Losses,
-        recording: Recording,
+        recording: RecordingInfo,
     ) -> None:  # fmt: skip
         self.model, self.frozen, self.history, self.config = model.eval(), frozen, history, config
         self.losses, self.recording, self._statistics = losses, recording, statistics
@@ -155,9 +155,9 @@ class DinaAlignment:
         """The maps of images as vectors (M, D·S·S)."""
         return self.image_maps(features).flatten(1).cpu().numpy()
 
-    def examine(self, trials: Trials, features: Mapping[str, np.ndarray]) -> Examination:
-        """What the maps hold, and which neurons draw it, on trials (N) that answer these images (N)."""
-        return examine(self.model, self.responses(trials), self.frozen(features), self.order)
+    def analyse_feature_maps(self, trials: Trials, features: Mapping[str, np.ndarray]) -> FeatureMapAnalysis:
+        """Agreement of the maps of trials (N) and of their images (N) by place, band and neuron."""
+        return analyse_feature_maps(self.model, self.responses(trials), self.frozen(features), self.order)
 
 
 def fit(
@@ -214,7 +214,7 @@ def fit(
         for epoch in track(range(config.align.epochs), "training the towers"):
             training.run(epoch)
     model.load_state_dict(training.kept)
-    recording = Recording.of(trials, "")
+    recording = RecordingInfo.of(trials, "")
     made = DinaAlignment(model, frozen, statistics, training.history, config, losses, recording)
     shown = {spec: f_MPSS[image_N[val_N]] for spec, f_MPSS in training.maps.items()}
     with torch.no_grad():

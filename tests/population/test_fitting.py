@@ -18,7 +18,7 @@ from hvf.data.trials.trials import Trials
 from hvf.experiments.protocols import HeldOut, Split, choose
 from hvf.experiments.results import FILE, Result
 from hvf.population import fitting as dina
-from hvf.population.feature_maps import band_numbers, examine
+from hvf.population.feature_maps import analyse_feature_maps, band_numbers
 from hvf.population.towers import Dina, ImageTower, ResponseTower
 from tests.script_module import load_script
 
@@ -127,7 +127,7 @@ def test_bands_part_a_map_whole():
 def test_it_finds_the_images_and_the_map_says_where_and_how_coarse(parts, chosen):
     ranks_N = parts[1].ranks(chosen)
     assert (ranks_N <= 5).mean() > 0.5
-    found = parts[1].examine(chosen)
+    found = parts[1].analyse_feature_maps(chosen)
     np.testing.assert_array_equal(found.low_BN[-1], ranks_N)  # all bands: the whole map
     np.testing.assert_array_equal(found.high_BN[0], ranks_N)
     np.testing.assert_array_equal(found.kept[NEURONS], ranks_N)
@@ -146,7 +146,7 @@ def test_it_finds_the_images_and_the_map_says_where_and_how_coarse(parts, chosen
 def test_permuted_trials_find_nothing(parts):
     choice = choose(parts[0].permuted(0), config(), fit=fitting())
     assert (parts[1].ranks(choice) <= 1).mean() <= 0.1
-    found = parts[1].examine(choice)
+    found = parts[1].analyse_feature_maps(choice)
     assert found.explained_KSS.mean() < 0.02
 
 
@@ -169,9 +169,9 @@ def test_the_same_seed_gives_the_same_numbers_and_repeats_share_an_image(parts):
 def test_what_cannot_work_is_refused(parts, chosen):
     split, held_out = parts
     with pytest.raises(HvfError, match="by a Choice"):
-        held_out.examine(chosen.alignment)
-    with pytest.raises(HvfError, match="maps are examined, and Alignment has none"):
-        held_out.examine(choose(split, config(align__epochs=1)))
+        held_out.analyse_feature_maps(chosen.alignment)
+    with pytest.raises(HvfError, match="feature maps are analysed, and Alignment has none"):
+        held_out.analyse_feature_maps(choose(split, config(align__epochs=1)))
     with pytest.raises(HvfError, match="made on a Split, not on HeldOut"):
         choose(held_out, config(), fit=fitting())
     with pytest.raises(HvfError, match="every loss has weight 0"):
@@ -204,7 +204,7 @@ def test_silencing_is_measured_place_by_place():
         silent = x_NC.clone()
         silent[:, 1] = 0
         drop = whole - cosine(model.response(silent).flatten(1), image).mean()
-    assert examine(model, x_NC, maps, ()).neuron_drop_C[1] == pytest.approx(float(drop), abs=1e-6)
+    assert analyse_feature_maps(model, x_NC, maps, ()).neuron_drop_C[1] == pytest.approx(float(drop), abs=1e-6)
 
 
 def test_the_script_from_files_to_pictures(tmp_path, capsys, monkeypatch):
