@@ -55,7 +55,7 @@ class TrainingSet:
     array([0, 1, 2, 3])
     >>> TrainingSet(trials, {"vae:mini": np.eye(3)}, ["cat", "cat", "dog", "dog"])
     Traceback (most recent call last):
-    hvf.config.HvfError: concepts of 4 images but features of 3 by vae:mini
+    hvf.registry.HvfError: concepts of 4 images but features of 3 by vae:mini
     """
 
     trials: Trials

@@ -113,7 +113,7 @@ class Trials:
         """ "train" or "test" of each trial, str (N,), if given from outside."""
         return None if self._splits is None else self._splits.array
 
-    def _labels(self) -> dict[str, Categorical | np.ndarray | None]:
+    def _labels(self) -> dict[str, Any]:  # Categorical, an array of sessions, or None
         """The labels that have a value per trial, categorical ones encoded."""
         return {
             "image_ids": self._image_ids,
@@ -129,7 +129,7 @@ class Trials:
 
     def replace(self, **changes: Any) -> Trials:
         """The same trials with some arguments of the constructor changed; reads nothing."""
-        return Trials(**{"x_NCT": self.values} | self._fields() | changes)
+        return Trials(**{**self._fields(), "x_NCT": self.values, **changes})
 
     def __len__(self) -> int:
         return self.shape[0]
