@@ -15,19 +15,12 @@ from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder, rank
 from hvf.experiments.protocols import choose, open_split
 from hvf.study import Study, open_study
-
-SMALL = {
-    "data.train_concepts": 60,
-    "data.images_per_concept": 2,
-    "data.test_concepts": 12,
-    "align.epochs": 6,
-    "sampling.steps": 2,
-}
+from tests.small_run import small_config
 
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return with_settings(presets.mini(), SMALL | {"align.mode": "reconstruction"})
+    return small_config()
 
 
 @pytest.fixture(scope="module")

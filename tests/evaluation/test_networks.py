@@ -20,21 +20,13 @@ from hvf.evaluation.metrics.base import IMAGENET, OPENAI
 from hvf.evaluation.networks import find_weights, load_network
 from hvf.registry import NETWORKS
 
+pytestmark = pytest.mark.usefixtures("no_cached_weights")
 TINY_CLIP = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 224, "layers": 2, "width": 64, "head_width": 32, "patch_size": 56},
     "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 32, "heads": 2, "layers": 1},
 }
 IMAGES_N3HW = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def _nothing_at_hand(tmp_path, monkeypatch):
-    """No cache of this machine takes part."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("HVF_WEIGHTS", raising=False)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
 
 
 def _alexnet_state():

@@ -23,16 +23,9 @@ from hvf.evaluation.pairing import pair
 from hvf.evaluation.pictures import evaluate_pictures
 from hvf.registry import NETWORKS
 
+pytestmark = pytest.mark.usefixtures("no_cached_weights")
 NAMES = ["aardvark_01b", "beaver_02s", "cat_1", "dog_10", "eagle_03n", "fox_2"]
 PIXELS = ["pixcorr", "ssim"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_at_hand(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("HVF_WEIGHTS", raising=False)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
 
 
 def _picture(seed: int, size=(40, 30)) -> Image.Image:

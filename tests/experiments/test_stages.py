@@ -10,26 +10,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hvf import presets
 from hvf.cli import main
-from hvf.config import Config, HvfError, with_settings
+from hvf.config import Config, HvfError
 from hvf.decoder import Decoder
 from hvf.experiments import stages
 from hvf.experiments.results import Result
 from hvf.runs import Run
-
-SMALL = {
-    "data.train_concepts": 60,
-    "data.images_per_concept": 2,
-    "data.test_concepts": 12,
-    "align.epochs": 6,
-    "sampling.steps": 2,
-}
+from tests.small_run import small_config
 
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return with_settings(presets.mini(), SMALL | {"align.mode": "reconstruction"})
+    return small_config()
 
 
 @pytest.fixture(scope="module")

@@ -109,32 +109,30 @@ def test_a_draw_leaves_the_pipelines_own_scheduler_to_the_next(reconstructor, z_
     np.testing.assert_array_equal(before, reconstructor.latents(z_ND[:1], altered(scheduler="pipeline")))
 
 
+def stock_latents(stock, reconstructor, z_ND, folder, image=None, **settings):
+    """What an unmodified diffusers pipeline draws from the exported adapter, one picture at a time."""
+    reconstructor.prior.export_ip_adapter(folder)
+    stock.load_ip_adapter(str(folder), subfolder="", weight_name="ip-adapter.safetensors", image_encoder_folder=None)
+    with torch.no_grad():
+        z_c_ND = reconstructor.prior.project(torch.from_numpy(z_ND))
+        text, _, pooled, _ = stock.encode_prompt("", do_classifier_free_guidance=False)
+    prompts = {"prompt_embeds": text, "pooled_prompt_embeds": pooled, "guidance_scale": 4.0, "output_type": "latent"}
+    prompts |= {"negative_prompt_embeds": text, "negative_pooled_prompt_embeds": pooled}
+    latents = []
+    for i, z_c in enumerate(z_c_ND):
+        e = z_c.view(1, 1, WIDTH)
+        own = {} if image is None else {"image": image[i : i + 1]}
+        own |= {"ip_adapter_image_embeds": [torch.cat([torch.zeros_like(e), e])]}
+        generator = reconstruction._generator(0, 0, i)
+        latents.append(stock(**prompts, **own, **settings, generator=generator).images[0].numpy())
+    return np.stack(latents)
+
+
 def test_stock_diffusers_draws_the_same_from_the_exported_adapter(reconstructor, z_ND, tmp_path):
     sampling = altered(scheduler="pipeline", guidance=4.0)
     ours = reconstructor.latents(z_ND, sampling)  # five at once, which stock diffusers would mix
-    reconstructor.prior.export_ip_adapter(tmp_path)
-
-    stock = tiny_pipeline()
-    stock.load_ip_adapter(str(tmp_path), subfolder="", weight_name="ip-adapter.safetensors", image_encoder_folder=None)
-    with torch.no_grad():
-        z_c = reconstructor.prior.project(torch.from_numpy(z_ND))
-        text, _, pooled, _ = stock.encode_prompt("", do_classifier_free_guidance=False)
-    for index in range(5):
-        e = z_c[index].view(1, 1, WIDTH)
-        theirs = stock(
-            prompt_embeds=text,
-            pooled_prompt_embeds=pooled,
-            negative_prompt_embeds=text,
-            negative_pooled_prompt_embeds=pooled,
-            ip_adapter_image_embeds=[torch.cat([torch.zeros_like(e), e])],
-            guidance_scale=4.0,
-            num_inference_steps=3,
-            generator=reconstruction._generator(0, 0, index),
-            height=16,
-            width=16,
-            output_type="latent",
-        ).images
-        np.testing.assert_allclose(ours[index], theirs[0].numpy(), rtol=0, atol=1e-3)
+    theirs = stock_latents(tiny_pipeline(), reconstructor, z_ND, tmp_path, num_inference_steps=3, height=16, width=16)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
 
 
 def test_latents_are_not_clipped(reconstructor, z_ND):
@@ -262,28 +260,11 @@ def test_stock_img2img_draws_the_same_from_the_exported_adapter(seen, tmp_path):
     reconstructor.fit_initial_latents(reconstructor.encode(images), z_ND)
     sampling = altered(start="latents", scheduler="pipeline", guidance=4.0, steps=5, strength=0.6)
     ours = reconstructor.latents(z_ND[:3], sampling)
-    reconstructor.prior.export_ip_adapter(tmp_path)
     stock = StableDiffusionXLImg2ImgPipeline(**tiny_pipeline().components, add_watermarker=False)
-    stock.load_ip_adapter(str(tmp_path), subfolder="", weight_name="ip-adapter.safetensors", image_encoder_folder=None)
-    with torch.no_grad():
-        z_c = reconstructor.prior.project(torch.from_numpy(z_ND[:3]))
-        text, _, pooled, _ = stock.encode_prompt("", do_classifier_free_guidance=False)
-    for index in range(3):
-        e = z_c[index].view(1, 1, WIDTH)
-        theirs = stock(
-            image=torch.from_numpy(reconstructor.initial_latents(z_ND[index : index + 1])),
-            strength=0.6,
-            prompt_embeds=text,
-            pooled_prompt_embeds=pooled,
-            negative_prompt_embeds=text,
-            negative_pooled_prompt_embeds=pooled,
-            ip_adapter_image_embeds=[torch.cat([torch.zeros_like(e), e])],
-            guidance_scale=4.0,
-            num_inference_steps=5,
-            generator=reconstruction._generator(0, 0, index),
-            output_type="latent",
-        ).images
-        np.testing.assert_allclose(ours[index], theirs[0].numpy(), rtol=0, atol=1e-3)
+    z_ND = z_ND[:3]
+    starts = torch.from_numpy(reconstructor.initial_latents(z_ND))
+    theirs = stock_latents(stock, reconstructor, z_ND, tmp_path, image=starts, num_inference_steps=5, strength=0.6)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("load", "marker"), [(load_pipeline, "model_index.json"), (load_prior, "config.json")])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hvf.data.pickles import loading
+from tests.data.pickles.written import assert_same
 
 FILES = [
     "golden/things_eeg2_raw/image_metadata.npy",
@@ -26,19 +27,6 @@ FILES = [
     "things_eeg2/ATM_S_eeg_features_sub-08_test.pt",
     "things_eeg2/ViT-H-14_features_test.pt",
 ]
-
-
-def assert_same(a, b):
-    assert type(a) is type(b)
-    if isinstance(a, dict):
-        assert list(a) == list(b)
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, np.ndarray):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        np.testing.assert_array_equal(a, b)
-    else:
-        assert a == b
 
 
 def trusted(path):
