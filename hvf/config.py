@@ -349,6 +349,6 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     if origin is not None or not isinstance(value, hint) or isinstance(value, bool) != (hint is bool):
         expected = hint.__name__ if origin is None else str(hint).replace("typing.", "")
         raise HvfError(f"setting {name!r} must be {expected}, not {value!r}")
-    if hint is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise HvfError(f"{name} must be a finite number, not {value}")
     return value
