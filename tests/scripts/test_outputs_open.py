@@ -75,7 +75,10 @@ def test_benchmark_of_methods_and_a_cell(files, tmp_path, capsys):
 POPULATION = TRAIN.with_name("population.py")
 
 
-@pytest.mark.parametrize("script", [TARGETS, LAYERS, SCALING, POPULATION], ids=lambda path: path.stem)
+SLOW = [pytest.param(script, marks=pytest.mark.slow(part=5)) for script in (LAYERS, SCALING, POPULATION)]
+
+
+@pytest.mark.parametrize("script", [TARGETS, *SLOW], ids=lambda path: path.stem)
 def test_experiments_and_each_of_their_runs(files, tmp_path, capsys, script):
     out, small = tmp_path / "out", ["--align.epochs", "2"]
     backbone = files[files.index("--targets.specs") + 1].partition("@")[0]
