@@ -19,7 +19,8 @@ from hvf import alignment, presets
 from hvf.alignment import Alignment, TrainingSet
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet
-from hvf.data.trials.trials import Trials, concept_split
+from hvf.data.trials.splitting import concept_split
+from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
 from hvf.models.fusions.hvf import HVF
 from hvf.prior.loading import load_pipeline, load_prior

@@ -13,7 +13,8 @@ import numpy as np
 
 from hvf.config import AlignConfig, Config, HvfError
 from hvf.data.images.image_set import ImageSet
-from hvf.data.trials.trials import Trials, concept_split
+from hvf.data.trials.splitting import concept_split
+from hvf.data.trials.trials import Trials
 from hvf.models.fusions.hvf import HVF
 from hvf.vision.cache import embed_all
 from hvf.vision.specs import versions

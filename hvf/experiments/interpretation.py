@@ -27,7 +27,8 @@ from hvf.alignment import FILE as CHECKPOINT
 from hvf.alignment import Alignment, TrainingSet, fit
 from hvf.config import HvfError, with_settings
 from hvf.data.sensor_positions import positions_in, positions_of
-from hvf.data.trials.trials import Trials, concept_split
+from hvf.data.trials.splitting import concept_split
+from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.evaluation import retrieval, statistics
 from hvf.experiments import occlusion, variance

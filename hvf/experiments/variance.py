@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from hvf.data.trials.trials import concept_split
+from hvf.data.trials.splitting import concept_split
 from hvf.evaluation import retrieval
 from hvf.experiments.results import Entry
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.sources import open_image_source
-from hvf.data.trials.trials import concept_split
+from hvf.data.trials.splitting import concept_split
 from hvf.prior.objective import Batch, Resident, Source, TrainingImages
 from hvf.study import pretraining_images
 from hvf.vision.cache import embed

@@ -14,7 +14,8 @@ from hvf import alignment
 from hvf.alignment import Alignment, fitting, info_nce
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, HvfError, with_settings
-from hvf.data.trials.trials import Trials, concept_split
+from hvf.data.trials.splitting import concept_split
+from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
 from hvf.models.fusions.hvf import HVF
 

@@ -22,7 +22,7 @@ from hvf.data.trials.reading import epochs_values, read_array, read_epochs, reco
 from hvf.data.trials.store import TrialsWriter, is_prepared, read_store, verify
 from hvf.registry import listed
 
-__all__ = ["Trials", "TrialsWriter", "concept_split", "is_prepared", "mean_of_repeats", "read_trials", "verify"]
+__all__ = ["Trials", "TrialsWriter", "is_prepared", "mean_of_repeats", "read_trials", "verify"]
 
 
 class Trials:
@@ -85,8 +85,7 @@ class Trials:
             x_NCT = LazyArray.of(x_NCT)
         self.values = x_NCT
         self.subject, self.sfreq, self.tmin, self.kind, self.simulated = subject, sfreq, tmin, kind, simulated
-        self.ch_names = tuple(str(name) for name in ch_names)
-        self.history = history
+        self.ch_names, self.history = tuple(str(name) for name in ch_names), history
         self._image_ids = Categorical.of(image_ids)
         self._concepts = None if concepts is None else Categorical.of(concepts)
         self._splits = None if splits is None else Categorical.of(splits)
@@ -115,12 +114,8 @@ class Trials:
 
     def _labels(self) -> dict[str, Any]:  # Categorical, an array of sessions, or None
         """The labels that have a value per trial, categorical ones encoded."""
-        return {
-            "image_ids": self._image_ids,
-            "concepts": self._concepts,
-            "splits": self._splits,
-            "sessions": self.sessions,
-        }
+        categorical = {"image_ids": self._image_ids, "concepts": self._concepts, "splits": self._splits}
+        return categorical | {"sessions": self.sessions}
 
     def _fields(self) -> dict[str, Any]:
         """The arguments of the constructor but for the values."""
@@ -220,8 +215,8 @@ class Trials:
         missing = [name for name in ch_names if name not in self.ch_names]
         if missing:
             raise HvfError(f"{self.subject} has no channel {listed(missing)}; it has {listed(self.ch_names)}")
-        index = [self.ch_names.index(name) for name in ch_names]
-        return self.replace(x_NCT=self.values.channels(index), ch_names=ch_names)
+        channels = self.values.channels([self.ch_names.index(name) for name in ch_names])
+        return self.replace(x_NCT=channels, ch_names=ch_names)
 
     def crop(self, tmin: float, tmax: float) -> Trials:
         """Return the samples in [tmin, tmax) s. Raises HvfError if the recording does not hold that window."""
@@ -396,29 +391,10 @@ def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: fl
     return trials
 
 
-def concept_split(
-    concepts: Sequence[str] | np.ndarray, fraction: float, seed: int, *, at_least: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split items into two parts that share no concept; return their indices (train, validation), each ascending.
-
-    `fraction` of the concepts, at least `at_least` and never all, go to the second part.
-    Raises HvfError if there are too few concepts for that.
-    """
-    concepts_N = np.asarray(concepts, dtype=str)
-    names = np.unique(concepts_N)
-    n_val = max(at_least, round(fraction * len(names)))
-    if not 0 < n_val < len(names):
-        raise HvfError(f"cannot set {n_val} concepts aside for validation: there are {len(names)}")
-    chosen = np.random.default_rng(seed).permutation(names)[:n_val]
-    held_out = np.isin(concepts_N, chosen)
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
 def _indices(indices: Sequence[int] | np.ndarray | slice) -> np.ndarray | slice:
     if isinstance(indices, slice):
         return indices
-    indices = np.asarray(indices)
-    return indices if indices.size else indices.astype(int)
+    return np.asarray(indices) if len(indices) else np.zeros(0, int)
 
 
 def _chosen(label: Categorical | np.ndarray, indices: np.ndarray | slice) -> Categorical | np.ndarray:

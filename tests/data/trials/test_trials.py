@@ -8,7 +8,8 @@ import pytest
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.lazy import LazyArray
-from hvf.data.trials.trials import Trials, concept_split, read_trials
+from hvf.data.trials.splitting import concept_split
+from hvf.data.trials.trials import Trials, read_trials
 
 
 def image_set(n: int) -> ImageSet:
