@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from hvf.config import Config
-from hvf.experiments.results import Kind, Result, Row, StudyInfo
+from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.results import Kind, Result, Row
 
 STUDY = StudyInfo("study", "a note", True, "eeg", "sub-08", ("O1", "Oz"), 100.0, (0.0, 0.5), 80, 12, "train", "test")
 

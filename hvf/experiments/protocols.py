@@ -22,7 +22,8 @@ from hvf.config import SUBJECTS, Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
-from hvf.experiments.results import Kind, Result, Row, StudyInfo, selection
+from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.results import Kind, Result, Row, selection
 from hvf.population.feature_maps import FeatureMapAnalysis
 from hvf.population.fitting import DinaAlignment
 from hvf.study import open_study, other_subjects

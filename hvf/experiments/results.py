@@ -31,88 +31,17 @@ from typing import Any, Literal
 import numpy as np
 
 from hvf.config import Config, HvfError, from_dict, to_dict
+from hvf.decoder import TOP
 from hvf.evaluation import retrieval, statistics
+from hvf.experiments.descriptions import ProtocolInfo, RunInfo, StudyInfo, common_protocol, common_study
 from hvf.runs import Run, code_version, write_json
-from hvf.study import Study
 
 FILE = "result.json"
 VERSION = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
-TOP = 5  # gallery images kept per test item
 
 Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}
 Kind = Literal["training", "retrieval", "benchmark", "targets", "layers", "scaling", "population"]
-
-
-@dataclass(frozen=True)
-class StudyInfo:
-    """Description of the data that were trained and tested on."""
-
-    name: str
-    note: str
-    simulated: bool
-    kind: str
-    subject: str
-    ch_names: tuple[str, ...]
-    sfreq: float
-    window: tuple[float, float]  # s, from the first sample to the end of the last
-    n_train_images: int
-    n_test_images: int
-    train_digest: str
-    test_digest: str  # "" where runs were tested on different images
-
-    @classmethod
-    def of(cls, study: Study) -> StudyInfo:
-        """The description of an open study."""
-        train = study.train
-        return cls(
-            name=study.name,
-            note=study.note,
-            simulated=study.simulated,
-            kind=train.kind,
-            subject=train.subject,
-            ch_names=tuple(train.ch_names),
-            sfreq=float(train.sfreq),
-            window=(float(train.tmin), float(train.times[-1] + 1 / train.sfreq)),
-            n_train_images=len(study.train_images),
-            n_test_images=len(study.test_images),
-            train_digest=study.train_images.digest,
-            test_digest=study.test_images.digest,
-        )
-
-
-@dataclass(frozen=True)
-class ProtocolInfo:
-    """How a figure was obtained: a figure without it cannot be compared."""
-
-    training: str  # "intra": trained on the subject who is tested; "loso": on all others
-    held_out: str  # how test images were held out
-    gallery: str = "plain test images as gallery"
-    selection: str = "epoch, penalty and settings chosen on validation concepts"
-
-    @classmethod
-    def of(cls, config: Config, note: str, training: str = "intra") -> ProtocolInfo:
-        """The protocol of a study: `note` is the study's, which says whether its split was prepared."""
-        data = config.data
-        zero_shot = data.study != "files" or "split as prepared" in note
-        held_out = "concepts unseen in training" if zero_shot else f"held-out images, split {data.split_seed}"
-        return cls(training, held_out)
-
-    @property
-    def label(self) -> str:
-        """The protocol in a line."""
-        who = "within-subject" if self.training == "intra" else "trained on all other subjects"
-        return f"{who}, {self.held_out}, averaged trials, {self.gallery}"
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """One run: a training with its own seed (and, of a user's files, its own random split), tested once."""
-
-    name: str
-    seed: int
-    split_seed: int
-    n: int  # test items
 
 
 @dataclass(frozen=True)
@@ -352,8 +281,8 @@ class Result:
         names = [name for name in first.rows if all(name in result.rows for result in results)]
         return replace(
             first,
-            study=_common_study([result.study for result in results]),
-            protocol=_common_protocol([result.protocol for result in results]),
+            study=common_study([result.study for result in results]),
+            protocol=common_protocol([result.protocol for result in results]),
             image_ids=ids,
             concepts=tuple(concept for result in results for concept in result.concepts),
             gallery=first.gallery if same else (),
@@ -414,21 +343,4 @@ def _combined_row(rows: Sequence[Row], ids: Sequence[str], one_gallery: bool) ->
         chosen=tuple(chosen for row in rows for chosen in row.chosen),
         top5=tuple(top for row in rows for top in row.top5) if one_gallery else (),
         settings=rows[0].settings,
-    )
-
-
-def _common_study(studies: Sequence[StudyInfo]) -> StudyInfo:
-    """The first run's study; what differs over runs is said to, or left empty."""
-    first = studies[0]
-    subjects = list(dict.fromkeys(study.subject for study in studies))
-    blank = {
-        name: "" for name in ("train_digest", "test_digest") if len({getattr(study, name) for study in studies}) > 1
-    }
-    return replace(first, subject=", ".join(subjects), **blank)
-
-
-def _common_protocol(protocols: Sequence[ProtocolInfo]) -> ProtocolInfo:
-    splits = list(dict.fromkeys(protocol.held_out for protocol in protocols))
-    return replace(
-        protocols[0], held_out=splits[0] if len(splits) == 1 else f"held-out images, {len(splits)} random splits"
     )

@@ -23,7 +23,8 @@ from hvf.decoder import Decoder, array_hash, weights_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
-from hvf.experiments.results import FILE, Kind, Result, Row, StudyInfo, selection
+from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.runs import Run, write_atomic
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder

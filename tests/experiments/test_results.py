@@ -9,7 +9,8 @@ import pytest
 
 from hvf.config import Config, DataConfig, HvfError, with_settings
 from hvf.evaluation import retrieval
-from hvf.experiments.results import FILE, VERSION, Result, Row, StudyInfo
+from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.results import FILE, VERSION, Result, Row
 from hvf.runs import Run
 
 N = 20

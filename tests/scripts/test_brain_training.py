@@ -18,7 +18,8 @@ from PIL import Image
 from hvf import report
 from hvf.alignment import Alignment
 from hvf.experiments import layers
-from hvf.experiments.results import FILE, Result, Row, StudyInfo
+from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.results import FILE, Result, Row
 from hvf.report import explore
 from hvf.study import open_study
 from tests.script_module import load_script
