@@ -33,7 +33,8 @@ from torch.utils.data import DataLoader, Dataset
 from hvf import methods, presets
 from hvf.alignment import TrainingSet
 from hvf.alignment.batched import Together, fit_together
-from hvf.alignment.fitting import info_nce, prepare, seeded
+from hvf.alignment.epochs import info_nce, seeded
+from hvf.alignment.fitting import prepare
 from hvf.alignment.inputs import new_brain
 from hvf.cli.options import parse_settings, run_script
 from hvf.config import Config, HvfError, with_settings

@@ -6,7 +6,8 @@ Source: arXiv 2602.07495 (HVF).
 
 from hvf.alignment.checkpoint import FILE, Alignment, RecordingInfo
 from hvf.alignment.closed_form import PENALTIES
-from hvf.alignment.fitting import MAX_LOG_SCALE, RESIDENT_BYTES, fit, info_nce
+from hvf.alignment.epochs import MAX_LOG_SCALE, info_nce
+from hvf.alignment.fitting import RESIDENT_BYTES, fit
 from hvf.alignment.training_set import TrainingSet, training_features
 
 __all__ = [

@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from hvf.alignment.checkpoint import Alignment
-from hvf.alignment.fitting import MAX_LOG_SCALE, _Training, adamw, fit, info_nce, prepare, seeded
+from hvf.alignment.epochs import MAX_LOG_SCALE, adamw, info_nce, seeded
+from hvf.alignment.fitting import fit, prepare
 from hvf.alignment.inputs import augmented, new_brain
+from hvf.alignment.training import Training
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import SOLVED, Config, HvfError
+from hvf.registry import FUSIONS
 from hvf.runs import track, usable_cores
 from hvf.training.cuda_graphs import Replayed, fast_products
 
@@ -53,8 +56,8 @@ def why_not_batched(config: Config) -> str | None:
         return f"{name} is solved, not trained"
     if targets.views or targets.text:
         return "views and captions of images are drawn for one run alone"
-    if config.fusion.kind == "gated" and config.align.mode == "retrieval":
-        return "the gate's weights follow each run's validation losses between epochs"
+    if config.align.mode == "retrieval" and FUSIONS[config.fusion.kind].weighs_targets:
+        return f"fusion {config.fusion.kind} follows each run's validation losses between epochs"
     with torch.device("meta"):
         brain = new_brain(config, config.brain.width, 64, 256)  # of whatever shape
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in brain.modules()):
@@ -103,9 +106,9 @@ def fit_together(runs: Sequence[Run], device: str | torch.device = "cpu") -> lis
 
 
 class Together:
-    """R trainings whose parameters are rows of stacked ones: what a run looks at, keeps and gives back is its own."""
+    """R trainings whose parameters are rows of stacked ones; each run has its own data, validation and result."""
 
-    def __init__(self, runs: list[_Training]) -> None:
+    def __init__(self, runs: list[Training]) -> None:
         self.runs, self.align, self.device = runs, runs[0].config.align, runs[0].x_NCT.device
         self.stacks = {name: self.stacked(name) for name in self.parameters(runs[0])}
         learnt = [p for name, p in self.stacks.items() if name != "log_scale" or self.align.learn_temperature]
@@ -120,7 +123,7 @@ class Together:
         self.replayed = Replayed(self.update, self.device)
 
     @staticmethod
-    def parameters(run: _Training) -> dict[str, Tensor]:
+    def parameters(run: Training) -> dict[str, Tensor]:
         modules = {"brain": run.brain} | ({"fusion": run.fusion} if run.fusion_learns else {})
         named = {f"{room}.{name}": p for room, module in modules.items() for name, p in module.named_parameters()}
         return named | {"log_scale": run.log_scale}
@@ -141,7 +144,7 @@ class Together:
         return info_nce(z_b_ND, z_f_ND, parameters["log_scale"], same_N, self.align.loss)
 
     def run(self, epoch: int, generators: Sequence[torch.Generator]) -> None:
-        """One pass over each run's training rows, in its own order, then each run's look at its validation rows."""
+        """One pass over each run's training rows, in its own order, then each run's validation."""
         for run in self.runs:
             run.brain.train()
             run.fusion.train(run.fusion_learns)
@@ -177,7 +180,7 @@ class Together:
         return losses_R.detach()
 
     @staticmethod
-    def target(run: _Training, image_N: Tensor) -> Any:
+    def target(run: Training, image_N: Tensor) -> Any:
         """z_f (N, D) if it is frozen, else {spec: (N, d)} that the run's fusion takes."""
         return run.standardised(run.features(image_N)) if run.fusion_learns else run.images(image_N)
 

@@ -1,4 +1,4 @@
-"""What `fit` returns: a brain encoder and a fusion that belong together, and the recording that they were made for."""
+"""The checkpoint: a trained brain encoder and its fusion, and the recording that they were trained on."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from hvf.registry import FUSIONS
 from hvf.runs import code_version, write_atomic
 
 FILE = "alignment.safetensors"
+VERSION = 1  # of the file's content; a file of another version is refused
 
 
 @dataclass(frozen=True)
 class RecordingInfo:
-    """What trials must have in common with those a brain encoder was trained on, and which images those answered."""
+    """The recording that a brain encoder was trained on: trials to decode must match it."""
 
     kind: str
     ch_names: tuple[str, ...]
@@ -36,7 +37,7 @@ class RecordingInfo:
     tmin: float
     n_times: int
     images: str  # digest of the training images
-    code: str  # version that trained it; told, not compared
+    code: str  # version that trained it; kept, not compared
 
     @classmethod
     def of(cls, trials: Trials, images: str) -> RecordingInfo:
@@ -127,8 +128,9 @@ class Alignment:
         for name, (mean, sd) in self.normalisation.items():
             state |= {f"mean.{name}": mean, f"sd.{name}": sd}
         if self.train_embeddings_MD is not None:  # in full precision: pictures drawn after loading are the very same
-            state["known"] = torch.from_numpy(self.train_embeddings_MD)
-        told = {
+            state["train_embeddings"] = torch.from_numpy(self.train_embeddings_MD)
+        metadata = {
+            "version": VERSION,
             "recording": asdict(self.recording),
             "config": to_dict(self.config),
             "hvf": {k: self.hvf.config[k] for k in ("dims", "width", "intermediate", "dropout", "specs")},
@@ -137,7 +139,7 @@ class Alignment:
         }
         whole = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         path = Path(folder) / FILE
-        write_atomic(path, lambda tmp: save_file(whole, str(tmp), {"alignment": json.dumps(told)}))
+        write_atomic(path, lambda tmp: save_file(whole, str(tmp), {"alignment": json.dumps(metadata)}))
         return path
 
     @classmethod
@@ -146,24 +148,27 @@ class Alignment:
         path = Path(folder) / FILE
         try:
             with safe_open(str(path), framework="pt") as file:
-                told = json.loads((file.metadata() or {})["alignment"])
+                metadata = json.loads((file.metadata() or {})["alignment"])
+                version = metadata.get("version")
+                if version != VERSION:
+                    raise HvfError(f"{path} is of version {version}; this hvf reads version {VERSION}: train again")
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            recording = RecordingInfo(**{**told["recording"], "ch_names": tuple(told["recording"]["ch_names"])})
-            config = from_dict(Config, told["config"])
-            hvf = FUSIONS[config.fusion.kind if config.align.mode == "retrieval" else "hvf"](**told["hvf"])
+            recording = RecordingInfo(**{**metadata["recording"], "ch_names": tuple(metadata["recording"]["ch_names"])})
+            config = from_dict(Config, metadata["config"])
+            hvf = FUSIONS[config.fusion.kind if config.align.mode == "retrieval" else "hvf"](**metadata["hvf"])
             brain = new_brain(config, hvf.width, len(recording.ch_names), recording.n_times)
             brain.load_state_dict(_part(state, "brain."))
             hvf.load_state_dict(_part(state, "hvf."))
             mean, sd = _part(state, "mean."), _part(state, "sd.")
             normalisation = {name: (mean[name].to(device), sd[name].to(device)) for name in mean}
-            log_scale, history = told["log_scale"], told["history"]
+            log_scale, history = metadata["log_scale"], metadata["history"]
         except FileNotFoundError:
             raise HvfError(f"{path} is missing: train first, with hvf train") from None
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise HvfError(f"{path} is not an alignment written by hvf: {error}") from error
         move(hvf, device)
         trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config)
-        trained.train_embeddings_MD = state["known"].numpy() if "known" in state else None
+        trained.train_embeddings_MD = state["train_embeddings"].numpy() if "train_embeddings" in state else None
         return trained
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from hvf.models.fusions.hvf import HVF
 from hvf.vision.cache import embed_all
 from hvf.vision.specs import versions
 from hvf.vision.texts import embed_captions
+
+Self = TypeVar("Self", bound="TrainingSet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +89,11 @@ class TrainingSet:
         """The fingerprint, or a hash of the trials' image ids where none was given."""
         return self.fingerprint or hashlib.sha256("\n".join(self.trials.image_ids).encode()).hexdigest()
 
-    def select(self, rows: np.ndarray) -> TrainingSet:
+    def select(self: Self, rows: np.ndarray) -> Self:
         """The trials of these rows; all images stay."""
         return replace(self, trials=self.trials.select(rows), image_N=self.image_N[rows])
 
-    def permuted(self, seed: int) -> TrainingSet:
+    def permuted(self: Self, seed: int) -> Self:
         """A control: the images shuffled among the trials."""
         return replace(self, image_N=np.random.default_rng(seed).permutation(self.image_N))
 

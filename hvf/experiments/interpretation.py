@@ -142,7 +142,7 @@ class Interpretation:
     def _window(self, data: RunData, window: Window) -> dict[str, Any]:
         """Accuracy of a decoder that is trained on this window alone."""
         images = data.study.train_images
-        split = Split(data.train, np.arange(len(data.train)), data.train_features, images.concepts, data.study.note)
+        split = Split(data.train, data.train_features, images.concepts, np.arange(len(data.train)))
         config = with_settings(data.run.config, LINEAR if self.retrain == "ridge" else {})
         row = occlusion.retrain(split, data.test, data.test_features, config, window)
         ids = list(data.test.image_ids)

@@ -25,6 +25,7 @@ from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split
 from hvf.experiments.repeated import each_repeat, open_folder, table_of_rows, write_combined
 from hvf.experiments.results import Entry, Result, Row
 from hvf.population import fitting as dina
+from hvf.population.frozen_maps import Maps
 from hvf.runs import Run
 from hvf.vision.specs import parse_spec
 
@@ -48,7 +49,7 @@ class PopulationAlignment:
     vector_grid: int = 2  # HVF and ridge take the layers pooled to this side, the latents to twice that
     semantic: str | None = None  # the spec whose clusters are the categories; None: the backbone's own output
     losses: dina.Losses = field(default_factory=dina.Losses)  # how much each loss of DINA counts
-    maps: dina.Maps = field(default_factory=dina.Maps)  # the shared map; side and semantic follow from the above
+    maps: Maps = field(default_factory=Maps)  # the shared map; side and semantic follow from the above
     splits: int = 5  # random splits into training and test images
 
     def run(self, config: Config, out: Path | None = None) -> Path:
@@ -89,7 +90,7 @@ class PopulationAlignment:
         latents = [str(replace(parse_spec(self.latents), pool=f"grid{of_latents}"))] if self.latents else []
         return (*specs, *latents)
 
-    def _maps(self) -> dina.Maps:
+    def _maps(self) -> Maps:
         """The settings of the shared map."""
         return replace(self.maps, side=self.grid, semantic=str(parse_spec(self.semantic or self.backbone)))
 
@@ -101,8 +102,10 @@ class PopulationAlignment:
         )
         none = dina.Losses(**{f.name: 0.0 for f in fields(dina.Losses)})
         losses = {DINA: self.losses}
-        losses |= {f"without {n}": self.losses.but(**{n: 0.0}) for n, weight in asdict(self.losses).items() if weight}
-        losses |= {RECONSTRUCTION: none.but(reconstruction=1.0), CATEGORIES: none.but(category=1.0)}
+        losses |= {
+            f"without {n}": replace(self.losses, **{n: 0.0}) for n, weight in asdict(self.losses).items() if weight
+        }
+        losses |= {RECONSTRUCTION: replace(none, reconstruction=1.0), CATEGORIES: replace(none, category=1.0)}
         result = held_out.result("population", config, run=run.path.name, main=DINA)
         analyses = {}
         for row, weights in losses.items():
@@ -119,7 +122,7 @@ class PopulationAlignment:
 
 
 def _dina(
-    split: Split, held_out: HeldOut, config: Config, losses: dina.Losses, maps: dina.Maps
+    split: Split, held_out: HeldOut, config: Config, losses: dina.Losses, maps: Maps
 ) -> tuple[Row, dict[str, Any]]:
     """Choose and test DINA with these losses, and analyse its maps of the test trials."""
     choice = choose(split, config, fit=functools.partial(dina.fit, losses=losses, maps=maps))

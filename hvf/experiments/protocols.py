@@ -9,7 +9,6 @@ Letters: N trials, M images, d features, D embedding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -162,42 +161,8 @@ def _refuse_unchosen(choice: object) -> None:
         raise HvfError(f"test trials are ranked by a Choice, made on validation images, not by {type(choice)}")
 
 
-@dataclass(frozen=True)
-class Split:
-    """The training part of a study.
-
-    Parameters
-    ----------
-    trials : Trials
-        The N training trials.
-    image_N : ndarray
-        (N,) The image that each trial is the response to, as an index into the M training images.
-    features : dict
-        {spec: (M, d)} features of the training images; auxiliary views and captions among them.
-    concepts : tuple of str
-        (M) What each image shows.
-    note : str
-        The study in a sentence.
-    """
-
-    trials: Trials
-    image_N: np.ndarray
-    features: Mapping[str, np.ndarray]
-    concepts: tuple[str, ...]
-    note: str
-
-    @property
-    def concept_N(self) -> np.ndarray:
-        """(N,) The concept of each trial's image."""
-        return np.asarray(self.concepts)[self.image_N]
-
-    def select(self, rows: np.ndarray) -> Split:
-        """The same split with some of its trials, by their indices."""
-        return replace(self, trials=self.trials.select(rows), image_N=self.image_N[rows])
-
-    def permuted(self, seed: int) -> Split:
-        """A control: responses are assigned to images at random."""
-        return replace(self, image_N=np.random.default_rng(seed).permutation(self.image_N))
+class Split(TrainingSet):
+    """The training part of a study, on which a choice is made."""
 
 
 def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") -> tuple[Split, HeldOut]:
@@ -232,7 +197,7 @@ def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") ->
     image_N = np.array([place[name] for name in train.image_ids.tolist()])
     rows_M = [row[name] for name in study.train_images.ids]
     train_features = {spec: x_Md[rows_M] for spec, x_Md in features.items()}
-    split = Split(train, image_N, train_features, study.train_images.concepts, study.note)
+    split = Split(train, train_features, study.train_images.concepts, image_N)
     if simulated:
         test_features = embed_all(study.test_images, specs, device())
     else:
@@ -288,11 +253,10 @@ def choose(
         raise HvfError(f"a choice is made on a Split, not on {type(split).__name__}: test trials stay out of it")
     if not candidates:
         raise HvfError("there is nothing to choose from: give at least one candidate")
-    training_set = TrainingSet(split.trials, split.features, split.concepts, split.image_N)
     best: Choice[Any] | None = None
     for settings in candidates:
         one = with_settings(config, settings)
-        fitted = fit(training_set, one, device())
+        fitted = fit(split, one, device())
         choice = Choice(fitted, settings, _MADE_HERE)
         if best is None or choice.validation["mrr"] > best.validation["mrr"]:
             best = choice

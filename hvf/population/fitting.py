@@ -1,15 +1,15 @@
-"""DINA's fit: both towers trained until validation images are found best among each other.
+"""DINA's fit: both towers are trained together, and the epoch with the best retrieval of validation images is kept.
 
-Source: arXiv 2605.04309. Of its losses the text at hand says: contrastive, between intermediate feature maps; its
-referee asks what a loss on semantic labels and one on reconstruction would align in its place. Those are here, each
-with a weight, and a `local` contrast at every place of the map. Letters: as in hvf/population/towers.py; M images.
+Source: arXiv 2605.04309. Its loss is contrastive, between intermediate feature maps. A reconstruction loss, a loss
+on semantic categories and a `local` contrast at every place of the map can be added, each with a weight.
+Letters: as in hvf/population/towers.py; M images.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,111 +17,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvf.alignment.checkpoint import RecordingInfo
-from hvf.alignment.fitting import MAX_LOG_SCALE, Epochs, adamw, info_nce, seeded
+from hvf.alignment.epochs import MAX_LOG_SCALE, Epochs, adamw, info_nce, seeded
 from hvf.alignment.inputs import standard, standardised
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, HvfError
 from hvf.data.trials.trials import Trials
 from hvf.population.feature_maps import FeatureMapAnalysis, analyse_feature_maps, silenced
+from hvf.population.frozen_maps import FrozenMaps, Maps
 from hvf.population.towers import Dina
 from hvf.runs import track
-from hvf.vision.specs import parse_spec
-
-PCA_IMAGES = 250
 
 
 @dataclass(frozen=True)
 class Losses:
-    """How much each loss counts; 0 leaves it out."""
+    """Weight of each loss; 0 leaves it out."""
 
     contrast: float = 1.0  # InfoNCE between whole maps: which image of the batch was seen
     local: float = 1.0  # the same at every place of the map, averaged over places
     reconstruction: float = 1.0  # squared error of the frozen maps, drawn from either tower's map
     category: float = 0.0  # cross-entropy of the image's category, read from either tower's map
 
-    def but(self, **weights: float) -> Losses:
-        """The same, some of them with another weight."""
-        return Losses(**{f.name: getattr(self, f.name) for f in fields(self)} | weights)
-
-
-@dataclass(frozen=True)
-class Maps:
-    """The shared map, and what becomes of the frozen ones before they enter a tower."""
-
-    side: int = 6  # S: the shared map has S x S places
-    channels: int = 32  # D at each place
-    components: int = 32  # most principal components kept of a frozen map's channels
-    categories: int = 20  # clusters of the semantic features, which stand for labels where images have none
-    semantic: str | None = None  # the FeatureSpec that is clustered; needed by the category loss alone
-
-
-def map_shape(spec: str, width: int) -> tuple[int, int, int]:
-    """(channels, rows, columns) of the features (M, width) of a spec: one with a grid, or whole latents.
-
-    Raises HvfError where the spec does not tell.
-    """
-    parsed = parse_spec(spec)
-    if parsed.grid and width % parsed.grid**2 == 0:
-        return width // parsed.grid**2, parsed.grid, parsed.grid
-    side = math.isqrt(width // 4)
-    if parsed.kind == "vae" and parsed.pool is None and 4 * side * side == width:
-        return 4, side, side
-    raise HvfError(f"{spec}: no places can be told apart in these features; name a grid, as {parsed.kind}:...@9:grid6")
-
-
-class FrozenMaps:
-    """Frozen features as maps of the shared side: centred at each place, few components, of unit mean variance.
-
-    Everything is learnt from the training images that ``rows`` names. {spec: (M, d)} -> {spec: (M, P_k, S, S)}.
-    """
-
-    def __init__(
-        self, features: Mapping[str, np.ndarray], specs: Sequence[str], rows: np.ndarray, maps: Maps, device
-    ) -> None:
-        self.specs, self.side, self.device = tuple(specs), maps.side, torch.device(device)
-        self.fixed: dict[str, tuple[Tensor, Tensor]] = {}
-        for spec in specs:
-            f_MPSS = self._pooled(spec, features[spec][rows])
-            mean = f_MPSS.mean(0, keepdim=True)
-            some = f_MPSS[:: -(-len(rows) // PCA_IMAGES)]  # a channel's components need no more: all places count
-            flat = (some - mean).transpose(0, 1).flatten(1)  # (channels, M S S)
-            values, vectors = torch.linalg.eigh((flat @ flat.T / flat.shape[1]).double())
-            kept = slice(max(0, len(values) - maps.components), None)
-            scale = values[kept].clamp_min(0).mean().sqrt().clamp_min(1e-12)
-            self.fixed[spec] = mean, (vectors[:, kept].flip(1).T / scale).float()
-
-    @property
-    def components(self) -> dict[str, int]:
-        """{spec: P_k}."""
-        return {spec: len(basis) for spec, (_, basis) in self.fixed.items()}
-
-    def __call__(self, features: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        out = {}
-        for spec, (mean, basis) in self.fixed.items():
-            if spec not in features:
-                raise HvfError(f"no features of {spec} were given: compute them with hvf embed --targets {spec}")
-            out[spec] = torch.einsum("pc,mcij->mpij", basis, self._pooled(spec, features[spec]) - mean)
-        return out
-
-    def _pooled(self, spec: str, x_Md: np.ndarray) -> Tensor:
-        x_Md = np.asarray(x_Md, dtype=np.float32).reshape(len(x_Md), -1)
-        shape = map_shape(spec, x_Md.shape[1])
-        if self.side > shape[1]:
-            raise HvfError(f"{spec} has {shape[1]} x {shape[2]} places, the shared map {self.side} x {self.side}")
-        f_MPHW = torch.from_numpy(np.ascontiguousarray(x_Md)).to(self.device).unflatten(1, shape)
-        return functional.adaptive_avg_pool2d(f_MPHW, self.side)
-
 
 class DinaAlignment:
     """Trained towers, with the standardisation that belongs to them. Made by `fit`.
 
     Attributes: ``model`` in eval mode; ``history``, one dict per epoch as `Alignment` has it; ``config``, ``losses``,
-    ``recording``; ``order``, the neurons from the one that contributes most, told from validation images.
+    ``recording``; ``order``, the neurons, most contributing first, by validation images.
     """
 
     def __init__(
-        self, model: Dina, frozen: FrozenMaps, statistics, history: list[dict], config: Config, losses: Losses,
-        recording: RecordingInfo,
+        self, model: Dina, frozen: FrozenMaps, statistics: tuple[Tensor, Tensor], history: list[dict], config: Config,
+        losses: Losses, recording: RecordingInfo,
     ) -> None:  # fmt: skip
         self.model, self.frozen, self.history, self.config = model.eval(), frozen, history, config
         self.losses, self.recording, self._statistics = losses, recording, statistics
@@ -224,13 +150,13 @@ def fit(
 
 
 def check_targets(config: Config) -> None:
-    """Raise HvfError for views and captions, which nothing here would learn from."""
+    """Raise HvfError for views and captions, which DINA does not use."""
     if config.targets.views or config.targets.text:
         raise HvfError("DINA learns from the images as they are: leave targets.views and targets.text out")
 
 
 def _categories(features: Mapping[str, np.ndarray], rows: np.ndarray, maps: Maps, seed: int) -> np.ndarray:
-    """The cluster of every image's semantic features (M,), clusters found among the training images."""
+    """The k-means cluster of every image's semantic features (M,), fitted on the training images."""
     from sklearn.cluster import KMeans
 
     if maps.semantic is None or maps.semantic not in features:
@@ -242,7 +168,7 @@ def _categories(features: Mapping[str, np.ndarray], rows: np.ndarray, maps: Maps
 
 
 class _Training(Epochs):
-    """Data, optimiser, and the best epoch so far."""
+    """Training of both towers."""
 
     def __init__(
         self, model: Dina, config: Config, losses: Losses, x_NC: Tensor, maps: Mapping[str, Tensor],
@@ -259,7 +185,7 @@ class _Training(Epochs):
         self.kept: dict[str, Tensor] = {}
 
     def run(self, epoch: int) -> None:
-        """One pass over the training rows in a new order, then a look at the validation rows."""
+        """One epoch over the training rows, and its validation."""
         self.model.train()
         self.judge(epoch, float(torch.stack([self.step(rows) for rows in self.order()]).mean()))
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from hvf import alignment
-from hvf.alignment import Alignment, fitting, info_nce
+from hvf.alignment import Alignment, info_nce, training
+from hvf.alignment.checkpoint import VERSION
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials.splitting import concept_split
@@ -179,7 +183,7 @@ def test_the_same_seed_gives_the_same_numbers(fitted):
 def test_every_row_is_seen_once_an_epoch_in_a_new_order(monkeypatch):
     seen: list[list[int]] = []
     monkeypatch.setattr(
-        fitting._Training, "step", lambda self, rows: (seen.append(rows.tolist()), torch.tensor(0.0))[1]
+        training.Training, "step", lambda self, rows: (seen.append(rows.tolist()), torch.tensor(0.0))[1]
     )
     trials, features, concepts = toy()
     alignment.fit(TrainingSet(trials, features, concepts), settings(align__epochs=2))
@@ -272,14 +276,14 @@ def test_features_are_not_copied_for_each_trial():
     wide = {SPECS[0]: np.zeros((60, 20_000), np.float32) + features[SPECS[0]][:, :1], SPECS[1]: features[SPECS[1]]}
     rows = np.tile(np.arange(60), 9)
     seen: list[int] = []
-    original = fitting._Training.__init__
+    original = training.Training.__init__
 
     def watched(self, brain, fusion, data):
         seen.extend(len(x_Md) for x_Md in data.features.values())
         original(self, brain, fusion, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting._Training, "__init__", watched)
+        patch.setattr(training.Training, "__init__", watched)
         alignment.fit(TrainingSet(trials.select(rows), wide, concepts, rows), settings(align__epochs=1))
     assert seen == [60, 60]
 
@@ -350,6 +354,19 @@ def test_checkpoints_that_are_none(fitted, tmp_path):
     path = fitted.save(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(HvfError, match="not an alignment written by hvf"):
+        Alignment.load(tmp_path)
+
+
+@pytest.mark.parametrize("version", [None, 0, 2])
+def test_a_checkpoint_of_another_version_is_refused_by_name(fitted, tmp_path, version):
+    path = fitted.save(tmp_path)
+    with safe_open(str(path), framework="pt") as file:
+        metadata = json.loads(file.metadata()["alignment"])
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    assert metadata.pop("version") == VERSION
+    changed = metadata if version is None else metadata | {"version": version}
+    save_file(state, str(path), {"alignment": json.dumps(changed)})
+    with pytest.raises(HvfError, match=f"version {version}; this hvf reads version {VERSION}: train again"):
         Alignment.load(tmp_path)
 
 

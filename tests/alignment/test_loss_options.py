@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hvf import alignment
-from hvf.alignment import fitting, info_nce
-from hvf.alignment.image_views import Views
+from hvf.alignment import info_nce, training
+from hvf.alignment.image_views import ImageViews
 from hvf.alignment.inputs import augmented
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import BrainConfig, Config, HvfError, with_settings
@@ -94,7 +94,7 @@ def test_views_follow_confidence():
     """Outliers of a batch's cosines meet the first or third view next time; the others stay with the second."""
     config = settings(targets__views=VIEWS, targets__view_choice="confidence")
     features = {f"{SPEC}~{view}": np.full((50, 2), k, np.float32) for k, view in enumerate(VIEWS)}
-    views = Views(config, features, 50, torch.device("cpu"))
+    views = ImageViews(config, features, 50, torch.device("cpu"))
     rows = torch.arange(40)
     assert (views.gather(rows, rows)[SPEC] == 1).all()
     cosine_N = torch.linspace(-0.01, 0.01, 40)
@@ -102,7 +102,7 @@ def test_views_follow_confidence():
     z_b = torch.stack([cosine_N, (1 - cosine_N.square()).sqrt()], 1)
     z_f = torch.tensor([[1.0, 0.0]]).expand(40, 2)
     for _ in range(30):  # until the running means have forgotten that they began at 1
-        views.look(rows, z_b, z_f)
+        views.choose_next(rows, z_b, z_f)
     assert views.version_N[:40].bincount().tolist() == [1, 38, 1]
     assert (views.version_N[3].item(), views.version_N[7].item(), views.version_N[45].item()) == (0, 2, 1)
     assert views.gather(torch.tensor([3, 7, 0]), torch.tensor([3, 7, 0]))[SPEC][:, 0].tolist() == [0.0, 2.0, 1.0]
@@ -142,14 +142,14 @@ def test_captions_pull_in_proportion_to_their_weight():
 def test_images_of_one_caption_are_not_contrasted(monkeypatch):
     trials, y_ND = material()
     same: list[torch.Tensor] = []
-    plain = fitting.info_nce
+    plain = training.info_nce
 
     def watched(z_b, z_f, scale, image_N=None, loss="both"):
         if image_N is not None:
             same.append(image_N)
         return plain(z_b, z_f, scale, image_N, loss)
 
-    monkeypatch.setattr(fitting, "info_nce", watched)
+    monkeypatch.setattr(training, "info_nce", watched)
     on = settings(targets__text=TEXT, align__text_weight=0.5, align__epochs=1, align__batch_size=200)
     alignment.fit(TrainingSet(trials, {SPEC: y_ND, TEXT: np.repeat(y_ND[::4], 4, axis=0)}, list(trials.image_ids)), on)
     assert sorted(torch.unique(torch.cat(same), return_counts=True)[1].tolist())[-1] <= 4

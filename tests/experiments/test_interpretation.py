@@ -251,7 +251,7 @@ def test_variance_partitioning_tells_early_from_late(world):
 
 def test_retraining_finds_the_window_and_tests_once(world):
     n = len(world.train)
-    split = Split(world.train, np.arange(n), {"x:x": world.low[0]}, world.concepts, "")
+    split = Split(world.train, {"x:x": world.low[0]}, world.concepts, np.arange(n))
     config = with_settings(presets.mini(), LINEAR)
     early, before = (occlusion.retrain(split, world.test, {"x:x": world.low[1]}, config, window)
                      for window in ((0.1, 0.15), (-0.1, -0.05)))  # fmt: skip

@@ -34,7 +34,7 @@ def parts() -> tuple[Split, HeldOut]:
     noise = np.random.default_rng(3).normal(size=(len(trials) + 40, D)).astype(np.float32)
     features = {"a:a": y_ND, "b:b": noise[:-40]}
     concepts = tuple(trials.image_ids.tolist())
-    split = Split(trials, np.arange(len(trials)), features, concepts, "")
+    split = Split(trials, features, concepts)
     return split, HeldOut(test, {"a:a": y_test_ND, "b:b": noise[-40:]})
 
 

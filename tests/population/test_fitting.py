@@ -19,13 +19,14 @@ from hvf.experiments.protocols import HeldOut, Split, choose
 from hvf.experiments.results import FILE, Result
 from hvf.population import fitting as dina
 from hvf.population.feature_maps import analyse_feature_maps, band_numbers
+from hvf.population.frozen_maps import FrozenMaps, Maps, map_shape
 from hvf.population.towers import Dina, ImageTower, ResponseTower
 from tests.script_module import load_script
 
 POPULATION = Path(__file__).resolve().parents[2] / "brain_training" / "population.py"
 N, M, NEURONS, SIDE, WIDE = 240, 60, 24, 4, 3
 SPEC = f"torchvision:any/thing@1:grid{SIDE}"
-MAPS = dina.Maps(side=SIDE, channels=8, components=8, categories=4, semantic="sem:sem")
+MAPS = Maps(side=SIDE, channels=8, components=8, categories=4, semantic="sem:sem")
 
 
 def material(seed: int, n: int) -> tuple[Trials, dict[str, np.ndarray]]:
@@ -47,7 +48,7 @@ def material(seed: int, n: int) -> tuple[Trials, dict[str, np.ndarray]]:
 @pytest.fixture(scope="module")
 def parts() -> tuple[Split, HeldOut]:
     trials, features = material(0, N)
-    return Split(trials, np.arange(N), features, tuple(trials.image_ids.tolist()), ""), HeldOut(*material(1, M))
+    return Split(trials, features, tuple(trials.image_ids.tolist()), np.arange(N)), HeldOut(*material(1, M))
 
 
 def config(**settings):
@@ -60,7 +61,7 @@ def config(**settings):
 
 
 def fitting(**losses):
-    return functools.partial(dina.fit, maps=MAPS, losses=dina.Losses().but(**losses))
+    return functools.partial(dina.fit, maps=MAPS, losses=dina.Losses(**losses))
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +91,15 @@ def test_towers_meet_at_one_shape():
 )
 def test_places_are_told_by_the_spec(spec, width, shape):
     if shape:
-        assert dina.map_shape(spec, width) == shape
+        assert map_shape(spec, width) == shape
     else:
         with pytest.raises(HvfError, match="name a grid"):
-            dina.map_shape(spec, width)
+            map_shape(spec, width)
 
 
 def test_frozen_maps_are_centred_scaled_and_keep_their_places():
     _, features = material(0, N)
-    frozen = dina.FrozenMaps(features, [SPEC], np.arange(100), MAPS, "cpu")
+    frozen = FrozenMaps(features, [SPEC], np.arange(100), MAPS, "cpu")
     f_MPSS = frozen(features)[SPEC]
     assert f_MPSS.shape == (N, WIDE, SIDE, SIDE)
     torch.testing.assert_close(f_MPSS[:100].mean(0), torch.zeros(WIDE, SIDE, SIDE), atol=1e-5, rtol=0)
@@ -108,7 +109,7 @@ def test_frozen_maps_are_centred_scaled_and_keep_their_places():
     ratio = (f_MPSS[0] - f_MPSS[1]).norm(dim=0) / (raw[0] - raw[1]).norm(dim=0)
     torch.testing.assert_close(ratio, ratio[0, 0].expand(SIDE, SIDE), atol=1e-4, rtol=1e-4)
     with pytest.raises(HvfError, match="the shared map 5 x 5"):
-        dina.FrozenMaps(features, [SPEC], np.arange(9), dina.Maps(side=5), "cpu")
+        FrozenMaps(features, [SPEC], np.arange(9), Maps(side=5), "cpu")
 
 
 def test_local_contrast_is_the_mean_of_every_places_contrast():
@@ -160,7 +161,7 @@ def test_every_loss_learns_alone(parts, alone):
 def test_the_same_seed_gives_the_same_numbers_and_repeats_share_an_image(parts):
     split, _ = parts
     rows = np.repeat(np.arange(N // 2), 2)
-    twice = Split(split.trials.select(rows), rows, split.features, split.concepts, "")
+    twice = Split(split.trials.select(rows), split.features, split.concepts, rows)
     made = [choose(twice, config(align__epochs=2), fit=fitting()) for _ in range(2)]
     assert made[0].alignment.history == made[1].alignment.history
     assert made[0].validation["n"] % 2 == 0
@@ -179,7 +180,7 @@ def test_what_cannot_work_is_refused(parts, chosen):
     with pytest.raises(HvfError, match="leave targets.views and targets.text out"):
         choose(split, config(targets__views=("blur9",)), fit=fitting())
     with pytest.raises(HvfError, match="needs semantic features"):
-        choose(split, config(), fit=functools.partial(dina.fit, maps=dina.Maps(SIDE), losses=dina.Losses(category=1.0)))
+        choose(split, config(), fit=functools.partial(dina.fit, maps=Maps(SIDE), losses=dina.Losses(category=1.0)))
     long = Trials(
         np.repeat(split.trials.load_array(), 2, axis=2),
         split.trials.image_ids,

@@ -1,4 +1,4 @@
-"""Categorical that repeat from row to row (image ids, concepts, splits): the distinct ones, and a number per row."""
+"""Labels that repeat from row to row (image ids, concepts, splits): the distinct values, and a code per row."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ Letters: N trials, C channels, T samples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,10 +166,6 @@ class Trials:
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
             yield rows, self.batch(rows)
-
-    def in_memory(self, most: int) -> Trials:
-        """Return the trials read into memory if they take at most `most` bytes there, else these, unread."""
-        return self.replace(x_NCT=self.load_array()) if 4 * math.prod(self.shape) <= most else self
 
     def average(self) -> Trials:
         """Return one row per image, the mean of its trials (summed in float64), in order of first appearance."""

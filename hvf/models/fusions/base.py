@@ -6,6 +6,7 @@ Shape suffixes: N items, D embedding, d_k width of encoder k, K encoders.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
@@ -37,6 +38,8 @@ class Fusion(ModelMixin, ConfigMixin):
     HvfError
         No encoder, or not one width for each.
     """
+
+    weighs_targets: ClassVar[bool] = False  # whether `weigh` follows the validation losses of `targets`
 
     def __init__(
         self,
@@ -74,6 +77,14 @@ class Fusion(ModelMixin, ConfigMixin):
     def width(self) -> int:
         """D."""
         return self.config["width"]
+
+    @classmethod
+    def width_of(cls, dims: Mapping[str, int], width: int) -> int:
+        """D of a new fusion of encoders of these widths; by default the setting `fusion.width`."""
+        return width
+
+    def weigh(self, losses_K: Tensor) -> None:
+        """After each epoch, if `weighs_targets`: take each target's contrastive loss (K,) on validation images."""
 
     def targets(self, features: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """[(weight, z (N, D))]: the targets of the contrastive loss and their weights; z_f alone by default."""

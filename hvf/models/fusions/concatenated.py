@@ -19,8 +19,13 @@ class Concatenated(Fusion):
     For one encoder this is the plain target of NICE, ATM and UBP; of ridge, too. ``width`` is not read.
     """
 
+    @classmethod
+    def width_of(cls, dims: Mapping[str, int], width: int) -> int:
+        """Σ_k d_k."""
+        return sum(dims.values())
+
     def build(self) -> None:
-        self.register_to_config(width=sum(self.config["dims"]))
+        self.register_to_config(width=self.width_of(self.dims, 0))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """{spec: (N, d_k)} -> z_f (N, Σ_k d_k), of length √K."""

@@ -22,6 +22,7 @@ class Gated(Linear):
     sum ended at the last layer: the easiest to fit, and not the best to find images by (docs/LOG.md).
     """
 
+    weighs_targets = True
     ETA = 0.5
     regret_K: Tensor  # a buffer
 

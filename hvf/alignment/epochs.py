@@ -1,0 +1,118 @@
+"""What all training loops share: InfoNCE, the optimiser, the order of batches, and the epoch that validation chooses.
+
+Letters: N trials, M images, D embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from hvf.config import AlignConfig, Config, HvfError
+from hvf.evaluation import retrieval
+
+MAX_LOG_SCALE = math.log(100)  # 1/τ ≤ 100, as CLIP clamps it; the official code does not
+
+
+def info_nce(
+    z_b_ND: Tensor, z_f_ND: Tensor, log_scale: Tensor | float, image_N: Tensor | None = None, loss: str = "both"
+) -> Tensor:
+    """Symmetric InfoNCE: cross-entropy of cosine · exp(log_scale) over rows and over columns, averaged. A scalar.
+
+    Where trials of one image share a batch, `image_N` numbers the images: such pairs are not contrasted. `loss`
+    "brain-to-image" is the rows' part alone (each trial among the images), "image-to-brain" the columns'.
+    """
+    scale = torch.as_tensor(log_scale).exp()
+    logits_NN = scale * functional.normalize(z_b_ND, dim=1) @ functional.normalize(z_f_ND, dim=1).T
+    own_N = torch.arange(len(logits_NN), device=logits_NN.device)
+    if image_N is not None:
+        twin_NN = (image_N[:, None] == image_N[None, :]) & (own_N[:, None] != own_N[None, :])
+        logits_NN = logits_NN.masked_fill(twin_NN, -torch.inf)
+    if loss == "brain-to-image":
+        return functional.cross_entropy(logits_NN, own_N)
+    if loss == "image-to-brain":
+        return functional.cross_entropy(logits_NN.T, own_N)
+    return (functional.cross_entropy(logits_NN, own_N) + functional.cross_entropy(logits_NN.T, own_N)) / 2
+
+
+@contextmanager
+def seeded(seed: int, device: str | torch.device) -> Iterator[None]:
+    """Seed torch's global generators within the block, and restore their state after it."""
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def adamw(
+    parameters: Sequence[Tensor], align: AlignConfig, batches: int, stacked: bool = False
+) -> tuple[AdamW, CosineAnnealingLR]:
+    """The optimiser, and its rate's schedule over all steps; `stacked`: of parameters of several runs, (R, ...)."""
+    ranks = [p.ndim - stacked for p in parameters]
+    # Decay is for matrices: it would pull gains to 0 and τ to 1.
+    matrices = [p for p, rank in zip(parameters, ranks, strict=True) if rank > 1]
+    others = [p for p, rank in zip(parameters, ranks, strict=True) if rank <= 1]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    # A recorded step reads its rate from a tensor. AdamW would take one on a CPU, too, but in float32.
+    on_gpu = parameters[0].is_cuda
+    rate: Any = torch.tensor(align.learning_rate, device=parameters[0].device) if on_gpu else align.learning_rate
+    optimizer = AdamW(groups, rate, align.betas, weight_decay=align.weight_decay, fused=True, capturable=on_gpu)
+    return optimizer, CosineAnnealingLR(optimizer, batches * align.epochs)
+
+
+class Epochs:
+    """Base of a training: batches in random order, validation after each epoch, and the best epoch's weights kept.
+
+    A subclass defines `embedded` and `keep`, and sets `log_scale`.
+    """
+
+    log_scale: Tensor
+
+    def __init__(self, config: Config, train_N: Tensor, target_N: np.ndarray) -> None:
+        self.config, self.train_N, self.target_N = config, train_N, target_N
+        self.batches = math.ceil(len(train_N) / config.align.batch_size)
+        self.history: list[dict] = []
+
+    def order(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """The rows of an epoch's batches, of equal size: a short one would have fewer negatives, hence another loss."""
+        order_N = torch.randperm(len(self.train_N), generator=generator).to(self.train_N.device)
+        return self.train_N[order_N].tensor_split(self.batches)
+
+    def judge(self, epoch: int, loss: float) -> None:
+        """Validate after an epoch, and keep the weights if the mean reciprocal rank is the best so far."""
+        rate = self.config.align.learning_rate
+        if not math.isfinite(loss):
+            raise HvfError(f"the loss is not finite after epoch {epoch}: lower align.learning_rate, {rate}")
+        entry = {"epoch": epoch, "loss": loss, **self.validate(), "best": False}
+        if not self.history or entry["validation_mrr"] > max(e["validation_mrr"] for e in self.history):
+            self.history = [{**e, "best": False} for e in self.history]
+            entry["best"] = True
+            self.keep()
+        self.history.append(entry)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Retrieval of the validation images among themselves."""
+        ranks_N = retrieval.ranks(retrieval.similarity(*self.embedded()), self.target_N)
+        return {
+            "validation_mrr": retrieval.mean_reciprocal_rank(ranks_N),
+            "validation_top1": retrieval.topk(ranks_N, 1),
+            "validation_n": len(ranks_N),
+            "temperature": math.exp(-self.log_scale.item()),
+        }
+
+    def embedded(self) -> tuple[Tensor, Tensor]:
+        """Embeddings of validation trials (N, D) and of their images (M, D), modules in eval mode."""
+        raise NotImplementedError
+
+    def keep(self) -> None:
+        """Remember the weights as they are now."""
+        raise NotImplementedError
