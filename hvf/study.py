@@ -15,7 +15,7 @@ from pathlib import Path
 import mne
 import numpy as np
 
-from hvf.config import DataConfig, HvfError
+from hvf.config import SUBJECTS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import image_indices
 from hvf.data.trials.provenance import is_simulated
@@ -46,24 +46,12 @@ class Study:
 
 @dataclass(frozen=True)
 class StudyType:
-    """How one kind of study is opened.
+    """How one kind of study is opened."""
 
-    Attributes
-    ----------
-    open : callable
-        DataConfig -> Study, everything checked.
-    other_subjects : callable
-        (DataConfig, Study) -> the training trials of each other subject, averaged over repeats.
-    channel_info : callable
-        DataConfig -> the channels with their places in space, or None where names are all that is known of them.
-    categories : callable
-        () -> {concept: superordinate category}, empty where nobody knows any.
-    """
-
-    open: Callable[[DataConfig], Study]
-    other_subjects: Callable[[DataConfig, Study], list[Trials]]
-    channel_info: Callable[[DataConfig], mne.Info | None] = lambda data: None
-    categories: Callable[[], dict[str, str]] = dict
+    open: Callable[[DataConfig], Study]  # everything checked
+    other_subjects: Callable[[DataConfig, Study], list[Trials]]  # training trials of each, averaged over repeats
+    channel_info: Callable[[DataConfig], mne.Info | None] = lambda data: None  # with positions; None: names alone
+    categories: Callable[[], dict[str, str]] = dict  # {concept: superordinate category}
 
 
 def _marked(trials: Trials, split: str) -> Trials:
@@ -278,7 +266,7 @@ def other_subjects(data: DataConfig, study: Study) -> Trials:
 
 
 def _other_simulated(data: DataConfig, study: Study) -> list[Trials]:
-    others = [s for s in range(1, simulated.n_subjects(data.study) + 1) if s != data.subject]
+    others = [s for s in range(1, SUBJECTS[data.study] + 1) if s != data.subject]
     return [_simulated_study(replace(data, subject=s)).train for s in others]
 
 

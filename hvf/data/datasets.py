@@ -42,34 +42,16 @@ RECIPE = Option("recipe", "a published way of preprocessing (default: hvf); a mi
 
 @dataclass(frozen=True)
 class Source:
-    """A public source of files that `hvf data download` fetches.
+    """A public source of files that `hvf data download` fetches."""
 
-    Attributes
-    ----------
-    about : str
-        What it holds, in a few words.
-    service, id : str
-        "osf", "openneuro" or "hub", and the project's id there.
-    folder : str
-        Where in the output folder the files go.
-    patterns : tuple of str
-        Which files are taken; * spans folders.
-    subjects : int
-        How many people it holds; 0 if files are not divided by person.
-    subject : str
-        Regular expression whose first group is the person's number in a file's path.
-    kind : str
-        On the Hub: "dataset" or "model".
-    """
-
-    about: str
-    service: str
-    id: str
-    folder: str = ""
-    patterns: tuple[str, ...] = ("*",)
-    subjects: int = 0
-    subject: str = r"(?:^|/)sub-?0*(\d+)(?=\D)"
-    kind: str = "dataset"
+    about: str  # what it holds, in a few words
+    service: str  # "osf", "openneuro" or "hub"
+    id: str  # of the project there
+    folder: str = ""  # where in the output folder the files go
+    patterns: tuple[str, ...] = ("*",)  # which files are taken; * spans folders
+    subjects: int = 0  # how many people it holds; 0: files are not divided by person
+    subject: str = r"(?:^|/)sub-?0*(\d+)(?=\D)"  # first group: the person's number
+    kind: str = "dataset"  # on the Hub: "dataset" or "model"
 
     @property
     def page(self) -> str:
@@ -82,28 +64,14 @@ class Source:
 
 
 class Dataset(ABC):
-    """A published data set, or a format of recordings, that is made into trials.
+    """A published data set, or a format of recordings, that is made into trials."""
 
-    Attributes
-    ----------
-    title : str
-        Name, authors, year, and whether it is EEG or MEG.
-    doi, licence : str
-        The paper to cite and the licence of the data; "" where each recording has its own.
-    layout : str
-        The files by which it is recognised, for messages.
-    options : tuple of Option
-        What `prepare` takes beside root, out and subjects.
-    sources : mapping of str to Source
-        What `hvf data download NAME` fetches, by NAME.
-    """
-
-    title: ClassVar[str]
-    doi: ClassVar[str] = ""
-    licence: ClassVar[str] = ""
-    layout: ClassVar[str]
-    options: ClassVar[tuple[Option, ...]] = ()
-    sources: ClassVar[Mapping[str, Source]] = {}
+    title: ClassVar[str]  # name, authors, year, and whether it is EEG or MEG
+    doi: ClassVar[str] = ""  # of the paper to cite; empty where each recording has its own
+    licence: ClassVar[str] = ""  # of the data
+    layout: ClassVar[str]  # the files by which it is recognised, for messages
+    options: ClassVar[tuple[Option, ...]] = ()  # what `prepare` takes beside root, out and subjects
+    sources: ClassVar[Mapping[str, Source]] = {}  # what `hvf data download NAME` fetches
 
     @abstractmethod
     def prepare(self, root: Path, out: Path, subjects: Sequence[str] | None = None, **options: Any) -> list[Path]:

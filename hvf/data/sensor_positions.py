@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import mne
 import numpy as np
 
+from hvf.data.montages import montage_1005
+
 HEAD = 0.095  # m, radius of the outline
 
 
@@ -34,9 +36,7 @@ def positions_of(names: Sequence[str]) -> np.ndarray | None:
     >>> positions_of(["Oz", "neuron 7"]) is None
     True
     """
-    # MNE 1.13 gave standard_1005 another name.
-    system = next(n for n in ("colin27_1005", "standard_1005") if n in mne.channels.get_builtin_montages())
-    places = mne.channels.make_standard_montage(system).get_positions()["ch_pos"]
+    places = montage_1005().get_positions()["ch_pos"]
     cap = {name.upper(): place for name, place in places.items()}
     if all(name.upper() in cap for name in names):
         centre = _centre(np.stack(list(cap.values())))

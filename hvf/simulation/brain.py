@@ -107,16 +107,16 @@ def simulated_brain(study: str, subject: int, sfreq: float, tmin: float, n_times
     # Two generators, so that what all subjects share does not depend on how many numbers one subject draws.
     world = np.random.default_rng(WORLD_SEED)
     own = np.random.default_rng([WORLD_SEED, zlib.crc32(kind.encode()), subject])
-    anatomy = _Anatomy(own)
+    anatomy = _Anatomy(info, own)
     ability = ABILITY[study][subject - 1]
     latency = own.normal(0, LATENCY_JITTER, 2)
-    early_FCT = EARLY_CURRENT * ability * _early(info, anatomy, world, own, times - latency[0])
-    late_DCT = LATE_CURRENT * ability * _late(info, anatomy, world, own, times - latency[1])
-    evoked_CT = EVOKED_CURRENT * _evoked(info, anatomy, own, times - latency[0])
+    early_FCT = EARLY_CURRENT * ability * anatomy.early(world, times - latency[0])
+    late_DCT = LATE_CURRENT * ability * anatomy.late(world, times - latency[1])
+    evoked_CT = EVOKED_CURRENT * anatomy.evoked(times - latency[0])
     rms = NOISE_RMS[kind] * own.uniform(0.9, 1.1)
-    background_CJ = _background(info, anatomy, world)
+    background_CJ = anatomy.background(world)
     alpha_J3 = np.array([(x, -0.62, z) for x in (-0.3, 0.3) for z in (0.05, 0.35)])
-    alpha_CJ = leadfield(info, *anatomy(alpha_J3, np.tile([0.2, -0.9, 0.4], (4, 1))))
+    alpha_CJ = anatomy.leadfield(alpha_J3, np.tile([0.2, -0.9, 0.4], (4, 1)))
     return Brain(
         ch_names=tuple(info.ch_names),
         evoked_CT=evoked_CT,
@@ -131,46 +131,78 @@ def simulated_brain(study: str, subject: int, sfreq: float, tmin: float, n_times
 
 
 class _Anatomy:
-    """One subject's anatomy: standard source positions (brain radii) and moments, turned, shifted and jittered."""
+    """One subject's head: standard source positions (brain radii) and moments, turned, shifted and jittered."""
 
-    def __init__(self, own: np.random.Generator) -> None:
+    def __init__(self, info: mne.Info, own: np.random.Generator) -> None:
         x, y, z = np.deg2rad(own.normal(0, TURN, 3))
         self.turn = scipy.linalg.expm(np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]))
         self.shift = own.normal(0, SHIFT, 3)
-        self.own = own
+        self.info, self.own = info, own
 
-    def __call__(self, position_J3: np.ndarray, moment_J3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def leadfield(self, position_J3: np.ndarray, moment_J3: np.ndarray) -> np.ndarray:
+        """The lead field (C, J) of standard sources in this head."""
         position = position_J3 @ self.turn.T + self.shift + self.own.normal(0, SOURCE_JITTER, position_J3.shape)
         depth = np.linalg.norm(position, axis=1, keepdims=True)
         position *= np.minimum(1.0, 0.93 / depth)  # stays inside the brain
         moment = moment_J3 / np.linalg.norm(moment_J3, axis=1, keepdims=True)
         moment = moment @ self.turn.T + self.own.normal(0, MOMENT_JITTER / 3**0.5, moment.shape)
-        return position, moment / np.linalg.norm(moment, axis=1, keepdims=True)
+        return leadfield(self.info, position, moment / np.linalg.norm(moment, axis=1, keepdims=True))
 
+    def early(self, world: np.random.Generator, times_T: np.ndarray) -> np.ndarray:
+        """Response to each low-level feature, (F, C, T): three retinotopic areas, one after the other."""
+        names, x, y = zip(*feature_layout(), strict=True)
+        x, y = np.asarray(x), np.asarray(y)
+        # Each kind of cell sits in its own folds.
+        lean = {name: world.normal(0, 0.5, 3) for name in dict.fromkeys(names)}
+        lean_F3 = np.stack([lean[name] for name in names])
+        latency_F = np.asarray([FEATURE_LATENCY[name] for name in names])
+        total_FCT = np.zeros((len(x), len(self.info.ch_names), len(times_T)))
+        for area, delay in enumerate(AREA_DELAY):
+            position, moment = _retinotopy(area, x, y)
+            moment = moment + lean_F3 + world.normal(0, 0.4, moment.shape)
+            field_CF = self.leadfield(position, moment)
+            weight_F = world.normal(1, 0.5, len(x)) + self.own.normal(0, WEIGHT_JITTER, len(x))
+            peak_F = latency_F + delay + world.normal(0, 0.008, len(x)) + self.own.normal(0, LATENCY_JITTER / 2, len(x))
+            wave_FT = _bump(times_T, peak_F, 0.013) - 0.6 * _bump(times_T, peak_F + 0.038, 0.020)
+            total_FCT += np.einsum("cf,f,ft->fct", field_CF, weight_F, wave_FT)
+        return total_FCT
 
-def _early(
-    info: mne.Info,
-    anatomy: _Anatomy,
-    world: np.random.Generator,
-    own: np.random.Generator,
-    times_T: np.ndarray,
-) -> np.ndarray:
-    """Response to each low-level feature, (F, C, T): three retinotopic areas, one after the other."""
-    names, x, y = zip(*feature_layout(), strict=True)
-    x, y = np.asarray(x), np.asarray(y)
-    lean = {name: world.normal(0, 0.5, 3) for name in dict.fromkeys(names)}  # each kind of cell sits in its own folds
-    lean_F3 = np.stack([lean[name] for name in names])
-    latency_F = np.asarray([FEATURE_LATENCY[name] for name in names])
-    total_FCT = np.zeros((len(x), len(info.ch_names), len(times_T)))
-    for area, delay in enumerate(AREA_DELAY):
-        position, moment = _retinotopy(area, x, y)
-        moment = moment + lean_F3 + world.normal(0, 0.4, moment.shape)
-        field_CF = leadfield(info, *anatomy(position, moment))
-        weight_F = world.normal(1, 0.5, len(x)) + own.normal(0, WEIGHT_JITTER, len(x))
-        peak_F = latency_F + delay + world.normal(0, 0.008, len(x)) + own.normal(0, LATENCY_JITTER / 2, len(x))
-        wave_FT = _bump(times_T, peak_F, 0.013) - 0.6 * _bump(times_T, peak_F + 0.038, 0.020)
-        total_FCT += np.einsum("cf,f,ft->fct", field_CF, weight_F, wave_FT)
-    return total_FCT
+    def late(self, world: np.random.Generator, times_T: np.ndarray) -> np.ndarray:
+        """Response to each concept dimension, (D, C, T): every region responds to its own mixture, in two waves."""
+        places = [(np.array(p) * m, np.array(q) * m, t) for p, q, t in LATE_REGIONS for m in ((1, 1, 1), (-1, 1, 1))]
+        places = [place for place in places for _ in range(SOURCES_PER_REGION)]
+        position = np.stack([p for p, _, _ in places]) + world.normal(0, 0.07, (len(places), 3))
+        moment = np.stack([q for _, q, _ in places]) + world.normal(0, 0.5, (len(places), 3))
+        field_CJ = self.leadfield(position, moment)
+        latency_J = np.array([t for _, _, t in places])
+        size = (concept_dimensions(), len(places))
+        total_DCT = np.zeros((size[0], len(self.info.ch_names), len(times_T)))
+        for delay, width, strength in ((0.0, 0.022, 1.0), (0.075, 0.040, 0.6)):
+            weight_DJ = world.normal(0, 1, size) + self.own.normal(0, WEIGHT_JITTER, size)
+            weight_DJ = weight_DJ * strength / len(places) ** 0.5
+            peak_DJ = latency_J + delay + world.normal(0, 0.012, size) + self.own.normal(0, LATENCY_JITTER / 2, size)
+            for j in range(len(places)):
+                wave_DT = weight_DJ[:, j, None] * _bump(times_T, peak_DJ[:, j], width)
+                total_DCT += field_CJ[:, j][None, :, None] * wave_DT[:, None, :]
+        return total_DCT
+
+    def evoked(self, times_T: np.ndarray) -> np.ndarray:
+        """The response common to all images, (C, T)."""
+        both = [(np.array(p) * m, np.array(q) * m, *rest) for p, q, *rest in EVOKED for m in ((1, 1, 1), (-1, 1, 1))]
+        position, moment = (np.stack([source[i] for source in both]) for i in (0, 1))
+        field_CJ = self.leadfield(position, moment)
+        peak_J, width_J, strength_J = np.array([source[2:] for source in both]).T
+        wave_JT = np.exp(-(((times_T - peak_J[:, None]) / width_J[:, None]) ** 2) / 2)
+        return field_CJ @ (wave_JT * (strength_J * self.own.uniform(0.7, 1.3, len(both)))[:, None])
+
+    def background(self, world: np.random.Generator) -> np.ndarray:
+        """Square root (C, J) of the covariance of 400 independent dipoles all over the brain, 99.9 % of its power."""
+        direction = world.standard_normal((400, 3))
+        position = direction / np.linalg.norm(direction, axis=1, keepdims=True) * world.uniform(0.35, 0.9, (400, 1))
+        field_CJ = self.leadfield(position, world.standard_normal((400, 3)))
+        left, power, _ = np.linalg.svd(field_CJ, full_matrices=False)
+        rank = int(np.searchsorted(np.cumsum(power**2) / np.sum(power**2), 0.999)) + 1
+        return left[:, :rank] * power[:rank]
 
 
 def _retinotopy(area: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -190,51 +222,6 @@ def _retinotopy(area: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np
         position = (side * (0.46 + 0.10 * eccentricity), -0.62 + 0.22 * eccentricity, -0.14 - 0.14 * y)
         moment = (0.9 * side, -0.5 + 0 * x, 0.3 * y)
     return np.stack(position, axis=1), np.stack(moment, axis=1)
-
-
-def _late(
-    info: mne.Info,
-    anatomy: _Anatomy,
-    world: np.random.Generator,
-    own: np.random.Generator,
-    times_T: np.ndarray,
-) -> np.ndarray:
-    """Response to each concept dimension, (D, C, T): every region responds to its own mixture, in two waves."""
-    places = [(np.array(p) * m, np.array(q) * m, t) for p, q, t in LATE_REGIONS for m in ((1, 1, 1), (-1, 1, 1))]
-    places = [place for place in places for _ in range(SOURCES_PER_REGION)]
-    position = np.stack([p for p, _, _ in places]) + world.normal(0, 0.07, (len(places), 3))
-    moment = np.stack([q for _, q, _ in places]) + world.normal(0, 0.5, (len(places), 3))
-    field_CJ = leadfield(info, *anatomy(position, moment))
-    latency_J = np.array([t for _, _, t in places])
-    size = (concept_dimensions(), len(places))
-    total_DCT = np.zeros((size[0], len(info.ch_names), len(times_T)))
-    for delay, width, strength in ((0.0, 0.022, 1.0), (0.075, 0.040, 0.6)):
-        weight_DJ = (world.normal(0, 1, size) + own.normal(0, WEIGHT_JITTER, size)) * strength / len(places) ** 0.5
-        peak_DJ = latency_J + delay + world.normal(0, 0.012, size) + own.normal(0, LATENCY_JITTER / 2, size)
-        for j in range(len(places)):
-            wave_DT = weight_DJ[:, j, None] * _bump(times_T, peak_DJ[:, j], width)
-            total_DCT += field_CJ[:, j][None, :, None] * wave_DT[:, None, :]
-    return total_DCT
-
-
-def _evoked(info: mne.Info, anatomy: _Anatomy, own: np.random.Generator, times_T: np.ndarray) -> np.ndarray:
-    """The response common to all images, (C, T)."""
-    both = [(np.array(p) * m, np.array(q) * m, *rest) for p, q, *rest in EVOKED for m in ((1, 1, 1), (-1, 1, 1))]
-    position, moment = (np.stack([source[i] for source in both]) for i in (0, 1))
-    field_CJ = leadfield(info, *anatomy(position, moment))
-    peak_J, width_J, strength_J = np.array([source[2:] for source in both]).T
-    wave_JT = np.exp(-(((times_T - peak_J[:, None]) / width_J[:, None]) ** 2) / 2)
-    return field_CJ @ (wave_JT * (strength_J * own.uniform(0.7, 1.3, len(both)))[:, None])
-
-
-def _background(info: mne.Info, anatomy: _Anatomy, world: np.random.Generator) -> np.ndarray:
-    """A square root (C, J) of the covariance of 400 independent dipoles all over the brain, to 99.9 % of its power."""
-    direction = world.standard_normal((400, 3))
-    position = direction / np.linalg.norm(direction, axis=1, keepdims=True) * world.uniform(0.35, 0.9, (400, 1))
-    field_CJ = leadfield(info, *anatomy(position, world.standard_normal((400, 3))))
-    left, power, _ = np.linalg.svd(field_CJ, full_matrices=False)
-    rank = int(np.searchsorted(np.cumsum(power**2) / np.sum(power**2), 0.999)) + 1
-    return left[:, :rank] * power[:rank]
 
 
 def _bump(times_T: np.ndarray, peak_K: np.ndarray, width: float) -> np.ndarray:

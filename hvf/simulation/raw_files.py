@@ -31,9 +31,9 @@ def checked_settings(subjects: Sequence[int], **settings: Any) -> DataConfig:
     """The study's settings, checked for every subject."""
     if not subjects or len(set(subjects)) < len(subjects):
         raise HvfError(f"name each subject once, and at least one, not {list(subjects)}")
-    for subject in subjects:
-        check_settings(DataConfig(subject=subject, **settings))
-    return DataConfig(subject=subjects[0], **settings)
+    data, *_ = [DataConfig(subject=subject, **settings) for subject in subjects]
+    check_settings(data)
+    return data
 
 
 def generator(*key: object) -> np.random.Generator:

@@ -15,21 +15,13 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials, mean_of_repeats
 from hvf.runs import track
 from hvf.simulation import rendering
-from hvf.simulation.brain import ABILITY, noisy_trials, response, simulated_brain
+from hvf.simulation.brain import noisy_trials, response, simulated_brain
 from hvf.simulation.features import WORKERS
 from hvf.simulation.stimuli import MAX_TRAIN_CONCEPTS, N_TEST_CONCEPTS, rendered
 
 
-def n_subjects(study: str) -> int:
-    """Number of people in the simulated study."""
-    return len(ABILITY[study])
-
-
 def check_settings(data: DataConfig) -> None:
-    """Raise HvfError, naming the valid range, if the simulated study has no such subject, concepts or window."""
-    last = n_subjects(data.study)
-    if data.subject not in range(1, last + 1):
-        raise HvfError(f"{data.study} has no subject {data.subject}; choose one of 1 to {last}")
+    """Raise HvfError, naming the valid range, if the simulated study has no such concepts, repeats or window."""
     for name, low, high in (
         ("train_concepts", 1, MAX_TRAIN_CONCEPTS),
         ("test_concepts", 1, N_TEST_CONCEPTS),

@@ -44,14 +44,10 @@ def write_things_eeg(
     out: str | Path,
     subjects: Iterable[int] = (8,),
     *,
-    train_concepts: int = 1200,
-    images_per_concept: int = 5,
-    test_concepts: int = 200,
-    train_repeats: int = 4,
-    test_repeats: int = 20,
     sessions: int = 4,
     dtype: str = "float64",
     seed: int = 0,
+    **sizes: int,
 ) -> Path:
     """Write the simulated EEG study in the layout of THINGS-EEG2; return its root `out`.
 
@@ -65,16 +61,15 @@ def write_things_eeg(
     out : path-like
         A new or empty folder.
     subjects : iterable of int
-    train_concepts, images_per_concept, test_concepts : int
-        The published sizes are 1654, 10 and 200.
-    train_repeats, test_repeats : int
-        Of each image; published: 4 and 80.
     sessions : int
         Even; the repeats divide among them.
     dtype : str
         "float64" or "float32", of the recordings.
     seed : int
         Of the order and the noise.
+    **sizes : int
+        train_concepts, images_per_concept, test_concepts, train_repeats and test_repeats as in `DataConfig`; the
+        published ones are 1654, 10, 200, 4 and 80.
 
     Raises
     ------
@@ -82,15 +77,8 @@ def write_things_eeg(
         `out` is in use or the disk has too little room, or the repeats do not divide among the sessions.
     """
     subjects, out = tuple(subjects), Path(out)
-    data = checked_settings(
-        subjects,
-        study="simulated-eeg",
-        train_concepts=train_concepts,
-        images_per_concept=images_per_concept,
-        test_concepts=test_concepts,
-        train_repeats=train_repeats,
-        test_repeats=test_repeats,
-    )
+    data = checked_settings(subjects, study="simulated-eeg", **sizes)
+    train_repeats, test_repeats = data.train_repeats, data.test_repeats
     if sessions < 2 or sessions % 2 or train_repeats % (sessions // 2) or test_repeats % sessions:
         raise HvfError(
             f"{train_repeats} training and {test_repeats} test repeats do not divide among {sessions} sessions: give "

@@ -52,13 +52,10 @@ def write_things_meg(
     out: str | Path,
     subjects: Iterable[int] = (2,),
     *,
-    train_concepts: int = 1200,
-    images_per_concept: int = 5,
-    test_concepts: int = 200,
-    test_repeats: int = 12,
     sessions: int = 12,
     split_size: str = "2GB",
     seed: int = 0,
+    **sizes: int,
 ) -> Path:
     """Write the simulated MEG study in the layout of THINGS-MEG's preprocessed epochs; return its root `out`.
 
@@ -72,14 +69,14 @@ def write_things_meg(
     out : path-like
         A new or empty folder.
     subjects : iterable of int
-    train_concepts, images_per_concept, test_concepts : int
-        The published sizes are 1654, 12 and 200.
-    test_repeats : int
     sessions : int
     split_size : str
         Of the epochs' files, as "2GB"; about four times as much memory is needed.
     seed : int
         Of the order and the noise.
+    **sizes : int
+        train_concepts, images_per_concept, test_concepts and test_repeats (default 12) as in `DataConfig`; the
+        published ones are 1654, 12, 200 and 12.
 
     Raises
     ------
@@ -87,21 +84,15 @@ def write_things_meg(
         `out` is in use or the disk has too little room.
     """
     subjects, out = tuple(subjects), Path(out)
-    data = checked_settings(
-        subjects,
-        study="simulated-meg",
-        train_concepts=train_concepts,
-        images_per_concept=images_per_concept,
-        test_concepts=test_concepts,
-        test_repeats=test_repeats,
-    )
+    data = checked_settings(subjects, study="simulated-meg", **{"test_repeats": 12, **sizes})
+    per_concept, test_repeats = data.images_per_concept, data.test_repeats
     if sessions < 1:
         raise HvfError(f"there must be a session, not {sessions}")
     train, _ = simulated_stimuli(data)
     # Exemplar 0 of a test concept is the simulated study's test image; the others are shown once, as exp.
-    tested = rendered(rendering.concepts()[:test_concepts], images_per_concept + 1)
-    shown = _meg_images(train, tested, images_per_concept, seed)
-    n_trials = 1.1 * (len(shown) + test_concepts * (test_repeats - 1)) + sessions
+    tested = rendered(rendering.concepts()[: data.test_concepts], per_concept + 1)
+    shown = _meg_images(train, tested, per_concept, seed)
+    n_trials = 1.1 * (len(shown) + data.test_concepts * (test_repeats - 1)) + sessions
     with new_folder(out, len(subjects) * n_trials * 271 * MEG_SAMPLES * 4 + len(shown) * 4096) as root:
         write_readme(root, "THINGS-MEG", seed)
         for row in track(shown.to_dict("records"), "writing the images"):

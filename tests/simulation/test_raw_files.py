@@ -269,7 +269,7 @@ def test_what_is_simulated_says_so(eeg, meg, tmp_path):
     [
         ({"subjects": (8, 8)}, "each subject once"),
         ({"subjects": ()}, "at least one"),
-        ({"subjects": (11,)}, "no subject 11"),
+        ({"subjects": (11,)}, "subject 11 does not exist: simulated-eeg has subjects 1 to 10"),
         ({"sessions": 3}, "even number of sessions"),
         ({"train_repeats": 3}, "3 training .* do not divide among 4 sessions"),
         ({"test_repeats": 6}, "6 test repeats do not divide"),

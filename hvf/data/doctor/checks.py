@@ -10,33 +10,23 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import multimode
 
-import mne
 import numpy as np
 from PIL import Image
 
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import stem
-from hvf.data.montages import EEG_CHANNELS
+from hvf.data.montages import EEG_CHANNELS, FRONT_TO_BACK, montage_1005
 from hvf.data.recordings.raw import CTF_SENSOR
 from hvf.registry import listed
 
 SEVERITIES = ("error", "warning", "ok")
 
-# The order of the 63 channels in NICE's, UBP's and NeuroBridge's files: rows from front to back, each left to right.
-_NICE = """
-Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 C3 C1 Cz C2 C4
-C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 TP10 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2
-"""
-NICE_CHANNELS = tuple(_NICE.split())
 NEUROMAG_SENSOR = re.compile(r"MEG ?\d{3,4}")
 NOT_BRAIN = re.compile(r"(?i)([hv]?eog|ecg|ekg|emg|gsr|resp|status|stim|trig)")  # no electrode is named like that
 BROKEN_SENSOR = "MRO11"  # of the CTF that recorded THINGS-MEG; the official pipeline drops it
-
-
 ALIKE = 0.05  # mean difference of two thumbnails, in their standard deviation, up to which they show one picture
 
 
@@ -90,7 +80,7 @@ def _order(ch_names: tuple[str, ...], where: str, published: Sequence[str] | Non
             message = f"channel {at} is {ch_names[at]} where the published order has {published[at]}"
             return [Finding("error", "order", where, message, "use the published file: rows and names may not agree")]
     elif set(ch_names) <= set(EEG_CHANNELS):
-        if not any(_in_order(ch_names, order) for order in (EEG_CHANNELS, NICE_CHANNELS)):
+        if not any(_in_order(ch_names, order) for order in (EEG_CHANNELS, FRONT_TO_BACK)):
             message = "the channels are THINGS-EEG2's, in neither the raw files' nor NICE's order"
             advice = "see that names and rows of data were reordered together"
             return [Finding("warning", "order", where, message, advice)]
@@ -105,12 +95,6 @@ def _order(ch_names: tuple[str, ...], where: str, published: Sequence[str] | Non
 def _in_order(part: Sequence[str], order: Sequence[str]) -> bool:
     places = [order.index(name) for name in part]
     return places == sorted(places)
-
-
-@cache
-def _electrodes() -> dict[str, np.ndarray]:
-    with mne.use_log_level("error"):  # of the name's deprecation
-        return mne.channels.make_standard_montage("standard_1005").get_positions()["ch_pos"]
 
 
 def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = False) -> list[Finding]:
@@ -138,9 +122,10 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
         message = f"{broken[0]} was broken throughout THINGS-MEG"
         findings.append(Finding("ok", "montage", where, message, "`hvf data prepare things-meg` drops it"))
     if kind == "eeg":
-        known = {name.lower(): name for name in _electrodes()}
+        electrodes = montage_1005().ch_names
+        known = {name.lower(): name for name in electrodes}
         unknown = [name for name in ch_names if name not in odd and name.lower() not in known]
-        cased = [name for name in ch_names if name not in _electrodes() and name.lower() in known]
+        cased = [name for name in ch_names if name not in electrodes and name.lower() in known]
         if cased and not located:
             usual = listed(known[name.lower()] for name in cased)
             message = f"{listed(cased)} {'is' if len(cased) == 1 else 'are'} written {usual} elsewhere"

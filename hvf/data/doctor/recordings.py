@@ -36,21 +36,8 @@ from hvf.data.things_meg.ctf import check_whole
 from hvf.data.things_meg.table import CATCH
 from hvf.registry import listed
 
-RAW_SUFFIXES = (
-    ".fif",
-    ".fif.gz",
-    ".ds",
-    ".vhdr",
-    ".set",
-    ".edf",
-    ".bdf",
-    ".gdf",
-    ".cnt",
-    ".mff",
-    ".sqd",
-    ".con",
-    ".nwb",
-)
+RAW_SUFFIXES = (".fif", ".fif.gz", ".ds", ".vhdr", ".set", ".edf", ".bdf", ".gdf", ".cnt", ".mff", ".sqd", ".con",
+                ".nwb")  # fmt: skip
 NOT_RAW = re.compile(r"[-_](cov|ave|fwd|inv|src|trans|proj|ica|sol|bem|eve|annot|epo(-\d+)?)\.fif(\.gz)?$")
 BLOCK_BYTES = 2**26
 MEG_SFREQ, MEG_RAW_SFREQ = 200.0, 1200.0

@@ -27,22 +27,11 @@ _AGAIN = {408, 425, 429}  # and all of 500 and above: HTTP states that pass
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that a service offers.
+    """A file that a service offers."""
 
-    Attributes
-    ----------
-    path : str
-        Where it goes, relative to the output folder.
-    size : int or None
-        Bytes, if the service gives them.
-    checksum : str or None
-        "sha256:...", "md5:..." or "git:..." (sha1 of a git blob), if the service gives one.
-    url : str
-    """
-
-    path: str
-    size: int | None
-    checksum: str | None = None
+    path: str  # where it goes, relative to the output folder
+    size: int | None  # bytes, if the service gives them
+    checksum: str | None = None  # "sha256:...", "md5:..." or "git:..." (sha1 of a git blob)
     url: str = ""
 
     def __post_init__(self) -> None:

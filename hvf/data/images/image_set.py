@@ -208,13 +208,9 @@ class ImageSet(Sequence[Image.Image]):
             hashes.append(hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
         return tuple(hashes)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 over ids and contents, in order."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
         lines = (f"{name}\t{content}\n" for name, content in zip(self.ids, self._hashes, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -75,33 +75,16 @@ class OpenRecording:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Layout of a subject's trials, made before any value is read.
+    """Layout of a subject's trials, made before any value is read."""
 
-    Attributes
-    ----------
-    recordings : tuple of OpenRecording
-        In the order of the trials.
-    events : DataFrame
-        One row per trial, one recording's after the other: "recording", "sample" (int, from its start), "image", and
-        where known "concept", "split".
-    settings : Preprocessing
-    ch_names : tuple of str
-    kind : str
-        "eeg" or "meg".
-    sfreq, tmin : float
-        Of the trials, Hz and s.
-    notes : tuple of str
-        What was left out or assumed.
-    """
-
-    recordings: tuple[OpenRecording, ...]
-    events: pd.DataFrame
+    recordings: tuple[OpenRecording, ...]  # in the order of the trials
+    events: pd.DataFrame  # one row per trial: recording, sample (from its start), image; concept and split where known
     settings: Preprocessing
     ch_names: tuple[str, ...]
-    kind: str
-    sfreq: float
-    tmin: float
-    notes: tuple[str, ...]
+    kind: str  # "eeg" or "meg"
+    sfreq: float  # of the trials, Hz
+    tmin: float  # s
+    notes: tuple[str, ...]  # what was left out or assumed
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 from mne.io.constants import FIFF
 
 from hvf.config import HvfError
+from hvf.data.montages import montage_1005
 from hvf.registry import listed
 
 CTF_SENSOR = re.compile(r"M[LRZ][CFOPT]\d\d(-\d+)?")
@@ -106,10 +107,7 @@ def give_positions(raw: Any) -> list[str]:
     names = _of_kind(raw, "eeg")
     if not names or any(has_position(raw.info, name) for name in names):
         return []
-    # MNE 1.13 gave standard_1005 another name.
-    names_1005 = [name for name in ("colin27_1005", "standard_1005") if name in mne.channels.get_builtin_montages()]
-    montage = mne.channels.make_standard_montage(names_1005[0])
-    raw.set_montage(montage, match_case=False, match_alias=True, on_missing="ignore", verbose="error")
+    raw.set_montage(montage_1005(), match_case=False, match_alias=True, on_missing="ignore", verbose="error")
     unknown = [name for name in names if not has_position(raw.info, name)]
     if not unknown:
         return [f"the {len(names)} electrodes have no positions; those of the 10-05 system are taken"]

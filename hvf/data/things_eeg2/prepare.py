@@ -42,30 +42,16 @@ class Plan:
     """Layout of one subject's trials, made without reading any signal but `stim`.
 
     Rows are training images in the order of their codes, repeats of one image together, then test images.
-
-    Attributes
-    ----------
-    recipe : EegRecipe
-    recordings : tuple
-        Training and test file of each session.
-    fitted : tuple of str
-        Channels that are normalised, in the recording's order.
-    ch_names : tuple of str
-        Channels that are stored.
-    rows : mapping
-        Row of each presentation (I, R), by file.
-    images, splits, sessions : ndarray
-        Code of each row's image, its part, its session, (N,).
     """
 
     recipe: EegRecipe
-    recordings: tuple[tuple[RawFile, RawFile], ...]
-    fitted: tuple[str, ...]
-    ch_names: tuple[str, ...]
-    rows: Mapping[Path, np.ndarray]
-    images: np.ndarray
-    splits: np.ndarray
-    sessions: np.ndarray
+    recordings: tuple[tuple[RawFile, RawFile], ...]  # training and test file of each session
+    fitted: tuple[str, ...]  # channels that are normalised, in the recording's order
+    ch_names: tuple[str, ...]  # channels that are stored
+    rows: Mapping[Path, np.ndarray]  # row of each presentation (I, R), by file
+    images: np.ndarray  # (N,) code of each row's image
+    splits: np.ndarray  # (N,) its part
+    sessions: np.ndarray  # (N,)
 
     @property
     def operator_ST(self) -> np.ndarray:

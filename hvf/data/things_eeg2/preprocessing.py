@@ -19,15 +19,10 @@ from sklearn.utils import shuffle
 from threadpoolctl import threadpool_limits
 
 from hvf.config import HvfError, did_you_mean
+from hvf.data.montages import FRONT_TO_BACK
 from hvf.data.recordings.whitening import inverse_root, shrunk_covariances
 from hvf.runs import usable_cores
 
-# The 63 channels of THINGS-EEG2, front to back, in the order of NICE, UBP and NeuroBridge.
-_CAP = """
-Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 C3 C1 Cz C2
-C4 C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 TP10 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2
-"""
-FRONT_TO_BACK = tuple(_CAP.split())
 POSTERIOR = FRONT_TO_BACK[-17:]  # the occipital and parietal ones, which published decoders use
 SEED = 20200220  # of the choice and the order of repeats, in all of the recipes
 
@@ -45,45 +40,22 @@ class EegRecipe:
     All of them take epochs from -0.2 s, subtract the mean from there to 0 s (included) at the recording's own rate,
     resample with `mne.Epochs.resample`, and keep per session and image a seeded choice of its presentations.
 
-    Attributes
-    ----------
-    origin : str
-        Where it was published.
-    sfreq : float
-        Hz.
-    tmax : float
-        End of the epochs, s (included before resampling).
-    tmin_kept : float
-        From where the resampled epochs are used, s.
-    channels : tuple of str or None
-        Channels that are normalised; None: all that begin with O or P, in the recording's order.
-    kept : tuple of str or None
-        Of these, the channels that are stored; None: all.
-    normalisation : str
-        Of each session. "time" or "epochs": multivariate noise normalisation (MVNN; Guggenmos et al. 2018) by the
-        inverse root of the mean covariance over the repeats at each time point, or over the time points of each epoch,
-        shrunk as scikit-learn's discriminant analysis does. "zscore": mean and standard deviation of each channel.
-    fitted_on : tuple of str
-        Parts whose covariance, mean and deviation are used; their covariances count alike.
-    shuffled : bool
-        Whether the repeats of all sessions are put in one seeded order, the same for all images.
-    dtype : str
-        Of the stored trials.
-    tmin : float
-        Start of the epochs, s.
+    Normalisation "time" and "epochs" is multivariate noise normalisation (MVNN; Guggenmos et al. 2018) by the inverse
+    root of the mean covariance over the repeats at each time point, or over the time points of each epoch, shrunk as
+    scikit-learn's discriminant analysis does; "zscore" uses mean and standard deviation of each channel.
     """
 
-    origin: str
-    sfreq: float
-    tmax: float
-    tmin_kept: float
-    channels: tuple[str, ...] | None
-    kept: tuple[str, ...] | None
-    normalisation: Literal["time", "epochs", "zscore"]
-    fitted_on: tuple[Part, ...]
-    shuffled: bool
-    dtype: Literal["float16", "float32"]
-    tmin: float = -0.2
+    origin: str  # where it was published
+    sfreq: float  # Hz
+    tmax: float  # end of the epochs, s (included before resampling)
+    tmin_kept: float  # from where the resampled epochs are used, s
+    channels: tuple[str, ...] | None  # that are normalised; None: all that begin with O or P, in the recording's order
+    kept: tuple[str, ...] | None  # of these, the channels that are stored; None: all
+    normalisation: Literal["time", "epochs", "zscore"]  # of each session
+    fitted_on: tuple[Part, ...]  # parts whose covariance, mean and deviation are used; they count alike
+    shuffled: bool  # whether the repeats of all sessions are put in one seeded order, the same for all images
+    dtype: Literal["float16", "float32"]  # of the stored trials
+    tmin: float = -0.2  # start of the epochs, s
 
 
 def _recipe_at_250(origin: str, shuffled: bool, dtype: Literal["float16", "float32"]) -> EegRecipe:

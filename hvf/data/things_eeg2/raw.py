@@ -27,34 +27,16 @@ LAYOUT = "raw_data/sub-XX/ses-YY/raw_eeg_{training,test}.npy"
 
 @dataclass(frozen=True, eq=False)
 class RawFile:
-    """One raw file without its signals: header, and the presentations of images that are used.
-
-    Attributes
-    ----------
-    path : Path
-    part : str
-        "training" or "test".
-    session : int
-        From 1.
-    ch_names : tuple of str
-    sfreq : float
-        Hz.
-    too_short : int
-        Events left out because their window is not wholly recorded.
-    codes_I : ndarray
-        Ascending; the image of code c is entry c - 1 of the metadata.
-    first_IR : ndarray
-        Sample at which the window of each presentation begins.
-    """
+    """One raw file without its signals: header, and the presentations of images that are used."""
 
     path: Path
     part: Part
-    session: int
+    session: int  # from 1
     ch_names: tuple[str, ...]
-    sfreq: float
-    too_short: int
-    codes_I: np.ndarray
-    first_IR: np.ndarray
+    sfreq: float  # Hz
+    too_short: int  # events left out because their window is not wholly recorded
+    codes_I: np.ndarray  # ascending; the image of code c is entry c - 1 of the metadata
+    first_IR: np.ndarray  # sample at which the window of each presentation begins
 
 
 def numbered_folders(folder: Path, prefix: str) -> dict[int, Path]:

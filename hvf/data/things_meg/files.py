@@ -30,27 +30,13 @@ BLOCK = 64  # epochs in memory at once
 
 @dataclass(frozen=True)
 class SubjectFiles:
-    """One subject's files: a table of all trials, and a reader of some of them.
+    """One subject's files: a table of all trials, and a reader of some of them."""
 
-    Attributes
-    ----------
-    route : str
-        "published epochs" or "raw recordings".
-    table : DataFrame
-        One row per trial (`trial_table`).
-    ch_names : tuple of str
-    files : list of Path
-    notes : list of str
-        What was left out or changed.
-    read : callable
-        Mask (N,) of trials -> iterator of (rows, float (n, C, 281)).
-    """
-
-    route: str
+    route: str  # "published epochs" or "raw recordings"
     table: pd.DataFrame  # (N rows): see `trial_table`
     ch_names: tuple[str, ...]
     files: list[Path]
-    notes: list[str]
+    notes: list[str]  # what was left out or changed
     read: Callable[[np.ndarray], Iterator[tuple[np.ndarray, np.ndarray]]]  # mask (N,) -> (rows, float (n, C, 281))
 
 

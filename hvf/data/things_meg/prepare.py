@@ -36,26 +36,13 @@ class MegRecipe:
     """A published choice of THINGS-MEG's epochs.
 
     All of them keep the `test` trials and those `exp` trials whose concept is not tested; repeats are not averaged.
-
-    Attributes
-    ----------
-    origin : str
-        Where it was published.
-    tmin : float
-        First sample kept, s.
-    n_times : int
-        Samples kept, at 200 Hz.
-    zscore : bool
-        Whether each channel is scaled by its mean and standard deviation over all training trials.
-    dtype : str
-        Of the stored trials.
     """
 
-    origin: str
-    tmin: float
-    n_times: int
-    zscore: bool
-    dtype: Literal["float16", "float32"]
+    origin: str  # where it was published
+    tmin: float  # first sample kept, s
+    n_times: int  # samples kept, at 200 Hz
+    zscore: bool  # scale each channel by its mean and sd over all training trials
+    dtype: Literal["float16", "float32"]  # of the stored trials
 
 
 _UBP = MegRecipe("HaitaoWuTJU/Uncertainty-aware-Blur-Prior, process_meg.py", 0.0, 201, False, "float16")
@@ -172,7 +159,7 @@ def _copy(source: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.
                 names = [source.ch_names[i] for i in bad]
                 raise HvfError(
                     f"{source.files[0].parent}: channel {listed(names)} is flat before the image, not finite or too "
-                    f"large, among the trials {rows_n[0] + 1} to {rows_n[-1] + 1}: the files is damaged there"
+                    f"large, among the trials {rows_n[0] + 1} to {rows_n[-1] + 1}: the file is damaged there"
                 )
             writer.x_NCT[place[rows_n]] = stored
             if recipe.zscore:

@@ -7,18 +7,18 @@ import pytest
 from PIL import Image
 
 from hvf.data.doctor import checks, reliability
-from hvf.data.doctor.checks import NICE_CHANNELS, Finding
+from hvf.data.doctor.checks import Finding
 from hvf.data.doctor.signals import signals
 from hvf.data.images.image_set import ImageSet
-from hvf.data.montages import EEG_CHANNELS
+from hvf.data.montages import EEG_CHANNELS, FRONT_TO_BACK
 from tests.data.doctor.findings import POSTERIOR, has, noise, only, pictures, worst
 
 
 def test_names_in_the_published_orders_are_fine():
-    for good in (EEG_CHANNELS, NICE_CHANNELS, POSTERIOR, ["my1", "my2"]):
+    for good in (EEG_CHANNELS, FRONT_TO_BACK, POSTERIOR, ["my1", "my2"]):
         assert worst(checks.names(good, "x")) == "ok"
     assert worst(checks.names([*EEG_CHANNELS, "stim"], "x", published=[*EEG_CHANNELS, "stim"])) == "ok"
-    assert set(NICE_CHANNELS) == set(EEG_CHANNELS)
+    assert set(FRONT_TO_BACK) == set(EEG_CHANNELS)
 
 
 def test_the_published_slip_oz_twice_and_no_poz():

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvf.data.doctor.checks import NICE_CHANNELS
 from hvf.data.doctor.examination import examine
+from hvf.data.montages import FRONT_TO_BACK
 from hvf.data.trials.trials import Trials
 from tests.data.doctor.findings import POSTERIOR, has, worst
 
@@ -110,7 +110,7 @@ def peers(folder: Path, edit=None) -> Path:
     for part, concepts in (("train", ["00001_ant", "00002_bee"]), ("test", ["00001_elk"])):
         names = [f"{part}_images/{c}/{c[6:]}_{k:02d}b.jpg" for c in concepts for k in (1, 2, 3)]
         n = len(names)
-        told = {"eeg": rng.standard_normal((n, 4, 63, 50)).astype(np.float16), "ch_names": list(NICE_CHANNELS),
+        told = {"eeg": rng.standard_normal((n, 4, 63, 50)).astype(np.float16), "ch_names": list(FRONT_TO_BACK),
                 "img": np.repeat(np.array(names)[:, None], 4, 1), "times": np.arange(-50, 50) / 250,
                 "text": np.repeat(np.array([name.split("/")[1][6:] for name in names])[:, None], 4, 1),
                 "session": np.zeros((n, 4))}  # fmt: skip
