@@ -84,7 +84,7 @@ def test_the_readme_starts_with_the_two_commands() -> None:
 
 @pytest.mark.parametrize("command", HVF, ids=" ".join)
 def test_a_command_is_understood(command: list[str]) -> None:
-    assert callable(cli._parse(command))
+    assert callable(cli._command(command))
 
 
 @pytest.mark.parametrize("command", SCRIPTS, ids=" ".join)
