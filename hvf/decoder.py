@@ -34,15 +34,11 @@ TOP = 5  # gallery images kept per trial
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What was found for each trial.
+    """Gallery images ranked for each trial."""
 
-    ``scores_NM`` cosine of each trial's embedding with each gallery image; ``ranks_N`` rank of the image that was seen,
-    from 1, ties counted as misses; ``top_NK`` gallery indices, best first.
-    """
-
-    scores_NM: np.ndarray
-    ranks_N: np.ndarray
-    top_NK: np.ndarray
+    scores_NM: np.ndarray  # cosine of each trial's embedding with each gallery image
+    ranks_N: np.ndarray  # rank of the trial's own image, from 1; ties count as misses
+    top_NK: np.ndarray  # gallery indices, best first
 
     def top(self, k: int) -> float:
         """Share of trials whose image is among the first k."""
@@ -50,11 +46,11 @@ class Retrieval:
 
 
 class Decoder:
-    """Learns to meet images in an embedding, then finds and draws what was seen.
+    """Embeds trials and images in one space; retrieves images from a gallery and reconstructs them.
 
     ``config`` is a whole configuration (default: the preset `mini`, made for drawing). Trained weights stay in
     ``alignment``. In reconstruction mode the target is the Fusion Prior's frozen fusion, and `reconstruct` works; in
-    retrieval mode the fusion is trained too, which finds images better and cannot draw.
+    retrieval mode the fusion is trained too, which ranks images better and cannot draw.
     """
 
     def __init__(self, config: Config | None = None, device: str = "cpu") -> None:
@@ -68,24 +64,9 @@ class Decoder:
     def fit(self, trials: Trials, images: ImageSet) -> Decoder:
         """Train on trials and the images that they are responses to; repeats of an image are averaged.
 
-        Validation concepts are split off inside. The trials are aligned to the images, read and hashed once.
-
-        Parameters
-        ----------
-        trials : Trials
-            Responses (N, C, T); `image_ids` say to which images.
-        images : ImageSet
-            The training images, each with at least one trial; trials of other images are dropped.
-
-        Returns
-        -------
-        Decoder
-            Itself.
-
-        Raises
-        ------
-        HvfError
-            If an image has no trial, values are not finite, or weights are missing.
+        Every image needs at least one trial; trials of other images are dropped. Validation concepts are split off
+        inside. The trials are aligned to the images, read and hashed once. Returns itself. Raises HvfError if an image
+        has no trial, values are not finite, or weights are missing.
         """
         prior_fusion = self._prior_fusion()
         features = alignment.training_features(images, self.config, prior_fusion, self.device)

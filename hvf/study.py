@@ -17,7 +17,7 @@ import numpy as np
 
 from hvf.config import SUBJECTS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import image_indices
+from hvf.data.images.matching import bare_concept, image_indices
 from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.trials import Trials, is_prepared, read_trials
 from hvf.registry import STUDIES, listed
@@ -62,12 +62,8 @@ def _marked(trials: Trials, split: str) -> Trials:
 def open_study(data: DataConfig) -> Study:
     """Open the study that `data` names, repeats averaged and everything checked.
 
-    No test image, and no image of a test concept, is among the training images.
-
-    Raises
-    ------
-    HvfError
-        The study or subject does not exist, or the user's files are at fault (`read_trials`, `open_images`).
+    No test image, and no image of a test concept, is among the training images. Raises HvfError if the study or subject
+    does not exist, or the user's files are at fault (`read_trials`, `open_images`).
     """
     return STUDIES[data.study].open(data)
 
@@ -234,7 +230,7 @@ def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
     shown = np.isin(images.ids, np.unique(trials.image_ids))
     part = images.subset(np.flatnonzero(shown))
     if trials.concepts is None:
-        part.concepts = tuple(re.sub(r"^\d+_", "", name) for name in part.concepts)  # THINGS: 00001_aardvark
+        part.concepts = tuple(map(bare_concept, part.concepts))
     else:
         concept_of = dict(zip(trials.image_ids.tolist(), trials.concepts.tolist(), strict=True))
         part.concepts = tuple(concept_of[name] for name in part.ids)

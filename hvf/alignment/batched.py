@@ -66,20 +66,11 @@ def why_not_batched(config: Config) -> str | None:
 
 
 def fit_together(runs: Sequence[Run], device: str | torch.device = "cpu") -> list[Alignment]:
-    """Fit all runs as one batched model; each as `fit` alone gives it, within rounding, without dropout or input noise.
+    """Fit all runs, which differ in subject and seed alone, as one batched model.
 
-    With them it is another draw: the runs share the generator from which they are drawn (first run's seed).
-
-    Parameters
-    ----------
-    runs : sequence of (TrainingSet, Config)
-        They differ in subject and seed alone.
-    device : str or torch.device
-
-    Raises
-    ------
-    HvfError
-        As `fit` does, and, naming why, if the runs cannot train together.
+    Without dropout or input noise each is as `fit` alone gives it, within rounding. With them it is another draw: the
+    runs share the generator from which they are drawn (first run's seed). Raises HvfError as `fit` does, and, naming
+    why, if the runs cannot train together.
     """
     if len(runs) < 2:
         return [fit(data, config, device) for data, config in runs]

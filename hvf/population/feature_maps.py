@@ -30,7 +30,7 @@ class FeatureMapAnalysis:
     explained_N: contribution of each image to it; the mean over images is that of explained_KSS.
     variance_KB: share of each encoder's variance that lies in a band.
     low_BN, high_BN, band_BN: ranks from bands 0 … b, from b …, from b alone, of both maps.
-    neuron_drop_C: what the cosine of response and image loses, on average, when a neuron says its mean;
+    neuron_drop_C: what the cosine of response and image loses, on average, when a neuron is set to its mean;
     neuron_drop_CSS: the same, place by place (its sum over places is the change of the whole cosine, but for length).
     pair_PP: what two of the first P neurons of the order lose together beyond the sum of each alone; diagonal 0.
     kept: {k: ranks (N,) with the k neurons that contributed most in validation, the others at their mean}; empty
@@ -150,9 +150,9 @@ def _pairs(model: Dina, x_NC: Tensor, i_NDSS: Tensor, drop_C: np.ndarray, first:
 def _by_order(model: Dina, x_NC: Tensor, i_NDSS: Tensor, order: Sequence[int], keep: bool) -> dict[int, np.ndarray]:
     """Ranks by how many of the first neurons of the order are kept, or silenced: 1, 2, 4, ... and all."""
     counts = [k for k in (2**e for e in range(20)) if k < len(order)] + ([len(order)] if keep and order else [])
-    found = {}
+    ranks = {}
     for k in counts:
         silent = order[k:] if keep else order[:k]
         r_NDSS = model.response(_without(x_NC, silent))
-        found[k] = _ranks(r_NDSS.cpu().numpy(), i_NDSS.cpu().numpy())
-    return found
+        ranks[k] = _ranks(r_NDSS.cpu().numpy(), i_NDSS.cpu().numpy())
+    return ranks

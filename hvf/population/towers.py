@@ -46,7 +46,7 @@ class ImageTower(nn.Module):
     """map = m + φ(m), m = Σ_k conv1(f^(k)): frozen maps {spec: (N, P_k, S, S)} -> (N, D, S, S).
 
     φ is HVF's residual block, at every place by itself: what stands at a place was at that place in the frozen maps,
-    and has seen no more of its neighbours than the frozen encoder had.
+    and its receptive field is the frozen encoder's.
     """
 
     def __init__(self, components: Mapping[str, int], channels: int, dropout: float = 0.1) -> None:

@@ -19,9 +19,8 @@ from hvf.data.doctor import checks, recordings
 from hvf.data.doctor.checks import SEVERITIES, Finding
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
-from hvf.data.doctor.things_eeg2 import bare_concept
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import image_indices
+from hvf.data.images.matching import bare_concept, image_indices
 from hvf.data.trials.store import is_prepared, sidecar_of, verify
 from hvf.data.trials.trials import Trials
 from hvf.registry import DATASETS, listed

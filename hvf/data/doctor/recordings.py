@@ -33,7 +33,7 @@ from hvf.data.doctor.tables import (
 from hvf.data.images.matching import stem
 from hvf.data.recordings.raw import mend_channel_types, open_recording
 from hvf.data.things_meg.ctf import check_whole
-from hvf.data.things_meg.table import CATCH
+from hvf.data.things_meg.table import CATCH, TRIAL_TYPES
 from hvf.registry import listed
 
 RAW_SUFFIXES = (".fif", ".fif.gz", ".ds", ".vhdr", ".set", ".edf", ".bdf", ".gdf", ".cnt", ".mff", ".sqd", ".con",
@@ -42,7 +42,6 @@ NOT_RAW = re.compile(r"[-_](cov|ave|fwd|inv|src|trans|proj|ica|sol|bem|eve|annot
 BLOCK_BYTES = 2**26
 MEG_SFREQ, MEG_RAW_SFREQ = 200.0, 1200.0
 MEG_SENSORS = 271
-TRIAL_TYPES = ("exp", "test", "catch")
 MEG_REPEATS = 12  # of a test image, one per session
 CUT_OFF = re.compile(
     r"(?i)truncat|outside (the )?data range|limited|incomplete|unexpected(ly)? end|premature|expected .* found"

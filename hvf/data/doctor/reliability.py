@@ -32,7 +32,7 @@ def binned(x_NCT: np.ndarray, times_T: np.ndarray, window: tuple[float, float] =
     bins = [picked[i : i + width] for i in range(0, len(picked), width)]
     x_NCB = np.stack([x_NCT[:, :, b].mean(2, dtype=np.float64) for b in bins], axis=2)
     if x_NCB.shape[2] > 2:
-        with np.errstate(invalid="ignore"):  # infinite samples, which `signals` tells of
+        with np.errstate(invalid="ignore"):  # infinite samples, which `signals` reports
             x_NCB -= x_NCB.mean(2, keepdims=True)
     return x_NCB.astype(np.float32)
 

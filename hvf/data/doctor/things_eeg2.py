@@ -6,7 +6,6 @@ Letters: N trials or events, C channels, T samples, B time bins.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,9 +19,10 @@ from hvf.data.doctor.checks import Finding
 from hvf.data.doctor.reliability import WINDOW, binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import stem
+from hvf.data.images.matching import bare_concept, stem
 from hvf.data.montages import EEG_CHANNELS
 from hvf.data.pickles import loading
+from hvf.data.things_eeg2.raw import TARGET
 from hvf.registry import listed
 
 PARTS = {"training": "train", "test": "test"}  # names of the files, and of the lists in image_metadata.npy
@@ -30,7 +30,6 @@ IMAGES = {"training": 16_540, "test": 200}
 REPEATS = {"training": 4, "test": 80}
 SESSIONS = 4
 SFREQ = 1000.0
-TARGET = 99999
 MANY = 1000  # trials that are enough to judge the repeats of a session by itself
 LONGEST_WINDOW = 1.0  # s after onset that the recipes take
 BLOCK = 2**16  # samples read at a time
@@ -154,11 +153,6 @@ def examine_list(path: Path, stimuli: Stimuli) -> Iterator[Finding]:
             yield Finding(severity, "stimulus list", where, message, advice)
     for named, bare, what in ((stimuli.concepts, bare_concept, "concepts"), (stimuli.files, stem, "images")):
         yield from checks.leak(map(bare, named["training"]), map(bare, named["test"]), where, what)
-
-
-def bare_concept(name: str) -> str:
-    """The concept without its number: 00001_aircraft_carrier and 00010_aircraft_carrier are one."""
-    return re.sub(r"^\d+_", "", name)
 
 
 def _subject(folder: Path, stimuli: Stimuli) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from hvf.config import HvfError
@@ -27,6 +28,15 @@ def image_indices(names: Sequence[str], images: ImageSet) -> list[int]:
             raise HvfError(f"which image was seen as {name!r} is not clear: {both} share that name")
         indices += matches
     return indices
+
+
+def bare_concept(folder: str) -> str:
+    """The concept of an image folder, without its number.
+
+    >>> bare_concept("00001_aardvark")
+    'aardvark'
+    """
+    return re.sub(r"^\d+_", "", folder)
 
 
 def stem(name: str) -> str:

@@ -32,11 +32,8 @@ def load(path: str | Path, *, max_bytes: int | None = None, mmap: bool = False) 
     With `mmap`, large numeric arrays of .npy files and pickles are mapped copy-on-write instead of read.
     `max_bytes` bounds the memory taken; by default 4 times the file and 128 MiB.
 
-    Raises
-    ------
-    HvfError
-        The file is missing, truncated or none of these, or holds or does anything else than such data. Nothing that
-        it carries has run then.
+    Raises HvfError if the file is missing, truncated or none of these, or holds or does anything else than such data.
+    Nothing that it carries has run then.
     """
     path = Path(path)
     try:

@@ -89,29 +89,12 @@ def image_events(
     asked: str | None = None,
     stimuli: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Join the tables of one subject's recordings and keep the rows that show an image.
+    """Join the event tables of one subject's recordings and keep the rows that show an image; notes on the others.
 
-    Parameters
-    ----------
-    tables : sequence of (str, DataFrame)
-        Name of the file and its table, one per recording.
-    asked : str, optional
-        Column that names the images. Default: the likeliest.
-    stimuli : DataFrame, optional
-        For each `code` of that column, the `image` (and "concept", "split").
-
-    Returns
-    -------
-    events : DataFrame
-        "recording" (int, place in `tables`), "row" (int, from 1), "image", and where known "concept", "split" ("train",
-        "test"), "onset", "sample" (text).
-    notes : list of str
-        What was left out.
-
-    Raises
-    ------
-    HvfError
-        A table names no images.
+    `tables` pairs each file's name with its table; `asked` is the column that names the images (default: the
+    likeliest); `stimuli` gives for each `code` of that column the `image` (and "concept", "split"). Columns of the
+    result: "recording" (int, place in `tables`), "row" (int, from 1), "image", and where known "concept", "split"
+    ("train", "test"), "onset", "sample" (text). Raises HvfError if a table names no images.
     """
     joined, notes = [], []
     for i, (where, table) in enumerate(tables):
@@ -146,27 +129,11 @@ def image_events(
 
 
 def coded_events(raw: Any, stimuli: pd.DataFrame, where: str | Path) -> tuple[pd.DataFrame, list[str]]:
-    """Image events from a recording's own trigger channel or annotations.
+    """Image events from a recording's own triggers or annotations, as for `image_events` with "sample"; and notes.
 
-    Parameters
-    ----------
-    raw : mne.io.BaseRaw
-    stimuli : DataFrame
-        "image" and a column "code" (values of the trigger channel; without one, the numbers that end the annotations,
-        such as BrainVision's "Stimulus/S  4") or "description" (text of the annotations).
-    where : path-like
-        The recording, for messages.
-
-    Returns
-    -------
-    events : DataFrame
-        As for `image_events`, with "sample".
-    notes : list of str
-
-    Raises
-    ------
-    HvfError
-        There is no such event.
+    `stimuli` has "image" and a column "code" (values of the trigger channel; without one, the numbers that end the
+    annotations, such as BrainVision's "Stimulus/S  4") or "description" (text of the annotations). Raises HvfError if
+    the recording `where` holds no such event.
     """
     if not {"code", "description"} & set(stimuli.columns):
         columns = ", ".join(stimuli.columns)

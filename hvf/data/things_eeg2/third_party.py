@@ -16,7 +16,7 @@ import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.datasets import chosen_subjects
-from hvf.data.images.matching import stem
+from hvf.data.images.matching import bare_concept, stem
 from hvf.data.pickles import loading
 from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
 from hvf.data.trials.provenance import is_finished, sha256, stamps
@@ -84,13 +84,8 @@ def read_metadata(folder: Path) -> dict[Part, Stimuli]:
             raise HvfError(
                 f"{path}: {len(files)} {prefix} files, {len(set(ids))} different, do not fit {len(folders)} concepts"
             )
-        stimuli[part] = Stimuli(np.asarray(ids), np.asarray([concept_of(name) for name in folders]))
+        stimuli[part] = Stimuli(np.asarray(ids), np.asarray([bare_concept(name) for name in folders]))
     return stimuli
-
-
-def concept_of(folder: str) -> str:
-    """The concept of an image folder: "aardvark" of "00001_aardvark"."""
-    return re.sub(r"^\d+_", "", folder)
 
 
 def read_prepared(path: str | Path) -> Trials:
@@ -98,11 +93,7 @@ def read_prepared(path: str | Path) -> Trials:
 
     Known are `preprocessed_eeg_{training,test}.npy` (official and NICE), `{train,test}.pt` (UBP) and
     `{train,test}.npy` with `info.json` (NeuroBridge). All but UBP's need `image_metadata.npy`, in the folder or above.
-
-    Raises
-    ------
-    HvfError
-        It is none of these, one of the two files is missing, or what it holds does not fit together.
+    Raises HvfError if it is none of these, one of the two files is missing, or what it holds does not fit together.
     """
     path = Path(path)
     parts: dict[Part, Prepared] = _read_folder(path) if path.is_dir() else {_part_of(path): _read_file(path)}
@@ -294,7 +285,7 @@ def _read_ubp(path: Path) -> Prepared:
         recipe="ubp",
         x_NCT=x_IRCT.reshape(-1, *x_IRCT.shape[2:]),
         image_ids=np.asarray([stem(name) for name in names]),
-        concepts=np.asarray([concept_of(Path(name).parent.name) for name in names]),
+        concepts=np.asarray([bare_concept(Path(name).parent.name) for name in names]),
         sessions=sessions.ravel().astype(int) + 1,
         ch_names=tuple(map(str, held["ch_names"])),
         sfreq=sfreq,

@@ -51,19 +51,8 @@ def image_numbers(files: Iterable[str]) -> list[str]:
 def trial_table(metadata: pd.DataFrame, where: str, root: Path) -> pd.DataFrame:
     """The published metadata, checked: trial_type, number, category, image, concept, session of each trial.
 
-    Parameters
-    ----------
-    metadata : DataFrame
-    where : str
-        Its source, for messages.
-    root : Path
-        The data set's root: where `metadata` has no column image_path, the image is the file of its number in
-        `root/Images`.
-
-    Raises
-    ------
-    HvfError
-        A column or value is missing, or numbers and names contradict each other.
+    Where `metadata` has no column image_path, the image is the file of its number in `root/Images`; `where` is its
+    source, for messages. Raises HvfError if a column or value is missing, or numbers and names contradict each other.
     """
     missing = [n for n in ("trial_type", "things_image_nr", "things_category_nr") if n not in metadata]
     if missing:
