@@ -12,9 +12,10 @@ recordings, other pictures and other galleries: they show the field's scale, not
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from hvf.cli.options import run_script, study_settings
 from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.experiments import protocols
+from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
@@ -57,29 +59,34 @@ class Benchmark(Configured):
         return {}  # study and epochs go to each cell, with its subject
 
 
-def method_cells(options: Benchmark) -> dict[str, list[Result]]:
-    """{row: result of each cell}; every row has the same cells. Computes this process's share, then reads all."""
+def share_cells(configs: Mapping[Path, Config], compute: Callable[[Run], None]) -> None:
+    """Compute this process's share of the cells, each in a run folder of its own, and wait for the other processes."""
     state = PartialState()
-    names = tuple(METHODS) if options.methods == ("all",) else options.methods
-    plan = [(name, name, subject, seed) for name in names for subject in options.subjects for seed in options.seeds]
-    if options.control:
-        plan += [(CONTROL, names[0], subject, seed) for subject in options.subjects for seed in options.seeds]
-    folders = {}
-    for row, name, subject, seed in plan:
-        config = _configured(options, name, subject, seed)
-        folder = f"{options.protocol}-{row.replace(' ', '-')}-sub-{subject:02d}-seed-{seed}"
-        folders.setdefault(row, []).append((options.out / folder, config))
-    check_writable(options.out)
-    cells = [(row, *cell) for row, row_cells in folders.items() for cell in row_cells]
-    for row, path, config in cells[state.process_index :: state.num_processes]:
-        run = Run.create(path, config)
-        if not run.has(FILE):
-            _fit_and_test(config, options.protocol, row).write(path)
+    for path, config in list(configs.items())[state.process_index :: state.num_processes]:
+        compute(Run.create(path, config))
     state.wait_for_everyone()
-    return {row: [Result.read(path) for path, _ in row_cells] for row, row_cells in folders.items()}
 
 
-def _configured(options: Benchmark, name: str, subject: int, seed: int) -> Config:
+def method_cells(options: Benchmark) -> dict[str, list[Result]]:
+    """{row: result of each cell}; every row has the same cells."""
+    names = tuple(METHODS) if options.methods == ("all",) else options.methods
+    methods_of_rows = {name: name for name in names} | ({CONTROL: names[0]} if options.control else {})
+    rows, configs = {}, {}
+    for row, name in methods_of_rows.items():
+        for subject, seed in itertools.product(options.subjects, options.seeds):
+            path = options.out / f"{options.protocol}-{row.replace(' ', '-')}-sub-{subject:02d}-seed-{seed}"
+            rows[path], configs[path] = row, _method_config(options, name, subject, seed)
+    check_writable(options.out)
+
+    def compute(run: Run) -> None:
+        if not run.has(FILE):
+            _fit_and_test(run.config, options.protocol, rows[run.path]).write(run.path)
+
+    share_cells(configs, compute)
+    return {row: [Result.read(path) for path in rows if rows[path] == row] for row in methods_of_rows}
+
+
+def _method_config(options: Benchmark, name: str, subject: int, seed: int) -> Config:
     settings: dict[str, Any] = {"align.seed": seed, "align.mode": "retrieval"}
     settings |= study_settings(subject, options.trials, options.images, options.study)
     if options.trials is not None and not options.trials.is_dir():
@@ -123,7 +130,7 @@ def method_table(result: Result, options: Benchmark) -> str:
     for name, entries in method_rows(result).items():
         printed = works[name].summary(label) if name in works else "–"
         specs = ", ".join(result.rows[name].settings["targets.specs"]) if name in result.rows else ""
-        figures = [_percent(entries.get(figure)) for figure in ("top1", "top5", "validation")]
+        figures = [percent(entries.get(figure)) for figure in ("top1", "top5", "validation")]
         lines.append(f"| {name} | " + " | ".join([*figures, printed, specs]) + " |")
     for name, work in works.items():
         if name not in result.rows and label in work.retrieval:
@@ -144,27 +151,17 @@ def method_rows(result: Result) -> dict[str, dict[str, dict]]:
     return rows | {"chance": {name: result.chance[name] for name in ("top1", "top5")}}
 
 
-def _percent(entry: Mapping | None) -> str:
-    if entry is None:
-        return "–"
-    low, high = entry["ci95"] or (None, None)
-    return f"{100 * entry['value']:.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else "")
-
-
 def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
     """The metrics of every subject and seed, by the name of its run folder."""
     check_writable(options.out)
-    cells = {}
-    for subject in options.subjects:
-        for seed in options.seeds:
-            settings = study_settings(subject, options.trials, options.images, options.study)
-            settings |= {"align.seed": seed, "sampling.seed": seed, "align.mode": "reconstruction"}
-            settings |= {} if options.epochs is None else {"align.epochs": options.epochs}
-            config = with_settings(options.config, settings)
-            run = Run.create(options.out / f"sub-{subject:02d}-seed-{seed}", config)
-            reconstruct_run(run)
-            cells[run.path.name] = run.metrics()
-    return cells
+    configs = {}
+    for subject, seed in itertools.product(options.subjects, options.seeds):
+        settings = study_settings(subject, options.trials, options.images, options.study)
+        settings |= {"align.seed": seed, "sampling.seed": seed, "align.mode": "reconstruction"}
+        settings |= {} if options.epochs is None else {"align.epochs": options.epochs}
+        configs[options.out / f"sub-{subject:02d}-seed-{seed}"] = with_settings(options.config, settings)
+    share_cells(configs, reconstruct_run)
+    return {path.name: Run.open(path).metrics() for path in configs}
 
 
 def mean_and_interval(values: Sequence[float]) -> dict:

@@ -8,6 +8,12 @@ from dataclasses import dataclass, replace
 from hvf.config import Config
 from hvf.study import Study
 
+TRAINING = {
+    "intra": "within-subject",
+    "loso": "trained on all other subjects",
+    "both": "within-subject, or trained on other subjects where a row says so",
+}
+
 
 @dataclass(frozen=True)
 class StudyInfo:
@@ -50,7 +56,7 @@ class StudyInfo:
 class ProtocolInfo:
     """How a figure was obtained: a figure without it cannot be compared."""
 
-    training: str  # "intra": trained on the subject who is tested; "loso": on all others
+    training: str  # "intra": on the subject who is tested; "loso": on all others; "both": rows of either kind
     held_out: str  # how test images were held out
     gallery: str = "plain test images as gallery"
     selection: str = "epoch, penalty and settings chosen on validation concepts"
@@ -66,8 +72,7 @@ class ProtocolInfo:
     @property
     def label(self) -> str:
         """The protocol in a line."""
-        who = "within-subject" if self.training == "intra" else "trained on all other subjects"
-        return f"{who}, {self.held_out}, averaged trials, {self.gallery}"
+        return f"{TRAINING[self.training]}, {self.held_out}, averaged trials, {self.gallery}"
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,7 @@ def common_study(studies: Sequence[StudyInfo]) -> StudyInfo:
 
 
 def common_protocol(protocols: Sequence[ProtocolInfo]) -> ProtocolInfo:
-    """The first run's protocol; of several random splits, their number."""
-    splits = list(dict.fromkeys(protocol.held_out for protocol in protocols))
-    return replace(
-        protocols[0], held_out=splits[0] if len(splits) == 1 else f"held-out images, {len(splits)} random splits"
-    )
+    """The first one; of several random splits, their number, and "both" where training differs."""
+    splits, trainings = ({getattr(one, name) for one in protocols} for name in ("held_out", "training"))
+    held_out = splits.pop() if len(splits) == 1 else f"held-out images, {len(splits)} random splits"
+    return replace(protocols[0], held_out=held_out, training=trainings.pop() if len(trainings) == 1 else "both")

@@ -99,13 +99,8 @@ class Interpretation:
         """Analyse all that the run's data allow, and write interpretation.json.
 
         Each part is kept in interpretation/ with the checkpoint and settings that it belongs to, and not computed again
-        by a second call. Without umap-learn the map of both modalities is left out, and the result says so.
-
-        Raises
-        ------
-        HvfError
-            The options are out of range, the run is not trained, its data have changed, or the categories lack a
-            concept.
+        by a second call. Without umap-learn the map of both modalities is left out, and the result says so. Raises
+        HvfError if an option is out of range, the run's data have changed, or the categories lack a concept.
         """
         if self.window <= 0 or self.radius <= 0:
             raise HvfError(f"--window and --radius must be greater than 0, not {self.window:g} and {self.radius:g}")
@@ -338,21 +333,10 @@ def _map(data: RunData) -> dict[str, Any]:
 
 
 def by_category(ranks_N: np.ndarray, first_N: np.ndarray, categories: Sequence[str]) -> dict[str, dict]:
-    """Accuracy by category, best first: of the image itself, and of the category of what is retrieved first.
+    """Accuracy by category, best first: of the image itself, and of the category of the image retrieved first.
 
-    Parameters
-    ----------
-    ranks_N : ndarray
-        (N) Rank of each test image.
-    first_N : ndarray
-        (N) The gallery index that was retrieved first.
-    categories : sequence of str
-        (N) Category of each image.
-
-    Returns
-    -------
-    dict
-        {category: {"top1", "category", "chance" of the latter}}.
+    {category: {"top1", "category", "chance" of the latter}}, from the rank of each image, the gallery index retrieved
+    first, and the category of each image.
 
     Examples
     --------

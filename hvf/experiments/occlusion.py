@@ -168,22 +168,9 @@ def _inside(trials: Trials, window: Window) -> np.ndarray:
 
 
 def retrain(split: Split, test: Trials, features: Mapping[str, np.ndarray], config: Config, window: Window) -> Row:
-    """Test a new decoder that is trained on one time window alone.
+    """Test a new decoder that is trained on one time window (s) alone; row i of `test` and `features` is image i.
 
     It learns its own fusion (align.mode "retrieval"), also where the run's was the prior's.
-
-    Parameters
-    ----------
-    split : Split
-        The training part, whose validation concepts choose the epoch or penalty.
-    test : Trials
-        The N test trials, in the order of their images.
-    features : dict
-        {spec: (N, d)} features of the test images.
-    config : Config
-        The settings of the decoder.
-    window : (tmin, tmax)
-        The time window in s.
     """
     one = with_settings(config, {"align.mode": "retrieval", "targets.specs": tuple(split.features)})
     choice = choose(replace(split, trials=split.trials.crop(*window)), one)

@@ -61,24 +61,14 @@ F = TypeVar("F", bound=Fitted)
 
 
 class Choice(Generic[F]):
-    """The candidate that was best on validation images. Only `choose` can make one.
-
-    Attributes
-    ----------
-    alignment : Alignment or DinaAlignment
-        The fitted model.
-    settings : dict
-        The candidate's settings, and the epoch or penalty that validation images chose.
-    validation : dict
-        mrr and top1 on validation images, and their number n.
-    """
+    """The candidate that was best on validation images, fitted. Only `choose` can make one."""
 
     def __init__(self, fitted: F, settings: Mapping[str, object], key: object) -> None:
         if key is not _MADE_HERE:
             raise HvfError("a Choice is made by hvf.experiments.protocols.choose, on validation images")
         self.alignment = fitted
-        self.validation, chosen = selection(fitted.best)
-        self.settings: dict[str, Any] = {**settings, **chosen}
+        self.validation, chosen = selection(fitted.best)  # mrr, top1 and the number of images n
+        self.settings: dict[str, Any] = {**settings, **chosen}  # of the candidate, with the epoch or penalty
 
 
 class HeldOut:
@@ -168,21 +158,9 @@ class Split(TrainingSet):
 def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") -> tuple[Split, HeldOut]:
     """Divide the study that ``config.data`` names into a training and a test part, with features of their images.
 
-    Images of a user's files are embedded once, whatever the random split.
-
-    Parameters
-    ----------
-    config : Config
-        The data, and the auxiliary targets (views, captions), which only the training part gets.
-    specs : sequence of str
-        Feature specs to compute.
-    protocol : "intra" or "loso"
-        Train on the subject that is tested, or on all other subjects of the study.
-
-    Raises
-    ------
-    HvfError
-        There is no such protocol, or the study or its features cannot be had (`open_study`, `training_features`).
+    ``protocol`` "intra" trains on the subject that is tested, "loso" on all other subjects of the study. Auxiliary
+    targets (views, captions) are for the training part alone. Images of a user's files are embedded once, whatever the
+    random split. Raises HvfError where the study or its features cannot be had (`open_study`, `training_features`).
     """
     if protocol not in PROTOCOLS:
         raise HvfError(f"there is no protocol {protocol!r}; there is {', '.join(PROTOCOLS)}")

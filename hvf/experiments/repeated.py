@@ -90,21 +90,15 @@ def write_combined(run: Run, results: Iterable[Result]) -> Result:
 
 
 def table_of_rows(result: Result, more: Mapping[str, Mapping[str, str]] | None = None) -> Table:
-    """A table of a result's rows and chance; accuracies in %, with 95 % intervals over images.
+    """A table of a combined result's rows and chance; accuracies in %, with 95 % intervals over images.
 
-    Parameters
-    ----------
-    result : Result
-        The combined result of an experiment, with the leads of its main row (`write_combined`).
-    more : dict
-        Further columns: {heading: {row: text}}.
+    ``more`` are further columns: {heading: {row: text}}.
     """
     repeated = "training seeds" if result.config["data"]["study"] in SUBJECTS else "random splits"
     table = Table(title=f"{result.study.note}; {len(result.runs)} {repeated}", title_justify="left")
     table.add_column("row", overflow="fold")
     more = more or {}
-    headings = ("top-1 % [95 %]", "each", "top-5 % [95 %]", f"{result.main} leads by", "validation MRR", *more)
-    for heading in headings:
+    for heading in ("top-1 % [95 %]", "each", "top-5 % [95 %]", f"{result.main} leads by", "validation MRR", *more):
         table.add_column(heading, justify="right", overflow="fold")
     for name, row in result.rows.items():
         each = " ".join(f"{100 * value:.1f}" for value in row.each["top1"])
@@ -115,13 +109,15 @@ def table_of_rows(result: Result, more: Mapping[str, Mapping[str, str]] | None =
     return table
 
 
-def percent(entry: Entry) -> str:
-    """A share with its interval, in percent.
+def percent(entry: Entry | None) -> str:
+    """A share with its interval, if it has one, in percent; a dash for None.
 
     Examples
     --------
     >>> percent({"value": 0.9, "ci95": [0.8, 0.986], "n": 40})
     '90.0 [80.0, 98.6]'
     """
-    low, high = entry["ci95"]
-    return f"{100 * entry['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    if entry is None:
+        return "–"
+    interval = " [{:.1f}, {:.1f}]".format(*(100 * end for end in entry["ci95"])) if entry["ci95"] else ""
+    return f"{100 * entry['value']:.1f}{interval}"

@@ -46,33 +46,15 @@ Kind = Literal["training", "retrieval", "benchmark", "targets", "layers", "scali
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: what one method, target or control retrieved. Tuples with one entry per run are noted (R).
+    """One row of a table: what one method, target or control retrieved. Tuples with one entry per run are noted (R)."""
 
-    Parameters
-    ----------
-    ranks : tuple of int
-        Rank of each test item's own image, from 1; empty if nothing was tested yet.
-    figures : dict
-        {name: {"value", "ci95", "n"}}: the mean over runs with its interval over images.
-    each : dict
-        {name: (R) figures of every run}, those of validation as validation_mrr and validation_top1.
-    validation : dict
-        mrr and top1 on validation images, and their number n; the mean over runs.
-    chosen : tuple of dict
-        (R) the settings that validation images chose, with the epoch or penalty.
-    top5 : tuple
-        For each test item the gallery indices that scored highest, best first; empty if unknown.
-    settings : dict
-        The settings that set this row apart from the others.
-    """
-
-    ranks: tuple[int, ...] = ()
-    figures: Mapping[str, Entry] = field(default_factory=dict)
-    each: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    validation: Mapping[str, float] = field(default_factory=dict)
-    chosen: tuple[Mapping[str, Any], ...] = ()
-    top5: tuple[tuple[int, ...], ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    ranks: tuple[int, ...] = ()  # of each test item's own image, from 1; empty if nothing was tested yet
+    figures: Mapping[str, Entry] = field(default_factory=dict)  # means over runs, intervals over images
+    each: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # (R) also validation_mrr, validation_top1
+    validation: Mapping[str, float] = field(default_factory=dict)  # mrr, top1 and number of images n, mean over runs
+    chosen: tuple[Mapping[str, Any], ...] = ()  # (R) settings chosen on validation images, with the epoch or penalty
+    top5: tuple[tuple[int, ...], ...] = ()  # gallery indices that scored highest, best first; empty if unknown
+    settings: Mapping[str, Any] = field(default_factory=dict)  # that set this row apart from the others
 
     @classmethod
     def of_ranks(
@@ -157,11 +139,11 @@ class Result:
         Parameters
         ----------
         kind : str
-            What was done, one of `Kind`; "training" where nothing is tested yet.
+            "training" where nothing is tested yet, or what was tested.
         config : Config
             The settings of this run, its seeds included.
         study : StudyInfo
-            What it is trained and tested on.
+            The data that are trained and tested on.
         image_ids, concepts : sequence of str
             (N) The image of every test item, and what it shows.
         training : "intra" or "loso"
@@ -171,8 +153,7 @@ class Result:
         main : str
             The row that a summary shows first.
         """
-        name = run or f"seed-{config.align.seed}"
-        ids = tuple(image_ids)
+        name, ids = run or f"seed-{config.align.seed}", tuple(image_ids)
         return cls(
             kind=kind,
             study=study,
@@ -300,7 +281,8 @@ class Result:
             if other.image_ids != first.image_ids or other.gallery != first.gallery:
                 raise HvfError("rows stand beside one another only where they were tested on the same images")
             joined = replace(joined, rows={**joined.rows, **other.rows}, details={**joined.details, **other.details})
-        return replace(joined, main=main or next(iter(joined.rows)))
+        protocol = common_protocol([first.protocol, *(other.protocol for other in others)])
+        return replace(joined, protocol=protocol, main=main or next(iter(joined.rows)))
 
     def lead(self, row: str, over: str) -> Entry:
         """How much more often `row` is right than `over` on the same items: mean, interval over images, n."""

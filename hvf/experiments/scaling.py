@@ -118,23 +118,10 @@ def _fit(results: Sequence[Result], model: str) -> dict[str, Any]:
 
 
 def fit_line(amounts: Sequence[float], hit_PN: np.ndarray, image_ids: Sequence[str]) -> dict[str, Any]:
-    """Least-squares line of accuracy over log2(amount), with a bootstrap interval of the slope.
+    """Least-squares line of accuracy over log2(amount), with a bootstrap interval of the slope (accuracy per doubling).
 
-    The bootstrap draws images, all points with the same draw.
-
-    Parameters
-    ----------
-    amounts : sequence of float
-        (P) The amount of data at each point.
-    hit_PN : ndarray
-        (P, N) Whether each test item was retrieved first.
-    image_ids : sequence of str
-        (N) The image of each test item; several items may have one.
-
-    Returns
-    -------
-    dict
-        amounts, top1 of each, slope (accuracy per doubling), intercept, r2.
+    ``hit_PN`` says whether each test item was retrieved first. The bootstrap draws images, of which each may have
+    several items, and all points with the same draw.
     """
     names, image_N = np.unique(image_ids, return_inverse=True)
     draws = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))

@@ -42,15 +42,14 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     study = open_study(run.config.data)
     decoder = decoder or Decoder(run.config, _device())
     folder = run.path / "checkpoint"
-    if (folder / alignment.FILE).exists():
+    trained_before = (folder / alignment.FILE).exists()
+    if trained_before:
         decoder.resume(folder, study.train, study.train_images)
-        untested = not run.has(FILE)
     else:
         decoder.fit(study.train, study.train_images).save(folder)
-        untested = True
     trained = decoder.fitted()
     run.write_json("history.json", trained.history)
-    if untested:
+    if not (trained_before and run.has(FILE)):
         validation, chosen = selection(trained.best)
         row = Row(validation=validation, chosen=(chosen,))
         started_result("training", run, study).with_row("brain", row).write(run.path)
@@ -65,21 +64,11 @@ def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Stu
     return decoder, study
 
 
-def write_test_result(run: Run, decoder: Decoder, study: Study, training: Literal["intra", "loso"] = "intra") -> Result:
+def write_test_result(run: Run, decoder: Decoder, study: Study, training: Literal["intra", "loso"] = "intra") -> None:
     """Rank the test images for every test trial, and for the same trials permuted against the images.
 
-    Leaves ``result.json``, ``embeddings.safetensors`` and figures.
-
-    Parameters
-    ----------
-    run : Run
-        Where to write.
-    decoder : Decoder
-        Fitted on the study's training trials, or on those of other subjects.
-    study : Study
-        Whose test trials are ranked, each among all test images.
-    training : "intra" or "loso"
-        Whose trials the decoder was fitted on: the tested subject's, or all others'.
+    ``training`` says whose trials the decoder was fitted on: the tested subject's, or all others'. Leaves
+    ``result.json``, ``embeddings.safetensors`` and figures.
     """
     z = _embeddings(run, decoder, study)
     validation, chosen = selection(decoder.fitted().best)
@@ -88,7 +77,6 @@ def write_test_result(run: Run, decoder: Decoder, study: Study, training: Litera
     result = result.with_row("brain", Row.of_scores(scores_NN["brain"], validation, chosen))
     result = result.with_row("floor", Row.of_scores(scores_NN["floor"]))
     result.write(run.path)
-    return result
 
 
 def started_result(kind: Kind, run: Run, study: Study, training: Literal["intra", "loso"] = "intra") -> Result:

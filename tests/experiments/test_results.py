@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,6 +134,10 @@ def test_rows_stand_beside_one_another():
     joined = Result.side_by_side([a, Result.start("targets", Config(), STUDY, IDS, IDS).with_row("x", b.rows["fused"])])
     assert list(joined.rows) == ["fused", "ridge", "x"]
     assert joined.main == "fused"
+    assert Result.side_by_side([a, b]).protocol == a.protocol
+    loso = replace(b, protocol=replace(b.protocol, training="loso"))
+    label = Result.side_by_side([a, loso]).protocol.label
+    assert label.startswith("within-subject, or trained on other subjects where a row says so, held-out images, split")
     with pytest.raises(HvfError, match="same images"):
         Result.side_by_side([a, one_run(ids=IDS[::-1])])
 
