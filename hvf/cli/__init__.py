@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hvf.cli import data
 from hvf.cli.decode import Reconstruct, Retrieve, Train
 from hvf.cli.embed import Embed
 from hvf.cli.evaluate import Evaluate, Explore, Report
@@ -26,7 +25,7 @@ COMMANDS: dict[str, type[Any]] = {
     "report": Report,
     "explore": Explore,
 }
-GROUPS: dict[str, dict[str, type[Any]]] = {"data": data.COMMANDS}  # `hvf data prepare ...`
+GROUPS = {"data": ("prepare", "doctor", "download", "simulate")}  # `hvf data prepare ...`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,25 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(argv: list[str]) -> Callable[[], int]:
     """The command that `argv` asks for, with its options. A misspelt one is answered with the nearest."""
     prog, commands, about = "hvf", COMMANDS, "Decode what a person saw from EEG or MEG."
-    if argv and argv[0] in GROUPS:  # `hvf data ...`
-        prog, commands, about = f"hvf {argv[0]}", GROUPS[argv[0]], "Recordings: fetched, checked, and made into trials."
-        argv = argv[1:]
+    groups = GROUPS
+    if argv and argv[0] == "data":  # its options are those of all data sets, which nothing else needs
+        from hvf.cli import data
+
+        prog, commands, about = "hvf data", data.COMMANDS, "Recordings: fetched, checked, and made into trials."
+        groups, argv = {}, argv[1:]
     if not argv or argv[0] in ("--help", "-h"):
-        print(_overview(commands, prog, about))
+        print(_overview(commands, groups, prog, about))
         raise SystemExit(0)
     name = argv[0]
     if name not in commands:
-        raise HvfError(f"unknown command {name!r}{did_you_mean(name, [*commands, *_groups(commands)])}")
+        raise HvfError(f"unknown command {name!r}{did_you_mean(name, [*commands, *groups])}")
     return parse(commands[name], argv[1:], f"{prog} {name}")
 
 
-def _groups(commands: Mapping[str, Any]) -> Mapping[str, Any]:
-    return GROUPS if commands is COMMANDS else {}
-
-
-def _overview(commands: Mapping[str, Any], prog: str, about: str) -> str:
+def _overview(commands: Mapping[str, Any], groups: Mapping[str, Sequence[str]], prog: str, about: str) -> str:
     """The commands, one line each."""
     lines = {name: command.__doc__.splitlines()[0] for name, command in commands.items()}
-    lines |= {name: f"Recordings: {', '.join(group)}." for name, group in _groups(commands).items()}
+    lines |= {name: f"Recordings: {', '.join(group)}." for name, group in groups.items()}
     listed = [f"  {name:12} {line}" for name, line in lines.items()]
     return "\n".join([f"usage: {prog} COMMAND ...", "", about, "", *listed, "", f"{prog} COMMAND --help says more."])

@@ -73,23 +73,11 @@ class Configured:
 
 
 def parse(command: type[Options], argv: Sequence[str] | None = None, prog: str | None = None) -> Options:
-    """The options of a command line.
+    """The options of a command line (by default this process's) that is called ``prog`` in messages and help.
 
-    Parameters
-    ----------
-    command : type
-        A dataclass: its fields are the options, the comments beside them their help.
-    argv : sequence of str, optional
-        The words; by default those of this process.
-    prog : str, optional
-        What the command is called, for messages and help.
-
-    Raises
-    ------
-    HvfError
-        An option does not exist (with the nearest), or a value does not fit.
-    SystemExit
-        After ``--help``, or ``--help-settings`` of a `Configured` command.
+    The fields of the dataclass ``command`` are the options, the comments beside them their help. Raises HvfError if an
+    option does not exist, naming the nearest, or a value does not fit; SystemExit after ``--help``, or
+    ``--help-settings`` of a `Configured` command.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     if not issubclass(command, Configured):

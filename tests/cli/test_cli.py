@@ -18,7 +18,7 @@ import pytest
 import hvf
 import hvf.experiments
 from hvf import presets
-from hvf.cli import COMMANDS, GROUPS, main
+from hvf.cli import COMMANDS, GROUPS, data, main
 from hvf.cli.options import StudyOptions, run_name
 from hvf.cli.parser import ALIASES, Configured, parse
 from hvf.config import Config, HvfError, Named, flatten, with_settings
@@ -324,11 +324,12 @@ def test_help_lists_every_command(capsys):
         with pytest.raises(SystemExit):
             main(argv)
         out = capsys.readouterr().out
-        assert all(f"\n  {name} " in out for name in GROUPS["data"])
+        assert all(f"\n  {name} " in out for name in data.COMMANDS)
+    assert {"data": tuple(data.COMMANDS)} == GROUPS
 
 
 EVERY = {(name,): command for name, command in COMMANDS.items()}
-EVERY |= {("data", name): command for name, command in GROUPS["data"].items()}
+EVERY |= {("data", name): command for name, command in data.COMMANDS.items()}
 BY_PLACE = {"evaluate": {"run"}, "report": {"runs"}, "explore": {"runs"}, "prepare": {"dataset"},
             "doctor": {"path"}, "download": {"name"}, "simulate": {"dataset"}}  # fmt: skip
 
