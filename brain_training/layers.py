@@ -16,8 +16,8 @@ folder of its own inside, and a second call takes up those that are finished.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hvf.cli import studies
 from hvf.experiments.layers import LayerSweep
@@ -28,10 +28,7 @@ class Options(LayerSweep, studies.ExperimentOptions):
     """Compare the layers of a vision model as targets for the brain."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; the exit code."""
-    return studies.main(Options, arguments)
-
+main = partial(studies.main, Options)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,8 +15,8 @@ taken up.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hvf.cli import studies
 from hvf.experiments.population import PopulationAlignment
@@ -27,10 +27,7 @@ class Options(PopulationAlignment, studies.ExperimentOptions):
     """Align a population of neurons with images at the level of feature maps."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; the exit code."""
-    return studies.main(Options, arguments)
-
+main = partial(studies.main, Options)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,8 +13,8 @@ draw. Writes result.json, scaling.json and scaling.png; what is finished is take
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hvf.cli import studies
 from hvf.experiments.scaling import Scaling
@@ -25,10 +25,7 @@ class Options(Scaling, studies.ExperimentOptions):
     """Accuracy against the amount of data, for a network and for ridge."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; the exit code."""
-    return studies.main(Options, arguments)
-
+main = partial(studies.main, Options)
 
 if __name__ == "__main__":
     sys.exit(main())

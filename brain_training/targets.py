@@ -15,8 +15,8 @@ result.json and figures; a second call takes up the rows that are there, whateve
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hvf.cli import studies
 from hvf.experiments.targets import TargetComparison
@@ -27,10 +27,7 @@ class Options(TargetComparison, studies.ExperimentOptions):
     """Compare visual encoders, alone and fused, as targets for the brain."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; the exit code."""
-    return studies.main(Options, arguments)
-
+main = partial(studies.main, Options)
 
 if __name__ == "__main__":
     sys.exit(main())

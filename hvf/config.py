@@ -243,10 +243,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[Cls], d: Mapping[str, Any], where: str = "") -> Cls:
     """The inverse of `to_dict`; missing keys take their default.
 
-    Raises
-    ------
-    HvfError
-        An unknown key (with the nearest known one), or a value of the wrong type.
+    Raises HvfError for an unknown key, naming the nearest, or a value of the wrong type.
     """
     hints = _hints(cls)
     if not isinstance(d, Mapping):

@@ -41,28 +41,14 @@ RN50_B32_VAE = ("openclip:RN50/openai", "openclip:ViT-B-32/laion2b_s34b_b79k", "
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of a paper.
+    """Figures of a paper: 200-way zero-shot retrieval, and reconstruction on THINGS-EEG2."""
 
-    Attributes
-    ----------
-    title : str
-        The method as the papers write it.
-    retrieval : mapping
-        {"eeg intra", "eeg loso", "meg intra", "meg loso": (top-1, top-5) in %, None if not reported}, 200-way,
-        zero-shot, within the subject or leaving one subject out.
-    pictures : mapping
-        {averaged over what: `PICTURES`}, reconstruction on THINGS-EEG2.
-    gallery : str
-        What was ranked against; "" means the plain test images through the method's own encoders, as ours always are.
-    selected : mapping
-        {"intra", "loso": by what the epoch and the settings behind the figures were selected}; not known where absent.
-    """
-
-    title: str
+    title: str  # the method as the papers write it
+    # {"eeg intra", "eeg loso", "meg intra", "meg loso": (top-1, top-5) in %, None if not reported}
     retrieval: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
-    pictures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    gallery: str = ""
-    selected: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # {averaged over what: `PICTURES`}
+    gallery: str = ""  # "": the plain test images through the method's own encoders, as ours always are
+    selected: Mapping[str, str] = field(default_factory=dict)  # {"intra", "loso": what chose the epoch and settings}
 
     def summary(self, label: str) -> str:
         """Top-1/top-5 in % of "eeg intra", say, with the gallery and the selection; a dash where there are none."""
@@ -79,43 +65,19 @@ class Published:
 
 @dataclass(frozen=True)
 class Method:
-    """A method: what it sets in a configuration. Study, size, prior and sampling stay those of the configuration.
+    """A method: what it sets in a configuration. Study, size, prior and sampling stay those of the configuration."""
 
-    Attributes
-    ----------
-    about : str
-        What meets what, and what the paper does that is not done here.
-    paper : str
-        Where it is published.
-    specs : tuple of str
-        Feature specs of the visual encoders.
-    encoder, fusion : str
-        Brain encoder and fusion, by name.
-    dropout : float
-        Inside the brain encoder.
-    align : AlignConfig
-        Its training; mode and seed stay those of the configuration.
-    views : tuple of str
-        Views of the training images, chosen by confidence.
-    text : str, optional
-        Text encoder of the images' captions.
-    input_smooth : float
-        Share of the channels that are smoothed while training.
-    published : Published, optional
-        What its paper reports.
-    """
-
-    about: str
-    paper: str
-    specs: tuple[str, ...]
-    encoder: str
+    about: str  # what meets what, and what the paper does that is not done here
+    paper: str  # where it is published
+    specs: tuple[str, ...]  # feature specs of the visual encoders
+    encoder: str  # brain encoder
     fusion: str = "concatenated"
-    dropout: float = 0.0
-    align: AlignConfig = field(default_factory=AlignConfig)
-    views: tuple[str, ...] = ()
-    text: str | None = None
-    input_smooth: float = 0.0
-    published: Published | None = None
+    dropout: float = 0.0  # inside the brain encoder
+    align: AlignConfig = field(default_factory=AlignConfig)  # mode and seed stay those of the configuration
+    views: tuple[str, ...] = ()  # of the training images, chosen by confidence
+    text: str | None = None  # text encoder of the images' captions
+    input_smooth: float = 0.0  # share of the channels that are smoothed while training
+    published: Published | None = None  # what its paper reports
 
 
 METHODS.register("hvf")(
@@ -286,20 +248,9 @@ OTHERS = {
 def apply(name: str, config: Config, encoders: str = "published") -> Config:
     """`config` with the settings of a method: encoders, fusion, training; its study, size and seed stay.
 
-    Parameters
-    ----------
-    name : str
-        An entry of `METHODS`, with hyphens or underscores.
-    config : Config
-        What it is applied to.
-    encoders : {"published", "mini", "given"}
-        The visual encoders: those of the paper, their `STAND_INS`, or the targets that `config` names as they are,
-        without the method's views of the images and without captions.
-
-    Raises
-    ------
-    HvfError
-        The method or the kind of encoders is unknown, with the nearest; or an encoder has no stand-in.
+    ``encoders`` "published" are those of the paper, "mini" their `STAND_INS`, "given" the targets that `config` names
+    as they are, without the method's views of the images and without captions. Raises HvfError if the method or the
+    kind of encoders is unknown, naming the nearest, or an encoder has no stand-in.
 
     Examples
     --------
@@ -341,24 +292,12 @@ def works() -> dict[str, Published]:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A row of a paper's table.
+    """A row of a paper's table."""
 
-    Attributes
-    ----------
-    method : str
-        As the papers write it.
-    of : str
-        What the figures are averaged over.
-    figures : dict
-        {figure: value}, named and counted as in our own results.
-    selected : str
-        By what the epoch and the settings were selected.
-    """
-
-    method: str
-    of: str
-    figures: dict[str, float]
-    selected: str
+    method: str  # as the papers write it
+    of: str  # what the figures are averaged over
+    figures: dict[str, float]  # named and counted as in our own results
+    selected: str  # by what the epoch and the settings were selected
 
     @property
     def label(self) -> str:

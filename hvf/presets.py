@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from hvf.config import (
     AlignConfig,
@@ -79,17 +80,8 @@ def things_meg() -> Config:
     Needs    as `things_eeg`
     Expect   published, not reproduced here: retrieval top-1/top-5 33.7/60.5 % (with RN50 in place of H/14)
     """
-    eeg = things_eeg()
-    return Config(
-        name="things-meg",
-        data=DataConfig(study="files", sfreq=200.0, tmin=0.0, tmax=1.0),
-        targets=eeg.targets,
-        brain=eeg.brain,
-        fusion=eeg.fusion,
-        align=eeg.align,
-        prior=eeg.prior,
-        sampling=eeg.sampling,
-    )
+    data = DataConfig(study="files", sfreq=200.0, tmin=0.0, tmax=1.0)
+    return replace(things_eeg(), name="things-meg", data=data)
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"mini": mini, "things-eeg": things_eeg, "things-meg": things_meg}

@@ -48,14 +48,8 @@ def listed(names: Iterable[str], most: int = 6) -> str:
 class Registry(Generic[Entry]):
     """Entries by name, in the order of their files and lines.
 
-    Parameters
-    ----------
-    what : str
-        What an entry is, for messages: "fusion".
-    variable : str
-        The registry's own name, by which the sources register: "FUSIONS".
-    room : str
-        The file or folder below hvf/ in which they do: "models/fusions".
+    ``what`` is an entry in words ("fusion"), ``variable`` the registry's name, by which the sources register
+    ("FUSIONS"), ``room`` the file or folder below hvf/ in which they do ("models/fusions").
     """
 
     def __init__(self, what: str, variable: str, room: str) -> None:

@@ -38,30 +38,18 @@ _REASONS = {
 
 
 class Run:
-    """A run folder: its settings, and what each stage left there.
-
-    Attributes
-    ----------
-    path : Path
-        The folder. It exists.
-    config : Config
-        The settings that its results belong to.
-    """
+    """A run folder `path` with the settings `config` that its results belong to, and what each stage left there."""
 
     def __init__(self, path: Path, config: Config) -> None:
-        self.path = path
-        self.config = config
+        self.path, self.config = path, config
         self._made: list[Path] = []
 
     @classmethod
     def create(cls, path: str | Path, config: Config) -> Run:
         """Make the folder, or enter it again when it holds a run with the same settings.
 
-        Raises
-        ------
-        HvfError
-            The settings cannot work, the folder cannot be written to, holds something else than a run, or holds a run
-            whose settings give other results (naming the first that differs). Nothing is written then.
+        Raises HvfError, and writes nothing, if the settings cannot work, the folder cannot be written to, holds
+        something else than a run, or a run whose settings give other results (naming the first that differs).
         """
         path = Path(path)
         check_files(config)
@@ -102,10 +90,7 @@ class Run:
     def write_metrics(self, metrics: Mapping[str, Mapping[str, Any]], merge: bool = True) -> None:
         """Put `{"retrieval/brain/top1": {"value", "ci95", "n"}, ...}` into metrics.json; `merge` keeps what is there.
 
-        Raises
-        ------
-        HvfError
-            An entry lacks one of the three, or its value is not a finite number.
+        Raises HvfError if an entry lacks one of the three, or its value is not a finite number.
         """
         for name, entry in metrics.items():
             if set(entry) != {"value", "ci95", "n"}:
@@ -134,12 +119,8 @@ def write_json(path: str | Path, obj: Any) -> None:
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file beside `path` (same suffix), then put it in place whole.
 
-    Whatever goes wrong, `path` is untouched and the temporary file is gone.
-
-    Raises
-    ------
-    HvfError
-        The disk is full, the folder read-only or the path impossible. Anything else that `write` raises passes through.
+    Whatever goes wrong, `path` is untouched and the temporary file is gone. Raises HvfError if the disk is full, the
+    folder read-only or the path impossible; anything else that `write` raises passes through.
     """
     path = Path(path)
     tmp = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")

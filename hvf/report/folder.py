@@ -44,6 +44,7 @@ class Folder:
         self.run = Run.open(path) if (self.path / "config.json").is_file() else None
         if self.run is None and not (self.path / "metrics.json").is_file():
             raise HvfError(f"{path} is not a run folder: it has no config.json; nor figures: it has no metrics.json")
+        self.per_image, self.evaluation = (self.json(name) or {} for name in ("per_image.json", "evaluation.json"))
 
     @property
     def name(self) -> str:
@@ -96,16 +97,6 @@ class Folder:
         if not self.main or self.main == "brain":
             return figures
         return figures | {f"retrieval/brain/{name}": entry for name, entry in self.rows[self.main].figures.items()}
-
-    @cached_property
-    def per_image(self) -> dict[str, Any]:
-        """per_image.json, or {}."""
-        return self.json("per_image.json") or {}
-
-    @cached_property
-    def evaluation(self) -> dict[str, Any]:
-        """evaluation.json, or {}."""
-        return self.json("evaluation.json") or {}
 
     def json(self, name: str) -> Any:
         """The contents of a JSON file; None if it is not there."""
