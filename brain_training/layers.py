@@ -1,16 +1,11 @@
-"""Which layer of a vision model does the brain answer to? The inverted U over layers, a gate that finds it in one run,
-and the fusion of the best layers with VAE latents.
+"""Which layer of a vision model does the brain answer to? Accuracy over layers, a gate over them, and their fusion.
 
     python brain_training/layers.py [--subject 8]                            the simulated study, blocks of the mini ViT
     python brain_training/layers.py --trials X.npy --images Z.zip --backbone torchvision:squeezenet1_0/FILE \
         --layers 2 3 4 5 7 8 9 10 12 --pool grid2 --latents vae:taesdxl@112:grid4 --seeds 5    yours, 5 random splits
 
-Rows: every layer alone, the gate over all of them, the latents, HVF over several layers and latents, --members of those
-together (other validation images and other initial weights; the mean of their similarities), the same on permuted
-trials, ridge, responses predicted from such sets (an encoding model), chance. Which layer is best, which layers are
-fused, the epoch and the penalties: all are chosen on validation concepts of the training images
-(`hvf.experiments.protocols`). Writes result.json, layers.json, layers.png and figures; every seed or split has a run
-folder of its own inside, and a second call takes up those that are finished.
+Rows and choices: hvf/experiments/layers.py. Writes result.json, layers.json, layers.png and figures; every seed or
+split has a run folder of its own inside, and a second call takes up those that are finished.
 """
 
 from __future__ import annotations

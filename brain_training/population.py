@@ -3,13 +3,9 @@
     python brain_training/population.py --trials responses.npy --images images.zip \
         --backbone torchvision:squeezenet1_0/FILE --layers 5 9 12 --latents vae:taesdxl@112 --grid 6
 
-A response tower and an image tower meet at a feature map (hvf/population/towers.py, arXiv 2605.04309). Rows: DINA; each
-of its losses left out; reconstruction alone and categories alone, for which the paper's referee asked; the contrastive
-HVF and ridge on the same layers, pooled as a vector needs them; DINA on permuted trials; chance. Every epoch and
-penalty is chosen on validation images, and every random split is tested once (`hvf.experiments.protocols`); places,
-scales and neurons are measured on the test images as well, and choose nothing. Writes result.json, population.json
-(the analysis of the maps), population.png (the page), and places.png, scales.png, neurons.png. A split that is there is
-taken up.
+A response tower and an image tower meet at a feature map (hvf/population/towers.py, arXiv 2605.04309). Rows, controls
+and choices: hvf/experiments/population.py. Writes result.json, population.json (the analysis of the maps),
+population.png (the page), and places.png, scales.png, neurons.png. A split that is there is taken up.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@
 
 Axes: ``trials``: a random half, quarter, ... of the training concepts; ``repeats``: trials averaged per training image
 (simulated; the test trials stay the same); ``subjects``: how many other people are trained on, tested on this one.
-Each point is fitted with a network (the configuration's) and with ridge; epoch and penalty are chosen on validation
-concepts. The fit is accuracy = a + b log2(amount); the interval of b draws test images again, all points with the same
-draw. Writes result.json, scaling.json and scaling.png; what is finished is taken up by a second call.
+Epoch and penalty of each point are chosen on validation concepts. Writes result.json, scaling.json and scaling.png;
+what is finished is taken up by a second call.
 """
 
 from __future__ import annotations

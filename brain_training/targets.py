@@ -5,11 +5,8 @@
     python brain_training/targets.py --trials X.npy --images Z.zip --targets.specs SPEC SPEC --seeds 5 \
         [--grid brain.input_noise=0.5,1.0 ...]                                        your data, 5 random splits
 
-Rows: each encoder, all fused by HVF, the ablations asked for (every set of encoders; every kind of fusion, of which
-"concatenated" learns nothing; a fixed τ; the loss in one direction), the fusion on permuted trials, ridge regression to
-all encoders, chance. Every choice is made on validation concepts taken from the training images
-(`hvf.experiments.protocols`): the epoch, ridge's penalty, the settings of --grid. Each split is tested once. Writes
-result.json and figures; a second call takes up the rows that are there, whatever ablations it asks for.
+Rows and choices: hvf/experiments/targets.py. Writes result.json and figures; a second call takes up the rows that are
+there, whatever ablations it asks for.
 """
 
 from __future__ import annotations

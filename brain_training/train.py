@@ -147,17 +147,16 @@ def _train(
     for group in batched.groups(fits, together):
         fitted = batched.fit_together([fits[i] for i in group], device)
         for i, one in zip(group, fitted, strict=True):
-            study, training = protocols[runs[i].path.parent].study, protocols[runs[i].path.parent].training
-            _test(runs[i], one, study, training, device)
+            _test(runs[i], one, protocols[runs[i].path.parent], device)
 
 
-def _test(run: Run, fitted: Alignment, study: Study, training: Literal["intra", "loso"], device: str) -> None:
+def _test(run: Run, fitted: Alignment, protocol: Protocol, device: str) -> None:
     decoder = Decoder(run.config, device)
     decoder.alignment = fitted
-    decoder.keep_train_embeddings(study.train_images)
+    decoder.keep_train_embeddings(protocol.study.train_images)
     decoder.save(run.path / "checkpoint")
     run.write_json("history.json", fitted.history)
-    write_test_result(run, decoder, study, training)
+    write_test_result(run, decoder, protocol.study, protocol.training)
 
 
 def _combine(out: Path, paths: Sequence[Path]) -> None:

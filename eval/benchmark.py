@@ -107,11 +107,6 @@ def _fit_and_test(config: Config, protocol: Literal["intra", "loso"], row: str) 
     return result.with_row(row, held_out.row(choice, settings={"targets.specs": config.targets.specs}))
 
 
-def method_result(cells: Mapping[str, Sequence[Result]]) -> Result:
-    """One result of all cells: a row for each method, means over subjects and seeds, intervals over images."""
-    return Result.side_by_side([Result.combined(row_cells) for row_cells in cells.values()])
-
-
 def method_table(result: Result, options: Benchmark) -> str:
     """The table as Markdown, with the protocol's label, what stood in for what, and the published columns."""
     label = f"{'meg' if result.study.kind == 'meg' else 'eeg'} {options.protocol}"
@@ -243,7 +238,8 @@ def run(arguments: Sequence[str] | None) -> None:
     if not PartialState().is_main_process:
         return
     if of_methods:
-        result = method_result(of_methods)
+        # A row for each method: means over subjects and seeds, intervals over images.
+        result = Result.side_by_side([Result.combined(row_cells) for row_cells in of_methods.values()])
         rows, text = method_rows(result), method_table(result, options)
     else:
         result = Result.combined([Result.read(options.out / name) for name in cells])

@@ -59,9 +59,6 @@ class Settings:
     out: Path = Path("runs/prepare_benchmark")  # recordings, trials and the table
 
 
-# --- the stages: each runs in a process of its own and returns what JSON can hold -------------------------------------
-
-
 def simulate(root: str, scale: float, fraction: float, dtype: str) -> dict[str, Any]:
     """Write raw recordings of a fraction of the conditions, unless they are there; their bytes and conditions."""
     from hvf.data.trials.provenance import is_simulated
@@ -215,9 +212,6 @@ def _mean_covariance(x_IRCT: np.ndarray, mode: str) -> np.ndarray:
         samples = np.moveaxis(x_RCT, 2, 0) if mode == "time" else x_RCT.swapaxes(1, 2)
         covariances.append(np.mean([_cov(x, shrinkage="auto") for x in samples], axis=0))
     return np.mean(covariances, axis=0)
-
-
-# --- the whole --------------------------------------------------------------------------------------------------------
 
 
 def run(options: Settings) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,24 @@ class _Stage(StudyOptions):
 
     out: Folder = None  # the run folder (default: a readable name in runs/)
 
-    def run_folder(self) -> Run:
-        """The run that the options describe, made or entered again."""
+    def carry_out(self, run: Run) -> None:
+        """Do the work of the stage in the run that the options describe."""
+        raise NotImplementedError
+
+    def __call__(self) -> int:
         chosen = self.targets is not None or "targets.specs" in self.settings
         if chosen and self.config.align.mode == "reconstruction":
             raise HvfError(
                 "--targets cannot be chosen for drawing: the prior decides which encoders are decoded towards; "
                 "leave it out, or give it to hvf retrieve"
             )
-        return Run.create(self.out or Path("runs") / run_name(self.config), self.config)
+        run = Run.create(self.out or Path("runs") / run_name(self.config), self.config)
+        try:
+            self.carry_out(run)
+        except BaseException:
+            run.discard_if_unused()  # the inputs were refused before any work was done
+            raise
+        return print_run(run)
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,10 @@ class Train(_Stage):
 
     mode: Word = None  # retrieval (the default: the fusion trains too) or reconstruction (against the prior's own)
 
-    def __call__(self) -> int:
-        run = self.run_folder()
-        with _unless_refused(run):
-            from hvf.experiments import stages
+    def carry_out(self, run: Run) -> None:
+        from hvf.experiments import stages
 
-            stages.train_run(run)
-        return print_run(run)
+        stages.train_run(run)
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,14 @@ class Retrieve(_Stage):
     def __call__(self) -> int:
         if self.embeddings is not None or self.gallery is not None:
             return self._rank_embeddings()
-        run = self.run_folder()
-        with _unless_refused(run):
-            from hvf import report
-            from hvf.experiments import stages
+        return super().__call__()
 
-            stages.retrieve_run(run)
-            report.write_report([run.path], run.path / "report.html")
-        return print_run(run)
+    def carry_out(self, run: Run) -> None:
+        from hvf import report
+        from hvf.experiments import stages
+
+        stages.retrieve_run(run)
+        report.write_report([run.path], run.path / "report.html")
 
     def _rank_embeddings(self) -> int:
         if self.embeddings is None or self.gallery is None:
@@ -108,23 +112,10 @@ class Reconstruct(_Stage):
                 settings[name] = str(Path(place).expanduser().absolute())
         return settings
 
-    def __call__(self) -> int:
-        run = self.run_folder()
-        with _unless_refused(run):
-            from hvf import report
-            from hvf.experiments import stages
+    def carry_out(self, run: Run) -> None:
+        from hvf import report
+        from hvf.experiments import stages
 
-            stages.reconstruct_run(run)
-            report.write_grid(run.path)
-            report.write_report([run.path], run.path / "report.html")
-        return print_run(run)
-
-
-@contextlib.contextmanager
-def _unless_refused(run: Run) -> Iterator[None]:
-    """If the inputs are refused before any work is done, no run folder stays behind."""
-    try:
-        yield
-    except BaseException:
-        run.discard_if_unused()
-        raise
+        stages.reconstruct_run(run)
+        report.write_grid(run.path)
+        report.write_report([run.path], run.path / "report.html")

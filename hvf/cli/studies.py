@@ -23,7 +23,7 @@ class ExperimentOptions(StudyOptions):
 def main(kind: Any, arguments: Sequence[str] | None = None) -> int:
     """Run an experiment from the command line and print its summary; the exit code.
 
-    ``kind`` is a dataclass of options that is a `hvf.experiments.repeated.Experiment` and has `ExperimentOptions`.
+    ``kind`` is a dataclass of an experiment (`hvf.experiments.repeated`) with `ExperimentOptions`.
     """
 
     def run(argv: Sequence[str] | None) -> None:

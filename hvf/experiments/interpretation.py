@@ -179,9 +179,6 @@ def _part(run: Run, name: str, compute: Callable[[], Any], *settings: Any) -> An
     return run.read_json(file_name)["result"]
 
 
-# --- occlusion --------------------------------------------------------------------------------------------------------
-
-
 def _occlusion(data: RunData, windows: Sequence[Window], radius: float) -> dict[str, Any]:
     """Losses by sensor, by sensor with neighbours, by window, by both; and the same of permuted trials."""
     test, positions = data.test, data.positions
@@ -223,9 +220,6 @@ def _in_order(trials: Trials, permuted: Trials) -> Trials:
     """The permuted trials in the images' order again: row i answers image i, with another image's response."""
     row = {name: i for i, name in enumerate(permuted.image_ids.tolist())}
     return permuted.select([row[name] for name in trials.image_ids.tolist()])
-
-
-# --- low-level against semantic ---------------------------------------------------------------------------------------
 
 
 def _explained(data: RunData, layers: Sequence[str]) -> dict[str, Any]:
@@ -302,9 +296,6 @@ def _binned(train: Trials, test: Trials) -> tuple[list[np.ndarray], list[float]]
 
 def _unit(z_ND: np.ndarray) -> np.ndarray:
     return z_ND / np.linalg.norm(z_ND, axis=1, keepdims=True)
-
-
-# --- retrieval by category, and the map -------------------------------------------------------------------------------
 
 
 def _by_category(data: RunData, named: Sequence[str] | None) -> dict[str, Any] | None:

@@ -36,9 +36,6 @@ def scores(ranks_N: np.ndarray, n_gallery: int) -> dict[str, np.ndarray]:
     return {"top1": (ranks_N <= 1) * 1.0, "mrr": 1 / ranks_N, "percentile": (n_gallery - ranks_N) / (n_gallery - 1)}
 
 
-# --- occlusion --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Occlusion:
     """Ranks of N images from intact trials, (N,), and after each of O occlusions, (O, N)."""
@@ -162,9 +159,6 @@ def neighbours(positions_C2: np.ndarray, radius: float) -> list[np.ndarray]:
 def _inside(trials: Trials, window: Window) -> np.ndarray:
     half = 0.5 / trials.sfreq  # the times of samples are not exact
     return (trials.times > window[0] - half) & (trials.times < window[1] - half)
-
-
-# --- retraining -------------------------------------------------------------------------------------------------------
 
 
 def retrain(split: Split, test: Trials, features: Mapping[str, np.ndarray], config: Config, window: Window) -> Row:

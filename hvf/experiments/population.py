@@ -140,8 +140,10 @@ def _analysis(splits: Sequence[dict[str, Any]], result: Result, encoders: Sequen
         "encoders": list(encoders),
         "chance_mrr": float((1 / np.arange(1, m + 1)).mean()),
         "scales": {row: _scales(maps, result.image_ids) for row, maps in of_row.items()},
-        "explained": {
-            row: _explained(maps, result.image_ids) for row, maps in of_row.items() if "explained_N" in maps[0]
+        "explained": {  # share of the frozen maps' variance that the responses' maps give back
+            row: statistics.interval(np.concatenate([one["explained_N"] for one in maps]), result.image_ids)
+            for row, maps in of_row.items()
+            if "explained_N" in maps[0]
         },
         "places": {row: _means(of_row[row], ("place_mrr_SS", "explained_KSS")) for row in (DINA, PERMUTED)},
         "neurons": _neurons(splits, result.image_ids),
@@ -151,11 +153,6 @@ def _analysis(splits: Sequence[dict[str, Any]], result: Result, encoders: Sequen
 def _means(maps: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list]:
     """The mean over splits of those arrays that are there."""
     return {name: np.mean([one[name] for one in maps], axis=0).tolist() for name in names if name in maps[0]}
-
-
-def _explained(maps: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> Entry:
-    """Share of the frozen maps' variance that the responses' maps give back, with its interval over images."""
-    return statistics.interval(np.concatenate([one["explained_N"] for one in maps]), ids)
 
 
 def _scales(maps: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[str, list]:

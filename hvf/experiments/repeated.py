@@ -1,15 +1,15 @@
 """What experiments over several seeds or random splits share: a run folder for each, and one for all of them.
 
-An experiment is a dataclass of its own options, with `run` and `summary`. `run` writes into its folder the combined
-`Result`, and inside it a run folder per seed or split with the `Result` of that one. A second call with the same
-settings reads what is there and computes what is missing.
+An experiment is a dataclass of its own options. `run(config, out)` writes into its folder the combined `Result`, and
+inside it a run folder per seed or split with the `Result` of that one, and returns the folder; a second call with the
+same settings reads what is there and computes what is missing. `summary(folder)` gives the tables and lines to print.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.table import Table
 
@@ -17,18 +17,6 @@ from hvf.config import SUBJECTS, Config, HvfError
 from hvf.experiments.protocols import recording_name
 from hvf.experiments.results import FILE, Entry, Result, as_json
 from hvf.runs import Run
-
-
-class Experiment(Protocol):
-    """Training and testing over several seeds or random splits."""
-
-    def run(self, config: Config, out: Path | None = None) -> Path:
-        """Compute whatever is missing, write it, and return the folder: ``out``, or a readable name in runs/."""
-        ...
-
-    def summary(self, folder: Path) -> Iterable[Table | str]:
-        """The tables and lines that say what the folder holds."""
-        ...
 
 
 def open_folder(out: Path | None, config: Config, name: str) -> Run:

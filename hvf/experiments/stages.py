@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from hvf import alignment
 from hvf.config import Config, HvfError
-from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder, array_hash, weights_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
 from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.runs import Run, write_atomic
 from hvf.study import Study, open_study
@@ -40,7 +39,7 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     Raises HvfError if the run holds a checkpoint made for other data, naming what differs.
     """
     study = open_study(run.config.data)
-    decoder = decoder or Decoder(run.config, _device())
+    decoder = decoder or Decoder(run.config, device())
     folder = run.path / "checkpoint"
     trained_before = (folder / alignment.FILE).exists()
     if trained_before:
@@ -60,7 +59,9 @@ def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Stu
     """Train if need be, and retrieve the test images from the brain (`write_test_result`). Leaves images/seen, too."""
     decoder, study = train_run(run, decoder)
     write_test_result(run, decoder, study)
-    _write_pictures(run, "seen", study.test_images.ids, _at_size(study.test_images))
+    images = study.test_images
+    side = min(min(images[0].size), 512)  # squares of one size: that of the first image's shorter side, at most 512
+    _write_pictures(run, "seen", images.ids, images.array(size=side))
     return decoder, study
 
 
@@ -90,7 +91,7 @@ def reconstruct_run(run: Run) -> None:
 
     Leaves ``images/{seen,ceiling,brain,floor}/``. Pictures that the same checkpoint has drawn already are kept.
     """
-    decoder = Decoder(run.config, _device())
+    decoder = Decoder(run.config, device())
     prior = weights_hash(decoder.reconstructor.prior)
     for spec in _two_way_encoders(run.config):  # whatever is missing is missed before anything is trained
         load_encoder(spec, decoder.device)
@@ -160,7 +161,8 @@ def _write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.nd
 
 
 def _picture_names(ids: tuple[str, ...]) -> list[str]:
-    return [f"{i:04d}_{_file_name(name)}.png" for i, name in enumerate(ids)]
+    plain = ("".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:80] for name in ids)
+    return [f"{i:04d}_{name}.png" for i, name in enumerate(plain)]
 
 
 def _whole(run: Run, row: str, ids: tuple[str, ...]) -> bool:
@@ -174,11 +176,6 @@ def _whole(run: Run, row: str, ids: tuple[str, ...]) -> bool:
         return False
 
 
-def _at_size(images: ImageSet, longest: int = 512) -> np.ndarray:
-    """Squares of one size: that of the first image's shorter side, at most ``longest`` pixels."""
-    return images.array(size=min(min(images[0].size), longest))
-
-
 def _pictures(run: Run, row: str) -> dict[str, Path]:
     folder = run.path / "images" / row
     return {path.name: path for path in sorted(folder.glob("[0-9]*.png"))}
@@ -189,11 +186,3 @@ def _stack(pictures: dict[str, Path]) -> np.ndarray:
         return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in pictures.values()])
     except (OSError, ValueError) as error:
         raise HvfError(f"the pictures of this run cannot be read ({error}): draw them again") from error
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:80]
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -31,10 +31,7 @@ Stages = Mapping[str, Callable[..., dict[str, Any]]]
 class Clock:
     """Wall time and processor time (all threads) of named blocks, in seconds; a name may be timed repeatedly.
 
-    Attributes
-    ----------
-    wall, cpu : dict of str to list of float
-        Seconds of every timed block, by name. On a CUDA device the block's kernels are waited for.
+    `wall` and `cpu` are {name: seconds of every block}. On a CUDA device the block's kernels are waited for.
 
     Examples
     --------
@@ -141,15 +138,8 @@ def resident_memory() -> dict[str, int]:
 def in_process(script: str | Path, stage: str, *arguments: Any) -> dict[str, Any]:
     """Run a stage of a benchmark script in a process of its own, its progress shown on stderr.
 
-    Returns
-    -------
-    dict
-        The stage's result, and `peak`: the most memory that the process had resident, in bytes.
-
-    Raises
-    ------
-    HvfError
-        The stage failed, for its own reason, or was killed.
+    The stage's result, and `peak`: the most memory that the process had resident, in bytes. Raises HvfError if the
+    stage failed, for its own reason, or was killed.
     """
     command = [sys.executable, str(script), "--stage", stage, json.dumps(arguments, default=str)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

@@ -7,7 +7,6 @@ Only reads what other stages left (`hvf.report.folder` says what), and computes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import jinja2
@@ -17,7 +16,7 @@ from hvf.config import HvfError
 from hvf.methods import preset_with_figures
 from hvf.report import tables
 from hvf.report.compare import Comparison, compare
-from hvf.report.folder import STAGES, Folder, main_figure, open_folders
+from hvf.report.folder import STAGES, Folder, main_figure
 from hvf.report.pictures import draw_grid, evenly_spaced
 from hvf.report.sections import describe
 
@@ -30,12 +29,14 @@ def write(paths: Sequence[str | Path], out: str | Path, published: str | None = 
     ``published`` names a preset whose published figures are printed beside ours; by default that of the runs.
     Raises HvfError if a path is nothing to report on, a file in it is broken, or `out` cannot be written.
     """
-    folders, out = open_folders(paths), Path(out)
+    if not paths:
+        raise HvfError("a report needs at least one run folder")
+    folders, out = [Folder(path) for path in paths], Path(out)
     if out.suffix.lower() not in (".html", ".htm", *TABLES):
         raise HvfError(f"{out}: a report is a page (.html) or a table (.md, .tex); end --out with one of them")
     if published is not None:
         published = preset_with_figures(published)
-    comparisons = compared(folders)
+    comparisons = [compare(folders[0], other) for other in folders[1:]]  # the first with each of the others
     if out.suffix.lower() in TABLES:
         preset = published or next((folder.preset for folder in folders if folder.preset), "")
         text = TABLES[out.suffix.lower()](folders, preset, comparisons)
@@ -77,11 +78,6 @@ def write_grid(run_path: str | Path, n_rows: int = 8) -> Path:
     return out
 
 
-def compared(folders: Sequence[Folder]) -> list[Comparison]:
-    """The first folder with each of the others."""
-    return [compare(folders[0], other) for other in islice(folders, 1, None)]
-
-
 def _page(folders: Sequence[Folder], published: str | None, comparisons: Sequence[Comparison]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -103,4 +99,4 @@ def _page(folders: Sequence[Folder], published: str | None, comparisons: Sequenc
     )  # fmt: skip
 
 
-__all__ = ["Folder", "compare", "compared", "main_figure", "write", "write_grid", "write_report"]
+__all__ = ["Folder", "compare", "main_figure", "write", "write_grid", "write_report"]

@@ -275,13 +275,6 @@ class Folder:
         return {i: float(metric.per_query(np.array(ranks)).mean()) for i, ranks in enumerate(self.ranks(row))}
 
 
-def open_folders(paths: Sequence[str | Path]) -> list[Folder]:
-    """Each of them; HvfError if there is none, or one of them is nothing to report on."""
-    if not paths:
-        raise HvfError("a report needs at least one run folder")
-    return [Folder(path) for path in paths]
-
-
 def open_picture(path: Path) -> Image.Image:
     """An RGB picture; HvfError naming the file if it cannot be read."""
     try:

@@ -9,8 +9,8 @@ import numpy as np
 from rich.table import Table
 
 from hvf.experiments.interpretation import FIGURE
-from hvf.report.interpretation_figures import LOST, ONLY, draw_embedding, draw_interpretation, lost_of, ms
-from hvf.report.sensors import limits_of
+from hvf.report.interpretation_figures import LOST, ONLY, draw_embedding, draw_interpretation, lost_of
+from hvf.report.sensors import limits_of, ms
 from hvf.runs import Run, write_atomic
 
 STRONGEST = 5  # sensors in the table

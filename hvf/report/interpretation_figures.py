@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hvf.experiments.interpretation import FIGURE
-from hvf.report.sensors import draw_bars, draw_topography, limits_of
+from hvf.report.sensors import draw_bars, draw_topography, limits_of, ms
 
 LOST = "reciprocal rank lost"
 ONLY = ("only low-level", "shared", "only semantic")
@@ -210,8 +210,3 @@ def lost_of(part: Mapping[str, Any]) -> tuple[list[float], list[bool]]:
     """Mean losses of each occlusion, and which of them lie above the family-wise threshold."""
     values = [entry["value"] for entry in part["figures"][FIGURE]]
     return values, [value > part["threshold"][FIGURE] for value in values]
-
-
-def ms(window: Mapping[str, float]) -> str:
-    """100–150 ms."""
-    return f"{1000 * window['tmin']:.0f}–{1000 * window['tmax']:.0f} ms"

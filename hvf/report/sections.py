@@ -286,17 +286,16 @@ def _data(folder: Folder) -> list[tuple[str, str]]:
     """What the run was trained and tested on, and with which networks it was measured."""
     lines: list[tuple[str, str]] = []
     if folder.result:
-        study = folder.result.study
-        lines.append(("study", study.note or study.name))
-        lines.append(("sensors", f"{len(study.ch_names)}, {study.sfreq:g} Hz"))
-        lines.append(("window", " to ".join(f"{t:g} s" for t in study.window)))
-        lines.append(
-            ("train images", f"{study.n_train_images}, digest {study.train_digest or 'different in each run'}")
-        )
-        lines.append(("test images", f"{study.n_test_images}, digest {study.test_digest or 'different in each run'}"))
-        if folder.is_study:
-            lines.append(("selection", folder.result.protocol.selection))
-        lines.append(("runs", ", ".join(run.name for run in folder.result.runs)))
+        study, several = folder.result.study, "different in each run"
+        lines = [
+            ("study", study.note or study.name),
+            ("sensors", f"{len(study.ch_names)}, {study.sfreq:g} Hz"),
+            ("window", " to ".join(f"{t:g} s" for t in study.window)),
+            ("train images", f"{study.n_train_images}, digest {study.train_digest or several}"),
+            ("test images", f"{study.n_test_images}, digest {study.test_digest or several}"),
+            *([("selection", folder.result.protocol.selection)] if folder.is_study else []),
+            ("runs", ", ".join(run.name for run in folder.result.runs)),
+        ]
     for name, source in folder.evaluation.get("weights", {}).items():
         lines.append((f"weights of {name}", f"{source.get('network', '')}: {source.get('file', '')} "
                                            f"(sha256 {source.get('sha256', '')[:12]})"))  # fmt: skip

@@ -20,7 +20,8 @@ import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.sensor_positions import HEAD, positions_of
-from hvf.report.folder import Folder
+from hvf.report.folder import Folder, open_picture
+from hvf.report.pictures import data_uri
 
 STRONGEST = 5  # sensors named in words
 BARS = 20  # of sensors without places, so many are drawn
@@ -52,7 +53,7 @@ def time_courses(folder: Folder) -> list[dict[str, Any]]:
                 "high": f"{top:.3g}",
                 "from": f"{1000 * centre.min():.0f} ms",
                 "to": f"{1000 * centre.max():.0f} ms",
-                "best": f"{value[best]:.3g} at {_ms(windows[best])}",
+                "best": f"{value[best]:.3g} at {ms(windows[best])}",
             }
         )
     return plots
@@ -82,9 +83,6 @@ def sensor_maps(folder: Folder) -> list[dict[str, Any]]:
     if (folder.path / "embedding.png").is_file():
         maps.append(_picture(folder))
     return maps
-
-
-# --- drawing ----------------------------------------------------------------------------------------------------------
 
 
 def draw_topography(
@@ -187,9 +185,6 @@ def _square(
 
 
 def _picture(folder: Folder) -> dict[str, Any]:
-    from hvf.report.folder import open_picture
-    from hvf.report.pictures import data_uri
-
     picture = open_picture(folder.path / "embedding.png")
     picture.thumbnail((900, 900))
     title = "Embeddings of brain and image in one plane"
@@ -206,7 +201,8 @@ def _listed(folder: Folder, name: str, required: Sequence[str]) -> list[Mapping[
     return entries
 
 
-def _ms(window: Mapping[str, Any]) -> str:
+def ms(window: Mapping[str, Any]) -> str:
+    """A time window in words: 100–150 ms."""
     return f"{1000 * window['tmin']:.0f}–{1000 * window['tmax']:.0f} ms"
 
 
