@@ -4,12 +4,9 @@
     python brain_training/interpret.py RUN --layers openclip:mini-vit@0:mean openclip:mini-vit@2:mean
     python brain_training/interpret.py RUN --categories categories.csv      lines "concept,category"
 
-Into the run folder: occlusion of sensors, alone and with their neighbours, and of time windows; a decoder retrained on
-each window, chosen on validation concepts (`hvf.experiments.protocols`); variance of the responses and of the brain
-embedding that low-level features (pixels, edges, VAE latents) and semantic ones explain; accuracy by category; both
-modalities in one plane. Test images are looked at: the latencies named and drawn are where they show most; nothing that
-is tested is chosen on them. Writes sensors.json and windows.json, which `hvf report` and `hvf explore` show,
-interpretation.json, interpretation.png and embedding.png; takes up pieces in interpretation/.
+Parts and choices: hvf/experiments/interpretation.py. Writes into the run folder sensors.json and windows.json, which
+`hvf report` and `hvf explore` show, interpretation.json, interpretation.png and embedding.png; takes up the parts that
+are in interpretation/.
 """
 
 from __future__ import annotations

@@ -110,8 +110,11 @@ def _together(options: Training, config: Config, kind: str) -> int | None:
 def _claim(out: Path, config: Config, protocol: str) -> None:
     """Make the folder, or enter it again if it belongs to the same protocol (and settings: Run.create sees to that)."""
     Run.create(out, config)
-    for folder in (out, *sorted(out.glob("seed-*"))):
-        if (folder / FILE).is_file() and Result.read(folder).protocol.training != protocol:
+    for file in (out / FILE, *out.glob(f"seed-*/{FILE}")):
+        stored = Result.read(file.parent) if file.is_file() else None
+        if stored and stored.kind != "retrieval":
+            raise HvfError(f"{file.parent} holds a result of kind {stored.kind}, not retrieval: choose another --out")
+        if stored and stored.protocol.training != protocol:
             raise HvfError(f"{out} holds runs of the other protocol, not {protocol}: choose another --out")
 
 

@@ -13,7 +13,6 @@ recordings, other pictures and other galleries: they show the field's scale, not
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
-from hvf.runs import Run, check_writable, write_atomic
+from hvf.runs import Run, check_writable, write_atomic, write_json
 
 CONTROL = "trials permuted"
 
@@ -247,9 +246,8 @@ def run(arguments: Sequence[str] | None) -> None:
         text = markdown(rows, len(cells), result.study.simulated)
         Run(options.out, options.config).write_metrics(drawn_figures(list(cells.values())))
     result.write(options.out)
-    whole = json.dumps({"rows": rows, "cells": cells}, indent=2)
     write_atomic(options.out / "table.md", lambda path: path.write_text(text))
-    write_atomic(options.out / "table.json", lambda path: path.write_text(whole))
+    write_json(options.out / "table.json", {"rows": rows, "cells": cells})
     print(text)
     print(f"wrote {options.out / 'table.md'}")
 

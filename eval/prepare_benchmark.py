@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from hvf.cli.options import parse_settings, run_script
 from hvf.config import HvfError
 from hvf.experiments.timing import (
     Clock,
-    Stages,
     environment,
     in_process,
     markdown_table,
@@ -160,7 +160,7 @@ def loso(stores: Sequence[str]) -> dict[str, Any]:
     }
 
 
-STAGES: Stages = {stage.__name__: stage for stage in (simulate, prepare, load, straightforward, loso)}
+STAGES = {stage.__name__: stage for stage in (simulate, prepare, load, straightforward, loso)}
 
 
 def _files(root: Path, part: str) -> list[Path]:
@@ -221,9 +221,7 @@ def run(options: Settings) -> dict[str, Any]:
     check_writable(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
 
-    def measure(stage: str, *arguments: Any) -> dict[str, Any]:
-        return in_process(__file__, stage, *arguments)
-
+    measure = partial(in_process, __file__)
     raw = options.out / f"raw-{options.scale:g}-{options.dtype}"
     part, made = raw.with_name(f"{raw.name}-{options.fraction:g}"), options.out / "prepared"
     slow_path = options.out / "straightforward.npy"

@@ -14,18 +14,13 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-def track(work: Iterable[T] | int, description: str) -> Track[T]:
-    """Show the progress of long work on stderr.
+class Track(Generic[T]):
+    """The progress of long work, shown on stderr.
 
     `for x in track(items, "embedding")` counts items; `with track(100, "drawing") as bar: bar.advance()` counts by
     hand. Work that ends soon shows nothing, and a finished bar leaves nothing; where stderr is no terminal, long work
     says one line. Silent with HVF_QUIET=1.
     """
-    return Track(work, description)
-
-
-class Track(Generic[T]):
-    """What `track` returns: iterate over it, or enter it and `advance`."""
 
     _DELAY = 1.0  # seconds before a bar appears
     _lock = threading.Lock()
@@ -91,3 +86,6 @@ class Track(Generic[T]):
                 Track._shown.start()
             self._task = Track._shown.add_task(self._description, total=self._total, completed=self._done)
             Track._bars += 1
+
+
+track = Track

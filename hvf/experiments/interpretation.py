@@ -17,7 +17,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,15 +121,15 @@ class Interpretation:
             "positions": None if data.positions is None else data.positions.tolist(),
             "radius": self.radius,
         }
-        result["categories"] = _part(run, "categories", lambda: _by_category(data, named), named)
+        result["categories"] = _part(run, "categories", partial(_by_category, data, named), named)
         result["map"] = _map(data)
-        occluded = lambda: _occlusion(data, windows, self.radius)  # noqa: E731
+        occluded = partial(_occlusion, data, windows, self.radius)
         result["occlusion"] = _part(run, "occlusion", occluded, self.window, self.radius)
         result["retrained"] = [
-            _part(run, f"window-{1000 * a:.0f}-{1000 * b:.0f}", lambda w=(a, b): self._window(data, w), self.retrain)
+            _part(run, f"window-{1000 * a:.0f}-{1000 * b:.0f}", partial(self._window, data, (a, b)), self.retrain)
             for a, b in track(windows, "retraining on windows")
         ]
-        explained = lambda: _explained(data, self.layers)  # noqa: E731
+        explained = partial(_explained, data, self.layers)
         result["explained"] = _part(run, "explained", explained, self.layers, "without validation rows")
         run.write_json(FILE, result)
         return result
@@ -194,7 +194,7 @@ def _occlusion(data: RunData, windows: Sequence[Window], radius: float) -> dict[
         return occlusion.occlude(data.alignment, trials, data.test_features, data.mean_CT, masks)
 
     result: dict[str, Any] = {"neighbours_each": float(np.mean([len(group) for group in groups]))}
-    permuted = _in_order(test, test.permuted(0))
+    permuted = test.permuted(0).aligned_to(data.study.test_images)  # row i answers image i, with another's response
     for name, masks in track(list(questions.items()), "occluding"):
         out, control = occlude(test, masks), occlude(permuted, masks)
         scores = occlusion.scores(out.intact_N, len(test))
@@ -214,12 +214,6 @@ def _occlusion(data: RunData, windows: Sequence[Window], radius: float) -> dict[
             means = {figure: out.lost(figure).mean(axis=1).tolist() for figure in FIGURES}
             result["parts"].append({"tmin": window[0], "tmax": window[1], "lost": means})
     return result
-
-
-def _in_order(trials: Trials, permuted: Trials) -> Trials:
-    """The permuted trials in the images' order again: row i answers image i, with another image's response."""
-    row = {name: i for i, name in enumerate(permuted.image_ids.tolist())}
-    return permuted.select([row[name] for name in trials.image_ids.tolist()])
 
 
 def _explained(data: RunData, layers: Sequence[str]) -> dict[str, Any]:

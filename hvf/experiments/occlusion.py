@@ -102,11 +102,6 @@ def occlude(
         (C, T) Mean training response.
     masks : sequence of ndarray
         (C, T) bool, one per occlusion: True where trials are replaced.
-
-    Raises
-    ------
-    HvfError
-        The trials are of another recording, or there are not as many images.
     """
     z_f_ND = alignment.embed_images(features)
     if len(z_f_ND) != len(trials):

@@ -100,13 +100,6 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def ranks(self, *choices: Choice[Any]) -> np.ndarray:
-        """Rank (N,) of each trial's image among all N, from 1; of several choices by their mean similarity.
-
-        Raises HvfError for anything but a `Choice`.
-        """
-        return retrieval.ranks(self.__scores(choices))
-
     def row(self, *choices: Choice[Any], settings: Mapping[str, Any] | None = None) -> Row:
         """The row of a `Result` for one choice, or for several by their mean similarity.
 
@@ -221,11 +214,6 @@ def choose(
         The settings of each candidate, as `with_settings` takes them.
     fit : callable
         `hvf.alignment.fit`, or `hvf.population.fitting.fit` with its own settings bound by `functools.partial`.
-
-    Raises
-    ------
-    HvfError
-        `split` is something else than a `Split`, there is no candidate, or a fit refuses its data.
     """
     if not isinstance(split, Split):
         raise HvfError(f"a choice is made on a Split, not on {type(split).__name__}: test trials stay out of it")

@@ -20,8 +20,12 @@ from hvf.runs import Run
 
 
 def open_folder(out: Path | None, config: Config, name: str) -> Run:
-    """The run folder of an experiment: ``out``, or runs/RECORDING-NAME."""
-    return Run.create(out or Path("runs") / f"{recording_name(config)}-{name}", config)
+    """The run folder of an experiment: ``out``, or runs/RECORDING-NAME. HvfError if it holds results of another."""
+    run = Run.create(out or Path("runs") / f"{recording_name(config)}-{name}", config)
+    for file in run.path.rglob(FILE):
+        if (kind := Result.read(file.parent).kind) != name:
+            raise HvfError(f"{file.parent} holds a result of kind {kind}, not {name}: choose another --out")
+    return run
 
 
 def each_repeat(

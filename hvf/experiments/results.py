@@ -77,15 +77,9 @@ class Row:
         )
 
     @classmethod
-    def of_scores(
-        cls,
-        scores_NN: np.ndarray,
-        validation: Mapping[str, float] | None = None,
-        chosen: Mapping[str, Any] | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Row:
-        """The row of one run from scores (N, N) whose rows and columns pair: one-to-one matching and top 5, too."""
-        row = cls.of_ranks(retrieval.ranks(scores_NN), validation, chosen, settings)
+    def of_scores(cls, scores_NN: np.ndarray, *about: Mapping[str, Any] | None) -> Row:
+        """As `of_ranks`, from scores (N, N) whose rows and columns pair: with one-to-one matching and the top 5."""
+        row = cls.of_ranks(retrieval.ranks(scores_NN), *about)
         matched = retrieval.one_to_one_figures(scores_NN)["value"]
         return replace(
             row,

@@ -99,9 +99,7 @@ def _one_repeat(run: Run, rows: Mapping[str, Mapping[str, Any]], candidates: lis
         split, held_out = open_split(run.config, run.config.targets.specs)
         main = FUSED if FUSED in rows else next(iter(rows))
         start = held_out.result("targets", run.config, run=run.path.name, main=main)
-        result = start.with_details(candidates=candidates)
-        for row, kept in known.items():
-            result = result.with_row(row, kept)
+        result = replace(start.with_details(candidates=candidates), rows=known)
         for row in missing:
             part = split.permuted(run.config.align.seed) if row == PERMUTED else split
             choice = choose(part, with_settings(run.config, rows[row]), [{}] if row == RIDGE else candidates)

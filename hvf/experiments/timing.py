@@ -25,7 +25,6 @@ from hvf.runs import code_version, usable_cores
 
 Result = TypeVar("Result")
 Row = Mapping[str, str | float | None]  # by column; the first row has all columns
-Stages = Mapping[str, Callable[..., dict[str, Any]]]
 
 
 class Clock:
@@ -151,7 +150,7 @@ def in_process(script: str | Path, stage: str, *arguments: Any) -> dict[str, Any
     return json.loads(lines[-1])
 
 
-def run_stage(stages: Stages, name: str, arguments: str) -> int:
+def run_stage(stages: Mapping[str, Callable[..., dict[str, Any]]], name: str, arguments: str) -> int:
     """Run one of a script's stages for `in_process`, print its result as the last line, and return the exit code."""
     try:
         result = stages[name](*json.loads(arguments))

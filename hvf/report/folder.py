@@ -41,20 +41,12 @@ class Folder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.name = self.path.resolve().name
         self.run = Run.open(path) if (self.path / "config.json").is_file() else None
+        self.config = self.run.config if self.run else None  # None of a folder of figures
         if self.run is None and not (self.path / "metrics.json").is_file():
             raise HvfError(f"{path} is not a run folder: it has no config.json; nor figures: it has no metrics.json")
         self.per_image, self.evaluation = (self.json(name) or {} for name in ("per_image.json", "evaluation.json"))
-
-    @property
-    def name(self) -> str:
-        """The folder's own name."""
-        return self.path.resolve().name
-
-    @property
-    def config(self) -> Config | None:
-        """The run's settings; None of a folder of figures."""
-        return self.run.config if self.run else None
 
     @cached_property
     def result(self) -> Result | None:

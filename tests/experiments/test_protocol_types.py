@@ -16,7 +16,7 @@ from hvf.experiments.protocols import Choice, HeldOut, Split, choose
 
 
 def right(split: Split, held_out: HeldOut, config: Config) -> None:
-    held_out.ranks(choose(split, config))
+    held_out.row(choose(split, config))
 
 
 def choosing_on_the_test(held_out: HeldOut, config: Config) -> None:
@@ -24,7 +24,7 @@ def choosing_on_the_test(held_out: HeldOut, config: Config) -> None:
 
 
 def testing_what_was_not_chosen(split: Split, held_out: HeldOut) -> None:
-    held_out.ranks(split)
+    held_out.row(split)
 
 
 def looking(held_out: HeldOut) -> None:
@@ -45,5 +45,5 @@ def test_a_choice_that_sees_test_data_is_a_type_error(tmp_path):
     told = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout)
     lines = CODE.splitlines()
     wrong = {lines[m["range"]["start"]["line"]].strip() for m in told["generalDiagnostics"] if m["severity"] == "error"}
-    expected = ["choose(held_out, config)", "held_out.ranks(split)", "held_out.trials", "Choice(held_out, {}, None)"]
+    expected = ["choose(held_out, config)", "held_out.row(split)", "held_out.trials", "Choice(held_out, {}, None)"]
     assert wrong == set(expected)

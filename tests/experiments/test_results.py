@@ -11,6 +11,7 @@ import pytest
 from hvf.config import Config, DataConfig, HvfError, with_settings
 from hvf.evaluation import retrieval
 from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.repeated import open_folder
 from hvf.experiments.results import FILE, VERSION, Result, Row
 from hvf.runs import Run
 
@@ -157,3 +158,11 @@ def test_the_protocol_says_how_images_were_held_out():
     assert "held-out images, split 7" in Result.start("retrieval", config, STUDY, IDS, IDS).protocol.label
     loso = Result.start("retrieval", config, STUDY, IDS, IDS, training="loso")
     assert loso.protocol.label.startswith("trained on all other subjects, ")
+
+
+def test_results_of_another_experiment_are_refused(tmp_path):
+    out = tmp_path / "out"
+    one_run(kind="layers").write(open_folder(out, Config(), "layers").path / "seed-0")
+    assert open_folder(out, Config(), "layers").path == out
+    with pytest.raises(HvfError, match="seed-0 holds a result of kind layers, not targets: choose another --out"):
+        open_folder(out, Config(), "targets")

@@ -126,7 +126,7 @@ def test_bands_part_a_map_whole():
 
 
 def test_it_finds_the_images_and_the_map_says_where_and_how_coarse(parts, chosen):
-    ranks_N = parts[1].ranks(chosen)
+    ranks_N = np.array(parts[1].row(chosen).ranks)
     assert (ranks_N <= 5).mean() > 0.5
     found = parts[1].analyse_feature_maps(chosen)
     np.testing.assert_array_equal(found.low_BN[-1], ranks_N)  # all bands: the whole map
@@ -146,7 +146,7 @@ def test_it_finds_the_images_and_the_map_says_where_and_how_coarse(parts, chosen
 
 def test_permuted_trials_find_nothing(parts):
     choice = choose(parts[0].permuted(0), config(), fit=fitting())
-    assert (parts[1].ranks(choice) <= 1).mean() <= 0.1
+    assert parts[1].row(choice).hits(1).mean() <= 0.1
     found = parts[1].analyse_feature_maps(choice)
     assert found.explained_KSS.mean() < 0.02
 
