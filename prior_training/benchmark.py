@@ -28,7 +28,7 @@ from hvf.cli.options import parse_settings, run_script
 from hvf.config import HvfError
 from hvf.experiments.timing import Clock, environment, goal, markdown_table
 from hvf.prior.adapter import adapter_layers
-from hvf.prior.model import FusionPrior
+from hvf.prior.model import FusionPrior, TextConditions
 from hvf.runs import check_writable, write_atomic, write_json
 
 PAPER_STEPS, PAPER_BATCH, PAPER_HOURS, PAPER_GPUS = 100_000, 32, 15.0, 2
@@ -146,7 +146,7 @@ class Trainer:
         side = size.pixels // 8
         self.latents = torch.randn(batch, 4, side, side, device=device)
         self.features = {spec: torch.randn(batch, dim, device=device) for spec, dim in size.dims.items()}
-        self.conditions = make_conditions(size, device, self.dtype)
+        self.text = make_conditions(size, device, self.dtype)
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.prior.parameters())
@@ -156,7 +156,7 @@ class Trainer:
         t = torch.randint(0, self.noising.config.num_train_timesteps, (self.batch,), device=self.device)
         x_t = self.noising.add_noise(self.latents, noise, t)
         dropped = torch.rand(self.batch, device=self.device) < 0.1
-        predicted = self.prior(self.run, x_t, t, *self.conditions, self.features, dropped)
+        predicted = self.prior(self.run, x_t, t, self.text, self.features, dropped)
         return nn.functional.mse_loss(predicted.float(), noise)
 
     def step(self) -> None:
@@ -197,13 +197,13 @@ class Straightforward(Trainer):
         return super().loss()
 
 
-def make_conditions(size: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """The empty prompt's embeddings, pooled ones, and time ids, as random numbers of their shapes."""
+def make_conditions(size: Size, device: torch.device, dtype: torch.dtype) -> TextConditions:
+    """The empty prompt, as random numbers of its shapes."""
     pooled = size.unet["projection_class_embeddings_input_dim"] - 6 * size.unet["addition_time_embed_dim"]
     prompt = torch.randn(1, size.tokens, size.unet["cross_attention_dim"], device=device, dtype=dtype)
     side = float(size.pixels)
     time_ids = torch.tensor([[side, side, 0.0, 0.0, side, side]], device=device)
-    return prompt, torch.randn(1, pooled, device=device, dtype=dtype), time_ids
+    return TextConditions(prompt, torch.randn(1, pooled, device=device, dtype=dtype), time_ids)
 
 
 def on_meta(size: Size = SDXL, batch: int = 2) -> dict[str, Any]:
@@ -218,11 +218,11 @@ def on_meta(size: Size = SDXL, batch: int = 2) -> dict[str, Any]:
         side = size.pixels // 8
         x_t, t = torch.empty(batch, 4, side, side), torch.zeros(batch, dtype=torch.long)
         features = {spec: torch.empty(batch, dim) for spec, dim in size.dims.items()}
-        conditions = make_conditions(size, torch.device("meta"), torch.float32)
+        text = make_conditions(size, torch.device("meta"), torch.float32)
         counter = FlopCounterMode(display=False)
         with counter:
             z_c_ND = prior.project(prior.encode(features))  # `forward` itself asks for autocast, which meta has not
-            predicted = prior.noise_prediction(unet, x_t, t, *conditions, z_c_ND)
+            predicted = prior.noise_prediction(unet, x_t, t, text, z_c_ND)
             forward = counter.get_total_flops()
             predicted.square().mean().backward()
     without = [name for name, p in prior.named_parameters() if p.grad is None or p.grad.shape != p.shape]
@@ -278,7 +278,7 @@ def drawing_seconds(size: Size, options: Benchmark, device: torch.device) -> dic
     prior = FusionPrior.for_unet(unet, size.dims, *size.widths).to(device, dtype).eval()
     prior.attach(unet)
     vae: Any = AutoencoderKL(**size.vae).to(device, dtype).requires_grad_(False).eval()
-    conditions = make_conditions(size, device, dtype)
+    text = make_conditions(size, device, dtype)
     scheduler = EulerDiscreteScheduler(timestep_spacing="trailing")
     batch, side = options.draw_batch, size.pixels // 8
     z_ND = torch.randn(batch, size.widths[0], device=device, dtype=dtype)
@@ -289,7 +289,7 @@ def drawing_seconds(size: Size, options: Benchmark, device: torch.device) -> dic
         x = torch.randn(batch, 4, side, side, device=device, dtype=dtype) * scheduler.init_noise_sigma
         z_c = prior.project(z_ND)
         for t in scheduler.timesteps:
-            noise = prior.noise_prediction(unet, scheduler.scale_model_input(x, t), t, *conditions, z_c)
+            noise = prior.noise_prediction(unet, scheduler.scale_model_input(x, t), t, text, z_c)
             x = scheduler.step(noise, t, x).prev_sample
         for part in x.split(8):
             vae.decode(part / vae.config.scaling_factor).sample.float().cpu()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,14 +31,13 @@ from hvf.cli.options import parse_preset, run_script
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.sources import open_image_source
+from hvf.experiments.timing import Clock
 from hvf.progress import Track
 from hvf.runs import track
 from hvf.simulation.captioned import pretraining_images
 from hvf.vision import shards
-from hvf.vision.encoder import FrozenEncoder
 from hvf.vision.loading import load_encoder
-from hvf.vision.mixed import encode_mixed
-from hvf.vision.specs import parse_spec
+from hvf.vision.specs import Encoder, parse_spec
 
 # Processes end hours apart where their devices differ; none gives up waiting for the others.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=30))
@@ -163,7 +161,7 @@ class _Decoding:
 def _encoded(
     pictures: Iterator[torch.Tensor],
     rows: range,
-    encoders: dict[str, FrozenEncoder],
+    encoders: dict[str, Encoder],
     options: Preparation,
     bar: Track[Any],
 ) -> dict[str, np.ndarray]:
@@ -172,7 +170,7 @@ def _encoded(
     for first in range(0, len(rows), options.batch_size):
         batch = [next(pictures) for _ in rows[first : first + options.batch_size]]
         for spec, encoder in encoders.items():
-            parts[spec].append(encode_mixed(encoder, batch, options.precision).half().cpu().numpy())
+            parts[spec].append(encoder.encode_mixed(batch, options.precision).half().cpu().numpy())
         bar.advance(len(batch))
     return {spec: np.concatenate(arrays) for spec, arrays in parts.items()}
 
@@ -181,40 +179,33 @@ def estimate(
     options: Preparation,
     out: Path,
     images: ImageSet,
-    encoders: dict[str, FrozenEncoder],
+    encoders: dict[str, Encoder],
     settings: shards.Settings,
     processes: int,
 ) -> str:
     """Bytes and hours in words. Decoding and each encoder are measured on images spread over the set."""
     rows = np.linspace(0, len(images) - 1, min(options.probe, len(images))).astype(int).tolist()
-    since = time.perf_counter()
-    with _Decoding(images, rows, options) as pictures:
+    device = str(next(iter(encoders.values())).device)
+    clock, decoding = Clock(device), f"decoding, {options.workers} threads"
+    with clock(decoding), _Decoding(images, rows, options) as pictures:
         decoded = list(pictures)
-    seconds = {f"decoding, {options.workers} threads": (time.perf_counter() - since) / len(rows)}
     batches = [decoded[i : i + options.batch_size] for i in range(0, len(decoded), options.batch_size)]
     for spec, encoder in encoders.items():
-        encode_mixed(encoder, batches[0], options.precision)  # the first call also finds its algorithms
-        _wait(encoder)
-        since = time.perf_counter()
-        for batch in batches:
-            encode_mixed(encoder, batch, options.precision).cpu()
-        seconds[spec] = (time.perf_counter() - since) / len(rows)
+        encoder.encode_mixed(batches[0], options.precision)  # the first call also finds its algorithms
+        with clock(spec):
+            for batch in batches:
+                encoder.encode_mixed(batch, options.precision).cpu()
+    seconds = {name: times[0] / len(rows) for name, times in clock.wall.items()}
     encoding = sum(list(seconds.values())[1:])
-    slowest = max(encoding, seconds[f"decoding, {options.workers} threads"])  # one goes on beside the other
-    hours = slowest * len(images) / processes / 3600
+    hours = max(encoding, seconds[decoding]) * len(images) / processes / 3600  # one goes on beside the other
     needed, free = settings.row_bytes * len(images), shutil.disk_usage(_existing(out)).free
     lines = [f"{len(images):,} images of {len(set(images.concepts)):,} concepts, {settings.shards:,} shards"]
     lines += [f"  {spec}: {one.dim:,} numbers, {2 * one.dim:,} bytes an image" for spec, one in encoders.items()]
     lines += [f"disk: {needed / 1e9:.3f} GB in {out}; {free / 1e9:.1f} GB are free there"]
-    lines += [f"time on this device ({next(iter(encoders.values())).device}), measured on {len(rows)} images:"]
+    lines += [f"time on this device ({device}), measured on {len(rows)} images:"]
     lines += [f"  {name}: {1000 * value:.1f} ms an image" for name, value in seconds.items()]
     lines += [f"{hours:.2f} hours with {processes} process{'es' if processes > 1 else ''}; nothing was written"]
     return "\n".join(lines)
-
-
-def _wait(encoder: FrozenEncoder) -> None:
-    if encoder.device.type == "cuda":
-        torch.cuda.synchronize(encoder.device)
 
 
 def _existing(path: Path) -> Path:

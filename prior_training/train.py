@@ -370,7 +370,7 @@ library_name: diffusers
 # Fusion Prior ({options.preset})
 
 HVF, projector and IP-Adapter of arXiv 2602.07495, trained by `prior_training/train.py` (hvf {code_version()}).
-Read it with `hvf.models.FusionPrior.from_pretrained(folder, torch_dtype=torch.float32)`.
+Read it with `hvf.FusionPrior.from_pretrained(folder, torch_dtype=torch.float32)`.
 
 | | |
 | --- | --- |

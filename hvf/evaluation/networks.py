@@ -26,6 +26,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hvf.evaluation.metrics.base import PackagedNetwork
 from hvf.registry import NETWORKS, HvfError
+from hvf.vision.encoder import exact_convolutions
 from hvf.vision.weights import reading
 
 Weights = str | os.PathLike | Mapping[str, str | os.PathLike] | None
@@ -42,8 +43,7 @@ class MetricNetwork:
 
     def __call__(self, images_N3HW: torch.Tensor) -> dict[str, torch.Tensor]:
         """{layer: features (N, ...) float32} of square pictures in 0..1; "" for a network that has but one output."""
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
+        with torch.inference_mode(), exact_convolutions():
             x = NETWORKS[self.name].prepare(images_N3HW.to(self.device, torch.float32))
             out = self.network(x.contiguous(memory_format=torch.channels_last))
         return out if isinstance(out, dict) else {"": out}
@@ -52,20 +52,8 @@ class MetricNetwork:
 def load_network(name: str, weights: Weights = None, device: str | torch.device = "cpu") -> Any:
     """The network of that name in `NETWORKS`, in eval mode, float32: a MetricNetwork, or what its entry wraps it in.
 
-    Parameters
-    ----------
-    name : str
-        A name in `NETWORKS`.
-    weights : path or mapping, optional
-        A folder of files, or {name: file}.
-    device : str or torch.device
-        Where it runs.
-
-    Raises
-    ------
-    HvfError
-        The weights are not on this machine (naming the file and the command that fetches it), do not fit the network,
-        or are not what their published name promises.
+    ``weights`` is a folder of files, or {name: file}. Raises HvfError for weights that are not on this machine (naming
+    the file and the command that fetches it), do not fit the network, or are not what their published name promises.
     """
     network = NETWORKS[name]
     if isinstance(network, PackagedNetwork):
@@ -142,10 +130,9 @@ def fetch_command(name: str) -> str:
 
 
 def _folders(weights: str | os.PathLike | None) -> list[str | os.PathLike]:
-    given = [weights] if weights is not None else []
-    if given and not Path(given[0]).expanduser().is_dir():
-        raise HvfError(f"there is no folder of weights at {given[0]}")
-    return given + ([os.environ["HVF_WEIGHTS"]] if os.environ.get("HVF_WEIGHTS") else [])
+    if weights is not None and not Path(weights).expanduser().is_dir():
+        raise HvfError(f"there is no folder of weights at {weights}")
+    return [folder for folder in (weights, os.environ.get("HVF_WEIGHTS")) if folder]
 
 
 def _state(path: Path, prefix: str) -> dict[str, torch.Tensor]:

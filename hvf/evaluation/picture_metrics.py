@@ -2,8 +2,8 @@
 
 Shapes: N pairs, R rounds, D features, H and W pixels, C channels. Every metric returns one number per image, because
 galleries, intervals and paired tests need them; `statistics.mean_over_images` makes an entry of metrics.json of those.
-Higher is better, except for `correlation_distance`. Definitions: MindEye's (Scotti et al., 2023), as its
-peers share them. Networks are not loaded here: two-way scores take features.
+Definitions: MindEye's (Scotti et al., 2023), as its peers share them. Networks are not loaded here: two-way scores take
+features.
 
 What belongs to the seen pictures is computed once, however many rounds there are: see `PixelMeter` and `SeenFeatures`.
 """
@@ -60,12 +60,8 @@ def pixel_scores(
 class PixelMeter:
     """A seen picture and one of its reconstructions after another, both at 425 × 425, for metrics of their pixels.
 
-    Its arrays are made once, because making them anew would cost more than the arithmetic. Hence one for each thread.
-
-    Attributes
-    ----------
-    seen_3HW, drawn_3HW : numpy.ndarray
-        Pixels of the seen picture and of the reconstruction, float32 in 0..1.
+    ``seen_3HW`` and ``drawn_3HW`` hold their pixels, float32 in 0..1. Its arrays are made once, because making them
+    anew would cost more than the arithmetic. Hence one for each thread.
     """
 
     def __init__(self, first: int | None = FIRST_SIZE) -> None:
@@ -160,9 +156,15 @@ def two_way(features_real: ArrayLike, features_recon: ArrayLike) -> np.ndarray:
 
     Features are (N, D), or (N, ...) to be flattened. Column j of r = corrcoef(reals, recons)[:N, N:] scores the share
     of the N - 1 other reals whose correlation with reconstruction j is strictly below the diagonal's: a tie is a miss,
-    and so is a constant feature vector. Chance is 0.5, see `two_way_chance`. Raises HvfError below two pairs.
+    and so is a constant feature vector. Chance is 0.5, see `chance_of`. Raises HvfError below two pairs, or if the two
+    do not pair.
     """
-    return two_way_shares(_cross_correlation(features_real, features_recon))
+    real, recon = np.asarray(features_real), np.asarray(features_recon)
+    if real.shape != recon.shape or real.ndim < 2:
+        raise HvfError(f"features of seen pictures {real.shape} and of reconstructions {recon.shape} do not pair")
+    if len(real) < 2:
+        raise HvfError("two-way identification needs at least two pairs")
+    return two_way_shares(SeenFeatures(real).correlations(recon))
 
 
 def two_way_shares(r_NN: np.ndarray) -> np.ndarray:
@@ -171,19 +173,13 @@ def two_way_shares(r_NN: np.ndarray) -> np.ndarray:
     return (r_NN < own_N[..., None, :]).sum(axis=-2) / (r_NN.shape[-1] - 1)
 
 
-def two_way_chance(
-    features_real: ArrayLike, features_recon: ArrayLike, permutations: int = 10_000, seed: int = 0
-) -> dict[str, Any]:
+def chance_of(r_NN: np.ndarray, permutations: int = 10_000, seed: int = 0) -> dict[str, Any]:
     """Chance of `two_way`: its mean when reconstructions are paired with reals at random, `{"value", "ci95", "n"}`.
 
-    The interval holds 95 % of random pairings of these very features, so it knows their likeness to each other, which
-    a binomial interval does not. The value is 0.5, less whatever ties take away.
+    ``r_NN`` holds the correlations, (N, N), or (R, N, N): all rounds of an image move together. The interval holds 95 %
+    of random pairings of these very features, so it knows their likeness to each other, which a binomial interval does
+    not. The value is 0.5, less whatever ties take away.
     """
-    return chance_of(_cross_correlation(features_real, features_recon), permutations, seed)
-
-
-def chance_of(r_NN: np.ndarray, permutations: int = 10_000, seed: int = 0) -> dict[str, Any]:
-    """`two_way_chance` of correlations already there, (N, N) or (R, N, N): all rounds of an image move together."""
     r_RNN = r_NN.reshape(-1, *r_NN.shape[-2:])
     n = r_RNN.shape[-1]
     share_NN = np.zeros((n, n))  # share_NN[i, j]: the score of reconstruction j, were real i its own
@@ -196,15 +192,6 @@ def chance_of(r_NN: np.ndarray, permutations: int = 10_000, seed: int = 0) -> di
     means = [share_NN[rng.permutation(n), columns].mean() for _ in range(permutations)]
     low, high = np.percentile(means, [2.5, 97.5])
     return {"value": float(share_NN.mean()), "ci95": [float(low), float(high)], "n": n}
-
-
-def correlation_distance(features_real: ArrayLike, features_recon: ArrayLike) -> np.ndarray:
-    """1 - Pearson correlation of the features of each pair, (N,) float64; lower is better, NaN for constant features.
-
-    Features are (N, D) or (N, ...). EffNet-B and SwAV scores are means of this. Raises HvfError on unequal shapes.
-    """
-    real_ND, recon_ND = _paired_features(features_real, features_recon)
-    return 1.0 - SeenFeatures(real_ND).correlation(recon_ND, np.arange(len(real_ND)))
 
 
 class SeenFeatures:
@@ -329,20 +316,6 @@ def _dot(x_3HW: np.ndarray, y_3HW: np.ndarray) -> float:
     """Sum of products: in single precision over the fifth part of a row of pixels, in double from there on."""
     x, y = x_3HW.reshape(-1, PIXEL_SIZE // 5), y_3HW.reshape(-1, PIXEL_SIZE // 5)
     return float(np.einsum("ij,ij->i", x, y).sum(dtype=np.float64))
-
-
-def _paired_features(features_real: ArrayLike, features_recon: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    real, recon = np.asarray(features_real), np.asarray(features_recon)
-    if real.shape != recon.shape or real.ndim < 2:
-        raise HvfError(f"features of seen pictures {real.shape} and of reconstructions {recon.shape} do not pair")
-    return real.reshape(len(real), -1), recon.reshape(len(recon), -1)
-
-
-def _cross_correlation(features_real: ArrayLike, features_recon: ArrayLike) -> np.ndarray:
-    real_ND, recon_ND = _paired_features(features_real, features_recon)
-    if len(real_ND) < 2:
-        raise HvfError("two-way identification needs at least two pairs")
-    return SeenFeatures(real_ND).correlations(recon_ND)
 
 
 def _constant(x_ND: np.ndarray) -> np.ndarray:

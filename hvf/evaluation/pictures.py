@@ -25,24 +25,12 @@ ROWS = ("ceiling", "brain", "floor")  # of a run: from the image's own embedding
 
 
 class Evaluation(NamedTuple):
-    """The result of an evaluation.
+    """The result of an evaluation."""
 
-    Attributes
-    ----------
-    metrics : dict
-        {"reconstruction/ROW/NAME": {"value", "ci95", "n"}, "chance/reconstruction/NAME": ...}, as metrics.json.
-    per_image : dict
-        {"ids", "concepts", "scores": {entry: a number per image}, "rounds": {entry: R lists of those}}.
-    not_computed : dict
-        {name of a metric: why}.
-    protocol : dict
-        Pairs, rounds, how they were matched, first resize, weights, versions.
-    """
-
-    metrics: dict[str, dict]
-    per_image: dict[str, Any]
-    not_computed: dict[str, str]
-    protocol: dict[str, Any]
+    metrics: dict[str, dict]  # {"reconstruction/ROW/NAME": {"value", "ci95", "n"}, "chance/reconstruction/NAME": ...}
+    per_image: dict[str, Any]  # {"ids", "concepts", "scores": {entry: one per image}, "rounds": {entry: R lists}}
+    not_computed: dict[str, str]  # {name of a metric: why}
+    protocol: dict[str, Any]  # pairs, rounds, how they were matched, first resize, weights, versions
 
 
 def evaluate_pictures(

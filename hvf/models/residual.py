@@ -9,19 +9,7 @@ from torch import Tensor, nn
 
 
 class ResidualMLP(nn.Module):
-    """x + φ(x), φ = Linear → GELU → Dropout → Linear, both without bias.
-
-    (N, D) -> (N, D); the GELU is the exact one.
-
-    Parameters
-    ----------
-    width : int
-        D.
-    intermediate : int
-        Hidden width of φ.
-    dropout : float
-        Share of the hidden activations that are zeroed in training.
-    """
+    """x + φ(x), (N, D) -> (N, D); φ = Linear → GELU (exact) → Dropout → Linear, both without bias."""
 
     def __init__(self, width: int, intermediate: int, dropout: float = 0.1) -> None:
         super().__init__()

@@ -94,20 +94,11 @@ def detach(unet: UNet2DConditionModel) -> None:
     unet.set_attn_processor(plain)
 
 
-def adapter_state(unet: UNet2DConditionModel) -> dict[str, Tensor]:
-    """The adapter that a UNet carries, flat, in the released IP-Adapter layout.
-
-    ``image_proj.{proj,norm}.{weight,bias}`` and ``ip_adapter.I.{to_k_ip,to_v_ip}.weight``, I = 1, 3, 5 … in the order
-    of ``unet.attn_processors``. Raises HvfError if the UNet carries none.
-    """
-    if not isinstance(unet.encoder_hid_proj, MultiIPAdapterImageProjection):
-        raise HvfError("This UNet carries no IP-Adapter: attach a prior, or load one with `pipe.load_ip_adapter`.")
-    processors = [unet.attn_processors[layer.name] for layer in adapter_layers(unet)]
-    return flat_state(unet.encoder_hid_proj.image_projection_layers[0], processors)
-
-
 def flat_state(image_projection: Any, processors: Iterable[Any]) -> dict[str, Tensor]:
-    """Image projection and processors, in the UNet's order, under the names of the released layout."""
+    """An adapter in the released IP-Adapter layout, flat; ``processors`` are in the order of ``unet.attn_processors``.
+
+    ``image_proj.{proj,norm}.{weight,bias}`` and ``ip_adapter.I.{to_k_ip,to_v_ip}.weight``, I = 1, 3, 5 …
+    """
     state = {
         "image_proj.proj.weight": image_projection.image_embeds.weight,
         "image_proj.proj.bias": image_projection.image_embeds.bias,

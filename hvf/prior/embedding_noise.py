@@ -22,19 +22,8 @@ class EmbeddingNoise:
     component, between as λ / (λ + σ²) does, for white noise, and not at all, for noise shaped as z itself (docs/LOG.md,
     2026-11-27). A prior trained on all of these draws what is likely given the estimate.
 
-    Parameters
-    ----------
-    width : int
-        D.
-    strongest : float
-        Largest standard deviation of the noise, in units of an embedding's mean component.
-    device : str or torch.device
-        Where embeddings are.
-
-    Attributes
-    ----------
-    mean_D, power_D, axes_DD : torch.Tensor
-        Mean of z, variance along each principal component, and the components; of white noise until `fit`.
+    ``strongest`` is the largest standard deviation of the noise, in units of an embedding's mean component. Mean of z,
+    variance along each principal component, and the components are those of white noise until `fit`.
     """
 
     def __init__(self, width: int, strongest: float, device: torch.device | str = "cpu") -> None:
@@ -61,17 +50,7 @@ class EmbeddingNoise:
         return torch.stack([strength_N, shape_N], dim=1)
 
     def __call__(self, z_ND: Tensor, noise_ND: Tensor, level_N2: Tensor) -> Tensor:
-        """The filtered noisy embeddings (N, D); z itself where the strength is 0.
-
-        Parameters
-        ----------
-        z_ND : Tensor
-            Embeddings.
-        noise_ND : Tensor
-            White noise, which is given each level's strength and shape.
-        level_N2 : Tensor
-            From `levels`.
-        """
+        """The filtered noisy embeddings (N, D), from white noise and `levels`; z itself where the strength is 0."""
         strength_N1, shape_N1 = level_N2[:, :1], level_N2[:, 1:]
         with torch.autocast(z_ND.device.type, enabled=False):
             z_ND, mean = z_ND.float(), self.power_D.mean()

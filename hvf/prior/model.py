@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -24,6 +24,14 @@ from hvf.models.fusions.hvf import HVF
 from hvf.models.residual import ResidualMLP
 from hvf.prior import adapter
 from hvf.prior.embedding_noise import EmbeddingNoise
+
+
+class TextConditions(NamedTuple):
+    """A prompt as SDXL's UNet takes it, for one image or for each of N; expanded over a batch."""
+
+    prompt_embeds: Tensor  # (1 or N, L, Dc)
+    pooled: Tensor  # (1 or N, P)
+    time_ids: Tensor  # (1 or N, 6): original height, width, crop top, left, target height, width
 
 
 class FusionPrior(ModelMixin, ConfigMixin):
@@ -130,9 +138,7 @@ class FusionPrior(ModelMixin, ConfigMixin):
         unet: UNet2DConditionModel,
         x_t_NCHW: Tensor,
         t_N: Tensor,
-        prompt_embeds: Tensor,
-        pooled: Tensor,
-        time_ids: Tensor,
+        text: TextConditions,
         z_c_ND: Tensor,
     ) -> Tensor:
         """δ(x_t, t, z_c), the UNet's prediction for noisy latents, (N, C, H, W). This prior is attached to the UNet.
@@ -141,32 +147,24 @@ class FusionPrior(ModelMixin, ConfigMixin):
         ----------
         unet : UNet2DConditionModel
             The frozen UNet.
-        x_t_NCHW : Tensor
-            Noisy latents.
-        t_N : Tensor
-            Timesteps.
-        prompt_embeds, pooled, time_ids : Tensor
-            (1 or N, L, Dc), (1 or N, P) and (1 or N, 6: original height, width, crop top, left, target height, width);
-            expanded over the batch.
+        x_t_NCHW, t_N : Tensor
+            Noisy latents and their timesteps.
+        text : TextConditions
+            The prompt.
         z_c_ND : Tensor
             Projected embeddings.
         """
         n = len(x_t_NCHW)
-        conditions = {
-            "text_embeds": pooled.expand(n, -1),
-            "time_ids": time_ids.expand(n, -1),
-            "image_embeds": [z_c_ND[:, None]],
-        }
-        return unet(x_t_NCHW, t_N, prompt_embeds.expand(n, -1, -1), added_cond_kwargs=conditions).sample
+        added: dict[str, Any] = {"text_embeds": text.pooled.expand(n, -1), "time_ids": text.time_ids.expand(n, -1)}
+        added["image_embeds"] = [z_c_ND[:, None]]
+        return unet(x_t_NCHW, t_N, text.prompt_embeds.expand(n, -1, -1), added_cond_kwargs=added).sample
 
     def forward(
         self,
         unet: UNet2DConditionModel,
         x_t_NCHW: Tensor,
         t_N: Tensor,
-        prompt_embeds: Tensor,
-        pooled: Tensor,
-        time_ids: Tensor,
+        text: TextConditions,
         features: Mapping[str, Tensor],
         dropped_N: Tensor | None = None,
         noise: tuple[EmbeddingNoise, Tensor, Tensor] | None = None,
@@ -177,7 +175,7 @@ class FusionPrior(ModelMixin, ConfigMixin):
 
         Parameters
         ----------
-        unet, x_t_NCHW, t_N, prompt_embeds, pooled, time_ids
+        unet, x_t_NCHW, t_N, text
             As for `noise_prediction`.
         features : mapping
             {spec: (N, d_k)}.
@@ -195,8 +193,7 @@ class FusionPrior(ModelMixin, ConfigMixin):
             z_c_ND = self.project(z_f_ND)
             if dropped_N is not None:
                 z_c_ND = z_c_ND.masked_fill(dropped_N[:, None], 0.0)
-            x_t_NCHW = x_t_NCHW.to(precision)
-            return self.noise_prediction(unet, x_t_NCHW, t_N, prompt_embeds, pooled, time_ids, z_c_ND)
+            return self.noise_prediction(unet, x_t_NCHW.to(precision), t_N, text, z_c_ND)
 
     def start_from(self, other: FusionPrior) -> None:
         """Copy the weights of another prior. Raises HvfError unless encoders, widths and UNet layers agree."""

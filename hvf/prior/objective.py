@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from hvf.config import HvfError
 from hvf.prior.embedding_noise import EmbeddingNoise
-from hvf.prior.model import FusionPrior
+from hvf.prior.model import FusionPrior, TextConditions
 
 VALIDATION_IMAGES = 256
 FITTED_ON = 8192  # training images, at least, that embedding noise is fitted to
@@ -76,22 +76,12 @@ class Resident:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The images of a training, and the conditions that they share.
+    """The images of a training, and the prompt that they share."""
 
-    Attributes
-    ----------
-    source : Source
-        Latents and features by row.
-    train, validation : numpy.ndarray
-        Disjoint rows of `source`.
-    conditions : (Tensor, Tensor, Tensor)
-        The empty prompt's embeddings, its pooled ones, and the time ids, on the device to train on.
-    """
-
-    source: Source
-    train: np.ndarray
-    validation: np.ndarray
-    conditions: tuple[Tensor, Tensor, Tensor]
+    source: Source  # latents and features by row
+    train: np.ndarray  # rows of `source`
+    validation: np.ndarray  # other rows
+    text: TextConditions  # the empty prompt, on the device to train on
 
     @property
     def validation_rows(self) -> np.ndarray:
@@ -134,9 +124,8 @@ class Objective:
     ) -> None:
         self.images, self.unet, self.seed, self.embedding_noise = images, pipeline.unet, seed, embedding_noise
         self.batch_size, self.embedding_dropout = batch_size, embedding_dropout
-        self.noise_scheduler: Any = DDPMScheduler.from_config(
-            pipeline.scheduler.config
-        )  # diffusers types it as a tuple
+        schedule: Any = pipeline.scheduler.config
+        self.noise_scheduler: Any = DDPMScheduler.from_config(schedule)  # which diffusers types as a tuple
         self.kind = self.noise_scheduler.config.prediction_type
         if self.kind not in ("epsilon", "v_prediction"):
             raise HvfError(f"The scheduler's prediction_type is {self.kind}; epsilon or v_prediction can be trained.")
@@ -156,7 +145,7 @@ class Objective:
         noise, t, dropped = (torch.from_numpy(a).to(x_0.device) for a in (noise_NCHW, t_N, dropped_N))
         x_t = self.noise_scheduler.add_noise(x_0, noise, t)
         target = noise if self.kind == "epsilon" else self.noise_scheduler.get_velocity(x_0, noise, t)
-        predicted = prior(self.unet, x_t, t, *self.images.conditions, features, dropped, embedding_noise)
+        predicted = prior(self.unet, x_t, t, self.images.text, features, dropped, embedding_noise)
         return F.mse_loss(predicted.float(), target)
 
     def rows(self, step: int) -> np.ndarray:

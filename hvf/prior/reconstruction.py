@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from hvf import runs
-from hvf.config import HvfError, SamplingConfig, did_you_mean
+from hvf.config import HvfError, SamplingConfig
 from hvf.prior.model import FusionPrior
 from hvf.progress import Track
 
@@ -289,8 +289,6 @@ class Reconstructor:
 
     def _make_scheduler(self, name: str) -> Any:
         """A fresh scheduler on the pipeline's own noise schedule."""
-        if name != "pipeline" and name not in SCHEDULERS:
-            raise HvfError(f"sampling.scheduler is {name!r}{did_you_mean(name, [*SCHEDULERS, 'pipeline'])}")
         # A config remembers which values were defaults, and forgets it on disk; another sampler would replace those by
         # its own (timestep_spacing, say), so that the same pipeline drew otherwise once saved and read back.
         schedule = {key: value for key, value in self._scheduler.config.items() if key != "_use_default_values"}

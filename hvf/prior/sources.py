@@ -24,42 +24,25 @@ from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.sources import open_image_source
 from hvf.data.trials.splitting import concept_split
+from hvf.prior.model import TextConditions
 from hvf.prior.objective import Batch, Resident, Source, TrainingImages
 from hvf.study import pretraining_images
 from hvf.vision.cache import embed
-from hvf.vision.encoder import FrozenEncoder
 from hvf.vision.loading import load_encoder
-from hvf.vision.mixed import encode_mixed
 from hvf.vision.shards import Shards, open_shards
-from hvf.vision.specs import parse_spec
+from hvf.vision.specs import Encoder, parse_spec
 
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """Which images are read, and as what.
+    """Which images are read, and as what."""
 
-    Attributes
-    ----------
-    latents : str
-        FeatureSpec of the pipeline's own VAE.
-    targets : tuple of str
-        FeatureSpecs of the encoders.
-    images : str, optional
-        Folder or zip; none: the rendered pictures.
-    shards : path, optional
-        A prepared folder, instead of images.
-    from_pixels : bool
-        Encode images in each step.
-    workers : int
-        Processes that read ahead.
-    """
-
-    latents: str
-    targets: tuple[str, ...]
-    images: str | None = None
-    shards: Path | None = None
-    from_pixels: bool = False
-    workers: int = 0
+    latents: str  # FeatureSpec of the pipeline's own VAE
+    targets: tuple[str, ...]  # FeatureSpecs of the encoders
+    images: str | None = None  # folder or zip; none: the rendered pictures
+    shards: Path | None = None  # a prepared folder, instead of images
+    from_pixels: bool = False  # encode images in each step
+    workers: int = 0  # processes that read ahead
 
 
 def open_training_images(
@@ -97,7 +80,7 @@ def open_training_images(
         source: Source = Sharded(shards, settings.latents, settings.targets, shape, device, settings.workers)
     elif settings.from_pixels:
         images = open_image_source(settings.images)[0] if settings.images else pretraining_images()
-        encoders = {spec: _encoder(spec, device) for spec in specs}
+        encoders = {spec: load_encoder(spec, device) for spec in specs}
         concepts = images.concepts
         shape = _square(encoders[settings.latents].dim, channels, settings.latents)
         source = Pixels(images, encoders, settings.latents, settings.targets, shape, settings.workers)
@@ -108,7 +91,7 @@ def open_training_images(
         concepts = images.concepts
         source = Resident(flat.reshape(-1, *_square(flat.shape[1], channels, settings.latents)), features)
     train, validation = concept_split(concepts, held_out, seed)
-    return TrainingImages(source, train, validation, _conditions(pipeline, source.latent_shape[1], device))
+    return TrainingImages(source, train, validation, _empty_prompt(pipeline, source.latent_shape[1], device))
 
 
 class ReadAhead:
@@ -186,7 +169,7 @@ class Pixels:
     def __init__(
         self,
         images: ImageSet,
-        encoders: Mapping[str, FrozenEncoder],
+        encoders: Mapping[str, Encoder],
         latents: str,
         targets: Sequence[str],
         latent_shape: tuple[int, int, int],
@@ -199,7 +182,7 @@ class Pixels:
 
     def __call__(self, rows_N: np.ndarray) -> Batch:
         pictures = [torch.from_numpy(pixels_HW3).permute(2, 0, 1) for pixels_HW3 in self._ahead(rows_N)]
-        encoded = {spec: encode_mixed(encoder, pictures) for spec, encoder in self._encoders.items()}
+        encoded = {spec: encoder.encode_mixed(pictures) for spec, encoder in self._encoders.items()}
         return encoded[self._latents].reshape(-1, *self.latent_shape), {spec: encoded[spec] for spec in self.dims}
 
 
@@ -235,12 +218,6 @@ def _outlive_sigterm(_worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _encoder(spec: str, device: torch.device) -> FrozenEncoder:
-    encoder = load_encoder(spec, device)
-    assert isinstance(encoder, FrozenEncoder)
-    return encoder
-
-
 def _square(numbers: int, channels: int, spec: str) -> tuple[int, int, int]:
     """C, H, W of flattened latents of so many numbers."""
     side = round((numbers / channels) ** 0.5)
@@ -250,10 +227,9 @@ def _square(numbers: int, channels: int, spec: str) -> tuple[int, int, int]:
 
 
 @torch.no_grad()
-def _conditions(pipeline: StableDiffusionXLPipeline, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The empty prompt, and the time ids: images are resized to squares before they are encoded, so original size =
-    target size and nothing is cropped."""
+def _empty_prompt(pipeline: StableDiffusionXLPipeline, side: int, device: torch.device) -> TextConditions:
+    """The empty prompt. Images are resized to squares before they are encoded: original and target size are equal."""
     pixels = float(side * pipeline.vae_scale_factor)
     time_ids = torch.tensor([[pixels, pixels, 0.0, 0.0, pixels, pixels]], device=device)
     embeds: Any = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
-    return embeds[0], embeds[2], time_ids
+    return TextConditions(embeds[0], embeds[2], time_ids)

@@ -42,8 +42,8 @@ class Replayed:
         if shapes not in self.graphs:
             self.graphs[shapes] = self.recorded(inputs)
         graph, own, out = self.graphs[shapes]
-        for ours, given in zip(own, inputs, strict=True):
-            ours.copy_(given)
+        for ours, new in zip(own, inputs, strict=True):
+            ours.copy_(new)
         graph.replay()
         return out.clone()
 

@@ -39,13 +39,17 @@ class ViewEnsemble:
     """An `Encoder`: the mean of an image's features under several views."""
 
     def __init__(self, encoders: Sequence[FrozenEncoder]) -> None:
-        self._encoders, self.dim = encoders, encoders[0].dim
+        self._encoders, self.dim, self.device = encoders, encoders[0].dim, encoders[0].device
         hashes = " ".join(encoder.weights_hash for encoder in encoders)
         self.weights_hash = hashlib.sha256(hashes.encode()).hexdigest()[:16]
 
     def __call__(self, images_N3HW: torch.Tensor) -> torch.Tensor:
         """Features (N, D) float32 of RGB images (N, 3, H, W), floats in 0..1."""
         return torch.stack([encoder(images_N3HW) for encoder in self._encoders]).mean(0)
+
+    def encode_mixed(self, images: Sequence[torch.Tensor], precision: str = "float32") -> torch.Tensor:
+        """Features (N, D) float32 of N images, uint8 (3, H, W), of any sizes."""
+        return torch.stack([encoder.encode_mixed(images, precision) for encoder in self._encoders]).mean(0)
 
     def encode_layers(self, images_N3HW: torch.Tensor, specs: Sequence[FeatureSpec]) -> list[torch.Tensor]:
         """Features (N, D) of several specs that differ in layer and pool alone."""

@@ -32,16 +32,13 @@ _AGAIN = "run prior_training/prepare.py with the same settings again"
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a folder's content. ``encoders`` maps every FeatureSpec, the latents' included, to width and hash.
+    """What decides a folder's content."""
 
-    ``dataset`` names the images, ``fingerprint`` tells their content, ``latents`` is the FeatureSpec of x_0.
-    """
-
-    dataset: str
-    fingerprint: str
+    dataset: str  # the images' name
+    fingerprint: str  # hash of their content
     images: int
-    latents: str
-    encoders: dict[str, dict[str, Any]]  # {spec: {"dim": d, "weights_hash": "…"}}
+    latents: str  # FeatureSpec of x_0
+    encoders: dict[str, dict[str, Any]]  # {spec: {"dim": d, "weights_hash": "…"}}, the latents' included
     shard_size: int
     precision: str = "float32"  # in which the encoders ran
 
@@ -77,8 +74,8 @@ def start(folder: Path, settings: Settings) -> None:
         there, here = asdict(_read_index(folder)[0]), asdict(settings)
         for name, value in here.items():
             if there[name] != value:
-                said = _first_difference(there[name], value) if name == "encoders" else f"{there[name]}, not {value}"
-                raise HvfError(f"{folder} was prepared with {name} = {said}: choose another --out")
+                change = _first_difference(there[name], value) if name == "encoders" else f"{there[name]}, not {value}"
+                raise HvfError(f"{folder} was prepared with {name} = {change}: choose another --out")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise HvfError(f"{folder} exists and holds no prepared images: choose another --out")
     else:
@@ -121,8 +118,8 @@ def write_shard(
         content.update(x_Nd.tobytes())
         columns.append(pa.FixedSizeListArray.from_arrays(pa.array(x_Nd.reshape(-1)), encoder["dim"]))
         fields.append(pa.field(spec, columns[-1].type))
-    told = {"settings": settings.digest, "shard": number, "rows": len(rows), "sha256": content.hexdigest()}
-    schema = pa.schema(fields, {"hvf": json.dumps(told)})
+    metadata = {"settings": settings.digest, "shard": number, "rows": len(rows), "sha256": content.hexdigest()}
+    schema = pa.schema(fields, {"hvf": json.dumps(metadata)})
 
     def write(temporary: Path) -> None:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -139,9 +136,9 @@ def finish(folder: Path, settings: Settings) -> None:
     listed = []
     for number in range(settings.shards):
         path = folder / _NAME.format(number)
-        told = _told(_open(path))
+        entry = _metadata(_open(path))
         size = path.stat().st_size
-        listed.append({"file": path.name, "rows": told["rows"], "bytes": size, "sha256": told["sha256"]})
+        listed.append({"file": path.name, "rows": entry["rows"], "bytes": size, "sha256": entry["sha256"]})
     if _read_index(folder)[1] != listed:
         _write_index(folder, settings, listed)
 
@@ -165,10 +162,10 @@ class Shards:
             if path.stat().st_size != entry["bytes"]:
                 raise HvfError(f"{path} is damaged: {path.stat().st_size} bytes, not {entry['bytes']}; {_AGAIN}")
             batch = _open(path)
-            told = _told(batch)
-            if told.get("settings") != settings.digest or told.get("shard") != number:
+            metadata = _metadata(batch)
+            if metadata.get("settings") != settings.digest or metadata.get("shard") != number:
                 raise HvfError(f"{path} belongs to other settings than {INDEX} beside it: delete it and {_AGAIN}")
-            if told["sha256"] != entry["sha256"] or batch.num_rows != len(settings.rows(number)):
+            if metadata["sha256"] != entry["sha256"] or batch.num_rows != len(settings.rows(number)):
                 raise HvfError(f"{path} is not the shard that {INDEX} lists: delete it and {_AGAIN}")
             self._batches.append(batch)
             self.ids += batch.column("id").to_pylist()
@@ -178,11 +175,6 @@ class Shards:
     def specs(self) -> tuple[str, ...]:
         """The FeatureSpecs that are there, the latents' included."""
         return tuple(self.settings.encoders)
-
-    @property
-    def latents(self) -> str:
-        """The FeatureSpec of x_0, scaled latents flattened as (channel, row, column)."""
-        return self.settings.latents
 
     @property
     def dims(self) -> dict[str, int]:
@@ -261,7 +253,7 @@ def _open(path: Path) -> pa.RecordBatch:
         raise HvfError(f"{path} is damaged: {' '.join(str(error).split())[:160]}; {_AGAIN}") from error
 
 
-def _told(batch: pa.RecordBatch) -> dict[str, Any]:
+def _metadata(batch: pa.RecordBatch) -> dict[str, Any]:
     return json.loads((batch.schema.metadata or {}).get(b"hvf", b"{}"))
 
 
@@ -273,12 +265,9 @@ def _is_whole(folder: Path, settings: Settings, number: int) -> bool:
         batch = _open(path)
     except HvfError:
         return False
-    told = _told(batch)
-    return (told.get("settings"), told.get("shard"), batch.num_rows) == (
-        settings.digest,
-        number,
-        len(settings.rows(number)),
-    )
+    metadata = _metadata(batch)
+    actual = metadata.get("settings"), metadata.get("shard"), batch.num_rows
+    return actual == (settings.digest, number, len(settings.rows(number)))
 
 
 def _array(batch: pa.RecordBatch, spec: str) -> np.ndarray:

@@ -46,30 +46,14 @@ VIEW = r"((fovea|blur)\d*[13579]|(noise|coarse|mosaic)[1-9]\d*)"
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """A parsed feature spec; ``str(spec)`` is its canonical text, which parses to the same spec.
+    """A parsed feature spec; ``str(spec)`` is its canonical text, which parses to the same spec."""
 
-    Attributes
-    ----------
-    kind : str
-        A family in `hvf.registry.BACKBONES`.
-    name : str
-        Of the model: a library's name, a path or a Hub id.
-    weights : str, optional
-        Pretrained tag or file.
-    layer : str, optional
-        Block number, stage or submodule; for ``vae`` the pixel size to encode at.
-    pool : str, optional
-        How a map or tokens become a vector.
-    view : str, optional
-        How images are blurred or coarsened first.
-    """
-
-    kind: str
-    name: str
-    weights: str | None = None
-    layer: str | None = None
-    pool: str | None = None
-    view: str | None = None
+    kind: str  # a family in `hvf.registry.BACKBONES`
+    name: str  # of the model: a library's name, a path or a Hub id
+    weights: str | None = None  # pretrained tag or file
+    layer: str | None = None  # block number, stage or submodule; for ``vae`` the pixel size to encode at
+    pool: str | None = None  # how a map or tokens become a vector
+    view: str | None = None  # how images are blurred or coarsened first
 
     def __str__(self) -> str:
         weights = f"/{self.weights}" if self.weights else ""
@@ -91,6 +75,7 @@ class Encoder(Protocol):
     """
 
     dim: int
+    device: torch.device
     weights_hash: str
 
     def __call__(self, images_N3HW: torch.Tensor) -> torch.Tensor:
@@ -99,6 +84,10 @@ class Encoder(Protocol):
 
     def encode_layers(self, images_N3HW: torch.Tensor, specs: Sequence[FeatureSpec]) -> list[torch.Tensor]:
         """Features (N, D) of several specs that differ in layer and pool alone, in one pass."""
+        ...
+
+    def encode_mixed(self, images: Sequence[torch.Tensor], precision: str = "float32") -> torch.Tensor:
+        """Features (N, D) of N images, uint8 (3, H, W), of any sizes; ``precision`` may be "bfloat16"."""
         ...
 
 

@@ -11,6 +11,7 @@ from torchvision import transforms
 
 from hvf.config import HvfError
 from hvf.evaluation import picture_metrics
+from hvf.evaluation.metrics.base import correlation_distance
 
 RNG = np.random.default_rng(0)
 
@@ -45,19 +46,21 @@ def test_collapsed_reconstructions_score_no_better_than_chance():
 def test_two_way_chance_holds_random_pairings_and_not_true_ones():
     real = RNG.normal(size=(60, 30))
     recon = real + RNG.normal(size=real.shape)
-    chance = picture_metrics.two_way_chance(real, recon, permutations=2000)
+    r_NN = picture_metrics.SeenFeatures(real).correlations(recon)
+    chance = picture_metrics.chance_of(r_NN, permutations=2000)
     low, high = chance["ci95"]
     assert chance["value"] == pytest.approx(0.5)
     assert chance["n"] == 60
     assert low < 0.5 < high < picture_metrics.two_way(real, recon).mean()
     inside = [low <= picture_metrics.two_way(real[RNG.permutation(60)], recon).mean() <= high for _ in range(200)]
     assert np.mean(inside) > 0.9
-    assert picture_metrics.two_way_chance(real, recon, permutations=2000) == chance
+    assert picture_metrics.chance_of(r_NN, permutations=2000) == chance
 
 
 def test_two_way_chance_counts_ties_and_constants_as_misses():
     real = np.array([[1.0, -1, 1, -1], [1, -1, 1, -1], [2, 2, 2, 2]])
-    assert picture_metrics.two_way_chance(real, real, permutations=10)["value"] == 0.0
+    r_NN = picture_metrics.SeenFeatures(real).correlations(real)
+    assert picture_metrics.chance_of(r_NN, permutations=10)["value"] == 0.0
 
 
 def test_identical_and_inverted_pictures():
@@ -125,7 +128,6 @@ def test_two_way_of_rounds_and_their_chance():
     for shares, recon in zip(picture_metrics.two_way_shares(r_RNN), rounds, strict=True):
         np.testing.assert_array_equal(shares, picture_metrics.two_way(real, recon))
     one, three = picture_metrics.chance_of(r_RNN[0], 2000), picture_metrics.chance_of(r_RNN, 2000)
-    assert one == picture_metrics.two_way_chance(real, rounds[0], 2000)
     assert three["value"] == pytest.approx(0.5)
     assert three["n"] == 20
     # Rounds of an image are alike, so that averaging them narrows chance by far less than a factor of sqrt(3).
@@ -146,7 +148,8 @@ def test_features_of_seen_pictures_serve_any_subset():
 def test_correlation_distance():
     real = RNG.normal(size=(4, 2, 5))
     recon = np.stack([real[0], -real[1], 3 * real[2] + 7, np.ones((2, 5))])
-    np.testing.assert_allclose(picture_metrics.correlation_distance(real, recon), [0, 2, 0, np.nan], atol=1e-12)
+    distances = correlation_distance(picture_metrics.SeenFeatures(real), recon, np.arange(4))
+    np.testing.assert_allclose(distances, [0, 2, 0, np.nan], atol=1e-12)
 
 
 @pytest.mark.parametrize(

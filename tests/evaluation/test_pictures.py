@@ -19,6 +19,7 @@ from hvf.evaluation import pictures as evaluation
 from hvf.evaluation.catalogue import picture_metrics as all_metrics
 from hvf.evaluation.evaluator import Evaluator
 from hvf.evaluation.metrics.alexnet import LAYERS
+from hvf.evaluation.metrics.base import correlation_distance
 from hvf.evaluation.pairing import pair
 from hvf.evaluation.pictures import evaluate_pictures
 from hvf.registry import NETWORKS
@@ -253,7 +254,8 @@ def test_every_metric_from_networks_run_once_per_picture(tmp_path, images, weigh
     see = NETWORKS["effnet"].prepare
     x = [np.stack([picture_metrics.resized(np.asarray(_picture(i + r)), 256, 256) for i in range(6)]) for r in (0, 1)]
     features = [Pooled()(see(torch.from_numpy(p.transpose(0, 3, 1, 2)))).detach().numpy() for p in x]
-    np.testing.assert_allclose(scores["effnet"][1], picture_metrics.correlation_distance(*features), atol=1e-5)
+    distances = correlation_distance(picture_metrics.SeenFeatures(features[0]), features[1], np.arange(6))
+    np.testing.assert_allclose(scores["effnet"][1], distances, atol=1e-5)
     np.testing.assert_allclose(scores["inception"][1], picture_metrics.two_way(*features))
     assert found.metrics["chance/reconstruction/inception"]["value"] == pytest.approx(0.5)
     low, high = found.metrics["chance/reconstruction/inception"]["ci95"]

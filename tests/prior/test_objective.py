@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hvf.config import HvfError
+from hvf.prior.model import TextConditions
 from hvf.prior.objective import Objective, Resident, TrainingImages
 from tests.tiny_sdxl import tiny_pipeline
 
@@ -15,7 +16,7 @@ def test_shares_of_a_batch_are_the_batch_and_epochs_are_shuffled(monkeypatch):
     rows: list[np.ndarray] = []
     monkeypatch.setattr(Objective, "loss", lambda self, prior, batch, *rest: rows.append(batch[0][:, 0, 0, 0].numpy()))
     numbered = torch.arange(10.0)[:, None, None, None].expand(10, 4, 8, 8)
-    images = TrainingImages(Resident(numbered, {}), np.arange(1, 10), np.array([0]), (None, None, None))
+    images = TrainingImages(Resident(numbered, {}), np.arange(1, 10), np.array([0]), None)
     objective = Objective(images, tiny_pipeline(), batch_size=4)
     for step in range(4):
         objective.training_loss(None, step)
@@ -30,7 +31,7 @@ def test_shares_of_a_batch_are_the_batch_and_epochs_are_shuffled(monkeypatch):
 def test_the_scheduler_says_what_is_predicted():
     pipeline = tiny_pipeline()
     x_0, noise = torch.randn(3, 4, 8, 8), np.ones((3, 4, 8, 8), np.float32)
-    images = TrainingImages(Resident(x_0, {}), np.arange(2), np.array([2]), (torch.zeros(1),) * 3)
+    images = TrainingImages(Resident(x_0, {}), np.arange(2), np.array([2]), TextConditions(*(torch.zeros(1),) * 3))
     t, dropped = np.array([0, 500, 999]), np.zeros(3, bool)
     for kind in ("epsilon", "v_prediction"):
         pipeline.scheduler = type(pipeline.scheduler)(prediction_type=kind)

@@ -12,7 +12,7 @@ import torch
 from diffusers.utils import hub_utils
 
 from hvf.prior.loading import load_prior
-from hvf.prior.model import FusionPrior
+from hvf.prior.model import FusionPrior, TextConditions
 from tests.tiny_sdxl import tiny_unet
 
 
@@ -61,8 +61,9 @@ def test_what_is_pushed_is_whole_and_reads_back(hub):
     fresh = tiny_unet()
     again.attach(fresh)
     x_t, t, generator = torch.randn(2, 4, 8, 8), torch.tensor([5, 900]), torch.Generator().manual_seed(0)
-    told = torch.randn(1, 12, 32, generator=generator), torch.randn(1, 16, generator=generator), torch.ones(1, 6)
+    embeds, pooled = torch.randn(1, 12, 32, generator=generator), torch.randn(1, 16, generator=generator)
+    text = TextConditions(embeds, pooled, torch.ones(1, 6))
     z_c = torch.randn(2, 10, generator=generator)
     with torch.no_grad():
-        ours = prior.noise_prediction(unet, x_t, t, *told, z_c)
-        assert torch.equal(ours, again.noise_prediction(fresh, x_t, t, *told, z_c))
+        ours = prior.noise_prediction(unet, x_t, t, text, z_c)
+        assert torch.equal(ours, again.noise_prediction(fresh, x_t, t, text, z_c))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, safe_open
 from hvf.config import HvfError
 from hvf.prior.adapter import adapter_layers, detach, export_ip_adapter
 from hvf.prior.loading import load_prior
-from hvf.prior.model import FusionPrior
+from hvf.prior.model import FusionPrior, TextConditions
 from hvf.prior.published import start_from_ip_adapter
 from tests.real.golden import close, pipeline
 
@@ -84,8 +84,8 @@ def test_adapter_tokens_and_noise_predictions(adapter_folder, adapter_unet, weig
     inputs, expected = (load_file(adapter_folder / f"{name}.safetensors") for name in ("inputs", "outputs"))
     prior = golden_adapter(adapter_folder, adapter_unet, weights)
     prior.attach(adapter_unet)
-    keys = ("latents", "timesteps", "prompt_embeds", "pooled_prompt_embeds", "time_ids")
-    arguments = [inputs[key] for key in keys]
+    text = TextConditions(*(inputs[key] for key in ("prompt_embeds", "pooled_prompt_embeds", "time_ids")))
+    arguments = inputs["latents"], inputs["timesteps"], text
     with torch.no_grad():
         close(prior.image_projection(inputs["image_embeds"]), expected[f"{prefix}image_tokens"], 1e-5)
         for scale in (1.0,) if prefix else (1.0, 0.6, 0.0):

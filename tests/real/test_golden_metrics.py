@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import load_file
 
 from hvf.evaluation import picture_metrics, retrieval
+from hvf.evaluation.metrics.base import correlation_distance
 from hvf.registry import NETWORKS
 
 FEATURES = [
@@ -74,8 +75,8 @@ def test_formulas_on_features(golden, expected, name):
     want = expected["formulas_on_features"][name]
     assert (picture_metrics.two_way(real, recon) * (len(real) - 1)).round().tolist() == want["success_count_per_column"]
     assert picture_metrics.two_way(real, recon).mean() == pytest.approx(want["two_way"], abs=1e-9)
-    distances = _array(want["correlation_distance_per_pair"])
-    np.testing.assert_allclose(picture_metrics.correlation_distance(real, recon), distances, rtol=0, atol=1e-5)
+    distances = correlation_distance(picture_metrics.SeenFeatures(real), recon, np.arange(len(real)))
+    np.testing.assert_allclose(distances, _array(want["correlation_distance_per_pair"]), rtol=0, atol=1e-5)
 
 
 INPUTS = {"alexnet": "alexnet", "inception": "inception", "clip": "clip", "effnet": "effnet", "swav": "resnet50"}

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from hvf.models.brain import build_brain
 from hvf.models.fusions.hvf import HVF
 from hvf.prior.adapter import detach, export_ip_adapter
-from hvf.prior.model import FusionPrior
+from hvf.prior.model import FusionPrior, TextConditions
 from hvf.prior.published import brain_hive_state
 from tests.real.golden import close, pipeline, rule_weights
 
@@ -69,16 +69,18 @@ def test_prior_noise_predictions_and_loss(golden_prior):
     folder, prior, unet, inputs, outputs = golden_prior
     n = len(inputs["latents"])
     features = {spec: x[:n] for spec, x in embeddings(inputs, prior.specs).items()}
-    conditions = [inputs[key] for key in ("prompt_embeds", "pooled_prompt_embeds", "time_ids")]
+    text = TextConditions(*(inputs[key] for key in ("prompt_embeds", "pooled_prompt_embeds", "time_ids")))
     prior.attach(unet)
     with torch.no_grad():
-        noise_pred = prior(unet, inputs["latents"], inputs["timesteps"], *conditions, features)
+        noise_pred = prior(unet, inputs["latents"], inputs["timesteps"], text, features)
         close(noise_pred, outputs["noise_pred"], 1e-5)
-        dropped = prior(unet, inputs["latents"], inputs["timesteps"], *conditions, features, inputs["drop_mask"])
+        dropped = prior(unet, inputs["latents"], inputs["timesteps"], text, features, inputs["drop_mask"])
         close(dropped, outputs["noise_pred_dropped"], 1e-5)
         detach(unet)
-        added = {"text_embeds": conditions[1].expand(n, -1), "time_ids": conditions[2]}
-        bare = unet(inputs["latents"], inputs["timesteps"], conditions[0].expand(n, -1, -1), added_cond_kwargs=added)
+        added = {"text_embeds": text.pooled.expand(n, -1), "time_ids": text.time_ids}
+        bare = unet(
+            inputs["latents"], inputs["timesteps"], text.prompt_embeds.expand(n, -1, -1), added_cond_kwargs=added
+        )
         close(bare.sample, outputs["noise_pred_without_adapter"], 1e-5)
     loss = json.loads((folder / "expected.json").read_text())["loss_noise_pred_vs_noise"]
     assert F.mse_loss(noise_pred, inputs["noise"]).item() == pytest.approx(loss, abs=1e-5)

@@ -49,7 +49,7 @@ def test_the_straightforward_loop_learns_the_same_adapter_by_eager_attention(scr
         assert len(adapters) == len(trainer.prior.adapter)
         assert {type(p) for p in adapters} == {kind}
     plain.features = ours.features
-    inputs = ours.latents, torch.tensor([3, 700]), *ours.conditions, ours.features
+    inputs = ours.latents, torch.tensor([3, 700]), ours.text, ours.features
     ours.prior.eval()
     plain.prior.eval()
     with torch.no_grad():

@@ -96,7 +96,7 @@ def test_holds_what_embed_gives(prepared, world):
     read = open_shards(prepared)
     images = open_images(world / "images")
     assert len(read) == N
-    assert read.latents == f"vae:{world / 'sdxl'}@16"
+    assert read.settings.latents == f"vae:{world / 'sdxl'}@16"
     assert list(read.dims.values()) == [256, 16]  # latents that are a target too are kept once
     assert (tuple(read.ids), tuple(read.concepts)) == (images.ids, images.concepts)
     batch = read.batch(np.arange(N))

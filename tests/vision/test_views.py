@@ -49,6 +49,9 @@ def test_several_views_are_averaged(packaged, images_N3HW):
     assert len({mean.weights_hash, *(part.weights_hash for part in parts)}) == 4
     layers = [parse_spec(f"openclip:mini-vit{layer}~blur15+noise25+mosaic44") for layer in ("", "@1:mean")]
     assert [tuple(x.shape) for x in mean.encode_layers(images_N3HW, layers)] == [(3, 12), (3, 24)]
+    mixed = [torch.randint(0, 256, (3, side, 40), dtype=torch.uint8) for side in (30, 50)]
+    alone = torch.cat([mean(image[None].float() / 255) for image in mixed])
+    torch.testing.assert_close(mean.encode_mixed(mixed), alone)
 
 
 def test_versions_replace_a_specs_own_view():

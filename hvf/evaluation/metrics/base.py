@@ -87,51 +87,21 @@ class LayersMetric(PictureMetric):
 
 @dataclass(frozen=True)
 class Network:
-    """A network that metrics are defined on: its input, its architecture, and where its weights are published.
+    """A network that metrics are defined on: its input, its architecture, and where its weights are published."""
 
-    Parameters
-    ----------
-    title : str
-        Architecture and weights, as a report names them.
-    size : int
-        Side of the input in pixels; pictures are resized to it.
-    build : callable
-        () -> the untrained network, giving (N, D) or {layer: (N, ...)}.
-    files : tuple of str
-        File names that published weights go by; `url` leads to the first.
-    url : str
-        Where they are published.
-    sha256 : str
-        How the hash of that file begins, where it is known.
-    normal : (mean, deviation)
-        Taken out of the three channels.
-    interpolation : str
-        Of the resizing.
-    crop : int, optional
-        Side of a centre crop, pixels.
-    prefix : str
-        What the keys of the part used begin with.
-    hub : (repository, file), optional
-        The same weights on the Hub.
-    places : callable
-        () -> other files in which the weights may be.
-    wrap : callable, optional
-        (state, source) -> what takes the network's place.
-    """
-
-    title: str
-    size: int
-    build: Callable[[], nn.Module]
-    files: tuple[str, ...]
+    title: str  # architecture and weights, as a report names them
+    size: int  # side of the input in pixels; pictures are resized to it
+    build: Callable[[], nn.Module]  # the untrained network, giving (N, D) or {layer: (N, ...)}
+    files: tuple[str, ...]  # names that the file of weights goes by; `url` leads to the first
     url: str
-    sha256: str = ""
-    normal: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
-    interpolation: str = "bilinear"
-    crop: int | None = None
-    prefix: str = ""
-    hub: tuple[str, str] | None = None
-    places: Callable[[], list[Path]] = list
-    wrap: Callable[[Mapping[str, torch.Tensor], dict[str, str]], Any] | None = None
+    sha256: str = ""  # how the hash of that file begins, where it is known
+    normal: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET  # mean and deviation of the three channels
+    interpolation: str = "bilinear"  # of the resizing
+    crop: int | None = None  # side of a centre crop, pixels
+    prefix: str = ""  # what the keys of the part in use begin with
+    hub: tuple[str, str] | None = None  # repository and file of the same weights on the Hub
+    places: Callable[[], list[Path]] = list  # other files in which the weights may be
+    wrap: Callable[[Mapping[str, torch.Tensor], dict[str, str]], Any] | None = None  # (state, source) -> its stand-in
 
     def prepare(self, images_N3HW: torch.Tensor) -> torch.Tensor:
         """The network's input: square pictures (N, 3, H, W) in 0..1, resized (antialiased), normalised."""

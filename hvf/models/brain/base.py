@@ -22,20 +22,10 @@ from hvf.runs import write_atomic
 class BrainEncoder(nn.Module):
     """Base of all brain encoders: x (N, C, T) -> z_b (N, D), not L2-normalised, saved with its settings.
 
-    Parameters
-    ----------
-    n_chans, n_times, width : int
-        C, T and D.
-    **settings
-        The subclass's own arguments, which `load` builds it with again.
-
-    Attributes
-    ----------
-    reads : tuple of str
-        Fields of `BrainConfig` that the subclass's constructor takes.
+    ``settings`` are the subclass's own arguments, which `load` builds it with again.
     """
 
-    reads: tuple[str, ...] = ("width", "dropout")
+    reads: tuple[str, ...] = ("width", "dropout")  # fields of `BrainConfig` that the subclass's constructor takes
 
     def __init__(self, n_chans: int, n_times: int, width: int, **settings: Any) -> None:
         super().__init__()
@@ -100,19 +90,9 @@ class _Residual(nn.Sequential):
 
 
 def build_brain(config: BrainConfig | Mapping[str, Any], n_chans: int, n_times: int) -> BrainEncoder:
-    """A new brain encoder, its weights drawn from torch's global generator.
+    """A new brain encoder for trials of C channels and T samples, its weights drawn from torch's global generator.
 
-    Parameters
-    ----------
-    config : BrainConfig or mapping
-        Settings; ``encoder`` is a name in `BRAIN_ENCODERS`.
-    n_chans, n_times : int
-        C and T of the trials.
-
-    Raises
-    ------
-    HvfError
-        An unknown encoder, with the nearest name.
+    Raises HvfError for an encoder that `BRAIN_ENCODERS` has not, with the nearest name.
 
     Examples
     --------

@@ -20,16 +20,8 @@ def preprocessing(
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], str]:
     """The preprocessing that model libraries share, as a function and in words.
 
-    Parameters
-    ----------
-    size : (int, int)
-        Height and width of the network's input, pixels.
-    mean, std : sequence of float
-        Taken out of the three channels.
-    interpolation : str
-        "bilinear", or anything else for bicubic.
-    crop : float
-        Share of the resized frame that the centre crop keeps.
+    Height and width of the network's input in pixels; mean and deviation of the three channels; "bilinear", or anything
+    else for bicubic; the share of the resized frame that the centre crop keeps.
     """
     import torch
 
