@@ -11,15 +11,15 @@ checkpoint under ``--work`` and goes on from it when started again; it then leav
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import open_clip
 import torch
-import tyro
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
 from diffusers.training_utils import compute_snr
 from safetensors.torch import load_file, save_file
@@ -28,12 +28,12 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from hvf import presets
-from hvf.data.images.image_set import ImageSet
+from hvf.cli.options import parse_settings, run_script
 from hvf.models.mini import CONTEXT_LENGTH, SIZE, learn_tokenizer, read_prompts, small_clip, small_sdxl, small_vae
 from hvf.prior import adapter
 from hvf.prior.embedding_noise import EmbeddingNoise
-from hvf.prior.model import FusionPrior
-from hvf.runs import write_atomic
+from hvf.prior.model import FusionPrior, TextConditions
+from hvf.runs import check_writable, write_atomic
 from hvf.simulation.captioned import pretraining_images
 from hvf.training.small_runs import Hyperparameters, optimise
 from hvf.vision.cache import embed
@@ -53,33 +53,34 @@ RECIPES: dict[Stage, Hyperparameters] = {
 }
 
 
-def main(
-    stages: tuple[Stage, ...] = ("clip-resnet", "clip-vit", "vae", "unet"),
-    out: Path = Path("hvf/weights/mini"),
-    work: Path = Path("runs/mini"),
-    exemplars: int = 18,
-    device: str = "cuda" if torch.cuda.is_available() else "cpu",
-    bf16: bool = torch.cuda.is_available(),
-    go_on: bool = False,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-) -> None:
-    """Train the stages named, in order; ``exemplars`` pictures of each of 3,760 concepts.
+@dataclass(frozen=True)
+class Options:
+    """Train the mini models that ship with hvf."""
 
-    ``bf16`` helps hardware that computes in bfloat16 and slows the rest; ``go_on`` starts every stage from the weights
-    in ``out`` rather than from chance; the last three replace those of each stage named.
-    """
-    given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    given = {name: value for name, value in given.items() if value is not None}
-    images = pretraining_images(exemplars, SIZE)
-    training = Training(images, out, work, torch.device(device), bf16, go_on)
-    for stage in stages:
-        recipe = replace(RECIPES[stage], **given)
-        print(f"{stage}: {recipe} on {len(images)} pictures", flush=True)
-        learn = {"vae": train_vae, "unet": train_unet}.get(stage)
-        if learn:
-            learn(training, recipe)
+    stages: tuple[Stage, ...] = ("clip-resnet", "clip-vit", "vae", "unet")  # which, in this order
+    out: Path = Path("hvf/weights/mini")  # folder of the models
+    work: Path = Path("runs/mini")  # folder of the checkpoints
+    exemplars: int = 18  # pictures of each of 3,760 concepts
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"  # where to train
+    bf16: bool = torch.cuda.is_available()  # helps hardware that computes in bfloat16 and slows the rest
+    go_on: bool = False  # start every stage from the weights in --out, not from chance
+    steps: int | None = None  # of each stage; none: its own number, and so below
+    batch_size: int | None = None  # of each stage
+    learning_rate: float | None = None  # of each stage
+
+
+def train(options: Options) -> None:
+    """Run the stages, in order."""
+    changed = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate")}
+    changed = {name: value for name, value in changed.items() if value is not None}
+    training = Training(options)
+    for stage in options.stages:
+        recipe = replace(RECIPES[stage], **changed)
+        print(f"{stage}: {recipe} on {len(training.images)} pictures", flush=True)
+        if stage == "vae":
+            train_vae(training, recipe)
+        elif stage == "unet":
+            train_unet(training, recipe)
         else:
             train_clip(stage, training, recipe)
 
@@ -87,9 +88,11 @@ def main(
 class Training:
     """What all stages share: pictures, folders, the device, and whether to go on from what ships."""
 
-    def __init__(self, images: ImageSet, out: Path, work: Path, device: torch.device, bf16: bool, go_on: bool) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        self.images, self.out, self.work, self.device, self.bf16, self.go_on = images, out, work, device, bf16, go_on
+    def __init__(self, options: Options) -> None:
+        check_writable(options.work)
+        options.work.mkdir(parents=True, exist_ok=True)
+        self.images, self.out, self.work = pretraining_images(options.exemplars, SIZE), options.out, options.work
+        self.device, self.bf16, self.go_on = torch.device(options.device), options.bf16, options.go_on
         # Laid out as images are, where convolutions in half precision are fastest.
         self.layout = {"memory_format": torch.channels_last}
 
@@ -169,8 +172,8 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            seen = self.maps(x)
-        return sum((a - b).square().sum(1).mean() for a, b in zip(seen, self.maps(y), strict=True))
+            maps = self.maps(x)
+        return sum((a - b).square().sum(1).mean() for a, b in zip(maps, self.maps(y), strict=True))
 
 
 @torch.no_grad()
@@ -225,8 +228,8 @@ def train_unet(training: Training, recipe: Hyperparameters) -> None:
     dropped_N = torch.arange(n, device=device) >= pictures
 
     def loss(indices: Tensor) -> Tensor:
-        said_NL = captions_NL[indices[pictures : pictures + captions]]
-        prompts, pooled = read_prompts(pipeline, torch.cat([empty_1L, said_NL]))
+        shown_NL = captions_NL[indices[pictures : pictures + captions]]
+        prompts, pooled = read_prompts(pipeline, torch.cat([empty_1L, shown_NL]))
         row_N = torch.zeros_like(indices)  # of the prompts: the empty one, but for those who get their caption
         row_N[pictures : pictures + captions] = torch.arange(1, captions + 1, device=device)
         x_0 = latents[indices]
@@ -238,7 +241,8 @@ def train_unet(training: Training, recipe: Hyperparameters) -> None:
             shown[spec] = shown[spec] * (torch.rand(n, 1, device=device) >= LATENTS_DROPPED)
         white_ND = torch.randn(n, prior.hvf.width, device=device)
         noise_levels = noise_on_z, white_ND, noise_on_z.levels(torch.rand(n, 2, device=device))
-        predicted = prior(unet, x_t, timesteps, prompts[row_N], pooled[row_N], time_ids, shown, dropped_N, noise_levels)
+        text = TextConditions(prompts[row_N], pooled[row_N], time_ids)
+        predicted = prior(unet, x_t, timesteps, text, shown, dropped_N, noise_levels)
         return (weights_T[timesteps] * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
 
     @torch.no_grad()
@@ -260,13 +264,13 @@ def train_unet(training: Training, recipe: Hyperparameters) -> None:
 def train_clip(name: Stage, training: Training, recipe: Hyperparameters) -> None:
     """One open_clip model, with the contrastive loss of CLIP between pictures and captions.
 
-    A step reads each caption with some of its words: told everything, a picture is found among 256 by its colours and
+    A step reads each caption with some of its words: by all of them a picture is found among 256 from its colours and
     its scene, and the kind of object is not learnt.
     """
     images, device, folder = training.images, training.device, training.out / name
     pixels, tokenizer = training.pixels(), training.tokenizer()
-    said = [text for pair in zip(images.captions or (), images.concepts, strict=True) for text in shortened(*pair)]
-    tokens_NVL = training.tokens(said, tokenizer).reshape(len(images), -1, CONTEXT_LENGTH)
+    texts = [text for pair in zip(images.captions or (), images.concepts, strict=True) for text in shortened(*pair)]
+    tokens_NVL = training.tokens(texts, tokenizer).reshape(len(images), -1, CONTEXT_LENGTH)
     model, config = small_clip(name, len(tokenizer))
     model = (load_clip(folder) if training.go_on else model).to(device, **training.layout)
     if name == "clip-vit":
@@ -289,17 +293,12 @@ def train_clip(name: Stage, training: Training, recipe: Hyperparameters) -> None
         key: value.half().contiguous().cpu() if value.is_floating_point() else value.cpu()
         for key, value in model.state_dict().items()
     }
-    preprocess = {
-        "size": SIZE,
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "interpolation": "bicubic",
-        "resize_mode": "squash",
-    }
+    preprocess = {"size": SIZE, "mean": [0.5] * 3, "std": [0.5] * 3}
+    preprocess |= {"interpolation": "bicubic", "resize_mode": "squash"}
     config["text_cfg"]["hf_tokenizer_name"] = "../sdxl/tokenizer"
     folder.mkdir(parents=True, exist_ok=True)
-    described = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
-    write_atomic(folder / CONFIG, lambda path: path.write_text(described))
+    card = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
+    write_atomic(folder / CONFIG, lambda path: path.write_text(card))
     write_atomic(folder / WEIGHTS, lambda path: save_file(half, path))
 
 
@@ -323,8 +322,8 @@ def shortened(caption: str, concept: str) -> list[str]:
     """A caption with and without texture, colour and scene, eight in all; the kind of object is always named."""
     texture, colour, kind = concept.split("_")
     scene = caption.partition(f" {kind} ")[2]
-    said = product((texture if f" {texture} " in caption else "", ""), (colour, ""), (scene, ""))
-    return [" ".join(filter(None, ("a", *before, kind, after))) for *before, after in said]
+    parts = product((texture if f" {texture} " in caption else "", ""), (colour, ""), (scene, ""))
+    return [" ".join(filter(None, ("a", *before, kind, after))) for *before, after in parts]
 
 
 def load_clip(folder: Path) -> open_clip.CLIP:
@@ -354,5 +353,9 @@ def moved(x: Tensor) -> Tensor:
     return functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    train(parse_settings(Options(), arguments))
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(run_script(main))

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -52,6 +52,15 @@ class Scores:
         return {name: picture_metrics.chance_of(r_RNN) for name, r_RNN in self.correlations.items()}
 
 
+class Options(TypedDict, total=False):
+    """How pictures are measured: arguments of `Evaluator`, and of what makes one."""
+
+    encoders: Mapping[str, str] | None  # {name: feature spec}: two-way scores that are added, on pictures as they are
+    weights: Weights  # of the networks: see `hvf.evaluation.networks.load_network`
+    first: int | None  # pixels of the first resize (see `picture_metrics.pixcorr`); None: all are squares of one size
+    device: str | None  # where networks run; by default a GPU if there is one
+
+
 class Evaluator:
     """Measures reconstructions against N seen pictures, whose features are computed once, when it is made.
 
@@ -62,15 +71,8 @@ class Evaluator:
     names : iterable of str, optional
         Metrics of reconstruction in `hvf.registry.METRICS`; all by default. Those that cannot be computed here are
         listed in ``not_computed``.
-    encoders : mapping, optional
-        {name: feature spec} of encoders whose two-way scores are added, on pictures of their own size.
-    weights : path or mapping, optional
-        See `hvf.evaluation.networks.load_network`.
-    first : int or None
-        Pixels of the first resize (see `hvf.evaluation.picture_metrics.pixcorr`); None: pictures are squares of one
-        size, and go to each metric as they are.
-    device : str, optional
-        Where networks run; by default a GPU if there is one.
+    encoders, weights, first, device
+        See `Options`.
 
     Raises
     ------

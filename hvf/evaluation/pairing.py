@@ -45,19 +45,18 @@ def pair(images: str | Path, recons: str | Path) -> Paired:
     keys = _keys(seen.ids, images)
     layouts = _layouts(drawn.ids)
     for layout in layouts:
-        if all(found.keys() == keys.keys() for found in layout.values()):
-            return _paired(
-                seen, drawn, list(keys.values()), [list(map(r.get, keys)) for r in layout.values()], layout, "name"
-            )
-    known = [layout for layout in layouts if any(found.keys() & keys.keys() for found in layout.values())]
+        if all(one.keys() == keys.keys() for one in layout.values()):
+            order = [[one[key] for key in keys] for one in layout.values()]
+            return _paired(seen, drawn, list(keys.values()), order, layout, "name")
+    known = [layout for layout in layouts if any(one.keys() & keys.keys() for one in layout.values())]
     if known:  # some names agree: the layout under which most do says what is wrong
-        best = max(known, key=lambda layout: sum(len(found.keys() & keys.keys()) for found in layout.values()))
+        best = max(known, key=lambda layout: sum(len(one.keys() & keys.keys()) for one in layout.values()))
         raise HvfError(f"{recons} does not pair with {images}: {_difference(keys, best)}")
     if not layouts:
         _keys(drawn.ids, recons)  # names the two files that share a name
     for layout in layouts:
-        if all(len(found) == len(keys) for found in layout.values()):
-            order = [[found[key] for key in sorted(found, key=_natural)] for found in layout.values()]
+        if all(len(one) == len(keys) for one in layout.values()):
+            order = [[one[key] for key in sorted(one, key=_natural)] for one in layout.values()]
             how = "order of the sorted names: no name occurs on both sides"
             return _paired(seen, drawn, [keys[key] for key in sorted(keys, key=_natural)], order, layout, how)
     raise HvfError(
@@ -123,12 +122,12 @@ def _layouts(ids: tuple[str, ...]) -> list[_Layout]:
 
 def _difference(keys: Mapping[str, int], layout: _Layout) -> str:
     """What the first incomplete round lacks and has too much, in words."""
-    for name, found in layout.items():
-        lacks, more = [k for k in keys if k not in found], [k for k in found if k not in keys]
-        said = [f"lacks {len(lacks)} of {len(keys)} ({_named(lacks)})"] if lacks else []
-        said += [f"holds {len(more)} that are no image there ({_named(more)})"] if more else []
-        if said:
-            return (f"round {name} " if len(layout) > 1 else "it ") + " and ".join(said)
+    for name, indices in layout.items():
+        lacks, more = [k for k in keys if k not in indices], [k for k in indices if k not in keys]
+        faults = [f"lacks {len(lacks)} of {len(keys)} ({_named(lacks)})"] if lacks else []
+        faults += [f"holds {len(more)} that are no image there ({_named(more)})"] if more else []
+        if faults:
+            return (f"round {name} " if len(layout) > 1 else "it ") + " and ".join(faults)
     raise AssertionError("a layout without a difference is a pairing")
 
 

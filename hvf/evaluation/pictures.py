@@ -10,16 +10,17 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hvf.evaluation.evaluator import Evaluator
-from hvf.evaluation.networks import Weights
+from hvf.evaluation.evaluator import Evaluator, Options
 from hvf.evaluation.pairing import pair
-from hvf.evaluation.picture_metrics import FIRST_SIZE
 from hvf.registry import HvfError
 from hvf.runs import Run, check_writable, code_version, write_atomic, write_json
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 ROWS = ("ceiling", "brain", "floor")  # of a run: from the image's own embedding, the brain's, a permuted trial's
 
@@ -40,9 +41,7 @@ def evaluate_pictures(
     out: str | Path | None = None,
     *,
     row: str = "brain",
-    weights: Weights = None,
-    first: int | None = FIRST_SIZE,
-    device: str | None = None,
+    **options: Unpack[Options],
 ) -> Evaluation:
     """Measure anybody's reconstructions: two folders or zips, pictures of any size, one or several rounds.
 
@@ -56,7 +55,7 @@ def evaluate_pictures(
         A folder that gets the files of `write_evaluation`.
     row : str
         The reconstructions' name in the figures: reconstruction/ROW/....
-    weights, first, device
+    **options
         As for `Evaluator`.
 
     Raises
@@ -67,7 +66,7 @@ def evaluate_pictures(
     if out is not None:
         check_writable(out)
     paired = pair(images, recons)
-    evaluator = Evaluator(paired.seen, metrics, weights=weights, first=first, device=device)
+    evaluator = Evaluator(paired.seen, metrics, **options)
     protocol = {"images": str(images), "recons": str(recons), "rounds": len(paired.rounds), "matched_by": paired.how}
     evaluation = _evaluated(evaluator, {row: paired.rounds}, paired.seen.ids, paired.seen.concepts, protocol)
     if out is not None:
@@ -79,17 +78,14 @@ def evaluate_run(
     run: Run,
     metrics: Iterable[str] | None = None,
     *,
-    encoders: Mapping[str, str] | None = None,
     names: tuple[Sequence[str], Sequence[str]] | None = None,
-    weights: Weights = None,
-    first: int | None = FIRST_SIZE,
-    device: str | None = None,
+    **options: Unpack[Options],
 ) -> Evaluation:
     """Measure the pictures of a run: images/{ceiling,brain,floor}, each with or without rounds, against images/seen.
 
     Chance is that of the floor's pictures where there are any. ``names``: ids and concepts of the images, if not those
-    of the pictures' files. Nothing is written. Raises HvfError if the run holds no pictures, or a row that does not
-    pair with the seen ones.
+    of the pictures' files; ``options`` as for `Evaluator`. Nothing is written. Raises HvfError if the run holds no
+    pictures, or a row that does not pair with the seen ones.
     """
     folder = run.path / "images"
     rows = [row for row in ROWS if (folder / row).is_dir()]
@@ -97,7 +93,7 @@ def evaluate_run(
         raise HvfError(f"{run.path} holds no pictures to measure: draw them first, with hvf reconstruct")
     paired = {row: pair(folder / "seen", folder / row) for row in rows}
     seen = paired[rows[0]].seen
-    evaluator = Evaluator(seen, metrics, encoders=encoders, weights=weights, first=first, device=device)
+    evaluator = Evaluator(seen, metrics, **options)
     protocol = {"run": str(run.path), "rounds": {row: len(one.rounds) for row, one in paired.items()}}
     ids, concepts = names or (seen.ids, seen.concepts)
     return _evaluated(evaluator, {row: one.rounds for row, one in paired.items()}, ids, concepts, protocol)

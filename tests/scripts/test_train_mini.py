@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from hvf.cli.options import run_script
 from hvf.data.images.image_set import ImageSet
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.simulation import rendering
@@ -53,7 +54,8 @@ def test_a_clip_goes_on_from_shipped_weights(train_mini, tmp_path, monkeypatch):
     monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: images)
     recipe = replace(train_mini.RECIPES["clip-vit"], batch_size=16)
     monkeypatch.setitem(train_mini.RECIPES, "clip-vit", recipe)
-    train_mini.main(("clip-vit",), out, tmp_path / "work", go_on=True, steps=2, learning_rate=1e-4)
+    work = tmp_path / "work"
+    train_mini.train(train_mini.Options(("clip-vit",), out, work, go_on=True, steps=2, learning_rate=1e-4))
     before, after = ((folder / "clip-vit" / train_mini.WEIGHTS).read_bytes() for folder in (MINI_WEIGHTS, out))
     assert before != after
     x_NCHW = torch.from_numpy(images.array()).permute(0, 3, 1, 2).float() / 255
@@ -73,7 +75,7 @@ def test_a_stage_leaves_what_the_pipeline_reads(train_mini, tmp_path, monkeypatc
     monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: images)
     monkeypatch.setattr("hvf.training.small_runs.SAVE_EVERY", 1)
     settings = {"go_on": True, "steps": 2, "batch_size": 20, "learning_rate": 1e-4, "device": "cpu", "bf16": False}
-    train_mini.main((stage,), out, tmp_path / "work", **settings)
+    train_mini.train(train_mini.Options((stage,), out, tmp_path / "work", **settings))
     part, name = ("vae", "encoder.conv_in.weight") if stage == "vae" else ("unet", "conv_in.weight")
     before, after = (
         getattr(load_pipeline(str(folder / "sdxl")), part).state_dict()[name] for folder in (MINI_WEIGHTS, out)
@@ -95,3 +97,12 @@ def test_hidden_patches_are_another_draw_each_time_and_none_are_hidden_in_use(tr
     assert (left[:, 0] == 0).all()  # the class token
     assert len({tuple(row.tolist()) for row in left[:, 1:, 0].sort(1).values}) > 1
     assert hidden.eval()(x) is x
+
+
+def test_refused_in_one_line(train_mini, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: few_pictures())
+    arguments = ["--stages", "clip-vit", "--batch-size", "64", "--out", str(tmp_path / "out"), "--work", str(tmp_path)]
+    assert run_script(train_mini.main, arguments) == 2
+    assert "there are 32 pictures, fewer than a batch of 64" in capsys.readouterr().err
+    assert run_script(train_mini.main, ["--stages", "unett"]) == 2
+    assert not (tmp_path / "out").exists()
