@@ -29,13 +29,11 @@ from hvf.cli.options import parse_settings, run_script
 from hvf.config import Config, HvfError, digest, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
-from hvf.evaluation import picture_metrics
-from hvf.evaluation.statistics import mean_over_images
+from hvf.evaluation.evaluator import Evaluator
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.reconstruction import Reconstructor
 from hvf.runs import check_writable, write_atomic, write_json
 from hvf.study import Study, open_study
-from hvf.vision.loading import load_encoder
 from hvf.vision.specs import parse_spec
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -130,12 +128,12 @@ def pictures(
         "ceiling": decoder.embed_images(seen),
         "brain": decoder.embed_trials(study.test.aligned_to(study.test_images))[: len(seen)],
     }
-    steering = load_prior(str(prior))
+    model = load_prior(str(prior))
     if not projected:
         with torch.no_grad():
-            steering.projector.down.weight.zero_()  # z_c = z + φ_c(z) with φ_c = 0
-    artist = Reconstructor(load_pipeline(config.prior.pipeline), steering)
-    drawn = {source: artist.draw(z_ND, config.sampling) for source, z_ND in z.items()}
+            model.projector.down.weight.zero_()  # z_c = z + φ_c(z) with φ_c = 0
+    reconstructor = Reconstructor(load_pipeline(config.prior.pipeline), model)
+    drawn = {source: reconstructor.draw(z_ND, config.sampling) for source, z_ND in z.items()}
     write_atomic(folder / "made_from.txt", lambda path: path.write_text(stamp))
     write_atomic(kept, lambda path: save_file(drawn, path))
     return drawn
@@ -143,18 +141,8 @@ def pictures(
 
 def score(real_NHWC: np.ndarray, drawn_NHWC: np.ndarray, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
     """PixCorr, SSIM, and the two-way scores of the run's CLIPs, each with its interval."""
-    found = dict(picture_metrics.pixel_scores(real_NHWC, drawn_NHWC))
-    for spec in encoders:
-        if spec.startswith("openclip"):
-            real, drawn = (encode(x, spec) for x in (real_NHWC, drawn_NHWC))
-            found[f"two-way, {parse_spec(spec).name}"] = picture_metrics.two_way(real, drawn)
-    return {name: mean_over_images(values_N) for name, values_N in found.items()}
-
-
-def encode(images_NHWC: np.ndarray, spec: str) -> np.ndarray:
-    encoder = load_encoder(spec)
-    x_N3HW = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2)
-    return np.concatenate([encoder(part.float() / 255).numpy() for part in x_N3HW.split(50)])
+    clips = {f"two-way, {parse_spec(spec).name}": spec for spec in encoders if spec.startswith("openclip")}
+    return Evaluator(real_NHWC, ("pixcorr", "ssim"), encoders=clips).measure([drawn_NHWC]).figures()
 
 
 def table(options: Ablation, scores: dict[str, Any], n: int) -> str:
@@ -171,11 +159,9 @@ def table(options: Ablation, scores: dict[str, Any], n: int) -> str:
     ]
     for source in SOURCES:
         lines += [f"| drawn from the {source} | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
-        for row, found in scores.items():
-            cells = []
-            for name in names:
-                low, high = found[source][name]["ci95"]
-                cells.append(f"{found[source][name]['value']:.3f} [{low:.3f}, {high:.3f}]")
+        for row, of_source in scores.items():
+            entries = [of_source[source][name] for name in names]
+            cells = ["{:.3f} [{:.3f}, {:.3f}]".format(entry["value"], *entry["ci95"]) for entry in entries]
             lines.append(f"| {row} | {' | '.join(cells)} |")
         chance = ["0.5" if name.startswith("two-way") else "" for name in names]
         lines += [f"| chance | {' | '.join(chance)} |", ""]
