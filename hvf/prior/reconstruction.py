@@ -115,32 +115,40 @@ class Reconstructor:
         """Height and width of a picture, in pixels: what the UNet was trained on."""
         return self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
 
+    @torch.no_grad()
     def draw(
         self,
         z_ND: ArrayLike | Tensor,
         sampling: SamplingConfig,
         round_index: int = 0,
         indices: Sequence[int] | None = None,
+        *,
+        decode: bool = True,
     ) -> np.ndarray:
-        """One picture per embedding, uint8 (N, H, W, 3).
+        """One picture per embedding, uint8 (N, H, W, 3); not decoded, its latents: float32 (N, 4, h, w), scaled.
 
         The noise of a picture comes from (sampling.seed, round_index, its index) alone: other batch sizes, a subset
         redrawn with its `indices`, or another device start from the same noise (arithmetic may still differ by one grey
         level). `indices` are 0..N-1 unless given. Raises HvfError for embeddings of another width, or not finite, and
         for sampling.start "latents" before `fit_initial_latents`.
         """
-        pictures = self._sample(z_ND, sampling, round_index, indices, "np")
-        return np.rint(pictures * 255).astype(np.uint8)
-
-    def latents(
-        self,
-        z_ND: ArrayLike | Tensor,
-        sampling: SamplingConfig,
-        round_index: int = 0,
-        indices: Sequence[int] | None = None,
-    ) -> np.ndarray:
-        """As `draw`, but before the VAE decodes: float32 (N, 4, h, w), scaled as the UNet sees them."""
-        return self._sample(z_ND, sampling, round_index, indices, "latent")
+        z_ND = self._checked(z_ND)
+        indices = range(len(z_ND)) if indices is None else indices
+        if len(indices) != len(z_ND):
+            raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
+        self.pipeline.scheduler = self.img2img.scheduler = self._make_scheduler(sampling.scheduler)
+        begin_NCHW = torch.from_numpy(self.initial_latents(z_ND)) if sampling.start == "latents" else None
+        z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
+        starts = range(0, len(z_ND), sampling.batch_size)
+        drawn = []
+        steps = sampling.steps if begin_NCHW is None else int(sampling.steps * sampling.strength)
+        with runs.track(len(starts) * steps, f"drawing {len(z_ND)} pictures") as bar:
+            for start in starts:
+                batch = slice(start, start + sampling.batch_size)
+                noise = [_generator(sampling.seed, round_index, int(index)) for index in indices[batch]]
+                begin = None if begin_NCHW is None else begin_NCHW[batch]
+                drawn.append(self._one_batch(z_c_ND[batch], noise, begin, sampling, decode, bar))
+        return np.concatenate(drawn)
 
     @torch.no_grad()
     def encode(self, images: Sequence, batch: int = 16) -> np.ndarray:
@@ -204,40 +212,13 @@ class Reconstructor:
         latents_ND = self._ridge.predict(self._checked(z_ND).cpu().numpy())
         return latents_ND.reshape(-1, channels, side, side).astype(np.float32)
 
-    @torch.no_grad()
-    def _sample(
-        self,
-        z_ND: ArrayLike | Tensor,
-        sampling: SamplingConfig,
-        round_index: int,
-        indices: Sequence[int] | None,
-        output_type: str,
-    ) -> np.ndarray:
-        z_ND = self._checked(z_ND)
-        indices = range(len(z_ND)) if indices is None else indices
-        if len(indices) != len(z_ND):
-            raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
-        self.pipeline.scheduler = self.img2img.scheduler = self._make_scheduler(sampling.scheduler)
-        begin_NCHW = torch.from_numpy(self.initial_latents(z_ND)) if sampling.start == "latents" else None
-        z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
-        starts = range(0, len(z_ND), sampling.batch_size)
-        drawn = []
-        steps = sampling.steps if begin_NCHW is None else int(sampling.steps * sampling.strength)
-        with runs.track(len(starts) * steps, f"drawing {len(z_ND)} pictures") as bar:
-            for start in starts:
-                batch = slice(start, start + sampling.batch_size)
-                noise = [_generator(sampling.seed, round_index, int(index)) for index in indices[batch]]
-                begin = None if begin_NCHW is None else begin_NCHW[batch]
-                drawn.append(self._one_batch(z_c_ND[batch], noise, begin, sampling, output_type, bar))
-        return np.concatenate(drawn)
-
     def _one_batch(
         self,
         z_c_ND: Tensor,
         noise: list[torch.Generator],
         begin_NCHW: Tensor | None,
         sampling: SamplingConfig,
-        output_type: str,
+        decode: bool,
         bar: Track[Any],
     ) -> np.ndarray:
         n = len(z_c_ND)
@@ -272,10 +253,10 @@ class Reconstructor:
             guidance_scale=sampling.guidance,
             num_inference_steps=sampling.steps,
             generator=noise,
-            output_type=output_type,
+            output_type="np" if decode else "latent",
             callback_on_step_end=advance,
         ).images
-        return pictures.float().cpu().numpy() if output_type == "latent" else pictures
+        return np.rint(pictures * 255).astype(np.uint8) if decode else pictures.float().cpu().numpy()
 
     def _checked(self, z_ND: ArrayLike | Tensor) -> Tensor:
         z_ND = torch.as_tensor(np.asarray(z_ND) if not isinstance(z_ND, Tensor) else z_ND).float()

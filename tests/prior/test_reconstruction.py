@@ -39,6 +39,10 @@ def reconstructor():
     return Reconstructor(pipeline, make_prior(pipeline.unet))
 
 
+def undecoded(reconstructor: Reconstructor, *arguments, **settings) -> np.ndarray:
+    return reconstructor.draw(*arguments, **settings, decode=False)
+
+
 def altered(**settings) -> SamplingConfig:
     return dataclasses.replace(SAMPLING, **settings)
 
@@ -49,14 +53,14 @@ def test_pictures_have_the_size_of_the_unet(reconstructor, z_ND):
     assert pictures.dtype == np.uint8
     assert reconstructor.size == 16
     assert pictures.std() > 0
-    assert reconstructor.latents(z_ND, SAMPLING).shape == (5, 4, 8, 8)
+    assert undecoded(reconstructor, z_ND, SAMPLING).shape == (5, 4, 8, 8)
 
 
 def test_the_same_seed_draws_the_same(reconstructor, z_ND):
-    latents = reconstructor.latents(z_ND, SAMPLING)
-    np.testing.assert_array_equal(latents, reconstructor.latents(torch.from_numpy(z_ND), SAMPLING))
+    latents = undecoded(reconstructor, z_ND, SAMPLING)
+    np.testing.assert_array_equal(latents, undecoded(reconstructor, torch.from_numpy(z_ND), SAMPLING))
     for other in ({"sampling": altered(seed=1)}, {"sampling": SAMPLING, "round_index": 1}):
-        assert np.abs(latents - reconstructor.latents(z_ND, **other)).max() > 0.1
+        assert np.abs(latents - undecoded(reconstructor, z_ND, **other)).max() > 0.1
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm", "pipeline"])
@@ -65,23 +69,23 @@ def test_batch_size_does_not_change_pictures(reconstructor, z_ND, scheduler, gui
     whole = altered(scheduler=scheduler, guidance=guidance, batch_size=5)
     one_by_one = dataclasses.replace(whole, batch_size=1)
     np.testing.assert_allclose(
-        reconstructor.latents(z_ND, whole), reconstructor.latents(z_ND, one_by_one), rtol=0, atol=1e-4
+        undecoded(reconstructor, z_ND, whole), undecoded(reconstructor, z_ND, one_by_one), rtol=0, atol=1e-4
     )
     pictures = [reconstructor.draw(z_ND, sampling).astype(int) for sampling in (whole, one_by_one)]
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
 def test_a_subset_is_redrawn_as_it_was(reconstructor, z_ND):
-    latents = reconstructor.latents(z_ND, SAMPLING)
-    again = reconstructor.latents(z_ND[[3, 1]], SAMPLING, indices=[3, 1])
+    latents = undecoded(reconstructor, z_ND, SAMPLING)
+    again = undecoded(reconstructor, z_ND[[3, 1]], SAMPLING, indices=[3, 1])
     np.testing.assert_allclose(again, latents[[3, 1]], rtol=0, atol=1e-4)
 
 
 def test_the_embedding_decides_and_noise_differs_between_images(reconstructor, z_ND):
-    same = reconstructor.latents(np.repeat(z_ND[:1], 2, axis=0), SAMPLING)
+    same = undecoded(reconstructor, np.repeat(z_ND[:1], 2, axis=0), SAMPLING)
     assert np.abs(same[0] - same[1]).max() > 0.1  # same embedding, own noise
     noise = [7, 7]
-    different = reconstructor.latents(z_ND[:2], SAMPLING, indices=noise)
+    different = undecoded(reconstructor, z_ND[:2], SAMPLING, indices=noise)
     assert np.abs(different[0] - different[1]).max() > 1e-3  # same noise, own embedding
 
 
@@ -94,19 +98,19 @@ def test_rounds_are_stacked(reconstructor, z_ND):
 
 def test_guidance_and_schedulers_change_the_picture(reconstructor, z_ND):
     drawn = [
-        reconstructor.latents(z_ND[:1], altered(**settings))
+        undecoded(reconstructor, z_ND[:1], altered(**settings))
         for settings in ({}, {"guidance": 4.0}, {"scheduler": "euler"}, {"scheduler": "dpm"})
     ]
     for i, a in enumerate(drawn):
         assert all(np.abs(a - b).max() > 1e-3 for b in drawn[:i])
-    off = reconstructor.latents(z_ND[:1], altered(guidance=0.0))
+    off = undecoded(reconstructor, z_ND[:1], altered(guidance=0.0))
     np.testing.assert_array_equal(off, drawn[0])
 
 
 def test_a_draw_leaves_the_pipelines_own_scheduler_to_the_next(reconstructor, z_ND):
-    before = reconstructor.latents(z_ND[:1], altered(scheduler="pipeline"))
-    reconstructor.latents(z_ND[:1], altered(scheduler="dpm"))
-    np.testing.assert_array_equal(before, reconstructor.latents(z_ND[:1], altered(scheduler="pipeline")))
+    before = undecoded(reconstructor, z_ND[:1], altered(scheduler="pipeline"))
+    undecoded(reconstructor, z_ND[:1], altered(scheduler="dpm"))
+    np.testing.assert_array_equal(before, undecoded(reconstructor, z_ND[:1], altered(scheduler="pipeline")))
 
 
 def stock_latents(stock, reconstructor, z_ND, folder, image=None, **settings):
@@ -130,20 +134,20 @@ def stock_latents(stock, reconstructor, z_ND, folder, image=None, **settings):
 
 def test_stock_diffusers_draws_the_same_from_the_exported_adapter(reconstructor, z_ND, tmp_path):
     sampling = altered(scheduler="pipeline", guidance=4.0)
-    ours = reconstructor.latents(z_ND, sampling)  # five at once, which stock diffusers would mix
+    ours = undecoded(reconstructor, z_ND, sampling)  # five at once, which stock diffusers would mix
     theirs = stock_latents(tiny_pipeline(), reconstructor, z_ND, tmp_path, num_inference_steps=3, height=16, width=16)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
 
 
 def test_latents_are_not_clipped(reconstructor, z_ND):
     for scheduler in ("ddim", "euler", "dpm"):
-        assert np.abs(reconstructor.latents(z_ND, altered(scheduler=scheduler))).max() > 1.5
+        assert np.abs(undecoded(reconstructor, z_ND, altered(scheduler=scheduler))).max() > 1.5
 
 
 def test_the_projector_is_on_the_way(reconstructor, z_ND, monkeypatch):
-    drawn = reconstructor.latents(z_ND[:1], SAMPLING)
+    drawn = undecoded(reconstructor, z_ND[:1], SAMPLING)
     monkeypatch.setattr(reconstructor.prior, "project", lambda z: z)
-    assert np.abs(drawn - reconstructor.latents(z_ND[:1], SAMPLING)).max() > 1e-4
+    assert np.abs(drawn - undecoded(reconstructor, z_ND[:1], SAMPLING)).max() > 1e-4
 
 
 def test_embeddings_that_cannot_be_drawn_are_refused(reconstructor, z_ND):
@@ -238,18 +242,18 @@ def test_starting_from_latents_stays_near_them(seen, scheduler):
     reconstructor.fit_initial_latents(reconstructor.encode(images), z_ND)
     sampling = altered(start="latents", scheduler=scheduler, steps=10, strength=0.1, batch_size=3)
     begin = reconstructor.initial_latents(z_ND[:5])
-    near = reconstructor.latents(z_ND[:5], sampling)
+    near = undecoded(reconstructor, z_ND[:5], sampling)
     noise = dataclasses.replace(sampling, start="noise")
-    assert np.abs(near - begin).mean() < 0.5 * np.abs(reconstructor.latents(z_ND[:5], noise) - begin).mean()
-    np.testing.assert_array_equal(near, reconstructor.latents(z_ND[:5], sampling))
+    assert np.abs(near - begin).mean() < 0.5 * np.abs(undecoded(reconstructor, z_ND[:5], noise) - begin).mean()
+    np.testing.assert_array_equal(near, undecoded(reconstructor, z_ND[:5], sampling))
     whole = dataclasses.replace(sampling, batch_size=5, strength=0.6)
     one_by_one = dataclasses.replace(whole, batch_size=1)
     np.testing.assert_allclose(
-        reconstructor.latents(z_ND[:5], whole), reconstructor.latents(z_ND[:5], one_by_one), rtol=0, atol=1e-4
+        undecoded(reconstructor, z_ND[:5], whole), undecoded(reconstructor, z_ND[:5], one_by_one), rtol=0, atol=1e-4
     )
-    again = reconstructor.latents(z_ND[[4, 1]], whole, indices=[4, 1])
-    np.testing.assert_allclose(again, reconstructor.latents(z_ND[:5], whole)[[4, 1]], rtol=0, atol=1e-4)
-    other = reconstructor.latents(z_ND[:5], whole, round_index=1)
+    again = undecoded(reconstructor, z_ND[[4, 1]], whole, indices=[4, 1])
+    np.testing.assert_allclose(again, undecoded(reconstructor, z_ND[:5], whole)[[4, 1]], rtol=0, atol=1e-4)
+    other = undecoded(reconstructor, z_ND[:5], whole, round_index=1)
     assert np.abs(other - again[:1]).max() > 1e-3
 
 
@@ -259,7 +263,7 @@ def test_stock_img2img_draws_the_same_from_the_exported_adapter(seen, tmp_path):
     reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
     reconstructor.fit_initial_latents(reconstructor.encode(images), z_ND)
     sampling = altered(start="latents", scheduler="pipeline", guidance=4.0, steps=5, strength=0.6)
-    ours = reconstructor.latents(z_ND[:3], sampling)
+    ours = undecoded(reconstructor, z_ND[:3], sampling)
     stock = StableDiffusionXLImg2ImgPipeline(**tiny_pipeline().components, add_watermarker=False)
     z_ND = z_ND[:3]
     starts = torch.from_numpy(reconstructor.initial_latents(z_ND))
