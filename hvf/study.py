@@ -19,7 +19,8 @@ from hvf.config import SUBJECTS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import bare_concept, image_indices
 from hvf.data.trials.provenance import is_simulated
-from hvf.data.trials.trials import Trials, is_prepared, read_trials
+from hvf.data.trials.store import is_prepared
+from hvf.data.trials.trials import Trials, read_trials
 from hvf.registry import STUDIES, listed
 from hvf.runs import cache_dir
 from hvf.simulation import captioned, head, rendering

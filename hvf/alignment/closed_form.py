@@ -6,41 +6,22 @@ Letters: N trials, M images, P flat samples of a trial, D embedding.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hvf.alignment import encoding
-from hvf.alignment.rows import Rows
-from hvf.config import Config
+from hvf.alignment.training import Training
+from hvf.models.fusions.linear import Linear
 
 PENALTIES = tuple(10.0**e for e in range(7))  # ridge, for standardised trials
 
 
-class Solvable(Protocol):
-    """What of a training is read and written here."""
-
-    config: Config
-    brain: Any  # the linear encoder
-    fusion: Any
-    train_N: Tensor
-    val_N: Tensor
-    image_N: Tensor
-    x_NCT: Rows
-    history: list[dict]
-
-    def images(self, image_N: Tensor) -> Tensor: ...
-    def features(self, image_N: Tensor) -> dict[str, Tensor]: ...
-    def standardised(self, gathered: dict[str, Tensor]) -> Mapping[str, Tensor]: ...
-    def validate(self) -> dict[str, float]: ...
-    def keep(self) -> None: ...
-
-
-def solve(training: Solvable) -> None:
+def solve(training: Training) -> None:
     """Try every penalty on the training rows, and fit the one that finds validation images best to all rows.
 
     In the history a penalty stands where an epoch would.
@@ -58,10 +39,11 @@ def solve(training: Solvable) -> None:
     training.keep()
 
 
-def ridge_of(training: Solvable, rows_N: Tensor) -> Callable[[float], float]:
+def ridge_of(training: Training, rows_N: Tensor) -> Callable[[float], float]:
     """From flat trials to the images' features."""
     x_NP, y_ND = training.x_NCT[rows_N], training.images(training.image_N[rows_N])
-    return partial(take_ridge, training.brain.project, *(x.flatten(1).cpu().numpy() for x in (x_NP, y_ND)))
+    project = cast("torch.nn.Linear", training.brain.project)
+    return partial(take_ridge, project, *(x.flatten(1).cpu().numpy() for x in (x_NP, y_ND)))
 
 
 def take_ridge(project: torch.nn.Linear, x_NP: np.ndarray, y_ND: np.ndarray, penalty: float) -> float:
@@ -77,10 +59,11 @@ def take_ridge(project: torch.nn.Linear, x_NP: np.ndarray, y_ND: np.ndarray, pen
     return float(np.square(ridge.predict(x_NP) - y_ND).mean())
 
 
-def encoding_of(training: Solvable, rows_N: Tensor) -> Callable[[float], float]:
+def encoding_of(training: Training, rows_N: Tensor) -> Callable[[float], float]:
     """From the images' features to the mean responses to them."""
     x_NP = training.x_NCT[rows_N].flatten(1).cpu().double().numpy()
     image_M, x_MP = encoding.mean_by_image(x_NP, training.image_N[rows_N].cpu().numpy())
     parts = training.standardised(training.features(torch.from_numpy(image_M).to(training.x_NCT.device)))
     solved = encoding.Encoding.of(x_MP, encoding.features_together(parts), training.fusion.width)
-    return lambda penalty: encoding.put(solved, penalty, training.brain.project, training.fusion)
+    project, fusion = cast("torch.nn.Linear", training.brain.project), cast("Linear", training.fusion)
+    return lambda penalty: encoding.put(solved, penalty, project, fusion)

@@ -31,20 +31,10 @@ def fit(training_set: TrainingSet, config: Config, device: str | torch.device = 
     the concepts is kept from training; the epoch with the best mean reciprocal rank among their images is returned.
     Trials of one image are not contrasted with each other. The same seed gives the same numbers.
 
-    Parameters
-    ----------
-    training_set : TrainingSet
-        Trials (N, C, T), features {name: (M, d)} and concepts of M images, and for reconstruction the prior's fusion.
-    config : Config
-        `targets` names the encoders, and may name views, of which a step takes one instead of the image, and a text
-        encoder, whose features of the captions take part in the loss; `brain`, `fusion` and `align` say what is fitted.
-    device : str or torch.device
-
-    Raises
-    ------
-    HvfError
-        If a channel is constant or not finite, features are missing, or the prior's fusion is missing, unwanted or of
-        another width; if the loss is not finite.
+    `config.targets` names the encoders, and may name views, of which a step takes one instead of the image, and a text
+    encoder, whose features of the captions take part in the loss. Raises HvfError if a channel is constant or not
+    finite, features are missing, the prior's fusion is missing, unwanted or of another width, or the loss is not
+    finite.
     """
     with seeded(config.align.seed, device):
         training = prepare(training_set, config, device).start()

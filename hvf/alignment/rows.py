@@ -5,13 +5,11 @@ Letters: N trials, C channels, T samples.
 
 from __future__ import annotations
 
-import mmap
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from hvf.alignment.inputs import standardised
+from hvf.data.trials.lazy import release
 from hvf.data.trials.trials import Trials
 
 
@@ -26,7 +24,7 @@ class Rows:
             self.kept_NCT = torch.from_numpy(trials.load_array()).to(self.device).sub_(mean).div_(sd)
         else:
             self.trials = trials
-            _release(trials)  # read whole, to check and to standardise them
+            self._release()  # read whole, to check and to standardise them
 
     @property
     def resident(self) -> bool:
@@ -37,15 +35,9 @@ class Rows:
         if self.kept_NCT is not None:
             return self.kept_NCT.index_select(0, rows)
         x_NCT = self.trials.batch(rows.cpu().numpy())
-        _release(self.trials)
+        self._release()
         return standardised(x_NCT, self.statistics, self.device)
 
-
-def _release(trials: Trials) -> None:
-    """Let go of the memory maps' pages that were read: they stay in the system's cache, and are not ours any more."""
-    for part in trials.values.parts:
-        array = part.array
-        while isinstance(array.base, np.ndarray):
-            array = array.base
-        if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            array.base.madvise(mmap.MADV_DONTNEED)
+    def _release(self) -> None:
+        for part in self.trials.values.parts:
+            release(part.array)

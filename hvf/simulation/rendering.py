@@ -235,16 +235,7 @@ SCENES: dict[str, tuple[str, Callable[[Canvas], float]]] = {
 
 
 def render(concept: Concept, exemplar: int, size: int = 64) -> Rendered:
-    """Render one exemplar of a concept.
-
-    Parameters
-    ----------
-    concept : Concept
-    exemplar : int
-        Scene, pose, size, place and light follow from it.
-    size : int
-        Width and height of the picture, pixels.
-    """
+    """Render an exemplar of a concept, size x size pixels; scene, pose, size, place and light follow from both."""
     rng = np.random.default_rng([zlib.crc32(concept.name.encode()), exemplar])
     scene = list(SCENES)[int(rng.integers(len(SCENES)))]
     words, paint = SCENES[scene]

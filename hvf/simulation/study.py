@@ -12,7 +12,8 @@ import numpy as np
 
 from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
-from hvf.data.trials.trials import Trials, mean_of_repeats
+from hvf.data.trials.lazy import mean_of_repeats
+from hvf.data.trials.trials import Trials
 from hvf.runs import track
 from hvf.simulation import rendering
 from hvf.simulation.brain import noisy_trials, response, simulated_brain

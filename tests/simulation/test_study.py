@@ -229,7 +229,7 @@ def test_subject_8_is_good_and_every_subject_has_an_ability():
 
 
 def test_unknown_subject_and_split():
-    with pytest.raises(HvfError, match="no subject 5; choose one of 1 to 4"):
-        simulate_trials(replace(SMALL, study="simulated-meg"), stimuli()[1], 5, "test")
+    with pytest.raises(HvfError, match="subject 5 does not exist: simulated-meg has subjects 1 to 4"):
+        simulate_trials(replace(SMALL, study="simulated-meg", subject=1), stimuli()[1], 5, "test")
     with pytest.raises(HvfError, match="train and test, not 'validation'"):
         simulate_trials(SMALL, stimuli()[1], 1, "validation")

@@ -35,25 +35,11 @@ def known_layouts() -> str:
 
 
 def examine(path: str | Path, images: str | Path | None = None) -> list[Finding]:
-    """Check recordings, tables, images or trials at `path`.
+    """Check recordings, tables, images or trials at `path`, anything in `known_layouts`; the worst findings come first.
 
-    Parameters
-    ----------
-    path : path-like
-        File or folder of anything in `known_layouts`.
-    images : path-like, optional
-        Folder or zip of the images that were shown, or a folder of training_images and test_images. Default: those of a
-        THINGS-EEG2 root.
-
-    Returns
-    -------
-    list of Finding
-        The worst first; equal findings of several files are one.
-
-    Raises
-    ------
-    HvfError
-        `path` or `images` does not exist.
+    `images` is the folder or zip of the images that were shown, or a folder of training_images and test_images
+    (default: those of a THINGS-EEG2 root). Equal findings of several files are one. Raises HvfError if either does not
+    exist.
     """
     path, images = Path(path), None if images is None else Path(images)
     for given in (path, images):

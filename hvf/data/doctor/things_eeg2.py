@@ -220,11 +220,8 @@ def _recording(path: Path, where: str, n_images: int) -> Iterator[Finding | Show
         message = f"it has no {listed(lacking)}: not a raw file of THINGS-EEG2"
         yield Finding("error", "file", where, message, "use the published file")
         return
-    x_Cn, ch_names, sfreq = (
-        content["raw_eeg_data"],
-        [str(name) for name in content["ch_names"]],
-        float(content["sfreq"]),
-    )
+    x_Cn, ch_names = content["raw_eeg_data"], [str(name) for name in content["ch_names"]]
+    sfreq = float(content["sfreq"])
     if getattr(x_Cn, "ndim", 0) != 2 or x_Cn.dtype.kind not in "fiu" or len(x_Cn) != len(ch_names):
         shape = getattr(x_Cn, "shape", None)
         message = f"{len(ch_names)} channel names do not fit data of shape {shape}"

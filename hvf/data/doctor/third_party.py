@@ -22,6 +22,7 @@ from hvf.data.doctor.signals import signals
 from hvf.data.doctor.things_eeg2 import IMAGES, REPEATS
 from hvf.data.images.matching import bare_concept, stem
 from hvf.data.pickles import loading
+from hvf.data.things_eeg2.third_party import neurobridge_info
 from hvf.registry import listed
 
 BLOCK_VALUES = 2**22  # read at a time
@@ -39,13 +40,9 @@ def _maker(path: Path) -> str | None:
         return "official or NICE"
     if path.name in ("train.pt", "test.pt"):
         return "UBP"
-    if path.name in ("train.npy", "test.npy") and _info(path):
+    if path.name in ("train.npy", "test.npy") and neurobridge_info(path.parent):
         return "NeuroBridge"
     return None
-
-
-def _info(path: Path) -> Path | None:
-    return next((p / "info.json" for p in (path.parent, path.parent.parent) if (p / "info.json").is_file()), None)
 
 
 def examine_prepared(path: Path) -> Iterator[Finding]:
@@ -55,7 +52,7 @@ def examine_prepared(path: Path) -> Iterator[Finding]:
     try:
         content = loading.load(path, mmap=True)
         if _maker(path) == "NeuroBridge":
-            content = {"x": content} | json.loads(_info(path).read_text(encoding="utf-8"))  # pyright: ignore[reportOptionalMemberAccess]
+            content = {"x": content} | json.loads(neurobridge_info(path.parent).read_text(encoding="utf-8"))  # pyright: ignore[reportOptionalMemberAccess]
     except (HvfError, ValueError) as error:
         yield Finding("error", "file", where, str(error), "download or copy it again")
         return

@@ -18,6 +18,7 @@ from PIL import Image
 
 from hvf.config import HvfError
 
+ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)  # of a damaged archive
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
 
@@ -56,15 +57,7 @@ class _ZipSource:
         name = self.names[index]
         try:
             data = _archive(self.path, self.path.stat().st_mtime_ns, os.getpid()).read(name)
-        except (
-            OSError,
-            KeyError,
-            zipfile.BadZipFile,
-            RuntimeError,
-            NotImplementedError,
-            EOFError,
-            zlib.error,
-        ) as error:
+        except ZIP_ERRORS as error:
             raise HvfError(f"cannot read the image {name} in {self.path}: {error}") from error
         return decode(data, f"{name} in {self.path}")
 

@@ -25,27 +25,11 @@ SAVED = ("state.json", "dataset_dict.json")  # what `datasets` leaves in a folde
 
 
 def open_image_source(name: str | Path, split: str = "train") -> tuple[ImageSet, str]:
-    """Open images of any kind of source.
+    """Open images of any kind of source, with a fingerprint of names and sizes (or that of `datasets`).
 
-    Parameters
-    ----------
-    name : path-like
-        A folder or zip of images; a .tar or a folder of them; a folder that `datasets` saved or that holds parquet
-        files; or a Hub id such as ``ILSVRC/imagenet-1k``.
-    split : str
-        Of a data set of the Hub.
-
-    Returns
-    -------
-    images : ImageSet
-        The concept is the class label if there is one, else the image's folder, else its tar.
-    fingerprint : str
-        Of names and sizes, or that of `datasets`.
-
-    Raises
-    ------
-    HvfError
-        It is none of these, or cannot be read.
+    `name` is a folder or zip of images; a .tar or a folder of them; a folder that `datasets` saved or that holds
+    parquet files; or a Hub id such as ``ILSVRC/imagenet-1k``, whose `split` is taken. The concept of an image is its
+    class label if there is one, else its folder, else its tar. Raises HvfError if it is none of these or unreadable.
     """
     path = Path(name).expanduser()
     if path.is_dir():

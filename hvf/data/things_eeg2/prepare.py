@@ -5,7 +5,6 @@ Letters: N trials, T samples of an epoch, C channels, E epochs, I images, R repe
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from hvf.data.things_eeg2.preprocessing import (
 )
 from hvf.data.things_eeg2.raw import RawFile, difference, numbered_folders, read_raw, read_raw_file, session_files
 from hvf.data.things_eeg2.third_party import Stimuli, find_metadata, read_metadata
+from hvf.data.trials.lazy import release
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.registry import listed
@@ -107,15 +107,8 @@ def prepare(
         sources["image_metadata.npy"] = find_metadata(root)
         if not is_finished(path, recipe, sources):
             check_writable(path)
-            _write(
-                path,
-                recipe,
-                plan(files, get_recipe(recipe), stimuli),
-                stimuli,
-                sources,
-                is_simulated(root),
-                jobs,
-            )
+            work = plan(files, get_recipe(recipe), stimuli)
+            _write(path, recipe, work, stimuli, sources, is_simulated(root), jobs)
         paths.append(path)
     return paths
 
@@ -261,7 +254,8 @@ def _write(
     jobs: int | None,
 ) -> None:
     repeats = {part: int(((work.splits == part) & (work.images == 1)).sum()) for part in PARTS}
-    dropped = {name: r.too_short for name, r in _by_name(work, sources).items() if r.too_short}
+    name_of = {source: name for name, source in sources.items()}
+    dropped = {name_of[r.path]: r.too_short for pair in work.recordings for r in pair if r.too_short}
     history: dict[str, Any] = {"recipe": recipe, "parameters": asdict(work.recipe), "units": units(work.recipe)}
     history |= {"sessions": len(work.recordings), "repeats": repeats, "too_short": dropped, "stamps": stamps(sources)}
     number = path.name.partition("_")[0]
@@ -291,17 +285,6 @@ def _write(
                 if source in (pair[0].path, pair[1].path):
                     digests[name] = pool.submit(sha256, source)
             fill_session(work, pair, writer.x_NCT, pool)
-            _let_go(writer.x_NCT)
+            release(writer.x_NCT)
         writer.history["sources"] = {name: digest.result() for name, digest in digests.items()}
         refuse_copies(writer.history["sources"])
-
-
-def _by_name(work: Plan, sources: Mapping[str, Path]) -> dict[str, RawFile]:
-    name_of = {source: name for name, source in sources.items()}
-    return {name_of[recording.path]: recording for pair in work.recordings for recording in pair}
-
-
-def _let_go(x: np.ndarray) -> None:
-    """Have the system write a memory map's pages to disk and free them."""
-    if isinstance(x.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        x.base.madvise(mmap.MADV_DONTNEED)

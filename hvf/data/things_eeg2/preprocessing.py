@@ -58,23 +58,19 @@ class EegRecipe:
     tmin: float = -0.2  # start of the epochs, s
 
 
-def _recipe_at_250(origin: str, shuffled: bool, dtype: Literal["float16", "float32"]) -> EegRecipe:
-    return EegRecipe(
-        origin=origin,
-        sfreq=250.0,
-        tmax=1.0,
-        tmin_kept=0.0,
-        channels=FRONT_TO_BACK,
-        kept=None,
-        normalisation="epochs",
-        fitted_on=("training",),
-        shuffled=shuffled,
-        dtype=dtype,
-    )
-
-
-_UBP = _recipe_at_250("HaitaoWuTJU/Uncertainty-aware-Blur-Prior, process_eeg_whiten.py", False, "float16")
-_NEUROBRIDGE = _recipe_at_250("feroooooo/NeuroBridge, preprocess_eeg.py --mvnn", False, "float32")
+_UBP = EegRecipe(
+    origin="HaitaoWuTJU/Uncertainty-aware-Blur-Prior, process_eeg_whiten.py",
+    sfreq=250.0,
+    tmax=1.0,
+    tmin_kept=0.0,
+    channels=FRONT_TO_BACK,
+    kept=None,
+    normalisation="epochs",
+    fitted_on=("training",),
+    shuffled=False,
+    dtype="float16",
+)
+_NEUROBRIDGE = replace(_UBP, origin="feroooooo/NeuroBridge, preprocess_eeg.py --mvnn", dtype="float32")
 RECIPES: dict[str, EegRecipe] = {
     "official": EegRecipe(
         origin="gifale95/eeg_encoding, 02_eeg_preprocessing (Gifford et al. 2022)",
@@ -88,7 +84,7 @@ RECIPES: dict[str, EegRecipe] = {
         shuffled=True,
         dtype="float32",
     ),
-    "nice": _recipe_at_250("eeyhsong/NICE-EEG, preprocessing.py", True, "float32"),
+    "nice": replace(_UBP, origin="eeyhsong/NICE-EEG, preprocessing.py", shuffled=True, dtype="float32"),
     "ubp": _UBP,
     "neurobridge": _NEUROBRIDGE,
     "neurobridge-zscore": replace(

@@ -188,11 +188,12 @@ def _kind(folder: Path) -> str | None:
     """Whose code wrote the files of a folder, by their names."""
     for kind, names in NAMES.items():
         if any((folder / name).is_file() for name in names):
-            return None if kind == "neurobridge" and _info(folder) is None else kind
+            return None if kind == "neurobridge" and neurobridge_info(folder) is None else kind
     return None
 
 
-def _info(folder: Path) -> Path | None:
+def neurobridge_info(folder: Path) -> Path | None:
+    """NeuroBridge's info.json in a folder or above it."""
     return next((place / "info.json" for place in (folder, folder.parent) if (place / "info.json").is_file()), None)
 
 
@@ -256,7 +257,7 @@ def _read_dict(path: Path) -> Prepared:
 
 
 def _read_neurobridge(path: Path) -> Prepared:
-    info_path = _info(path.parent)
+    info_path = neurobridge_info(path.parent)
     if info_path is None:
         raise HvfError(f"{path} has no info.json beside it or above, which names its channels")
     try:

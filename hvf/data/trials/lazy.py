@@ -5,6 +5,7 @@ Letters: N rows, P stored rows, C channels, T samples.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -157,3 +158,11 @@ class LazyArray:
 def mean_of_repeats(x_RCT: np.ndarray) -> np.ndarray:
     """Average the repeats of one image: float32 (R, C, T) -> (C, T), summed in float64."""
     return x_RCT.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def release(array: np.ndarray) -> None:
+    """Free a memory map's pages: they stay in the system's cache, or are written to disk."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.base.madvise(mmap.MADV_DONTNEED)

@@ -156,9 +156,8 @@ def is_prepared(path: str | Path) -> bool:
         other = json.loads(text)
     except (OSError, ValueError):
         return True
-    return (
-        isinstance(other, dict) and "sha256" in other and "image_ids" in other
-    )  # ours, written anew by another program
+    # Also ours if written anew by another program.
+    return isinstance(other, dict) and "sha256" in other and "image_ids" in other
 
 
 def read_store(path: str | Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -16,12 +16,10 @@ from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import image_indices
 from hvf.data.trials.categorical import Categorical
-from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray, mean_of_repeats
+from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray
 from hvf.data.trials.reading import epochs_values, read_array, read_epochs, recorded_images
-from hvf.data.trials.store import TrialsWriter, is_prepared, read_store, verify
+from hvf.data.trials.store import TrialsWriter, is_prepared, read_store
 from hvf.registry import listed
-
-__all__ = ["Trials", "TrialsWriter", "is_prepared", "mean_of_repeats", "read_trials", "verify"]
 
 
 class Trials:
