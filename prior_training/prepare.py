@@ -198,7 +198,7 @@ def estimate(
     seconds = {name: times[0] / len(rows) for name, times in clock.wall.items()}
     encoding = sum(list(seconds.values())[1:])
     hours = max(encoding, seconds[decoding]) * len(images) / processes / 3600  # one goes on beside the other
-    needed, free = settings.row_bytes * len(images), shutil.disk_usage(_existing(out)).free
+    needed, free = settings.row_bytes * len(images), _free_bytes(out)
     lines = [f"{len(images):,} images of {len(set(images.concepts)):,} concepts, {settings.shards:,} shards"]
     lines += [f"  {spec}: {one.dim:,} numbers, {2 * one.dim:,} bytes an image" for spec, one in encoders.items()]
     lines += [f"disk: {needed / 1e9:.3f} GB in {out}; {free / 1e9:.1f} GB are free there"]
@@ -208,17 +208,14 @@ def estimate(
     return "\n".join(lines)
 
 
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
+def _free_bytes(path: Path) -> int:
+    return shutil.disk_usage(next(one for one in (path, *path.absolute().parents) if one.exists())).free
 
 
 def _check_room(out: Path, settings: shards.Settings) -> None:
     """Refuse what the disk cannot hold now, not after a day."""
     needed = settings.row_bytes * sum(len(settings.rows(number)) for number in shards.missing(out, settings))
-    free = shutil.disk_usage(_existing(out)).free
+    free = _free_bytes(out)
     if needed > free:
         raise HvfError(f"{out} needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: choose another --out")
 

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hvf.evaluation.metrics.base import PackagedNetwork
 from hvf.registry import NETWORKS, HvfError
 from hvf.vision.encoder import exact_convolutions
-from hvf.vision.weights import reading
+from hvf.vision.weights import read_state, reading
 
 Weights = str | os.PathLike | Mapping[str, str | os.PathLike] | None
 
@@ -137,12 +136,10 @@ def _folders(weights: str | os.PathLike | None) -> list[str | os.PathLike]:
 
 def _state(path: Path, prefix: str) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with ``prefix``, without it; nothing in the file is executed."""
-    if path.suffix == ".safetensors":
-        state: Any = load_file(path)
-    elif _is_torchscript(path):  # as OpenAI publishes CLIP; its tensors are read, its code is not run
-        state = torch.jit.load(path, map_location="cpu").state_dict()
+    if _is_torchscript(path):  # as OpenAI publishes CLIP; its tensors are read, its code is not run
+        state: Any = torch.jit.load(path, map_location="cpu").state_dict()
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_state(path)
     while isinstance(state, Mapping) and (inner := next((k for k in ("state_dict", "model") if k in state), None)):
         state = state[inner]
     state = {re.sub(r"^module\.", "", key): value for key, value in state.items() if torch.is_tensor(value)}

@@ -36,7 +36,7 @@ def pixcorr(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None = F
     0.005, so a table has to say which one it took. A constant picture has no correlation: its entry is NaN.
     Raises HvfError if the two sets do not pair.
     """
-    return _scores_of_pairs(reals_NHWC, recons_NHWC, first, ("pixcorr",))["pixcorr"]
+    return pixel_scores(reals_NHWC, recons_NHWC, first, ("pixcorr",))["pixcorr"]
 
 
 def ssim(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None = FIRST_SIZE) -> np.ndarray:
@@ -47,14 +47,26 @@ def ssim(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None = FIRS
     call; with 0.19 the same call took columns for channels and gave about 0.075 more.
     Raises HvfError if the two sets do not pair.
     """
-    return _scores_of_pairs(reals_NHWC, recons_NHWC, first, ("ssim",))["ssim"]
+    return pixel_scores(reals_NHWC, recons_NHWC, first, ("ssim",))["ssim"]
 
 
 def pixel_scores(
-    reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None = FIRST_SIZE
+    reals_NHWC: ArrayLike,
+    recons_NHWC: ArrayLike,
+    first: int | None = FIRST_SIZE,
+    names: Sequence[str] = ("pixcorr", "ssim"),
 ) -> dict[str, np.ndarray]:
     """`{"pixcorr": (N,), "ssim": (N,)}`, as the two functions give them but with the resizing done once."""
-    return _scores_of_pairs(reals_NHWC, recons_NHWC, first, ("pixcorr", "ssim"))
+    reals, recons = _checked(reals_NHWC, recons_NHWC, first)
+    rounds_RNHWC = recons if recons.ndim == 5 else recons[None]
+    scores = {name: np.empty(rounds_RNHWC.shape[:2]) for name in names}
+    meter = PixelMeter(first)
+    for i, real_HWC in enumerate(reals):
+        meter.see(real_HWC)
+        for r, drawn_NHWC in enumerate(rounds_RNHWC):
+            for name, value in meter.score(drawn_NHWC[i], names).items():
+                scores[name][r, i] = value
+    return scores if recons.ndim == 5 else {name: values_RN[0] for name, values_RN in scores.items()}
 
 
 class PixelMeter:
@@ -227,21 +239,6 @@ class SeenFeatures:
         norm_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))
         norm_N[_constant(flat_ND) if self._centre else norm_N == 0] = np.nan
         return x_ND, norm_N
-
-
-def _scores_of_pairs(
-    reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    reals, recons = _checked(reals_NHWC, recons_NHWC, first)
-    rounds_RNHWC = recons if recons.ndim == 5 else recons[None]
-    scores = {name: np.empty(rounds_RNHWC.shape[:2]) for name in names}
-    meter = PixelMeter(first)
-    for i, real_HWC in enumerate(reals):
-        meter.see(real_HWC)
-        for r, drawn_NHWC in enumerate(rounds_RNHWC):
-            for name, value in meter.score(drawn_NHWC[i], names).items():
-                scores[name][r, i] = value
-    return scores if recons.ndim == 5 else {name: values_RN[0] for name, values_RN in scores.items()}
 
 
 def _checked(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None) -> tuple[np.ndarray, np.ndarray]:

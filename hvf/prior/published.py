@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hvf.config import HvfError
 from hvf.prior.model import FusionPrior
+from hvf.vision.weights import read_state
 
 BRAIN_HIVE_PARTS = ("fusion_encoder", "proj", "attn_adapter")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -123,10 +121,8 @@ def _state(path: Path) -> dict:
     if not path.is_file():
         raise HvfError(f"there are no weights at {path}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_state(path)
     except UnpicklingError as error:
         raise HvfError(f"{path} holds more than tensors and is not opened") from error
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # damaged files raise whatever their parser raises
         raise HvfError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error

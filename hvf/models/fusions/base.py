@@ -52,11 +52,11 @@ class Fusion(ModelMixin, ConfigMixin):
         super().__init__()
         if specs is None:
             if not isinstance(dims, Mapping):
-                raise HvfError("HVF needs a mapping of encoder name to width, or the names in `specs`.")
+                raise HvfError("A fusion needs a mapping of encoder name to width, or the names in `specs`.")
             specs, dims = list(dims), list(dims.values())
         widths = [int(dim) for dim in dims]
         if not specs or len(specs) != len(widths):
-            raise HvfError(f"HVF was given {len(specs)} encoder names and {len(widths)} widths; it needs one each.")
+            raise HvfError(f"A fusion needs one width for each encoder, not {len(widths)} for {len(specs)}.")
         self.register_to_config(specs=list(specs), dims=widths, width=width, intermediate=intermediate, dropout=dropout)
         self.build()
 
@@ -102,6 +102,8 @@ class Fusion(ModelMixin, ConfigMixin):
                 raise HvfError(f"No features of encoder {spec}: compute them with `hvf embed --targets {spec}`.")
             x_Nd = features[spec].flatten(1)
             if x_Nd.shape[1] != dim:
-                raise HvfError(f"Features of encoder {spec} have width {x_Nd.shape[1]}; this HVF was made for {dim}.")
+                raise HvfError(
+                    f"Features of encoder {spec} have width {x_Nd.shape[1]}; this fusion was made for {dim}."
+                )
             parts.append(x_Nd)
         return parts
