@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective, TrainingImages
 from hvf.prior.published import start_from_ip_adapter
-from hvf.prior.reconstruction import Reconstructor
+from hvf.prior.reconstruction import held_out_pictures
 from hvf.prior.sources import SourceSettings, open_training_images
 from hvf.runs import check_writable, code_version, track, write_atomic, write_json
 from hvf.training.long_runs import (
@@ -49,6 +49,7 @@ from hvf.training.long_runs import (
     read_history,
     save_checkpoint,
     say,
+    scalar_norm,
     trackers,
     whole_state,
     write_history,
@@ -195,6 +196,7 @@ def train(options: Training) -> Path:
         write_json(out / "training.json", settings_of(options))
     log = Log(accelerator, out.name)
     objective.announce(range(first, options.max_steps), process, processes, parts)
+    sampling = SamplingConfig(steps=options.picture_steps, guidance=options.picture_guidance, seed=options.seed)
 
     def validate(step: int | None = None) -> dict[str, float]:
         """The averaged weights' losses on held-out images; with a step, pictures too."""
@@ -206,10 +208,14 @@ def train(options: Training) -> Path:
             if step is not None and options.pictures:
                 state = whole_state(accelerator, prior)
                 if accelerator.is_main_process:
-                    drawn = draw(copy_of(bare, state).to(accelerator.device), objective, pipeline, options)
+                    drawn = held_out_pictures(
+                        bare.with_weights(state).to(accelerator.device), objective, pipeline, sampling, options.pictures
+                    )
                     bare.attach(pipeline.unet)
                     check_attached(pipeline.unet, bare)
-                    show(drawn, out / "validation" / f"step-{step:07d}.png")
+                    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in drawn])
+                    path = out / "validation" / f"step-{step:07d}.png"
+                    write_atomic(path, lambda temporary: Image.fromarray(grid).save(temporary))
                     log.pictures("validation", np.concatenate(drawn), step)
         return losses
 
@@ -228,7 +234,7 @@ def train(options: Training) -> Path:
                     optimizer.zero_grad()
             schedule.step()
             averaged.step()
-            recent.append(torch.stack([torch.stack(losses).mean(), plain(norm, loss)]))
+            recent.append(torch.stack([torch.stack(losses).mean(), scalar_norm(norm, loss)]))
             done, last = step + 1, step + 1 == options.max_steps
             if done % options.validate_every == 0 or last:
                 mean_loss, mean_norm = accelerator.reduce(torch.stack(recent).mean(0), "mean").tolist()
@@ -253,7 +259,7 @@ def train(options: Training) -> Path:
         state = whole_state(accelerator, prior)
         with folder_in_place(accelerator, out / "prior") as folder:
             if accelerator.is_main_process:
-                whole = copy_of(bare, {name: x.cpu() for name, x in state.items()})
+                whole = bare.with_weights({name: x.cpu() for name, x in state.items()})
                 whole.to(dtype=getattr(torch, options.shipped)).save_pretrained(folder)
                 (folder / "README.md").write_text(model_card(options, losses, images, whole))
     if accelerator.is_main_process:
@@ -274,7 +280,7 @@ def with_launchers_precision(options: Training) -> Training:
 
 
 def new_prior(options: Training, pipeline: StableDiffusionXLPipeline, images: TrainingImages) -> FusionPrior:
-    """A prior for the pipeline's UNet, as new or begun from --init; float32."""
+    """A prior for the pipeline's UNet, new or with the weights of --init; float32."""
     widths = (options.width, options.intermediate, options.projector_intermediate)
     prior = FusionPrior.for_unet(pipeline.unet, images.source.dims, *widths, dropout=options.dropout)
     if options.init and Path(options.init).is_file():
@@ -282,44 +288,6 @@ def new_prior(options: Training, pipeline: StableDiffusionXLPipeline, images: Tr
     elif options.init:
         prior.start_from(load_prior(options.init))
     return prior
-
-
-def copy_of(prior: FusionPrior, state: dict[str, torch.Tensor]) -> FusionPrior:
-    """A prior like another one with weights of its own; no random number is drawn."""
-    with torch.device("meta"):
-        copy = FusionPrior.from_config(prior.config)
-    copy.load_state_dict(state, assign=True)
-    return copy
-
-
-def plain(norm: Any, like: torch.Tensor) -> torch.Tensor:
-    """A gradient norm, however the engine gives it, as a scalar tensor."""
-    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return torch.as_tensor(float("nan") if norm is None else norm, device=like.device, dtype=like.dtype)
-
-
-@torch.no_grad()
-def draw(
-    prior: FusionPrior, objective: Objective, pipeline: StableDiffusionXLPipeline, options: Training
-) -> tuple[np.ndarray, np.ndarray]:
-    """Held-out images, decoded from their latents, and what the prior draws from their features: uint8 (N, H, W, 3)."""
-    n = len(objective.images.validation_rows)
-    rows = np.unique(np.linspace(0, n - 1, min(options.pictures, n)).round().astype(int))
-    latents, features = objective.held_out(rows)
-    vae = pipeline.vae
-    decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
-    seen = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    z_f = prior.eval().encode(features)
-    sampling = SamplingConfig(
-        steps=options.picture_steps, guidance=options.picture_guidance, seed=options.seed, batch_size=len(rows)
-    )
-    return seen, Reconstructor(pipeline, prior).draw(z_f, sampling)
-
-
-def show(rows: Sequence[np.ndarray], path: Path) -> None:
-    """A PNG of rows of pictures, each (N, H, W, 3)."""
-    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-    write_atomic(path, lambda temporary: Image.fromarray(grid).save(temporary))
 
 
 def check(out: Path, options: Training, processes: int) -> None:

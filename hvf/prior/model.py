@@ -195,6 +195,13 @@ class FusionPrior(ModelMixin, ConfigMixin):
                 z_c_ND = z_c_ND.masked_fill(dropped_N[:, None], 0.0)
             return self.noise_prediction(unet, x_t_NCHW.to(precision), t_N, text, z_c_ND)
 
+    def with_weights(self, state: Mapping[str, Tensor]) -> FusionPrior:
+        """A prior like this one that holds these tensors; no random number is drawn."""
+        with torch.device("meta"):
+            copy = FusionPrior.from_config(self.config)
+        copy.load_state_dict(state, assign=True)
+        return copy
+
     def start_from(self, other: FusionPrior) -> None:
         """Copy the weights of another prior. Raises HvfError unless encoders, widths and UNet layers agree."""
         for name in ("specs", "dims", "width", "cross_attention_dim", "adapter_names", "adapter_widths"):

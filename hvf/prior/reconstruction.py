@@ -8,6 +8,7 @@ Shapes: N items, D embedding, R rounds, H and W pixels, h and w latent pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from torch import Tensor
 from hvf import runs
 from hvf.config import HvfError, SamplingConfig
 from hvf.prior.model import FusionPrior
+from hvf.prior.objective import Objective
 from hvf.progress import Track
 
 if TYPE_CHECKING:
@@ -276,6 +278,24 @@ class Reconstructor:
         if name == "ddim":
             schedule["clip_sample"] = False  # its default clips to -1..1, which latents exceed
         return SCHEDULERS.get(name, type(self._scheduler)).from_config(schedule)
+
+
+@torch.no_grad()
+def held_out_pictures(
+    prior: FusionPrior, objective: Objective, pipeline: StableDiffusionXLPipeline, sampling: SamplingConfig, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many held-out images, decoded from their latents, and pictures drawn from their features.
+
+    Both uint8 (N, H, W, 3); drawn in one batch.
+    """
+    n = len(objective.images.validation_rows)
+    rows = np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(int))
+    latents, features = objective.held_out(rows)
+    vae = pipeline.vae
+    decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
+    images = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    z_f_ND = prior.eval().encode(features)
+    return images, Reconstructor(pipeline, prior).draw(z_f_ND, replace(sampling, batch_size=len(rows)))
 
 
 def _noise(generators: Sequence[torch.Generator], like_NCHW: Tensor) -> Tensor:

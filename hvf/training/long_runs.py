@@ -223,6 +223,12 @@ def trackers(name: str) -> list[str] | None:
     return None
 
 
+def scalar_norm(norm: Any, like: Tensor) -> Tensor:
+    """A gradient norm, however the engine gives it, as a scalar tensor; NaN for none."""
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return torch.as_tensor(float("nan") if norm is None else norm, device=like.device, dtype=like.dtype)
+
+
 def say(accelerator: Accelerator, line: str) -> None:
     """One line on stderr, from the main process."""
     if accelerator.is_main_process:
