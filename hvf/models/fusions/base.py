@@ -56,7 +56,7 @@ class Fusion(ModelMixin, ConfigMixin):
             specs, dims = list(dims), list(dims.values())
         widths = [int(dim) for dim in dims]
         if not specs or len(specs) != len(widths):
-            raise HvfError(f"A fusion needs one width for each encoder, not {len(widths)} for {len(specs)}.")
+            raise HvfError(f"{len(specs)} encoder names and {len(widths)} widths were given; a fusion needs one each.")
         self.register_to_config(specs=list(specs), dims=widths, width=width, intermediate=intermediate, dropout=dropout)
         self.build()
 
