@@ -59,8 +59,7 @@ class Ablation:
 def run(options: Ablation) -> str:
     """Do what is not done yet; returns the table."""
     base = with_settings(
-        presets.mini(),
-        {"data.subject": options.subject, "align.seed": options.seed, "sampling.seed": options.seed},
+        presets.mini(), {"data.subject": options.subject, "align.seed": options.seed, "sampling.seed": options.seed}
     )
     encoders = base.targets.specs
     if options.adapter_of not in encoders:

@@ -159,11 +159,7 @@ class _Decoding:
 
 
 def _encoded(
-    pictures: Iterator[torch.Tensor],
-    rows: range,
-    encoders: dict[str, Encoder],
-    options: Preparation,
-    bar: Track[Any],
+    pictures: Iterator[torch.Tensor], rows: range, encoders: dict[str, Encoder], options: Preparation, bar: Track[Any]
 ) -> dict[str, np.ndarray]:
     """{spec: (n, d)} of a shard's rows. Batches begin anew in each shard, so that it does not depend on the rest."""
     parts: dict[str, list[np.ndarray]] = {spec: [] for spec in encoders}

@@ -134,12 +134,7 @@ class FusionPrior(ModelMixin, ConfigMixin):
         adapter.attach(unet, self)
 
     def noise_prediction(
-        self,
-        unet: UNet2DConditionModel,
-        x_t_NCHW: Tensor,
-        t_N: Tensor,
-        text: TextConditions,
-        z_c_ND: Tensor,
+        self, unet: UNet2DConditionModel, x_t_NCHW: Tensor, t_N: Tensor, text: TextConditions, z_c_ND: Tensor
     ) -> Tensor:
         """δ(x_t, t, z_c), the UNet's prediction for noisy latents, (N, C, H, W). This prior is attached to the UNet.
 

@@ -52,10 +52,7 @@ class Images(Protocol):
 
 
 def embed(
-    images: Images,
-    spec: str | FeatureSpec,
-    device: str | torch.device = "cpu",
-    cache: str | Path | None = None,
+    images: Images, spec: str | FeatureSpec, device: str | torch.device = "cpu", cache: str | Path | None = None
 ) -> np.ndarray:
     """Features (N, D) float32 of N images under a feature spec, read from the cache or computed and put there.
 
@@ -106,12 +103,7 @@ def embed_all(
 
 def _entry(spec: FeatureSpec, encoder: Encoder, images: Images) -> dict[str, str]:
     """What the features depend on."""
-    return {
-        "format": _FORMAT,
-        "spec": str(spec),
-        "weights_hash": encoder.weights_hash,
-        "images": images.digest,
-    }
+    return {"format": _FORMAT, "spec": str(spec), "weights_hash": encoder.weights_hash, "images": images.digest}
 
 
 def _name(entry: dict[str, str]) -> str:

@@ -32,11 +32,6 @@ class Fusion(ModelMixin, ConfigMixin):
         Dropout of the residual block.
     specs : sequence of str, optional
         The encoders' FeatureSpecs, if `dims` is a sequence.
-
-    Raises
-    ------
-    HvfError
-        No encoder, or not one width for each.
     """
 
     weighs_targets: ClassVar[bool] = False  # whether `weigh` follows the validation losses of `targets`

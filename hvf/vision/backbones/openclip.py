@@ -104,13 +104,8 @@ def clip_tokenizer(spec: FeatureSpec) -> Callable[[list[str]], torch.Tensor]:
         if "hf_tokenizer_name" not in text:
             return open_clip.SimpleTokenizer(context_length=length)
         tokenizer = AutoTokenizer.from_pretrained((folder / text["hf_tokenizer_name"]).resolve(), local_files_only=True)
-    options: dict[str, Any] = {
-        "padding": "max_length",
-        "truncation": True,
-        "max_length": length,
-        "return_tensors": "pt",
-    }
-    return lambda lines: tokenizer(lines, **options).input_ids
+    options: dict[str, Any] = {"padding": "max_length", "truncation": True, "max_length": length}
+    return lambda lines: tokenizer(lines, return_tensors="pt", **options).input_ids
 
 
 def _clip_layers(visual: Any) -> dict[str, nn.Module]:

@@ -49,12 +49,7 @@ class Timm(Backbone):
                     f"{path} does not hold timm {spec.name} weights: no {missing[0]} ({len(missing)} missing)"
                 )
         config = resolve_model_data_config(network)
-        prepare, words = preprocessing(
-            config["input_size"][1:],
-            config["mean"],
-            config["std"],
-            config["interpolation"],
-            config.get("crop_pct", 1.0),
-        )
+        scaling = config["mean"], config["std"], config["interpolation"], config.get("crop_pct", 1.0)
+        prepare, words = preprocessing(config["input_size"][1:], *scaling)
         prefix = getattr(network, "num_prefix_tokens", 0)
         return Tower(network, prepare, network, network.state_dict(), words, prefix, named_layers(spec, network))
