@@ -1,4 +1,4 @@
-"""Names: what a setting or a spec may name, and what is said of a name that is not known.
+"""Names: what a setting or a spec may name, and the message about a name that is not known.
 
 An entry is registered by its name, in one file of one room:
 
@@ -72,11 +72,11 @@ class Registry(Generic[Entry]):
         place = root / self.room
         files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
         pattern = re.compile(rf"^@?{self.variable}\.register\(\s*\"([^\"]+)\"", re.MULTILINE)
-        found: dict[str, str] = {}
+        modules: dict[str, str] = {}
         for file in files:
             module = ".".join(("hvf", *file.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
-            found |= dict.fromkeys(pattern.findall(file.read_text(encoding="utf-8")), module)
-        return found
+            modules |= dict.fromkeys(pattern.findall(file.read_text(encoding="utf-8")), module)
+        return modules
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self._modules, *self._entries]))

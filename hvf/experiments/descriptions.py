@@ -86,7 +86,7 @@ class RunInfo:
 
 
 def common_study(studies: Sequence[StudyInfo]) -> StudyInfo:
-    """The first run's study; what differs over runs is said to, or left empty."""
+    """The first run's study, with the subjects of all; digests that differ over runs are left empty."""
     first = studies[0]
     subjects = list(dict.fromkeys(study.subject for study in studies))
     blank = {

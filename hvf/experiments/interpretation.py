@@ -73,11 +73,6 @@ class RunData:
         return self._decoder.features(self.study.test_images)
 
     @cached_property
-    def mean_CT(self) -> np.ndarray:
-        """Mean training response."""
-        return occlusion.mean_response(self.train)
-
-    @cached_property
     def positions(self) -> np.ndarray | None:
         """Sensor positions (C, 2) in m: of the data, or else by channel name; None where nobody knows."""
         names, info = list(self.test.ch_names), channel_info(self.run.config.data)
@@ -190,8 +185,10 @@ def _occlusion(data: RunData, windows: Sequence[Window], radius: float) -> dict[
     if windows:
         questions["window"] = occlusion.window_masks(windows, test)
 
+    mean_CT = occlusion.mean_response(data.train)
+
     def occlude(trials: Trials, masks: Sequence[np.ndarray]) -> occlusion.Occlusion:
-        return occlusion.occlude(data.alignment, trials, data.test_features, data.mean_CT, masks)
+        return occlusion.occlude(data.alignment, trials, data.test_features, mean_CT, masks)
 
     result: dict[str, Any] = {"neighbours_each": float(np.mean([len(group) for group in groups]))}
     permuted = test.permuted(0).aligned_to(data.study.test_images)  # row i answers image i, with another's response

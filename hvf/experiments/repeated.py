@@ -36,6 +36,8 @@ def each_repeat(
 ) -> list[Result]:
     """The results of all seeds or splits, computing those that are missing.
 
+    Raises HvfError, before anything is computed, if a stored result has other settings or options.
+
     Parameters
     ----------
     run : Run
@@ -46,11 +48,6 @@ def each_repeat(
         Trains and tests one of them, given its run folder.
     options : dict
         Options of the experiment that change its results and are not among the settings.
-
-    Raises
-    ------
-    HvfError
-        A stored result was computed with other settings or options; nothing is computed then.
     """
     wanted: dict[str, Any] = as_json(options or {})
     for name in configs:

@@ -66,11 +66,10 @@ def write_grid(run_path: str | Path, n_rows: int = 8) -> Path:
     scores = folder.scores.get(figure, {})
     chosen, by_score = evenly_spaced(scores, seen, n_rows)
     how = "from the best PixCorr to the worst" if by_score else "in the order of the images"
-    said = {i: f"PixCorr {scores.get(i, float('nan')):.3f}" if scores else "" for i in chosen}
     grid = draw_grid(
         folder.pictures,
         {stage: STAGES[stage] for stage in ("seen", "ceiling", "brain")},
-        [(i, folder.names[i], said[i]) for i in chosen],
+        [(i, folder.names[i], f"PixCorr {scores.get(i, float('nan')):.3f}" if scores else "") for i in chosen],
         f"{folder.title}. {len(chosen)} of {len(seen)} pictures, evenly spaced {how}, not picked by eye.",
     )
     out = folder.path / "grid.png"

@@ -234,24 +234,24 @@ class Folder:
     @property
     def protocol(self) -> str:
         """How its figures were obtained, in a line: a figure without it cannot be compared."""
-        said = []
+        parts = []
         if self.result:
             way = f"{self.result.gallery_size}-way, " if self.main else ""
             runs = f", mean of {len(self.result.runs)} runs" if len(self.result.runs) > 1 else ""
-            said = [f"{way}{self.result.protocol.label}{runs}"]
+            parts = [f"{way}{self.result.protocol.label}{runs}"]
         elif self.config is None and any(name.startswith("retrieval/") for name in self.metrics):
             n = self.metrics.get("chance/retrieval/top1", {}).get("n")
-            said = [f"{n}-way, embeddings ranked by cosine" if n else "embeddings ranked by cosine"]
+            parts = [f"{n}-way, embeddings ranked by cosine" if n else "embeddings ranked by cosine"]
         if self.evaluation:
             rounds = self.evaluation.get("rounds", 1)
             rounds = max(rounds.values()) if isinstance(rounds, Mapping) else rounds
             first = self.evaluation.get("first_resize")
-            said.append(f"{self.evaluation.get('pairs')} pictures")
-            said.append(f"{rounds} rounds averaged" if rounds > 1 else "1 round")
-            said.append(f"first resized to {first} px" if first else "not resized first")
+            parts.append(f"{self.evaluation.get('pairs')} pictures")
+            parts.append(f"{rounds} rounds averaged" if rounds > 1 else "1 round")
+            parts.append(f"first resized to {first} px" if first else "not resized first")
             if "matched_by" in self.evaluation:
-                said.append(f"matched by {self.evaluation['matched_by']}")
-        return ", ".join(said)
+                parts.append(f"matched by {self.evaluation['matched_by']}")
+        return ", ".join(parts)
 
     def column(self, figure: str) -> dict[int, float]:
         """Scores per image of a figure's own name: reconstruction/brain/..., retrieval/brain/top1 from the ranks.

@@ -87,8 +87,8 @@ def draw_grid(
                 draw.text((x + cell / 2, y + cell / 2), "not run", fill=grey, font=fonts[15], anchor="mm")
     for row, (_, name, score) in enumerate(rows):
         y = top + row * (cell + gap) + cell / 2
-        said = [*((w, ink) for w in _wrapped(name, fonts[15], left - 16)), (score, grey)]
-        for line, (text, colour) in enumerate(said):
+        beside = [*((w, ink) for w in _wrapped(name, fonts[15], left - 16)), (score, grey)]
+        for line, (text, colour) in enumerate(beside):
             draw.text((margin, y - 20 + 21 * line), text, fill=colour, font=fonts[15], anchor="lm")
     for line, text in enumerate(lines):
         y = height - margin - 21 * (len(lines) - line) + 14

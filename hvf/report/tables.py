@@ -69,13 +69,8 @@ def markdown(folders: Sequence[Folder], preset: str, comparisons: Sequence[Compa
     """All tables as Markdown."""
     parts = []
     for table in tables(folders, preset):
-        head = [_arrow(name, "↑", "↓") for name in table.figures]
-        lines = [
-            f"**{SECTIONS[table.section]}**",
-            "",
-            "| | " + " | ".join(head) + " |",
-            "| --- |" + " ---: |" * len(head),
-        ]
+        head = [_arrow(name) for name in table.figures]
+        lines = [f"**{SECTIONS[table.section]}**", "", f"| | {' | '.join(head)} |", "| --- |" + " ---: |" * len(head)]
         for row in table.rows:
             cells = [ranged(row.entries.get(name), name, "–") for name in table.figures]
             lines.append(f"| {_pipe(row.label)} | " + " | ".join(cells) + " |")
@@ -95,7 +90,7 @@ def latex(folders: Sequence[Folder], preset: str, comparisons: Sequence[Comparis
     r"""All tables as LaTeX, ready for \input; they need the package booktabs."""
     parts = [r"% Needs \usepackage{booktabs}; written by hvf report."]
     for table in tables(folders, preset):
-        head = [_arrow(_tex(label(name)), r"$\uparrow$", r"$\downarrow$", name) for name in table.figures]
+        head = [_tex(_arrow(name)) for name in table.figures]
         lines, kind = [], "ours"
         for row in table.rows:
             lines += [r"\midrule"] if row.kind != kind and row.kind in ("chance", "published") else []
@@ -127,7 +122,7 @@ def compared(comparison: Comparison) -> list[list[str]]:
         name = leaf(d.figure)
         values = [number(value, name) + (" *" if d.better == side else "") for side, value in (("A", d.a), ("B", d.b))]
         gap = f"{signed(d.difference, name)} ({signed(d.ci95[0], name)} to {signed(d.ci95[1], name)})"
-        lines.append([_arrow(name, "↑", "↓"), *values, gap, p_value(d.p), p_value(d.p_holm)])
+        lines.append([_arrow(name), *values, gap, p_value(d.p), p_value(d.p_holm)])
     return lines
 
 
@@ -201,9 +196,9 @@ def ranged(entry: Mapping[str, Any] | None, name: str, none: str = "–") -> str
     return number(entry["value"], name) + (f" ({number(low, name)} to {number(high, name)})" if low is not None else "")
 
 
-def _arrow(text: str, up: str, down: str, name: str = "") -> str:
+def _arrow(name: str) -> str:
     """A figure's label with the direction that is better."""
-    return f"{text if name else label(text)} {down if lower_is_better(name or text) else up}"
+    return f"{label(name)} {'↓' if lower_is_better(name) else '↑'}"
 
 
 def _pipe(text: str) -> str:

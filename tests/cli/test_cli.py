@@ -328,6 +328,18 @@ def test_help_lists_every_command(capsys):
     assert {"data": tuple(data.COMMANDS)} == GROUPS
 
 
+def test_data_sets_are_asked_for_their_options_by_hvf_data_alone():
+    code = (
+        "import sys; from hvf.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print('hvf.data.datasets' in sys.modules)"
+    )
+    for argv, loaded in (["--help"], "False"), (["train", "--help"], "False"), (["data", "--help"], "True"):
+        shown = subprocess.run(
+            [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert shown.stdout.splitlines()[-1] == loaded, argv
+
+
 EVERY = {(name,): command for name, command in COMMANDS.items()}
 EVERY |= {("data", name): command for name, command in data.COMMANDS.items()}
 BY_PLACE = {"evaluate": {"run"}, "report": {"runs"}, "explore": {"runs"}, "prepare": {"dataset"},
