@@ -335,7 +335,7 @@ def _helmet(data: DataConfig) -> mne.Info:
 
 
 def _info_of_epochs(data: DataConfig) -> mne.Info | None:
-    if not (data.trials or "").endswith((".fif", ".fif.gz")):
+    if data.trials is None or not data.trials.endswith((".fif", ".fif.gz")):
         return None
     return mne.read_epochs(data.trials, preload=False, verbose="error").info
 

@@ -46,7 +46,7 @@ def pair(images: str | Path, recons: str | Path) -> Paired:
     layouts = _layouts(drawn.ids)
     for layout in layouts:
         if all(one.keys() == keys.keys() for one in layout.values()):
-            order = [[one[key] for key in keys] for one in layout.values()]
+            order: list[list[int]] = [[one[key] for key in keys] for one in layout.values()]
             return _paired(seen, drawn, list(keys.values()), order, layout, "name")
     known = [layout for layout in layouts if any(one.keys() & keys.keys() for one in layout.values())]
     if known:  # some names agree: the layout under which most do says what is wrong

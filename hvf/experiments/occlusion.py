@@ -118,10 +118,12 @@ def occlude(
     return Occlusion(tuple(trials.image_ids.tolist()), intact_N, np.array(ranks_ON).reshape(-1, len(trials)))
 
 
-def sensor_masks(groups: Sequence[Sequence[int]], trials: Trials, window: Window | None = None) -> list[np.ndarray]:
+def sensor_masks(
+    groups: Sequence[np.ndarray | Sequence[int]], trials: Trials, window: Window | None = None
+) -> list[np.ndarray]:
     """Masks (C, T) of groups of channels, in one window (s) or in all of the trial."""
     inside_T = np.ones(trials.shape[2], bool) if window is None else _inside(trials, window)
-    return [np.isin(np.arange(trials.shape[1]), list(group))[:, None] & inside_T for group in groups]
+    return [np.isin(np.arange(trials.shape[1]), np.asarray(group))[:, None] & inside_T for group in groups]
 
 
 def window_masks(windows: Sequence[Window], trials: Trials) -> list[np.ndarray]:

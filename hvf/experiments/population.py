@@ -170,7 +170,7 @@ def _neurons(splits: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[st
     drop_C, strength_C = np.mean([one["neuron_drop_C"] for one in maps], axis=0), np.asarray(splits[0]["mean_response"])
     positive_C = np.sort(np.maximum(drop_C, 0))[::-1]
     draws = np.random.default_rng(0).integers(len(drop_C), size=(1000, len(drop_C)))
-    rho = [spearmanr(drop_C[rows], strength_C[rows]).statistic for rows in draws]
+    rho = [_rank_correlation(drop_C[rows], strength_C[rows]) for rows in draws]
     counts = {
         how: {k: statistics.interval(np.concatenate([one[how][k] for one in maps]) <= 1, ids) for k in maps[0][how]}
         for how in ("kept", "dropped")
@@ -185,7 +185,7 @@ def _neurons(splits: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[st
         "drop_each": [one["neuron_drop_C"] for one in maps],
         "strength": strength_C.tolist(),
         "strength_rho": {
-            "value": float(spearmanr(drop_C, strength_C).statistic),
+            "value": _rank_correlation(drop_C, strength_C),
             "ci95": np.nanpercentile(rho, [2.5, 97.5]).tolist(),
             "n": len(drop_C),
         },
@@ -194,3 +194,9 @@ def _neurons(splits: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[st
         **counts,
         "pairs": {"mean": float(pairs.mean()), "sd": float(pairs.std()), "mean_single": float(singles.mean())},
     }
+
+
+def _rank_correlation(a_N: np.ndarray, b_N: np.ndarray) -> float:
+    """Spearman's rho."""
+    outcome: Any = spearmanr(a_N, b_N)  # whose type scipy leaves open
+    return float(outcome.statistic)

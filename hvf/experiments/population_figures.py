@@ -32,7 +32,8 @@ def draw_all(result: Result, analysis: Mapping[str, Any], folder: Path) -> None:
         draw(result, analysis, figure)
         save(figure, name)
     page = Figure(figsize=(11, 6.8), layout="constrained")
-    above, below = page.subfigures(2, 1, height_ratios=(1, 1))
+    halves: Any = page.subfigures(2, 1, height_ratios=(1, 1))
+    above, below = halves
     panels = [*above.subfigures(1, 2, width_ratios=(1, 1.45)), *below.subfigures(1, 2, width_ratios=(1, 1.75))]
     draws: tuple[Draw, ...] = (_draw_rows, _draw_scales, _draw_places, _draw_neurons)
     for letter, panel, draw in zip("abcd", panels, draws, strict=True):

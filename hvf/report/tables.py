@@ -166,8 +166,11 @@ def lines_of(folder: Folder, section: str, alone: bool) -> list[Line]:
 def _of_study(folder: Folder, name: str) -> dict[str, Mapping[str, Any]]:
     """The figures of a row, with those of validation images."""
     row = folder.rows[name]
-    validation = {f"validation_{key}": value for key, value in row.validation.items() if key != "n"}
-    return {**row.figures} | {key: {"value": value, "ci95": None, "n": None} for key, value in validation.items()}
+    figures: dict[str, Mapping[str, Any]] = dict(row.figures)
+    for key, value in row.validation.items():
+        if key != "n":
+            figures[f"validation_{key}"] = {"value": value, "ci95": None, "n": None}
+    return figures
 
 
 def _notes(folders: Sequence[Folder], section: str, preset: str) -> list[str]:

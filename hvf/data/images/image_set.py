@@ -201,9 +201,13 @@ class ImageSet(Sequence[Image.Image]):
             hashes.append(hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
         return tuple(hashes)
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """sha256 over ids and contents, in order."""
+        """sha256 over ids and contents, in order; computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         lines = (f"{name}\t{content}\n" for name, content in zip(self.ids, self._hashes, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -39,7 +39,7 @@ def load_dreamsim(folders: list[Path], device: torch.device) -> DreamSimNetwork:
         raise HvfError(f"the package dreamsim is not installed: {how}")
     if folder is None or not any(folder.iterdir()):
         raise HvfError(f"no weights at hand: a folder dreamsim in $HVF_WEIGHTS is missing: {how}")
-    from dreamsim import dreamsim  # pyright: ignore[reportMissingImports]  (optional)
+    from dreamsim import dreamsim  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]  (optional)
 
     with reading(folder, "DreamSim's weights"):
         model, _ = dreamsim(pretrained=True, device=str(device), cache_dir=str(folder))

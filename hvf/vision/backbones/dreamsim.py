@@ -51,7 +51,7 @@ class DreamSim(Backbone):
             raise HvfError(f"{spec}: DreamSim has no {spec.name!r}{did_you_mean(spec.name, DREAMSIM)}")
         if find_spec("dreamsim") is None:
             raise HvfError(f"{spec}: the package dreamsim is not installed: pip install dreamsim")
-        from dreamsim import dreamsim  # pyright: ignore[reportMissingImports]  (optional)
+        from dreamsim import dreamsim  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]  (optional)
 
         folder = Path(spec.weights or "models").expanduser()
         missing = [name for name in DREAMSIM[spec.name] if not (folder / name).exists()]
