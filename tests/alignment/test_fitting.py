@@ -294,7 +294,7 @@ def test_modes_and_hvf_must_agree():
         alignment.fit(TrainingSet(trials, features, concepts), settings(align__mode="reconstruction"))
     with pytest.raises(HvfError, match="takes none"):
         alignment.fit(TrainingSet(trials, features, concepts, prior_fusion=frozen_hvf()), settings())
-    wide = settings(align__mode="reconstruction", brain__width=32)
+    wide = settings(align__mode="reconstruction", brain__width=32, fusion__width=32)
     with pytest.raises(HvfError, match="24 wide, brain.width is 32"):
         alignment.fit(TrainingSet(trials, features, concepts, prior_fusion=frozen_hvf()), wide)
 

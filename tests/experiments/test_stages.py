@@ -55,8 +55,8 @@ def test_run_folder_is_whole(finished: Path) -> None:
 def count_learning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one each time that a decoder is told the training images."""
     calls: list[str] = []
-    fit = Decoder.fit_drawing
-    monkeypatch.setattr(Decoder, "fit_drawing", lambda self, *data: (calls.append("learn"), fit(self, *data))[1])
+    fit = Decoder._fit_drawing
+    monkeypatch.setattr(Decoder, "_fit_drawing", lambda self, *data: (calls.append("learn"), fit(self, *data))[1])
     return calls
 
 

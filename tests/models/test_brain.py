@@ -68,8 +68,8 @@ def test_braindecode_that_is_missing_is_asked_for_in_one_line(monkeypatch):
 
 
 def test_errors_name_what_is_wrong(tmp_path):
-    with pytest.raises(HvfError, match="no brain encoder 'mpb'; did you mean 'mbp'"):
-        build_brain(BrainConfig(encoder="mpb"), 5, 6)
+    with pytest.raises(HvfError, match="brain.encoder is 'mpb'; did you mean 'mbp'"):
+        BrainConfig(encoder="mpb")
     with pytest.raises(HvfError, match="5 channels x 6 samples.*4 x 6"):
         build_brain(BrainConfig(width=8), 5, 6)(torch.zeros(1, 4, 6))
     (tmp_path / "torn.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")

@@ -43,7 +43,7 @@ def files(folder) -> dict[str, bytes]:
 
 def test_what_was_written_is_read_in_any_order(folder):
     read = open_shards(folder)
-    assert (len(read), read.latents, read.specs) == (N, "vae:mini", tuple(ENCODERS))
+    assert (len(read), read.settings.latents, read.specs) == (N, "vae:mini", tuple(ENCODERS))
     assert read.ids == [f"id{i}" for i in range(N)]
     assert read.concepts == [f"c{i % 4}" for i in range(N)]
     rows = np.array([22, 0, 9, 8, 7, 0, 15])
