@@ -18,6 +18,7 @@ from hvf.config import SOLVED, BrainConfig, Config, HvfError
 from hvf.data.trials.trials import Trials
 from hvf.models.brain import BrainEncoder, build_brain
 
+Device = str | torch.device
 SMOOTHED = 5  # samples that a smoothed channel is averaged over, as NeuroBridge does
 
 
@@ -27,12 +28,12 @@ def new_brain(config: Config, width: int, n_chans: int, n_times: int) -> BrainEn
     return build_brain(replace(config.brain, encoder=encoder, width=width), n_chans, n_times)
 
 
-def move(module: nn.Module, device) -> None:
+def move(module: nn.Module, device: Device) -> None:
     """`module.to(device)`, in place; taken from torch, because diffusers' own `to` has lost its types."""
     nn.Module.to(module, device)
 
 
-def standard(trials: Trials, device) -> tuple[Tensor, Tensor]:
+def standard(trials: Trials, device: Device) -> tuple[Tensor, Tensor]:
     """Mean and sd of each channel, (1, C, 1), read part by part; a channel that never changes gets sd 1."""
     n, shift, sum_C, square_C = 0, np.zeros((1, 1, 1)), np.zeros(1), np.zeros(1)
     for rows, x_NCT in trials.batches():
@@ -48,7 +49,7 @@ def standard(trials: Trials, device) -> tuple[Tensor, Tensor]:
     return tensor(mean, device), tensor(sd, device)
 
 
-def centred(x: np.ndarray, images: np.ndarray, device) -> tuple[Tensor, Tensor]:
+def centred(x: np.ndarray, images: np.ndarray, device: Device) -> tuple[Tensor, Tensor]:
     """Mean of each feature over `images` and one sd for the encoder, read part by part.
 
     An sd for each feature would blow up those that hardly vary.
@@ -61,11 +62,13 @@ def centred(x: np.ndarray, images: np.ndarray, device) -> tuple[Tensor, Tensor]:
     return tensor(np.asarray(mean_1d), device), tensor(sd_11, device)
 
 
-def tensor(x: np.ndarray, device) -> Tensor:
+def tensor(x: np.ndarray, device: Device) -> Tensor:
+    """The array as float32 on the device."""
     return torch.from_numpy(x.astype(np.float32)).to(device)
 
 
-def standardised(x: np.ndarray, statistics: tuple[Tensor, Tensor], device) -> Tensor:
+def standardised(x: np.ndarray, statistics: tuple[Tensor, Tensor], device: Device) -> Tensor:
+    """(x - mean) / sd as float32 on the device."""
     mean, sd = statistics
     return (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device) - mean).div_(sd)
 
@@ -84,7 +87,16 @@ def augmented(x_NCT: Tensor, brain: BrainConfig) -> Tensor:
     return x_NCT
 
 
-def image_tensors(features: Mapping[str, np.ndarray], specs: Sequence[str], normalisation, device) -> dict[str, Tensor]:
+def image_tensors(
+    features: Mapping[str, np.ndarray],
+    specs: Sequence[str],
+    normalisation: Mapping[str, tuple[Tensor, Tensor]],
+    device: Device,
+) -> dict[str, Tensor]:
+    """{spec: (M, d)} float32 on the device, standardised by the statistics of the specs in `normalisation`.
+
+    Raises HvfError naming features that are missing or of another width.
+    """
     missing = [spec for spec in specs if spec not in features]
     if missing:
         raise HvfError(f"no features of {missing[0]} were given: compute them with hvf embed --targets {missing[0]}")

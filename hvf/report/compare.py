@@ -106,7 +106,7 @@ def compare(a: Folder, b: Folder) -> Comparison:
     return Comparison(a, b, differences)
 
 
-def paired_p(x_N, y_N, seed: int = 0) -> float:
+def paired_p(x_N: np.ndarray, y_N: np.ndarray, seed: int = 0) -> float:
     """Two-sided p of the mean difference when the two scores of any image may be exchanged; exact below 14 images."""
     from scipy.stats import permutation_test
 
@@ -124,7 +124,7 @@ def paired_p(x_N, y_N, seed: int = 0) -> float:
     return float(test.pvalue)
 
 
-def paired_interval(x_N, y_N, seed: int = 0) -> tuple[float, float]:
+def paired_interval(x_N: np.ndarray, y_N: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % of the mean difference y - x over images drawn again."""
     from scipy.stats import bootstrap
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -100,7 +100,7 @@ def described(folder: Folder) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _reader(folders: Sequence[Folder]):
+def _reader(folders: Sequence[Folder]) -> Callable[[int, str, int, int], bytes | None]:
     @lru_cache(maxsize=512)
     def read(run: int, stage: str, index: int, of_round: int) -> bytes | None:
         """A picture as PNG, at most 512 pixels; None if there is none."""

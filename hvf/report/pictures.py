@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -107,7 +108,7 @@ def evenly_spaced(scores: Mapping[int, float], seen: Iterable[int], n: int) -> t
     return [ordered[place] for place in places], any(i in scores for i in score)
 
 
-def _wrapped(text: str, font, width: float) -> list[str]:
+def _wrapped(text: str, font: Any, width: float) -> list[str]:
     """`text` in lines of at most `width` pixels; a word longer than that is cut with an ellipsis."""
     lines = [""]
     for word in text.split():
