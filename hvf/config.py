@@ -14,11 +14,11 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from hvf.registry import BRAIN_ENCODERS, FUSIONS, STUDIES, HvfError, Registry, did_you_mean
 
@@ -246,7 +246,7 @@ def from_dict(cls: type[Cls], d: Mapping[str, Any], where: str = "") -> Cls:
     Raises HvfError for an unknown key, naming the nearest, or a value of the wrong type.
     """
     hints = _hints(cls)
-    if not isinstance(d, Mapping):
+    if not isinstance(d, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  (JSON may hold anything)
         raise HvfError(f"{where.rstrip('.') or 'configuration'} must be a table of settings, not {d!r}")
     for key in d:
         if key not in hints:
@@ -284,7 +284,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
             if not isinstance(table.get(section), dict):
                 raise HvfError(f"unknown setting {dotted!r}{did_you_mean(dotted, dict(flatten(config)))}")
             table = table[section]
-        table[leaf] = list(value) if isinstance(value, tuple) else value
+        table[leaf] = list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
     return from_dict(Config, d)
 
 
@@ -339,8 +339,10 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
         return value
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _checked(next(a for a in args if a is not type(None)), value, name)
-    if origin is tuple and isinstance(value, (list, tuple)) and (args[-1] is Ellipsis or len(value) == len(args)):
-        return tuple(_checked(args[0], one, name) for one in value)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        several = cast("Sequence[Any]", value)
+        if args[-1] is Ellipsis or len(several) == len(args):
+            return tuple(_checked(args[0], one, name) for one in several)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if origin is not None or not isinstance(value, hint) or isinstance(value, bool) != (hint is bool):

@@ -45,10 +45,14 @@ class Published:
 
     title: str  # the method as the papers write it
     # {"eeg intra", "eeg loso", "meg intra", "meg loso": (top-1, top-5) in %, None if not reported}
-    retrieval: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
-    pictures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # {averaged over what: `PICTURES`}
+    retrieval: Mapping[str, tuple[float, float | None]] = field(default_factory=dict[str, Any])
+    pictures: Mapping[str, tuple[float, ...]] = field(
+        default_factory=dict[str, Any]
+    )  # {averaged over what: `PICTURES`}
     gallery: str = ""  # "": the plain test images through the method's own encoders, as ours always are
-    selected: Mapping[str, str] = field(default_factory=dict)  # {"intra", "loso": what chose the epoch and settings}
+    selected: Mapping[str, str] = field(
+        default_factory=dict[str, Any]
+    )  # {"intra", "loso": what chose the epoch and settings}
 
     def summary(self, label: str) -> str:
         """Top-1/top-5 in % of "eeg intra", say, with the gallery and the selection; a dash where there are none."""
@@ -309,7 +313,8 @@ def published(preset: str) -> list[PublishedRow]:
     """The papers' rows for a preset, [] where there are none."""
     if preset not in DATA:
         return []
-    kind, rows, every = DATA[preset], [], works().values()
+    rows: list[PublishedRow] = []
+    kind, every = DATA[preset], works().values()
     for protocol, of in PROTOCOLS.items():
         for work in every:
             if shares := work.retrieval.get(f"{kind} {protocol}"):

@@ -271,7 +271,7 @@ def _other_files(data: DataConfig, study: Study) -> list[Trials]:
     folder = Path(data.trials or "")
     if not folder.is_dir():
         raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
-    parts = []
+    parts: list[Trials] = []
     for subject, path in subjects(folder).items():
         if subject == data.subject:
             continue

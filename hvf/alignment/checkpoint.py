@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class Alignment:
         brain: BrainEncoder,
         hvf: Fusion,
         log_scale: float,
-        history: list[dict],
+        history: list[dict[str, Any]],
         normalisation: dict[str, tuple[Tensor, Tensor]],
         recording: RecordingInfo,
         config: Config,

@@ -79,7 +79,7 @@ class Epochs:
     def __init__(self, config: Config, train_N: Tensor, target_N: np.ndarray) -> None:
         self.config, self.train_N, self.target_N = config, train_N, target_N
         self.batches = math.ceil(len(train_N) / config.align.batch_size)
-        self.history: list[dict] = []
+        self.history: list[dict[str, Any]] = []
 
     def order(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """The rows of an epoch's batches, of equal size: a short one would have fewer negatives, hence another loss."""

@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(argv: list[str]) -> Callable[[], int]:
     """The command that `argv` asks for, with its options. A misspelt one is answered with the nearest."""
-    prog, commands, about = "hvf", COMMANDS, "Decode what a person saw from EEG or MEG."
+    commands: Mapping[str, Any] = COMMANDS
+    prog, about = "hvf", "Decode what a person saw from EEG or MEG."
     groups = GROUPS
     if argv and argv[0] == "data":  # its options are those of all data sets, which nothing else needs
         from hvf.cli import data

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union
+from typing import Annotated, Any, TypeVar, Union, cast
 
 from tyro.conf import arg
 
@@ -104,7 +104,7 @@ def run_name(config: Config) -> str:
         if name in named or value == usual[name]:
             continue
         leaf = name.rpartition(".")[2]
-        label = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        label = "-".join(map(str, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else str(value)
         word = label if leaf in ("mode", "specs") else f"{leaf}-{label}"
         if word not in words:  # one --seed sets two
             words.append(word)

@@ -106,7 +106,7 @@ def subject_numbers(subjects: Sequence[str] | None) -> list[int] | None:
     """["8", "sub-08"] -> [8, 8]; None (all) stays None. Raises HvfError for a word that is no number."""
     if subjects is None:
         return None
-    numbers = []
+    numbers: list[int] = []
     for word in subjects:
         digits = word.lower().removeprefix("sub-")
         if not digits.isdigit():

@@ -43,11 +43,11 @@ class Scores:
     per_image: dict[str, np.ndarray] = field(default_factory=dict)
     correlations: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, dict]:
+    def figures(self) -> dict[str, dict[str, Any]]:
         """{name: {"value", "ci95", "n"}}: rounds of an image averaged first, the interval over images."""
         return {name: mean_over_images(values_RN) for name, values_RN in self.per_image.items()}
 
-    def chance(self) -> dict[str, dict]:
+    def chance(self) -> dict[str, dict[str, Any]]:
         """{two-way name: what random pairings of these very pictures score}."""
         return {name: picture_metrics.chance_of(r_RNN) for name, r_RNN in self.correlations.items()}
 

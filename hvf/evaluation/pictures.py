@@ -28,7 +28,7 @@ ROWS = ("ceiling", "brain", "floor")  # of a run: from the image's own embedding
 class Evaluation(NamedTuple):
     """The result of an evaluation."""
 
-    metrics: dict[str, dict]  # {"reconstruction/ROW/NAME": {"value", "ci95", "n"}, "chance/reconstruction/NAME": ...}
+    metrics: dict[str, dict[str, Any]]  # {"reconstruction/ROW/NAME" or "chance/...": {"value", "ci95", "n"}}
     per_image: dict[str, Any]  # {"ids", "concepts", "scores": {entry: one per image}, "rounds": {entry: R lists}}
     not_computed: dict[str, str]  # {name of a metric: why}
     protocol: dict[str, Any]  # pairs, rounds, how they were matched, first resize, weights, versions
@@ -124,7 +124,7 @@ def _evaluated(
     concepts: Sequence[str],
     protocol: Mapping[str, Any],
 ) -> Evaluation:
-    figures: dict[str, dict] = {}
+    figures: dict[str, dict[str, Any]] = {}
     per_image: dict[str, Any] = {"ids": list(ids), "concepts": list(concepts), "scores": {}, "rounds": {}}
     not_computed, chance = dict(evaluator.not_computed), {}
     for row, rounds in rows.items():

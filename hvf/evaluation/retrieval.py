@@ -7,6 +7,7 @@ images themselves, the score is the cosine, and a tie counts as a miss, so that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def one_to_one(scores_NN: Numbers) -> np.ndarray:
     return queries_N == items_N
 
 
-def summarise(ranks_N: ArrayLike, image_ids: Sequence[str] | None = None) -> dict[str, dict]:
+def summarise(ranks_N: ArrayLike, image_ids: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """The registered figures of ranks (top1, ..., mrr) and median_rank as `{"value", "ci95", "n"}`, n of images.
 
     The interval draws images again (percentile bootstrap). Ranks of several seeds or splits go in together with
@@ -111,7 +112,7 @@ def chance(k: int, n_queries: int, n_gallery: int) -> dict:
     return {"value": p, "ci95": [float(low), float(high)], "n": n_queries}
 
 
-def one_to_one_figures(scores_NN: Numbers) -> dict[str, dict]:
+def one_to_one_figures(scores_NN: Numbers) -> dict[str, dict[str, Any]]:
     """Entries `value` and `chance` of one-to-one matching: the share of right pairs, and that of a random matching.
 
     The interval of the value draws images again with the matching as it is. A random matching has one right pair on
@@ -127,7 +128,7 @@ def one_to_one_chance(n: int) -> dict:
     return {"value": 1 / n, "ci95": [float(low), min(float(high), 1.0)], "n": n}
 
 
-def figures(scores_NN: Numbers, row: str = "brain") -> dict[str, dict]:
+def figures(scores_NN: Numbers, row: str = "brain") -> dict[str, dict[str, Any]]:
     """Entries of a metrics.json for scores whose rows and columns pair: retrieval/ROW/..., and chance/retrieval/....
 
     Figures of ranks, each query for itself; and one_to_one, for which all queries are matched at once (see there).

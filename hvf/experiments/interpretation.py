@@ -314,7 +314,7 @@ def _map(data: RunData) -> dict[str, Any]:
         return {"left_out": str(error)}
 
 
-def by_category(ranks_N: np.ndarray, first_N: np.ndarray, categories: Sequence[str]) -> dict[str, dict]:
+def by_category(ranks_N: np.ndarray, first_N: np.ndarray, categories: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Accuracy by category, best first: of the image itself, and of the category of the image retrieved first.
 
     {category: {"top1", "category", "chance" of the latter}}, from the rank of each image, the gallery index retrieved

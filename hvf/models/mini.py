@@ -22,7 +22,7 @@ CONTEXT_LENGTH = 16  # tokens; the longest caption has 10
 TEXT_WIDTH = 64  # of each of the two text encoders
 # Half of the ViT's patches are hidden while it learns, which halves a step's cost (FLIP, arXiv 2212.00794).
 VIT = {"image_size": SIZE, "layers": 4, "width": 128, "head_width": 32, "patch_size": 8, "patch_dropout": 0.5}
-TOWERS: dict[str, dict] = {
+TOWERS: dict[str, dict[str, Any]] = {
     "clip-resnet": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 24, "head_width": 32},
     "clip-vit": VIT,
 }

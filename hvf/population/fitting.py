@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,8 +47,8 @@ class DinaAlignment:
     """
 
     def __init__(
-        self, model: Dina, frozen: FrozenMaps, statistics: tuple[Tensor, Tensor], history: list[dict], config: Config,
-        losses: Losses, recording: RecordingInfo,
+        self, model: Dina, frozen: FrozenMaps, statistics: tuple[Tensor, Tensor], history: list[dict[str, Any]],
+        config: Config, losses: Losses, recording: RecordingInfo,
     ) -> None:  # fmt: skip
         self.model, self.frozen, self.history, self.config = model.eval(), frozen, history, config
         self.losses, self.recording, self._statistics = losses, recording, statistics

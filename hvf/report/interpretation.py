@@ -26,7 +26,7 @@ def write_interpretation(run: Run, result: Mapping[str, Any]) -> None:
         write_atomic(run.path / "embedding.png", lambda path: draw_embedding(result, path))
 
 
-def sensor_lists(result: Mapping[str, Any]) -> list[dict]:
+def sensor_lists(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """sensors.json: what is lost without a sensor, with its neighbours first, then by time."""
     lost, names = result["occlusion"], result["ch_names"]
     where = {} if result["positions"] is None else {"positions": result["positions"]}
@@ -50,7 +50,7 @@ def sensor_lists(result: Mapping[str, Any]) -> list[dict]:
     return maps
 
 
-def window_lists(result: Mapping[str, Any]) -> list[dict]:
+def window_lists(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """windows.json: retrained and occluded windows, and what explains the responses."""
     n = result["retrained"][0]["figures"]["top1"]["n"]
     retrained = [{"tmin": w["tmin"], "tmax": w["tmax"], **_entry(w["figures"]["top1"]), "top5": w["top5"]}

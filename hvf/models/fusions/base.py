@@ -91,7 +91,7 @@ class Fusion(ModelMixin, ConfigMixin):
         A feature map (N, C, H, W) is flattened in that order. Raises HvfError naming the encoder that is missing or
         whose features have another width.
         """
-        parts = []
+        parts: list[Tensor] = []
         for spec, dim in self.dims.items():
             if spec not in features:
                 raise HvfError(f"No features of encoder {spec}: compute them with `hvf embed --targets {spec}`.")
