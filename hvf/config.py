@@ -350,4 +350,4 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
         raise HvfError(f"setting {name!r} must be {expected}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise HvfError(f"{name} must be a finite number, not {value}")
-    return value
+    return cast(Any, value)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hvf.config import AlignConfig, Config, TargetConfig
 from hvf.registry import METHODS, HvfError, did_you_mean
@@ -46,13 +47,11 @@ class Published:
     title: str  # the method as the papers write it
     # {"eeg intra", "eeg loso", "meg intra", "meg loso": (top-1, top-5) in %, None if not reported}
     retrieval: Mapping[str, tuple[float, float | None]] = field(default_factory=dict[str, Any])
-    pictures: Mapping[str, tuple[float, ...]] = field(
-        default_factory=dict[str, Any]
-    )  # {averaged over what: `PICTURES`}
+    # {averaged over what: `PICTURES`}
+    pictures: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, Any])
     gallery: str = ""  # "": the plain test images through the method's own encoders, as ours always are
-    selected: Mapping[str, str] = field(
-        default_factory=dict[str, Any]
-    )  # {"intra", "loso": what chose the epoch and settings}
+    # {"intra", "loso": what chose the epoch and settings}
+    selected: Mapping[str, str] = field(default_factory=dict[str, Any])
 
     def summary(self, label: str) -> str:
         """Top-1/top-5 in % of "eeg intra", say, with the gallery and the selection; a dash where there are none."""

@@ -65,7 +65,8 @@ def _command(argv: list[str]) -> Callable[[], int]:
     name = argv[0]
     if name not in commands:
         raise HvfError(f"unknown command {name!r}{did_you_mean(name, [*commands, *groups])}")
-    return parse(commands[name], argv[1:], f"{prog} {name}")
+    command: type[Any] = commands[name]
+    return parse(command, argv[1:], f"{prog} {name}")
 
 
 def _overview(commands: Mapping[str, Any], groups: Mapping[str, Sequence[str]], prog: str, about: str) -> str:

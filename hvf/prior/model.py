@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -193,7 +193,7 @@ class FusionPrior(ModelMixin, ConfigMixin):
     def with_weights(self, state: Mapping[str, Tensor]) -> FusionPrior:
         """A prior like this one that holds these tensors; no random number is drawn."""
         with torch.device("meta"):
-            copy = FusionPrior.from_config(self.config)
+            copy = cast(FusionPrior, FusionPrior.from_config(self.config))  # typed as if it returned more
         copy.load_state_dict(state, assign=True)
         return copy
 
