@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from accelerate import PartialState
@@ -45,6 +45,10 @@ class Training(StudyOptions):
     seeds: int = 3  # how many seeds, from --align.seed up
     together: int | None = None  # runs trained as one batched model, at most (default: all on CUDA, 1 on a CPU)
     out: Path | None = None  # the folder of runs (default: a readable name in runs/)
+
+    def aliased(self) -> dict[str, Any]:
+        first = {"data.subject": self.subjects[0]} if self.subjects else {}  # the preset's need not exist in the study
+        return first | super().aliased()
 
 
 @dataclass(frozen=True)

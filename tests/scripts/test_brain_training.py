@@ -205,14 +205,14 @@ def test_benchmark_of_methods(files, tmp_path, capsys):
     assert rows["chance"]["top1"]["value"] == 0.05
     text = (out / "table.md").read_text()
     assert "75.7/94.6" in text  # what the paper reports, beside ours
-    assert "| nice | – | – | – | 16.1/43.6 |" in text
+    assert "| nice | – | – | – | 16.1/43.6 (ranked against concept centres of other images; selected by: not" in text
     assert "Protocol: intra, 1 subject(s) x 2 seed(s)" in text
     cell = out / "intra-hvf-sub-08-seed-0" / "result.json"
     kept = cell.stat().st_mtime_ns
     assert call(BENCHMARK, *arguments) == 0
     assert cell.stat().st_mtime_ns == kept
     assert call(BENCHMARK, "--methods", "hfv", "--out", out) == 2
-    assert "unknown method 'hfv'; did you mean 'hvf'" in capsys.readouterr().err
+    assert "there is no method 'hfv'; did you mean 'hvf'" in capsys.readouterr().err
     assert call(BENCHMARK, "--protocol", "loso", "--out", out) == 2
     assert "for methods: name some" in capsys.readouterr().err
 
