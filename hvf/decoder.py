@@ -19,6 +19,7 @@ from hvf import alignment, presets
 from hvf.alignment import Alignment, TrainingSet
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet
+from hvf.data.images.matching import ImageNames
 from hvf.data.trials.splitting import concept_split
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
@@ -100,11 +101,7 @@ class Decoder:
 
     def retrieve(self, trials: Trials, images: ImageSet) -> Retrieval:
         """Rank the gallery ``images`` (M) for every trial (N); a trial's own image is the one that it names."""
-        column = {name: i for i, name in enumerate(images.ids)}
-        unknown = [name for name in trials.image_ids.tolist() if name not in column]
-        if unknown:
-            raise HvfError(f"the gallery lacks {len(unknown)} of the images that were seen, the first {unknown[0]!r}")
-        target_N = np.array([column[name] for name in trials.image_ids.tolist()])
+        target_N = np.array(ImageNames(images.ids, "the gallery").indices(trials.image_ids.tolist()), dtype=int)
         return rank(self.embed_trials(trials), self.embed_images(images), target_N)
 
     def reconstruct(self, trials: Trials) -> np.ndarray:

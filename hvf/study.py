@@ -17,7 +17,7 @@ import numpy as np
 
 from hvf.config import SUBJECTS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import bare_concept, image_indices
+from hvf.data.images.matching import ImageNames, bare_concept
 from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials, read_trials
@@ -173,12 +173,7 @@ def _prepared_study(data: DataConfig, path: Path) -> Study:
     """A study of prepared trials, which name their images and may name their split."""
     trials = _prepared_trials(data, path)
     images = open_images(data.images or "")
-    named = np.unique(trials.image_ids)
-    missing = [name for name, i in zip(named, image_indices(named.tolist(), images), strict=True) if i < 0]
-    if missing:
-        raise HvfError(
-            f"{data.images} lacks {len(missing)} of the {len(named)} images of {path.name}: {listed(missing)}"
-        )
+    ImageNames(images.ids, str(data.images)).indices(np.unique(trials.image_ids).tolist(), path.name)
     trials = trials.paired_with(images)
     shown = _with_concepts(images, trials)
     row = {name: i for i, name in enumerate(shown.ids)}

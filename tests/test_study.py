@@ -279,7 +279,7 @@ def test_prepared_trials_that_do_not_fit_are_refused(things, tmp_path):
     refused("1 test concepts of bad.npy are in training too: a", concepts=leaked)
     refused("3 test concepts .* a, b, d", splits=["train" if i % 2 else "test" for i in range(16)])
     refused("sub-08 has no trials of the split 'test', only train", splits=["train"] * 16)
-    refused("image_set lacks 1 of the 8 images of bad.npy: wolf_01", image_ids=["wolf_01" if i == "e_09x" else i
+    refused("1 of the 8 images named in bad.npy is not in .*: wolf_01", image_ids=["wolf_01" if i == "e_09x" else i
             for i in good.image_ids])  # fmt: skip
     folder = tmp_path / "image_set" / "training_images" / "00099_other"
     folder.mkdir()

@@ -20,7 +20,7 @@ from hvf.data.doctor.checks import SEVERITIES, Finding
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import bare_concept, image_indices
+from hvf.data.images.matching import ImageNames, bare_concept
 from hvf.data.trials.store import is_prepared, sidecar_of, verify
 from hvf.data.trials.trials import Trials
 from hvf.registry import DATASETS, listed
@@ -215,7 +215,7 @@ def _pairing(trials: Trials, images: ImageSet, where: str, shown: dict[str, set[
     """Check that every image shown is at hand and has the concept that the trials name."""
     ids, first = np.unique(trials.image_ids, return_index=True)
     try:
-        places = np.array(image_indices(ids.tolist(), images))
+        places = np.array(ImageNames(images.ids).find(ids.tolist()))
     except HvfError as error:
         yield Finding("error", "pairing", where, str(error), "give each image a name of its own")
         return

@@ -1,33 +1,157 @@
-"""Names of images met with the ids of an image set."""
+"""Names of images met with the names of an image set: the one place where it is decided that two names are one.
+
+A name is a path below some folder, a file name, or a file name without its ending. Unicode forms (NFC, NFD),
+backslashes, spaces around it and the case of the ending (`.PNG`) make no difference; the case of the rest does.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from hvf.config import HvfError
-from hvf.data.images.image_set import IMAGE_SUFFIXES, ImageSet
+from hvf.data.images.image_set import IMAGE_SUFFIXES
+from hvf.registry import listed
 
 
-def image_indices(names: Sequence[str], images: ImageSet) -> list[int]:
-    """Index of each named image in the set, by its id or else by its file's name (`stem`); -1 where it is absent.
+class ImageNames:
+    """The names of an image set, which other names are met with.
 
-    Raises HvfError where a name stands for several of the images.
+    Parameters
+    ----------
+    names : sequence of str
+        `ImageSet.ids`, or file names.
+    where : str
+        What holds the images, for messages.
+
+    Raises
+    ------
+    HvfError
+        If two of them are one name.
+
+    Examples
+    --------
+    >>> names = ImageNames(["cat/cat_1", "cat/cat_2", "dog/dog_1"])
+    >>> names.indices(["stimuli/dog/dog_1.JPG", "cat_2.png", r"cat\\cat_1"])
+    [2, 1, 0]
+    >>> names.find(["cat_7"])
+    [-1]
     """
-    by_id = {name: i for i, name in enumerate(images.ids)}
-    if all(name in by_id for name in names):
-        return [by_id[name] for name in names]
-    by_stem: dict[str, list[int]] = {}
-    for name, i in by_id.items():
-        by_stem.setdefault(stem(name), []).append(i)
-    indices = []
-    for name in names:
-        matches = [by_id[name]] if name in by_id else by_stem.get(stem(name), [-1])
-        if len(matches) > 1:
-            both = " and ".join(images.ids[i] for i in matches[:2])
+
+    def __init__(self, names: Sequence[str], where: str = "the image set") -> None:
+        self.names, self.where = tuple(names), where
+        self._index: dict[str, int] = {}
+        for i, name in enumerate(self.names):
+            first = self._index.setdefault(normalized(name), i)
+            if first != i:
+                raise HvfError(
+                    f"{where} holds two images of one name, {self.names[first]!r} and {name!r}, which differ in the "
+                    "case of the ending or in the form of a letter (NFC, NFD) alone: rename one of them"
+                )
+
+    def find(self, asked: Iterable[str]) -> list[int]:
+        """Index of the image that each name is of, -1 where there is none.
+
+        The whole path decides, then the folders that lie next to the file, then the file's name, then its name without
+        ending. Raises HvfError where a name stands for several images.
+        """
+        found: dict[str, int] = {}
+        return [found[name] if name in found else found.setdefault(name, self._find(name)) for name in asked]
+
+    def indices(self, asked: Iterable[str], source: str = "the trials") -> list[int]:
+        """As `find`; raises HvfError that lists the names that are of no image, which `source` holds."""
+        asked = list(asked)
+        indices = self.find(asked)
+        missing = list(dict.fromkeys(name for name, i in zip(asked, indices, strict=True) if i < 0))
+        if missing:
+            n = len(set(asked))
+            which = f"{len(missing)} of the {n} images named in {source} {'is' if len(missing) == 1 else 'are'}"
+            raise HvfError(f"{which} not in {self.where}: {listed(missing)}{self.nearest(missing[0])}")
+        return indices
+
+    def nearest(self, name: str) -> str:
+        """`"; did you mean 'x'?"`, or one of the names that there are."""
+        word, stems = stem(name), {stem(known): known for known in self.names}
+        folded = {known.casefold(): known for known in stems}
+        if word.casefold() in folded:
+            return f"; there is {stems[folded[word.casefold()]]!r}, which differs in upper and lower case"
+        close = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.6)
+        if close:
+            return f"; did you mean {stems[folded[close[0]]]!r}?"
+        return f"; its names are {listed(self.names, 3)}" if self.names else ""
+
+    def _find(self, name: str) -> int:
+        key = normalized(name)
+        if key in self._index:
+            return self._index[key]
+        *folders, file = key.split("/")
+        ranked: dict[tuple[int, int, bool, int], list[int]] = {}
+        for i in {i for word in {file, without_ending(file)} for i in self._by_file.get(word, ())}:
+            *others, other = self._paths[i]
+            same = 3 if file == other else 2 if without_ending(file) == other or file == without_ending(other) else 1
+            shared = _shared(folders, others), _shared(map(bare_concept, folders), map(bare_concept, others))
+            ranked.setdefault((*shared, folders == others, same), []).append(i)
+        if not ranked:
+            return -1
+        best = max(ranked)
+        if best[1] == 0 and folders and bare_concept(folders[-1]) in self._folders:
+            return -1  # the folder is there, without that file
+        if len(ranked[best]) > 1:
+            both = " and ".join(self.names[i] for i in sorted(ranked[best])[:2])
             raise HvfError(f"which image was seen as {name!r} is not clear: {both} share that name")
-        indices += matches
-    return indices
+        return ranked[best][0]
+
+    @cached_property
+    def _paths(self) -> list[list[str]]:
+        return [key.split("/") for key in self._index]
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        return {bare_concept(path[-2]) for path in self._paths if len(path) > 1}
+
+    @cached_property
+    def _by_file(self) -> dict[str, list[int]]:
+        """{file name, and without its ending: the images}."""
+        index: dict[str, list[int]] = {}
+        for i, path in enumerate(self._paths):
+            for word in {path[-1], without_ending(path[-1])}:
+                index.setdefault(word, []).append(i)
+        return index
+
+
+def normalized(name: str) -> str:
+    """A name in the form in which names are compared: NFC, slashes, no spaces around, the ending in lower case.
+
+    >>> normalized(r" .\\stimuli\\cafe\u0301.PNG") == "stimuli/caf\u00e9.png"
+    True
+    """
+    name = unicodedata.normalize("NFC", name.strip()).replace("\\", "/")
+    if "./" in name or "//" in name:
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))
+    bare = without_ending(name)
+    return bare + name[len(bare) :].lower()
+
+
+def without_ending(name: str) -> str:
+    """A name without the ending of a picture's file.
+
+    >>> without_ending("cat/cat_1.JPG"), without_ending("version 1.2")
+    ('cat/cat_1', 'version 1.2')
+    """
+    head, dot, ending = name.rpartition(".")
+    return head if dot + ending.lower() in IMAGE_SUFFIXES else name
+
+
+def stem(name: str) -> str:
+    """The name of an image's file, without folder and ending.
+
+    >>> stem("00001_aardvark/aardvark_01b.jpg")
+    'aardvark_01b'
+    """
+    return without_ending(normalized(name).rsplit("/", 1)[-1])
 
 
 def bare_concept(folder: str) -> str:
@@ -39,12 +163,11 @@ def bare_concept(folder: str) -> str:
     return re.sub(r"^\d+_", "", folder)
 
 
-def stem(name: str) -> str:
-    """The name of an image's file, without folder and suffix.
-
-    >>> stem("00001_aardvark/aardvark_01b.jpg")
-    'aardvark_01b'
-    """
-    name = name.replace("\\", "/").rsplit("/", 1)[-1]
-    head, dot, suffix = name.rpartition(".")
-    return head if dot + suffix.lower() in IMAGE_SUFFIXES else name
+def _shared(folders: Iterable[str], others: Iterable[str]) -> int:
+    """How many folders two paths share, counted from the file."""
+    n = 0
+    for one, other in zip(reversed(list(folders)), reversed(list(others)), strict=False):
+        if one != other:
+            break
+        n += 1
+    return n

@@ -21,7 +21,7 @@ from numpy import empty, float32
 
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import image_indices
+from hvf.data.images.matching import ImageNames
 from hvf.data.recordings.epoching import OpenRecording, Preprocessing, fill, plan
 from hvf.data.recordings.events import (
     coded_events,
@@ -31,7 +31,7 @@ from hvf.data.recordings.events import (
     image_ids,
     read_table,
 )
-from hvf.data.recordings.raw import attempt, give_positions, mend_channel_types, nearest, one_line, open_recording
+from hvf.data.recordings.raw import attempt, give_positions, mend_channel_types, one_line, open_recording
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
@@ -95,7 +95,7 @@ def read_recording(
     shown, more = image_events([(where, table)], image_column)
     notes += more
     if images is not None:
-        _check_known(shown["image"].tolist(), images)
+        ImageNames(images.ids).indices(shown["image"].tolist(), "the events")
     if settings.unseen_concepts:
         shown, more = drop_seen_concepts(shown)
         notes += more
@@ -184,7 +184,7 @@ def prepare_bids(
                 [(p, read_table(p)) for p in map(_events_file, recordings)], image_column, codes
             )
             if images is not None:
-                _check_known(events["image"].tolist(), images)
+                ImageNames(images.ids).indices(events["image"].tolist(), "the events")
             if settings.unseen_concepts:
                 events, more = drop_seen_concepts(events)
                 notes += more
@@ -232,7 +232,7 @@ def _of_epochs(
         return trials.replace(x_NCT=trials.values, image_ids=image_ids(trials.image_ids.tolist()))
     if names is None:
         return trials
-    _check_known(trials.image_ids.tolist(), images)
+    ImageNames(images.ids).indices(trials.image_ids.tolist(), "the events")
     return trials.paired_with(images)
 
 
@@ -347,16 +347,6 @@ def _digests_of_values(recordings: Iterable[Any], root: Path, history: Mapping[s
         own += [key for key in history["sources"] if key.startswith(stem + ".") and not key.endswith((".tsv", ".json"))]
         digests[name] = history["sources"][max(own, key=lambda key: history["stamps"][key][0])]
     return digests
-
-
-def _check_known(names: Sequence[str], images: ImageSet) -> None:
-    names = list(dict.fromkeys(names))
-    missing = [name for name, i in zip(names, image_indices(names, images), strict=True) if i < 0]
-    if missing:
-        close = nearest(missing[0], images.ids)
-        raise HvfError(
-            f"{len(missing)} of {len(names)} images of the events are not in the set: {listed(missing)}{close}"
-        )
 
 
 def _say(subject: str, notes: Iterable[str]) -> None:

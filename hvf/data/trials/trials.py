@@ -14,7 +14,7 @@ import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import image_indices
+from hvf.data.images.matching import ImageNames
 from hvf.data.trials.categorical import Categorical
 from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray
 from hvf.data.trials.reading import epochs_values, read_array, read_epochs, recorded_images
@@ -149,6 +149,11 @@ class Trials:
         """Time of each sample after the image's onset, in s, (T,)."""
         return self.tmin + np.arange(self.shape[2]) / self.sfreq
 
+    @property
+    def x_NCT(self) -> np.ndarray:
+        """All values, float32 (N, C, T): `load_array`."""
+        return self.load_array()
+
     def load_array(self) -> np.ndarray:
         """Read all values, float32 (N, C, T); an array that lies in memory just so is returned itself."""
         return self.values.gather()
@@ -228,7 +233,7 @@ class Trials:
         """
         names = self._image_ids
         used, rows = np.unique(names.codes, return_inverse=True)
-        image_N = np.asarray(image_indices(names.values[used].tolist(), images), dtype=int)[rows]
+        image_N = np.asarray(ImageNames(images.ids).find(names.values[used].tolist()), dtype=int)[rows]
         kept = self if (image_N >= 0).all() else self.select(image_N >= 0)
         codes = image_N[image_N >= 0].astype(np.int32)
         return kept.replace(image_ids=Categorical(np.asarray(images.ids, dtype=str), codes))
@@ -341,11 +346,8 @@ class Trials:
         trials = cls(image_ids=ids, subject=name, **epochs_values(epochs), **labels)
         if not isinstance(images, ImageSet):
             return trials
+        ImageNames(images.ids).indices(ids, "the epochs' metadata")
         paired = trials.paired_with(images)
-        if len(paired) < len(trials):
-            names = list(dict.fromkeys(ids))
-            missing = [name for name, i in zip(names, image_indices(names, images), strict=True) if i < 0]
-            raise HvfError(f"{len(missing)} images named in the epochs' metadata are not in the set: {listed(missing)}")
         concept = dict(zip(images.ids, images.concepts, strict=True))
         if paired.concepts is None:
             return paired.replace(concepts=[concept[name] for name in paired.image_ids.tolist()])

@@ -198,7 +198,7 @@ def test_images_that_are_not_in_the_set(recording, tmp_path):
     trials = read_recording(path, events, settings=PLAIN, images=folder)
     assert set(trials.image_ids.tolist()) == set(open_images(folder).ids)
     (folder / "cat" / "cat_1.jpg").unlink()
-    with pytest.raises(HvfError, match="1 of 8 images of the events are not in the set: .*cat_1.jpg"):
+    with pytest.raises(HvfError, match="1 of the 8 images named in the events is not in the image set: .*cat_1.jpg"):
         read_recording(path, events, settings=PLAIN, images=folder)
 
 

@@ -324,7 +324,11 @@ def test_from_epochs():
         (None, ["a", "b"], "3 epochs but 2 images"),
         ({"image": ["a", "b", "c"]}, ["a", "c", "b"], "epoch 1 was given the image 'c', but .* says 'b'"),
         ({"image": ["a", None, "c"]}, None, "names no image for epoch 1"),
-        ({"image": ["im0", "im7", "im1"]}, "set", "1 images named .* not in the set: im7"),
+        (
+            {"image": ["im0", "im7", "im1"]},
+            "set",
+            "1 of the 3 images named .* is not in the image set: im7",
+        ),
         ({"image": list("abc"), "session": ["one", "two", "two"]}, None, "whole numbers from 1, not 'one'"),
     ],
 )
