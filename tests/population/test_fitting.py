@@ -208,6 +208,7 @@ def test_silencing_is_measured_place_by_place():
     assert analyse_feature_maps(model, x_NC, maps, ()).neuron_drop_C[1] == pytest.approx(float(drop), abs=1e-6)
 
 
+@pytest.mark.slow(part=5)
 def test_the_script_from_files_to_pictures(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     rng = np.random.default_rng(0)

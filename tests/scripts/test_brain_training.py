@@ -60,6 +60,7 @@ def call(script: Path, *arguments: str | Path) -> int:
     return load_script(script).main([str(a) for a in arguments])
 
 
+@pytest.mark.slow(part=5)
 def test_targets_table(files, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     out = tmp_path / "out"
@@ -227,6 +228,7 @@ def test_processes_share_the_cells_of_the_benchmark(tmp_path, monkeypatch):
     assert done == ["cell-0", "cell-2", "cell-4", "wait", "cell-1", "cell-3", "wait"]
 
 
+@pytest.mark.slow(part=5)
 def test_train_by_the_launcher(files, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]

@@ -71,6 +71,7 @@ def call(*arguments: str | Path) -> int:
     return load_script(INTERPRET).main([str(a) for a in arguments])
 
 
+@pytest.mark.slow(part=5)
 def test_a_recording_with_places_and_times(study, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     run = trained(study, "mine-epo.fif", tmp_path / "run")

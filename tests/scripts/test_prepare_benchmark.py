@@ -106,6 +106,7 @@ def test_impossible_options_are_refused(benchmark, tmp_path, capsys, arguments, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow(part=5)
 def test_a_stage_that_fails_says_why(tmp_path):
     with pytest.raises(HvfError, match="stage prepare failed: .*there is no folder"):
         in_process(SCRIPT, "prepare", str(tmp_path / "absent"), str(tmp_path / "out"), "hvf", 1)

@@ -24,6 +24,7 @@ def script():
     return load_script(SCRIPT)
 
 
+@pytest.mark.slow(part=5)
 def test_sdxl_forward_and_backward_on_the_meta_device(script):
     found = script.on_meta(script.SDXL, batch=2)
     assert found["output"] == (2, 4, 64, 64)
@@ -60,6 +61,7 @@ def test_the_straightforward_loop_learns_the_same_adapter_by_eager_attention(scr
     assert all(p.grad is not None for p in plain.parameters())
 
 
+@pytest.mark.slow(part=5)
 def test_the_tiny_size_runs_and_says_what_it_does_not_measure(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(script, "DRAWN", 4)
