@@ -171,6 +171,20 @@ def fill(work: Plan, x_NCT: np.ndarray, description: str) -> None:
         _whiten(work, np.flatnonzero(session_N == session), x_NCT)
 
 
+def rehearse(work: Plan) -> None:
+    """Do what `fill` does without keeping it; where the trials are large, only the values are read.
+
+    Raises HvfError as `fill`, which for large trials may still refuse recordings that are too short or noise that
+    cannot be whitened.
+    """
+    n, c, t = work.shape
+    if 4 * n * c * t <= BLOCK_BYTES:
+        fill(work, np.empty((n, c, t), np.float32), "rehearsing")
+        return
+    for i in sorted(set(work.events["recording"].tolist())):
+        load(work.recordings[i].raw, work.ch_names, work.recordings[i].where)
+
+
 def _placed(
     own: Any, recording: OpenRecording, settings: Preprocessing, unit: str | None
 ) -> tuple[pd.DataFrame, list[str]]:

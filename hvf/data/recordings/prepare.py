@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from numpy import empty, float32
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
-from hvf.data.recordings.epoching import OpenRecording, Preprocessing, fill, plan
+from hvf.data.recordings.epoching import OpenRecording, Plan, Preprocessing, fill, plan, rehearse
 from hvf.data.recordings.events import (
     coded_events,
     drop_seen_concepts,
@@ -174,23 +174,13 @@ def prepare_bids(
     paths = []
     for name in chosen:
         recordings = _recordings(root, name, task, image_column)
-        files = {p.relative_to(root).as_posix(): p for bids in recordings for p in _files_of(bids)}
+        files = _sources(root, recordings)
         history = {"recipe": "bids", "parameters": parameters, "stamps": stamps(files)}
         path = out / f"sub-{name}_trials.npy"
         if not is_finished(path, "bids", files, json.loads(json.dumps(parameters))):
             history["sources"] = {key: sha256(p) for key, p in files.items()}
-            refuse_copies(_digests_of_values(recordings, root, history), "the recording ")
-            events, notes = image_events(
-                [(p, read_table(p)) for p in map(_events_file, recordings)], image_column, codes
-            )
-            if images is not None:
-                ImageNames(images.ids).indices(events["image"].tolist(), "the events")
-            if settings.unseen_concepts:
-                events, more = drop_seen_concepts(events)
-                notes += more
-            opened = [_open(root, bids, recordings, notes) for bids in track(recordings, f"opening sub-{name}")]
-            work = plan(opened, events, settings, onset_unit)
-            history |= {"units": work.units, "notes": list(dict.fromkeys([*notes, *work.notes]))}
+            work, notes = _planned(root, recordings, history, images, codes, image_column, onset_unit, settings)
+            history |= {"units": work.units, "notes": notes}
             with TrialsWriter(
                 path,
                 work.shape,
@@ -207,6 +197,56 @@ def prepare_bids(
             _say(f"sub-{name}", history["notes"])
         paths.append(path)
     return paths
+
+
+def rehearse_bids(root: Path, images: ImageSet | None = None) -> Iterator[tuple[str, Plan | HvfError, list[str]]]:
+    """What `prepare_bids` would make of each subject, or why it would refuse it; nothing is written.
+
+    Yields (sub-XX, layout of its trials or the refusal, notes). Values are read, and made into trials where these take
+    up little memory.
+    """
+    for name in _subjects(root, None):
+        notes: list[str] = []
+        try:
+            recordings = _recordings(root, name, None, None)
+            files = _sources(root, recordings)
+            history = {"stamps": stamps(files), "sources": {key: sha256(p) for key, p in files.items()}}
+            work, notes = _planned(root, recordings, history, images)
+            rehearse(work)
+            yield f"sub-{name}", work, notes
+        except HvfError as error:
+            yield f"sub-{name}", error, notes
+
+
+def _sources(root: Path, recordings: Iterable[Any]) -> dict[str, Path]:
+    """The files that a subject's trials are made of, by their path below `root`."""
+    return {p.relative_to(root).as_posix(): p for bids in recordings for p in _files_of(bids)}
+
+
+def _planned(
+    root: Path,
+    recordings: Sequence[Any],
+    history: Mapping[str, Any],
+    images: ImageSet | None,
+    codes: pd.DataFrame | None = None,
+    image_column: str | None = None,
+    onset_unit: str | None = None,
+    settings: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
+) -> tuple[Plan, list[str]]:
+    """The layout of one subject's trials, and notes; all that can be refused before values are read.
+
+    `history` has the "stamps" and "sources" of the subject's files; for the others see `prepare_bids`.
+    """
+    refuse_copies(_digests_of_values(recordings, root, history), "the recording ")
+    events, notes = image_events([(p, read_table(p)) for p in map(_events_file, recordings)], image_column, codes)
+    if images is not None:
+        ImageNames(images.ids).indices(events["image"].tolist(), "the events")
+    if settings.unseen_concepts:
+        events, more = drop_seen_concepts(events)
+        notes += more
+    opened = [_open(root, bids, recordings, notes) for bids in track(recordings, "opening recordings")]
+    work = plan(opened, events, settings, onset_unit)
+    return work, list(dict.fromkeys([*notes, *work.notes]))
 
 
 def _of_epochs(
