@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from hvf import methods, presets
     from hvf.config import Config, HvfError, with_settings
     from hvf.data.images.image_set import ImageSet, open_images
-    from hvf.data.trials.trials import Trials, read_trials
+    from hvf.data.trials.reading import read_trials
+    from hvf.data.trials.trials import Trials
     from hvf.decoder import Decoder
     from hvf.prior.model import FusionPrior
     from hvf.study import open_study
@@ -46,7 +47,7 @@ _ROOM = {
     "open_study": "hvf.study",
     "presets": "hvf.presets",
     "with_settings": "hvf.config",
-    "read_trials": "hvf.data.trials.trials",
+    "read_trials": "hvf.data.trials.reading",
 }
 
 

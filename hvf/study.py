@@ -16,11 +16,13 @@ import mne
 import numpy as np
 
 from hvf.config import SUBJECTS, DataConfig, HvfError
+from hvf.data.images.concepts import concept_key, concept_name, unified
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import ImageNames, bare_concept
+from hvf.data.images.matching import ImageNames, stem
 from hvf.data.trials.provenance import is_simulated
+from hvf.data.trials.reading import read_trials
 from hvf.data.trials.store import is_prepared
-from hvf.data.trials.trials import Trials, read_trials
+from hvf.data.trials.trials import Trials
 from hvf.registry import STUDIES, listed
 from hvf.runs import cache_dir
 from hvf.simulation import captioned, head, rendering
@@ -122,28 +124,51 @@ def _cached_trials(data: DataConfig, images: ImageSet, split: str) -> Trials:
 
 
 def _files_study(data: DataConfig) -> Study:
+    """A study of the user's files: trials that name their images or follow their order, and may name their split."""
     if data.trials is None or data.images is None:
         raise HvfError("a study from files needs both trials (.npy or -epo.fif) and images (a folder or a zip)")
     path = store_path(data.trials, data.subject)
-    if is_prepared(path):
-        return _prepared_study(data, path)
     images = open_images(data.images)
-    _check_order(images.ids, data.images)
-    trials = read_trials(path, images, sfreq=data.sfreq, tmin=data.tmin)
-    if path.suffix != ".npy":  # plain numbers have the rate and the window of the settings
-        trials = _in_window(trials, data)
-    if data.ch_names is not None:
-        trials = trials.pick(data.ch_names)
-    train_index, test_index = held_out(_groups(images), data.test_images, data.split_seed)
-    train, test = _marked(trials.select(train_index), "train"), _marked(trials.select(test_index), "test")
-    train.check()
-    concepts = len(set(images.concepts))
-    simulated = trials.simulated or _in_simulated_folder(path) or _in_simulated_folder(Path(data.images))
-    note = (
-        f"{path.name}: {'simulated, ' if simulated else ''}{len(train)} training and {len(test)} held-out images "
-        f"({concepts} concepts, split {data.split_seed}), {len(trials.ch_names)} channels"
+    prepared = is_prepared(path)
+    if prepared:
+        trials = _prepared_trials(data, path)
+        ImageNames(images.ids, str(data.images)).indices(np.unique(trials.image_ids).tolist(), path.name)
+        trials = trials.paired_with(images)
+    else:
+        trials = read_trials(path, images, sfreq=data.sfreq, tmin=data.tmin)
+        if path.suffix != ".npy":  # plain numbers have the rate and the window of the settings
+            trials = _in_window(trials, data)
+        trials = trials if data.ch_names is None else trials.pick(data.ch_names)
+        if trials.splits is not None and not {"train", "test"} <= {*trials.splits.tolist()}:
+            trials = trials.replace(splits=None)
+    shown = _with_concepts(images, trials)
+    if trials.splits is None:
+        train_index, test_index = held_out(_groups(shown), data.test_images, data.split_seed)
+        how = f"split {data.split_seed}"
+    else:
+        row = {name: i for i, name in enumerate(shown.ids)}
+        train_index, test_index = (
+            sorted({row[name] for name in trials.split(part).image_ids.tolist()}) for part in ("train", "test")
+        )
+        how = "split as prepared" if prepared else "split as in the metadata"
+    train_images, test_images = shown.subset(train_index), shown.subset(test_index)
+    _check_apart(train_images, test_images, path)
+    train, test = (
+        _marked((trials if trials.splits is None else trials.split(part)).aligned_to(part_images), part)
+        for part, part_images in (("train", train_images), ("test", test_images))
     )
-    return Study(path.stem, train, test, images.subset(train_index), images.subset(test_index), simulated, note)
+    history = trials.history or {}
+    simulated = trials.simulated or (
+        not prepared and (_in_simulated_folder(path) or _in_simulated_folder(Path(data.images)))
+    )
+    origin = f"{'simulated ' if simulated else ''}{trials.kind if trials.kind == 'features' else trials.kind.upper()}"
+    recipe = f"recipe {history['recipe']}, " if history.get("recipe") else ""
+    notes = "" if prepared else "".join(f"; {note}" for note in history.get("notes", []))
+    note = (
+        f"{path.name}: {origin}, {trials.subject}, {recipe}{len(train)} training and {len(test)} test images of other "
+        f"concepts ({how}), {len(trials.ch_names)} channels{notes}"
+    )
+    return Study(path.stem, train, test, train_images, test_images, simulated, note)
 
 
 def _in_simulated_folder(path: Path) -> bool:
@@ -169,37 +194,6 @@ def subjects(folder: Path) -> dict[int, Path]:
     return {int(match[1]): p for match, p in matches if match and is_prepared(p)}
 
 
-def _prepared_study(data: DataConfig, path: Path) -> Study:
-    """A study of prepared trials, which name their images and may name their split."""
-    trials = _prepared_trials(data, path)
-    images = open_images(data.images or "")
-    ImageNames(images.ids, str(data.images)).indices(np.unique(trials.image_ids).tolist(), path.name)
-    trials = trials.paired_with(images)
-    shown = _with_concepts(images, trials)
-    row = {name: i for i, name in enumerate(shown.ids)}
-    if trials.splits is None:
-        train_index, test_index = held_out(_groups(shown), data.test_images, data.split_seed)
-        how = f"split {data.split_seed}"
-    else:
-        train_index, test_index = (
-            sorted({row[name] for name in trials.split(part).image_ids.tolist()}) for part in ("train", "test")
-        )
-        how = "split as prepared"
-    train_images, test_images = shown.subset(train_index), shown.subset(test_index)
-    _check_apart(train_images, test_images, path)
-    train, test = (
-        _marked((trials if trials.splits is None else trials.split(part)).aligned_to(part_images), part)
-        for part, part_images in (("train", train_images), ("test", test_images))
-    )
-    recipe = (trials.history or {}).get("recipe")
-    origin = f"{'simulated ' if trials.simulated else ''}{trials.kind.upper()}"
-    note = (
-        f"{path.name}: {origin}, {trials.subject}, {f'recipe {recipe}, ' if recipe else ''}"
-        f"{len(train)} training and {len(test)} test images of other concepts ({how}), {len(trials.ch_names)} channels"
-    )
-    return Study(path.stem, train, test, train_images, test_images, trials.simulated, note)
-
-
 def _prepared_trials(data: DataConfig, path: Path) -> Trials:
     trials = _in_window(Trials.load(path), data)
     return trials if data.ch_names is None else trials.pick(data.ch_names)
@@ -222,14 +216,26 @@ def _in_window(trials: Trials, data: DataConfig) -> Trials:
 
 
 def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
-    """The images that were shown, with the concepts of the trials, or else those of the images' folders."""
-    shown = np.isin(images.ids, np.unique(trials.image_ids))
-    part = images.subset(np.flatnonzero(shown))
-    if trials.concepts is None:
-        part.concepts = tuple(map(bare_concept, part.concepts))
-    else:
-        concept_of = dict(zip(trials.image_ids.tolist(), trials.concepts.tolist(), strict=True))
-        part.concepts = tuple(concept_of[name] for name in part.ids)
+    """The images that were shown, with the concepts of the trials, or else those of their folders, each spelt one way.
+
+    The concept of an image that lies by itself is its own name.
+    """
+    part = images.subset(np.flatnonzero(np.isin(images.ids, np.unique(trials.image_ids))))
+    concept_of = dict(zip(part.ids, part.concepts, strict=True))
+    if trials.concepts is not None:
+        pairs = list(dict.fromkeys(zip(trials.image_ids.tolist(), trials.concepts.tolist(), strict=True)))
+        concept_of = dict(pairs)
+        for name, concept in pairs:
+            if concept_key(concept_of[name]) != concept_key(concept):
+                raise HvfError(
+                    f"the trials say that {name} shows {concept!r}, and also that it shows {concept_of[name]!r}"
+                )
+    own = [concept_of[name] == stem(name) for name in part.ids]
+    spelt, _ = unified("" if alone else concept_of[name] for name, alone in zip(part.ids, own, strict=True))
+    part.concepts = tuple(
+        stem(name) if alone else concept_name(concept)
+        for name, alone, concept in zip(part.ids, own, spelt, strict=True)
+    )
     return part
 
 
@@ -277,24 +283,22 @@ def _other_files(data: DataConfig, study: Study) -> list[Trials]:
 
 
 def _groups(images: ImageSet) -> tuple[str, ...]:
-    """The concept of each image; the same picture under a second name counts to the concept of its first.
+    """The concept of each image; concepts that share a picture, under whatever names, count as one.
 
     So no picture is both trained on and tested. Decodes every image: a broken one is an HvfError that names it.
     """
-    first: dict[str, str] = {}
-    pairs = zip(images.content_hashes(), images.concepts, strict=True)
-    return tuple(first.setdefault(content, concept) for content, concept in pairs)
+    group = {concept: concept for concept in images.concepts}
 
+    def first(concept: str) -> str:
+        while group[concept] != concept:
+            concept = group[concept]
+        return concept
 
-def _check_order(ids: tuple[str, ...], where: str) -> None:
-    """Refuse names whose order as text differs from that of their numbers: the trials could follow either."""
-    by_number = sorted(ids, key=lambda name: [(p.zfill(20) if p.isdigit() else p) for p in re.split(r"(\d+)", name)])
-    for text, number in zip(sorted(ids), by_number, strict=True):
-        if text != number:
-            raise HvfError(
-                f"the images in {where} have two orders, as text ({text} comes first) and by number ({number} does): "
-                "pad the numbers with zeros, so that the trials pair with the right images"
-            )
+    seen: dict[str, str] = {}
+    for content, concept in zip(images.content_hashes(), images.concepts, strict=True):
+        one, other = first(seen.setdefault(content, concept)), first(concept)
+        group[other] = one
+    return tuple(first(concept) for concept in images.concepts)
 
 
 def held_out(concepts: tuple[str, ...], n_test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

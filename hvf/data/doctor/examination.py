@@ -19,8 +19,9 @@ from hvf.data.doctor import checks, recordings
 from hvf.data.doctor.checks import SEVERITIES, Finding
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
+from hvf.data.images.concepts import concept_key
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import ImageNames, bare_concept
+from hvf.data.images.matching import ImageNames
 from hvf.data.trials.store import is_prepared, sidecar_of, verify
 from hvf.data.trials.trials import Trials
 from hvf.registry import DATASETS, listed
@@ -225,8 +226,8 @@ def _pairing(trials: Trials, images: ImageSet, where: str, shown: dict[str, set[
         yield Finding("error", "pairing", where, message, "give the folder with all of them, under the names used here")
         return
     if trials.concepts is not None:
-        of_trials = [bare_concept(name) for name in trials.concepts[first]]
-        held = [bare_concept(images.concepts[i]) for i in places]
+        of_trials = [concept_key(name) for name in trials.concepts[first]]
+        held = [concept_key(images.concepts[i]) for i in places]
         apart = [(name, a, b) for name, a, b in zip(ids, of_trials, held, strict=True) if a != b]
         if apart and len(set(held)) < len(held):  # else each image lies alone and its concept is unknown
             message = f"{len(apart)} images are of another concept there, such as {apart[0][0]}: "

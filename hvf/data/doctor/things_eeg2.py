@@ -18,8 +18,9 @@ from hvf.data.doctor import checks
 from hvf.data.doctor.checks import Finding
 from hvf.data.doctor.reliability import WINDOW, binned, repeats
 from hvf.data.doctor.signals import signals
+from hvf.data.images.concepts import bare_concept
 from hvf.data.images.image_set import ImageSet, open_images
-from hvf.data.images.matching import bare_concept, stem
+from hvf.data.images.matching import stem
 from hvf.data.montages import EEG_CHANNELS
 from hvf.data.pickles import loading
 from hvf.data.things_eeg2.raw import TARGET

@@ -88,6 +88,11 @@ def is_picture_file(name: str) -> bool:
     return without_ending(file) not in (file, "")
 
 
+def is_image_column(column: str) -> bool:
+    """Whether a column bears a usual name of one that names images."""
+    return _word(column) in IMAGE_COLUMNS
+
+
 def _text(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -104,7 +109,7 @@ def _standing(column: str, texts: Sequence[str], names: ImageNames | None) -> in
         return None
     if names is None and not files:
         return 1 if word in IMAGE_COLUMNS else None
-    if all(map(str.isdigit, held)):
+    if all(map(str.isdecimal, held)):
         return ONLY_NAMES if word in IMAGE_COLUMNS else None
     if word in IMAGE_COLUMNS or (word in EVENT_COLUMNS and files):
         return 0

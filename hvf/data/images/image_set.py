@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from hvf.config import HvfError
+from hvf.data.images.concepts import ids_and_concepts
 
 ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)  # of a damaged archive
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
@@ -148,6 +150,12 @@ class ImageSet(Sequence[Image.Image]):
     def __repr__(self) -> str:
         return f"<ImageSet: {len(self)} images of {len(set(self.concepts))} concepts>"
 
+    @property
+    def files(self) -> tuple[str, ...] | None:
+        """The name of each image's file in its folder or zip; None of images that come from neither."""
+        names = getattr(self._source, "names", None)
+        return None if names is None else tuple(names[i] for i in self._indices)
+
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """Return the images `indices` (ints, in that order) as a set of their own; nothing is decoded."""
         indices = [int(i) for i in indices]
@@ -215,12 +223,13 @@ class ImageSet(Sequence[Image.Image]):
 def open_images(path: str | Path) -> ImageSet:
     """Open a folder or a zip of images, in the sorted order of their names (plain string order, subfolders included).
 
-    The concept is the name of the folder an image lies in, or, where all images lie side by side, the file's stem.
-    Images are decoded when used; `ImageSet.check` decodes them all. Raises HvfError if there is nothing to open.
+    Folders that are links count. The concept is the name of the folder an image lies in, or, where all images lie side
+    by side, the file's stem (`ids_and_concepts`). Images are decoded when used; `ImageSet.check` decodes them all.
+    Raises HvfError if there is nothing to open.
     """
     path = Path(path)
     if path.is_dir():
-        names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and _is_image(p.name))
+        names = sorted(name for name in _files(path) if _is_image(name))
         names = [n for n in names if not _is_hidden(n)]
     elif path.is_file():
         try:
@@ -233,13 +242,19 @@ def open_images(path: str | Path) -> ImageSet:
     if not names:
         raise HvfError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     source = _FolderSource(path, tuple(names)) if path.is_dir() else _ZipSource(path, tuple(names))
-    parts = [PurePosixPath(n) for n in names]
-    side_by_side = len({p.parent for p in parts}) == 1
-    ids = [p.stem if side_by_side else str(p.with_suffix("")) for p in parts]
-    if len(set(ids)) < len(ids):  # a.png beside a.jpg
-        ids = names
-    concepts = [p.stem if side_by_side or p.parent == PurePosixPath(".") else p.parent.name for p in parts]
+    ids, concepts, notes = ids_and_concepts(names)
+    for note in notes:
+        print(f"hvf: {path}: {note}", file=sys.stderr)
     return ImageSet(source, ids, concepts)
+
+
+def _files(root: Path) -> Iterator[str]:
+    """The files below a folder, as paths from there, in linked folders too, but for links that lead in a circle."""
+    for folder, folders, files in os.walk(root, followlinks=True):
+        links = {name: Path(folder, name).resolve() for name in folders if Path(folder, name).is_symlink()}
+        here = Path(folder).resolve()
+        folders[:] = [name for name in folders if name not in links or links[name] not in (here, *here.parents)]
+        yield from (Path(folder, name).relative_to(root).as_posix() for name in files if Path(folder, name).is_file())
 
 
 def decode(data: bytes, name: str) -> Image.Image:

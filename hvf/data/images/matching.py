@@ -7,12 +7,12 @@ backslashes, spaces around it and the case of the ending (`.PNG`) make no differ
 from __future__ import annotations
 
 import difflib
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from hvf.config import HvfError
+from hvf.data.images.concepts import bare_concept
 from hvf.data.images.image_set import IMAGE_SUFFIXES
 from hvf.registry import listed
 
@@ -152,15 +152,6 @@ def stem(name: str) -> str:
     'aardvark_01b'
     """
     return without_ending(normalized(name).rsplit("/", 1)[-1])
-
-
-def bare_concept(folder: str) -> str:
-    """The concept of an image folder, without its number.
-
-    >>> bare_concept("00001_aardvark")
-    'aardvark'
-    """
-    return re.sub(r"^\d+_", "", folder)
 
 
 def _shared(folders: Iterable[str], others: Iterable[str]) -> int:

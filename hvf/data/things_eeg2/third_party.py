@@ -16,7 +16,8 @@ import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.datasets import chosen_subjects
-from hvf.data.images.matching import bare_concept, stem
+from hvf.data.images.concepts import bare_concept
+from hvf.data.images.matching import stem
 from hvf.data.pickles import loading
 from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
 from hvf.data.trials.provenance import is_finished, sha256, stamps

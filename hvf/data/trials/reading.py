@@ -1,24 +1,66 @@
-"""Reading of responses from common files: arrays of numbers and MNE epochs.
+"""Reading of responses and of the images that they are of, from common files.
 
 Letters: N trials, C channels, T samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
 from pathlib import Path
-from typing import Any
 
-import mne
 import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
-from hvf.data.images.matching import stem
-from hvf.registry import listed
+from hvf.data.images.order import check_order
+from hvf.data.trials.epochs import open_epochs
+from hvf.data.trials.store import is_prepared
+from hvf.data.trials.trials import Trials
 
 
-def read_array(path: Path, n_images: int) -> tuple[np.ndarray, bool]:
+def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: float = 0.0) -> Trials:
+    """Read responses that name their images (epochs, prepared trials), or whose rows are in the order of `images`.
+
+    By what they were paired is said in a line, and in `history["notes"]`.
+
+    Parameters
+    ----------
+    path : `.npy` of numbers, (N, C) or (N, C, T); an MNE epochs file `-epo.fif`; or prepared trials (`Trials.save`)
+    images : ImageSet of N images; for those that name them, the images that they answer
+    sfreq, tmin : Hz and s, for a `.npy` with samples; the others know their own.
+
+    Raises
+    ------
+    HvfError
+        If the file cannot be read, is a pickle, has another number of rows than there are images (saying so if it is
+        transposed), or has channels with NaN, infinite or constant values (naming them).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HvfError(f"there is no file of trials at {path}")
+    if is_prepared(path):
+        trials = Trials.load(path).paired_with(images)
+    elif path.name.endswith((".fif", ".fif.gz")):
+        try:
+            trials = Trials.from_epochs(open_epochs(path), images, subject=path.stem)
+        except HvfError as error:
+            raise HvfError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    elif path.suffix == ".npy":
+        x_NCT, sampled = _read_array(path, len(images))
+        check_order(images)
+        names = tuple(f"{i:03d}" for i in range(x_NCT.shape[1]))
+        trials = Trials(x_NCT, images.ids, path.stem, sfreq if sampled else 1.0, tmin, names, "features")
+        note = f"{len(trials)} rows of {len(images)} images, paired by order, for a .npy names none"
+        trials = trials.replace(history={"notes": [note]})
+    else:
+        raise HvfError(f"cannot read trials from {path}: give a .npy, (N, C) or (N, C, T), or an MNE -epo.fif")
+    trials.check()
+    for note in [] if is_prepared(path) else (trials.history or {}).get("notes", []):
+        print(f"hvf: {path.name}: {note}", file=sys.stderr)
+    return trials
+
+
+def _read_array(path: Path, n_images: int) -> tuple[np.ndarray, bool]:
     """Read a `.npy` of numbers (N, C) or (N, C, T); return it as (N, C, T), and whether it has samples.
 
     Raises HvfError if it cannot be read, is a pickle, or N is not `n_images` (saying so if it is transposed).
@@ -38,66 +80,6 @@ def read_array(path: Path, n_images: int) -> tuple[np.ndarray, bool]:
         raise HvfError(f"{path} has shape {x.shape}; trials are (images, channels) or (images, channels, samples)")
     _check_count(x.shape, n_images, path)
     return (x[:, :, None], False) if x.ndim == 2 else (x, True)
-
-
-def read_epochs(path: Path, n_images: int) -> dict[str, Any]:
-    """Read an MNE epochs file (`epochs_values`). Raises HvfError if it cannot be read or has not `n_images` epochs."""
-    try:
-        values = epochs_values(mne.read_epochs(path, preload=True, verbose="error"))
-    except HvfError as error:
-        raise HvfError(f"{path}: {error}") from error
-    except Exception as error:  # MNE's reader raises many kinds, struct.error among them, on a damaged file
-        raise HvfError(f"cannot read {path} as MNE epochs: {error}") from error
-    _check_count(values["x_NCT"].shape, n_images, path)
-    return values
-
-
-def epochs_values(epochs: mne.BaseEpochs) -> dict[str, Any]:
-    """The good EEG and MEG channels: x_NCT (float32), ch_names, kind, sfreq, tmin. Raises HvfError if there is none."""
-    picks = mne.pick_types(epochs.info, meg=True, eeg=True, ref_meg=False, exclude="bads")  # pyright: ignore[reportArgumentType]
-    if not len(picks):
-        raise HvfError(f"no good EEG or MEG channel; the types are {listed(set(epochs.get_channel_types()))}")
-    return {
-        "x_NCT": epochs.get_data(picks=picks, verbose="error").astype(np.float32),
-        "ch_names": tuple(epochs.ch_names[i] for i in picks),
-        "kind": "eeg" if {mne.channel_type(epochs.info, i) for i in picks} == {"eeg"} else "meg",
-        "sfreq": float(epochs.info["sfreq"]),
-        "tmin": float(epochs.tmin),
-    }
-
-
-def recorded_images(
-    epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None
-) -> tuple[list[str], dict[str, Any]]:
-    """The id of each epoch's image, and further labels (concepts, splits, sessions), from `metadata` and `images`.
-
-    Raises HvfError if neither says which images were shown, or they contradict each other.
-    """
-    metadata = getattr(epochs, "metadata", None)
-    columns = {} if metadata is None else {name: metadata[name].tolist() for name in metadata.columns}
-    labels = {name + "s": columns[name] for name in ("concept", "split", "session") if name in columns}
-    for value in labels.get("sessions", []):
-        if not isinstance(value, int) or value < 1:
-            raise HvfError(f'epochs.metadata["session"] must hold whole numbers from 1, not {value!r}')
-    named = columns.get("image")
-    if named is not None and not all(isinstance(name, str) and name for name in named):
-        bad = next(i for i, name in enumerate(named) if not (isinstance(name, str) and name))
-        raise HvfError(f'epochs.metadata["image"] names no image for epoch {bad}: {named[bad]!r}')
-    if images is None:
-        if named is None:
-            raise HvfError(
-                'which images were shown? give their ids, an image set, or a column epochs.metadata["image"]'
-            )
-        return named, labels
-    if isinstance(images, ImageSet) and named is not None:
-        return named, labels
-    ids = list(images.ids) if isinstance(images, ImageSet) else [str(name) for name in images]
-    if len(ids) != len(epochs):
-        raise HvfError(f"there are {len(epochs)} epochs but {len(ids)} images; give one per epoch, in their order")
-    for i, (name, other) in enumerate(zip(ids, named or ids, strict=True)):
-        if stem(name) != stem(other):
-            raise HvfError(f'epoch {i} was given the image {name!r}, but epochs.metadata["image"] says {other!r}')
-    return ids, labels
 
 
 def _check_count(shape: tuple[int, ...], n_images: int, path: Path) -> None:

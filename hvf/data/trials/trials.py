@@ -16,9 +16,9 @@ from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
 from hvf.data.trials.categorical import Categorical
+from hvf.data.trials.epochs import epochs_values, shown_images
 from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray
-from hvf.data.trials.reading import epochs_values, read_array, read_epochs, recorded_images
-from hvf.data.trials.store import TrialsWriter, is_prepared, read_store
+from hvf.data.trials.store import TrialsWriter, read_store
 from hvf.registry import listed
 
 
@@ -334,56 +334,28 @@ class Trials:
     ) -> Trials:
         """Take the good EEG and MEG channels of MNE epochs.
 
-        `images` says what was shown: the ids in the order of the epochs, or an image set (or its folder or zip). By
-        default it is `epochs.metadata["image"]`, which an image set then only completes. `metadata` may also name each
-        epoch's "concept", "split" and "session". Raises HvfError if that is missing, contradicts itself or does not
-        fit, or if there is no good channel.
+        `images` is the image set (or its folder or zip), or one name per epoch. In a set, the image of an epoch is the
+        one that its metadata name ("image", "stim_file", "filename", or whichever column holds names of images), else
+        the one that its event is named after, else the one in its place, said in `history["notes"]`. `metadata` may
+        also name each epoch's "concept", "split" and "session". Raises HvfError if nothing says what was shown, it
+        contradicts itself or does not fit, or if there is no good channel.
         """
         images = open_images(images) if isinstance(images, (str, Path)) else images
         epochs = epochs if epochs.preload else epochs.copy().drop_bad(verbose="error")
-        ids, labels = recorded_images(epochs, images)
+        shown = shown_images(epochs, images)
         name = subject or (epochs.info.get("subject_info") or {}).get("his_id") or "epochs"
-        trials = cls(image_ids=ids, subject=name, **epochs_values(epochs), **labels)
+        trials = cls(image_ids=shown.names, subject=name, **epochs_values(epochs), **shown.labels)
+        note = f"{len(trials)} epochs of {len(trials.repeats())} images, paired by {shown.how}"
         if not isinstance(images, ImageSet):
-            return trials
-        ImageNames(images.ids).indices(ids, "the epochs' metadata")
+            return trials.replace(history={"notes": [note]})
         paired = trials.paired_with(images)
+        n = len(images) - len(paired.repeats())
+        note += f"; {n} of the {len(images)} images were not shown" if n else ""
+        paired = paired.replace(history={"notes": [note]})
         concept = dict(zip(images.ids, images.concepts, strict=True))
         if paired.concepts is None:
             return paired.replace(concepts=[concept[name] for name in paired.image_ids.tolist()])
         return paired
-
-
-def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: float = 0.0) -> Trials:
-    """Read responses whose rows are in the order of `images`, or that name their images (prepared trials).
-
-    Parameters
-    ----------
-    path : `.npy` of numbers, (N, C) or (N, C, T); an MNE epochs file `-epo.fif`; or prepared trials (`Trials.save`)
-    images : ImageSet of N images; for prepared trials, the images that they answer or some of them
-    sfreq, tmin : Hz and s, for a `.npy` with samples; the others know their own.
-
-    Raises
-    ------
-    HvfError
-        If the file cannot be read, is a pickle, has another number of rows than there are images (saying so if it is
-        transposed), or has channels with NaN, infinite or constant values (naming them).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise HvfError(f"there is no file of trials at {path}")
-    if is_prepared(path):
-        trials = Trials.load(path).paired_with(images)
-    elif path.name.endswith((".fif", ".fif.gz")):
-        trials = Trials(image_ids=images.ids, subject=path.stem, **read_epochs(path, len(images)))
-    elif path.suffix == ".npy":
-        x_NCT, sampled = read_array(path, len(images))
-        names = tuple(f"{i:03d}" for i in range(x_NCT.shape[1]))
-        trials = Trials(x_NCT, images.ids, path.stem, sfreq if sampled else 1.0, tmin, names, "features")
-    else:
-        raise HvfError(f"cannot read trials from {path}: give a .npy, (N, C) or (N, C, T), or an MNE -epo.fif")
-    trials.check()
-    return trials
 
 
 def _indices(indices: Sequence[int] | np.ndarray | slice) -> np.ndarray | slice:

@@ -12,8 +12,9 @@ import pytest
 
 from hvf.config import HvfError
 from hvf.data.trials.categorical import Categorical, packed
+from hvf.data.trials.reading import read_trials
 from hvf.data.trials.store import TrialsWriter, is_prepared, verify
-from hvf.data.trials.trials import Trials, read_trials
+from hvf.data.trials.trials import Trials
 
 X = np.random.default_rng(0).standard_normal((6, 2, 5)).astype(np.float16)
 TOLD = {

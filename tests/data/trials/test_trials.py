@@ -8,8 +8,9 @@ import pytest
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.lazy import LazyArray
+from hvf.data.trials.reading import read_trials
 from hvf.data.trials.splitting import concept_split
-from hvf.data.trials.trials import Trials, read_trials
+from hvf.data.trials.trials import Trials
 
 
 def image_set(n: int) -> ImageSet:
@@ -329,7 +330,6 @@ def test_from_epochs():
             "set",
             "1 of the 3 images named .* is not in the image set: im7",
         ),
-        ({"image": list("abc"), "session": ["one", "two", "two"]}, None, "whole numbers from 1, not 'one'"),
     ],
 )
 def test_from_epochs_that_contradict_themselves(metadata, images, message):
