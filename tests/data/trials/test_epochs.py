@@ -126,7 +126,8 @@ def test_order_only_where_nothing_speaks_against_it(tmp_path):
     assert pairs(plain) == [(i, i) for i in everyone]
     assert "paired by order, for nothing in the file names them" in plain.history["notes"][0]
     for metadata in ({"image_id": everyone}, {"stim_nr": everyone + 1}, {"condition": ["a", "b"] * 6},
-                     {"rt": everyone / 9}, {"stimulus": ["visual"] * N}, {"onset": everyone[::-1] * 70}):  # fmt: skip
+                     {"rt": everyone / 9}, {"stimulus": ["visual"] * N},
+                     {"stim_onset": everyone[::-1] * 7}):  # fmt: skip
         assert pairs(read(epochs_of(everyone, metadata), tmp_path, images)) == pairs(plain)
     assert pairs(read(with_events(everyone, [f"stimulus {i}" for i in everyone]), tmp_path, images)) == pairs(plain)
     assert pairs(read(with_events(everyone % 2, ["one", "two"]), tmp_path, images)) == [(i % 2, i) for i in everyone]
