@@ -19,7 +19,7 @@ from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import stem
 from hvf.data.montages import EEG_CHANNELS, FRONT_TO_BACK, montage_1005
-from hvf.data.recordings.raw import CTF_SENSOR
+from hvf.data.recordings.channels import CTF_SENSOR
 from hvf.registry import listed
 
 SEVERITIES = ("error", "warning", "ok")

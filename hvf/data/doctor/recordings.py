@@ -31,7 +31,8 @@ from hvf.data.doctor.tables import (
     things_numbers,
 )
 from hvf.data.images.matching import stem
-from hvf.data.recordings.raw import mend_channel_types, open_recording
+from hvf.data.recordings.channels import mend_channel_types
+from hvf.data.recordings.raw import open_recording
 from hvf.data.things_meg.ctf import check_whole
 from hvf.data.things_meg.table import CATCH, TRIAL_TYPES
 from hvf.registry import listed

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy import empty, float32
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
+from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.epoching import OpenRecording, Plan, Preprocessing, fill, plan, rehearse
 from hvf.data.recordings.events import (
     coded_events,
@@ -31,14 +31,14 @@ from hvf.data.recordings.events import (
     image_ids,
     read_table,
 )
-from hvf.data.recordings.raw import attempt, give_positions, mend_channel_types, one_line, open_recording
-from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
+from hvf.data.recordings.raw import attempt, give_positions, one_line, open_recording
+from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, say, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
 from hvf.registry import listed
 from hvf.runs import check_writable, track
 
-__all__ = ["Preprocessing", "mend_channel_types", "open_recording", "prepare_bids", "read_recording"]
+__all__ = ["Preprocessing", "open_recording", "prepare_bids", "read_recording"]
 
 # Of BIDS' electrophysiology, what mne-bids reads.
 RECORDINGS = (".vhdr", ".set", ".edf", ".bdf", ".fif", ".ds", ".con", ".sqd", ".cdt", ".snirf")
@@ -104,7 +104,7 @@ def read_recording(
     fill(work, x_NCT, f"reading {path.name}")
     notes += work.notes
     name = subject or (raw.info.get("subject_info") or {}).get("his_id") or path.stem
-    _say(name, notes)
+    say(name, notes)
     files = [path, *map(Path, raw.filenames), *([] if isinstance(events, pd.DataFrame) else [Path(str(events))])]
     history = {"recipe": "recording", "parameters": asdict(settings), "units": work.units, "notes": notes}
     history["sources"] = {p.name: sha256(p) for p in files if p.is_file()}
@@ -194,7 +194,7 @@ def prepare_bids(
                 **work.labels,
             ) as writer:
                 fill(work, writer.x_NCT, f"preparing sub-{name}")
-            _say(f"sub-{name}", history["notes"])
+            say(f"sub-{name}", history["notes"])
         paths.append(path)
     return paths
 
@@ -387,8 +387,3 @@ def _digests_of_values(recordings: Iterable[Any], root: Path, history: Mapping[s
         own += [key for key in history["sources"] if key.startswith(stem + ".") and not key.endswith((".tsv", ".json"))]
         digests[name] = history["sources"][max(own, key=lambda key: history["stamps"][key][0])]
     return digests
-
-
-def _say(subject: str, notes: Iterable[str]) -> None:
-    for note in dict.fromkeys(notes):
-        print(f"hvf: {subject}: {note}", file=sys.stderr)

@@ -12,16 +12,12 @@ from typing import Any
 
 import mne
 import numpy as np
-from mne.io.constants import FIFF
 
 from hvf.config import HvfError
 from hvf.data.montages import montage_1005
+from hvf.data.recordings.channels import brain_channels, steps
 from hvf.registry import listed
 
-CTF_SENSOR = re.compile(r"M[LRZ][CFOPT]\d\d(-\d+)?")
-NEUROMAG_SENSOR = re.compile(r"MEG ?\d{3}([123])")
-NO_BRAIN = re.compile(r"(?i)[hv]?(eog|ecg|ekg|emg)([ _-]?[lrud\d]*)")  # names that no electrode on the scalp has
-NO_BRAIN_TYPES = {"eog": "eog", "ecg": "ecg", "ekg": "ecg", "emg": "emg"}
 # What MNE only warns about, but what means that a part of the file is missing or wrong.
 DAMAGE = re.compile(r"(?i)truncat|corrupt|invalid tag|does not match the file size|incomplete|unexpected end|premature")
 BINARY_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
@@ -69,42 +65,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def mend_channel_types(raw: Any) -> list[str]:
-    """Set the type of channels by their names, in place; return notes on what was changed.
-
-    MEG sensors named as by CTF and Neuromag (the `channels.tsv` of ds004212, THINGS-MEG, types its 272 sensors OTHER,
-    which makes them "misc"), and EOG, ECG and EMG that are typed EEG.
-    """
-    notes, types = [], dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
-    mended: dict[str, list[str]] = {}
-    for channel in raw.info["chs"]:
-        name = channel["ch_name"]
-        neuromag = NEUROMAG_SENSOR.fullmatch(name)
-        if types[name] in ("mag", "grad", "ref_meg") or not (neuromag or CTF_SENSOR.fullmatch(name)):
-            continue
-        planar = neuromag is not None and neuromag[1] != "1"
-        coil = FIFF.FIFFV_COIL_VV_PLANAR_T1 if planar else FIFF.FIFFV_COIL_VV_MAG_T3
-        channel["kind"] = FIFF.FIFFV_MEG_CH
-        channel["coil_type"] = coil if neuromag else FIFF.FIFFV_COIL_CTF_GRAD
-        channel["unit"] = FIFF.FIFF_UNIT_T_M if planar else FIFF.FIFF_UNIT_T
-        mended.setdefault(types[name], []).append(name)
-    for kind, names in mended.items():
-        label = "misc (OTHER in channels.tsv)" if kind == "misc" else kind
-        notes.append(f"{len(names)} channels typed {label} are MEG sensors by their names and taken as such")
-    other: dict[str, str] = {}
-    for name, kind in types.items():
-        match = NO_BRAIN.fullmatch(name)
-        if kind == "eeg" and match:
-            other[name] = NO_BRAIN_TYPES[match[1].lower()]
-    if other:
-        raw.set_channel_types(other, on_unit_change="ignore", verbose="error")
-        notes.append(f"{listed(other)} are typed EEG, but are not by their names, and are left out")
-    return notes
-
-
 def give_positions(raw: Any) -> list[str]:
     """If no EEG channel has a position, set those of the 10-05 system by name, in place; return notes."""
-    names = _of_kind(raw, "eeg")
+    names, _ = brain_channels(raw.info, "eeg")
     if not names or any(has_position(raw.info, name) for name in names):
         return []
     raw.set_montage(montage_1005(), match_case=False, match_alias=True, on_missing="ignore", verbose="error")
@@ -133,15 +96,17 @@ def data_channels(raw: Any, picks: str | Sequence[str] | None, where: str | Path
             close = nearest(missing[0], raw.ch_names)
             raise HvfError(f"{where} has no channel {listed(missing)}; it has {listed(raw.ch_names)}{close}")
     else:
-        kind = picks or ("meg" if _of_kind(raw, "meg") else "eeg")
-        names = _of_kind(raw, kind)
+        kind = picks or ("meg" if brain_channels(raw.info, "meg")[0] else "eeg")
+        names, _ = brain_channels(raw.info, kind)
+        names, more = brain_channels(raw.info, kind, known=steps(raw, names))
+        notes += more
         if not names:
             types = ", ".join(f"{n} {t}" for t, n in Counter(raw.get_channel_types()).items())
-            raise HvfError(f"{where} has no {'EEG or MEG' if picks is None else kind.upper()} channel; it has {types}")
-        if picks is None and kind == "meg" and _of_kind(raw, "eeg"):
-            notes.append(
-                f"{len(_of_kind(raw, 'eeg'))} EEG channels beside the MEG are left out (picks='eeg' takes those)"
-            )
+            what = "EEG or MEG" if picks is None else kind.upper()
+            raise HvfError("; ".join([f"{where} has no {what} channel; it has {types}", *notes]))
+        beside = brain_channels(raw.info, "eeg")[0] if picks is None and kind == "meg" else []
+        if beside:
+            notes.append(f"{len(beside)} EEG channels beside the MEG are left out (picks='eeg' takes those)")
     lost = [name for name in names if name in raw.info["bads"] and not has_position(raw.info, name)]
     if lost:
         notes.append(f"bad channels without a position are left out: {listed(lost)}")
@@ -176,12 +141,6 @@ def load(raw: Any, ch_names: Sequence[str], where: str | Path) -> Any:
                 bads = listed(part.info["bads"])
                 raise HvfError(f"cannot interpolate the bad channels {bads} of {where}: {one_line(error)}") from error
     return part
-
-
-def _of_kind(raw: Any, kind: str) -> list[str]:
-    """The names of all channels, bad ones too, of "eeg" or "meg"."""
-    options: Any = {"meg": kind == "meg", "eeg": kind == "eeg", "ref_meg": False, "exclude": ()}
-    return [raw.ch_names[i] for i in mne.pick_types(raw.info, **options)]
 
 
 def _fault(path: Path, raw: Any) -> str | None:

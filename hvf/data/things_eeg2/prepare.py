@@ -14,6 +14,7 @@ import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.datasets import chosen_subjects
+from hvf.data.recordings.channels import note_of, other_than_brain
 from hvf.data.things_eeg2 import third_party
 from hvf.data.things_eeg2.preprocessing import (
     PARTS,
@@ -31,7 +32,7 @@ from hvf.data.things_eeg2.preprocessing import (
 from hvf.data.things_eeg2.raw import RawFile, difference, numbered_folders, read_raw, read_raw_file, session_files
 from hvf.data.things_eeg2.third_party import Stimuli, find_metadata, read_metadata
 from hvf.data.trials.lazy import release
-from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
+from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, say, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.registry import listed
 from hvf.runs import check_writable, track
@@ -52,6 +53,7 @@ class Plan:
     images: np.ndarray  # (N,) code of each row's image
     splits: np.ndarray  # (N,) its part
     sessions: np.ndarray  # (N,)
+    notes: tuple[str, ...]  # what was left out
 
     @property
     def operator_ST(self) -> np.ndarray:
@@ -127,7 +129,9 @@ def plan(files: Sequence[Mapping[Part, Path]], recipe: EegRecipe, stimuli: Mappi
             raise HvfError(f"{other.path} is sampled at {other.sfreq:g} Hz, {first.path} at {first.sfreq:g} Hz")
         if other.ch_names != first.ch_names:
             raise HvfError(f"{other.path} {difference(other.ch_names, first.ch_names)} {first.path}")
-    names = tuple(name for name in first.ch_names if name != "stim")
+    named = tuple(name for name in first.ch_names if name != "stim")
+    others = {name: what for name in named if (what := other_than_brain(name))}
+    names = tuple(name for name in named if name not in others)
     wanted = tuple(name for name in names if name[0] in "OP") if recipe.channels is None else recipe.channels
     missing = [name for name in wanted if name not in names]
     if missing or not wanted:
@@ -141,7 +145,8 @@ def plan(files: Sequence[Mapping[Part, Path]], recipe: EegRecipe, stimuli: Mappi
         offset += session_IR.size
     images, splits, sessions = (np.concatenate(label) for label in zip(*labels, strict=True))
     fitted = tuple(name for name in names if name in wanted)
-    return Plan(recipe, tuple(recordings), fitted, recipe.kept or wanted, rows, images, splits, sessions)
+    notes = (note_of(others),) if others else ()
+    return Plan(recipe, tuple(recordings), fitted, recipe.kept or wanted, rows, images, splits, sessions, notes)
 
 
 def _lay_out(own: Sequence[RawFile], n_images: int, recipe: EegRecipe) -> tuple[dict[Path, np.ndarray], np.ndarray]:
@@ -258,6 +263,7 @@ def _write(
     dropped = {name_of[r.path]: r.too_short for pair in work.recordings for r in pair if r.too_short}
     history: dict[str, Any] = {"recipe": recipe, "parameters": asdict(work.recipe), "units": units(work.recipe)}
     history |= {"sessions": len(work.recordings), "repeats": repeats, "too_short": dropped, "stamps": stamps(sources)}
+    history |= {"notes": list(work.notes)} if work.notes else {}
     number = path.name.partition("_")[0]
     index = {part: work.images[work.splits == part] - 1 for part in PARTS}
     with (
@@ -288,3 +294,4 @@ def _write(
             release(writer.x_NCT)
         writer.history["sources"] = {name: digest.result() for name, digest in digests.items()}
         refuse_copies(writer.history["sources"])
+    say(number, work.notes)

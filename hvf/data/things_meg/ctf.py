@@ -18,7 +18,8 @@ import pandas as pd
 from mne.baseline import rescale
 
 from hvf.config import HvfError
-from hvf.data.recordings.raw import mend_channel_types, one_line, open_recording
+from hvf.data.recordings.channels import mend_channel_types
+from hvf.data.recordings.raw import one_line, open_recording
 from hvf.data.things_meg.table import CATCH
 from hvf.registry import listed
 

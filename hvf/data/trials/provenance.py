@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,9 @@ def is_simulated(root: str | Path) -> bool:
             return file.readline().strip() == SIMULATED_TITLE
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def say(subject: str, notes: Iterable[str]) -> None:
+    """Print what was done to a subject's recordings, each note once, on standard error."""
+    for note in dict.fromkeys(notes):
+        print(f"hvf: {subject}: {note}", file=sys.stderr)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import open_images
-from hvf.data.recordings.prepare import Preprocessing, mend_channel_types, read_recording
+from hvf.data.recordings.channels import mend_channel_types
+from hvf.data.recordings.prepare import Preprocessing, read_recording
 from hvf.data.recordings.raw import give_positions
 from hvf.data.trials.trials import Trials
 from tests.data.recordings.lab import (
@@ -337,5 +338,5 @@ def test_mend_channel_types():
     notes = mend_channel_types(raw)
     assert raw.get_channel_types() == ["mag", "mag", "mag", "mag", "grad", "misc", "eeg", "eog", "ecg"]
     assert "5 channels typed misc (OTHER in channels.tsv) are MEG sensors" in notes[0]
-    assert "VEOG, ECG" in notes[1]
+    assert notes[1] == "2 channels record no brain by their names and are left out: VEOG, ECG (eye, heart)"
     assert mend_channel_types(raw) == []
