@@ -75,10 +75,11 @@ Prepare = make_dataclass(
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check recordings or trials and say what is wrong, in plain words. Exit code 1 if something is."""
+    """Check recordings, trials or images and say what is wrong, in plain words. Exit code 1 if something is."""
 
     path: Annotated[Positional[Path], arg(metavar="PATH", help_behavior_hint="")]  # folder or file
     images: Folder = None  # the images that the trials answer, if they lie elsewhere
+    events: Folder = None  # the table of events of a recording (default: the one beside it that bears its name)
 
     def __call__(self) -> int:
         from rich.console import Console
@@ -86,7 +87,7 @@ class Doctor:
 
         from hvf.data.doctor.examination import examine
 
-        findings = examine(self.path, self.images)
+        findings = examine(self.path, self.images, self.events)
         table = Table(title=f"{self.path}", title_justify="left", show_lines=True)
         for column in ("", "check", "where", "what", "what to do"):
             table.add_column(column, overflow="fold")

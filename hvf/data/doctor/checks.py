@@ -44,7 +44,8 @@ class Finding:
 def names(ch_names: Sequence[str], where: str, *, published: Sequence[str] | None = None) -> list[Finding]:
     """Check channel names: none empty, none twice, and the `published` ones in the published order.
 
-    Without `published`, names that are all THINGS-EEG2's or CTF's are compared with those data sets' orders.
+    Without `published`, names that are all of THINGS-EEG2's or CTF's are compared with those data sets' orders; a part
+    of them, as many caps have it, is in whatever order it is.
     """
     findings, twice = [], [name for name, n in Counter(ch_names).items() if n > 1]
     if twice:
@@ -79,8 +80,8 @@ def _order(ch_names: tuple[str, ...], where: str, published: Sequence[str] | Non
             at = next(i for i, (a, b) in enumerate(zip(ch_names, published, strict=True)) if a != b)
             message = f"channel {at} is {ch_names[at]} where the published order has {published[at]}"
             return [Finding("error", "order", where, message, "use the published file: rows and names may not agree")]
-    elif set(ch_names) <= set(EEG_CHANNELS):
-        if not any(_in_order(ch_names, order) for order in (EEG_CHANNELS, FRONT_TO_BACK)):
+    elif set(ch_names) == set(EEG_CHANNELS):
+        if ch_names not in (tuple(EEG_CHANNELS), tuple(FRONT_TO_BACK)):
             message = "the channels are THINGS-EEG2's, in neither the raw files' nor NICE's order"
             advice = "see that names and rows of data were reordered together"
             return [Finding("warning", "order", where, message, advice)]
@@ -90,11 +91,6 @@ def _order(ch_names: tuple[str, ...], where: str, published: Sequence[str] | Non
         advice = "see that names and rows of data were reordered together"
         return [Finding("warning", "order", where, message, advice)]
     return []
-
-
-def _in_order(part: Sequence[str], order: Sequence[str]) -> bool:
-    places = [order.index(name) for name in part]
-    return places == sorted(places)
 
 
 def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = False) -> list[Finding]:
@@ -298,7 +294,7 @@ def contents(train: ImageSet | None, test: ImageSet | None, where: str) -> list[
             except HvfError as error:
                 broken.append(str(error))
                 continue
-            hashes.append((images.ids[i], hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()))  # pyright: ignore[reportOptionalMemberAccess]
+            hashes.append((images.ids[i], content_of(image)))  # pyright: ignore[reportOptionalMemberAccess]
             thumbs.append(np.asarray(image.resize((12, 12), Image.Resampling.BOX), np.float32).ravel())
         if broken:
             message = f"{len(broken)} of {len(images or ())} {part} images cannot be read: {broken[0]}"
@@ -320,6 +316,11 @@ def contents(train: ImageSet | None, test: ImageSet | None, where: str) -> list[
     elif test_hashes and train_hashes:
         findings.append(Finding("ok", "leak", where, f"no test image among {len(train_hashes)} training images"))
     return findings
+
+
+def content_of(image: Image.Image) -> str:
+    """sha256 of a picture's size and pixels."""
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
 
 
 def _ints(values: np.ndarray) -> list[str]:

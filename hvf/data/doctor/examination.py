@@ -15,8 +15,10 @@ from statistics import multimode
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.doctor import checks, recordings
+from hvf.data.doctor import arrays, checks, recordings
 from hvf.data.doctor.checks import SEVERITIES, Finding
+from hvf.data.doctor.files import copies, files_below, holds_images, is_epochs, is_raw, raw_below, table_beside
+from hvf.data.doctor.rehearsal import rehearse_recording
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.images.concepts import concept_key
@@ -32,21 +34,36 @@ __all__ = ["Finding", "examine"]
 def known_layouts() -> str:
     """What the doctor recognises, for messages."""
     layouts = ", ".join(DATASETS[name].layout for name in DATASETS)
-    return f"{layouts}, trials that hvf prepared (.npy and .json), an -epo.fif, or a recording that MNE reads"
+    others = "trials that hvf prepared (.npy and .json), a plain array (.npy), an -epo.fif, a recording that MNE reads"
+    return f"{layouts}, {others}, or a folder or zip of images"
 
 
-def examine(path: str | Path, images: str | Path | None = None) -> list[Finding]:
+def examine(path: str | Path, images: str | Path | None = None, events: str | Path | None = None) -> list[Finding]:
     """Check recordings, tables, images or trials at `path`, anything in `known_layouts`; the worst findings come first.
 
-    `images` is the folder or zip of the images that were shown, or a folder of training_images and test_images
-    (default: those of a THINGS-EEG2 root). Equal findings of several files are one. Raises HvfError if either does not
-    exist.
+    What `hvf data prepare` or `hvf train` would refuse is an error, in their own words. Equal findings of several files
+    are one.
+
+    Parameters
+    ----------
+    path : path-like
+        File or folder.
+    images : path-like, optional
+        Folder or zip of the images that were shown, or a folder of training_images and test_images. Default: those of a
+        THINGS-EEG2 root.
+    events : path-like, optional
+        Table of events of the recording `path`. Default: the one that bears its name, beside it.
+
+    Raises
+    ------
+    HvfError
+        One of them does not exist.
     """
-    path, images = Path(path), None if images is None else Path(images)
-    for given in (path, images):
-        if given is not None and not given.exists():
-            raise HvfError(f"there is no file or folder at {given}")
-    findings = _merged(_safe(_all(path, images), path.name))
+    path, images, events = Path(path), *(None if p is None else Path(p) for p in (images, events))
+    for named in (path, images, events):
+        if named is not None and not named.exists():
+            raise HvfError(f"there is no file or folder at {named}")
+    findings = _merged(_safe(_all(path, images, events), path.name))
     return sorted(findings, key=lambda item: SEVERITIES.index(item.severity))
 
 
@@ -67,9 +84,10 @@ def _merged(findings: Iterable[Finding]) -> list[Finding]:
     return [replace(item, where=listed(dict.fromkeys(where), 2)) for item, where in places.items()]
 
 
-def _all(path: Path, images: Path | None) -> Iterator[Finding]:
+def _all(path: Path, images: Path | None, events: Path | None) -> Iterator[Finding]:
     is_file = path.is_file() or path.suffix.lower() in (".ds", ".mff")
-    recognised = list(_of_file(path, images) if is_file else _of_folder(path, images))
+    events = table_beside(path) if events is None and is_file else events
+    recognised = list(_of_file(path, images, events) if is_file else _of_folder(path, images))
     if not recognised and is_file:
         message = f"this is nothing that hvf knows; it knows {known_layouts()}"
         yield Finding("error", "file", path.name, message, _hint(path))
@@ -87,38 +105,54 @@ def _hint(path: Path) -> str:
             return f"give the {header} that belongs to it"
     if re.search(r"[-_]epo-\d+\.fif", name):
         return "give the first part, -epo.fif; the others are read with it"
-    if name.endswith(".npy"):
-        return f"prepared trials have {sidecar_of(path).name} beside them: copy both"
     return "give a file or folder of one of these"
 
 
-def _of_file(path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+def _of_file(path: Path, images: Path | None, events: Path | None) -> Iterator[Iterator[Finding]]:
     """The checks of a file, by what it is recognised as."""
     if is_prepared(path):
         yield _stores([path], images)
         return
-    yield from _of_datasets(path, images)
-    if recordings.is_epochs(path):
+    of_datasets = list(_of_datasets(path, images))
+    yield from of_datasets
+    if is_epochs(path):
         yield _epochs(path, path.parent, images)
-    elif recordings.is_raw(path):
-        yield recordings.examine_raw(path, path.name)
+    elif is_raw(path):
+        yield recordings.examine_raw(path, path.name, events=events)
+        if events is not None:
+            yield rehearse_recording(path, events, images, path.name)
+    elif path.suffix.lower() == ".zip":
+        yield arrays.examine_images(path, path.name)
+    elif not of_datasets and arrays.is_array(path):
+        yield arrays.examine_array(path, images, path.name)
+        if images is not None:
+            yield arrays.examine_images(images, images.name)
 
 
 def _of_folder(root: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
     """The checks of each thing that is recognised in a folder."""
-    arrays = sorted(p for p in root.rglob("*.npy") if not p.name.startswith("."))
-    stores = [path for path in arrays if is_prepared(path)]
+    stores = [path for path in files_below(root, ".npy") if is_prepared(path)]
     if stores:
         yield _stores(stores, images)
-    yield from _of_datasets(root, images)
-    for path in sorted(p for p in root.rglob("*.fif*") if recordings.is_epochs(p)):
+    recognised = list(_of_datasets(root, images))
+    yield from recognised
+    epochs = [path for path in files_below(root, ".fif", ".fif.gz") if is_epochs(path)]
+    for path in epochs:
         yield _epochs(path, root, images)
-    inside = ("*.ds/**/*", "*.mff/**/*", "**/*.ds/**/*", "**/*.mff/**/*")
     known = recordings.recordings_of(root)  # checked with their tables
-    known |= {p for pattern in inside for p in root.glob(pattern)}
-    for path in sorted(p for p in root.rglob("*") if recordings.is_raw(p)):
-        if path not in known and not re.search(r"-\d+\.fif(\.gz)?$", path.name):
-            yield recordings.examine_raw(path, path.relative_to(root).as_posix())
+    raws = [path for path in raw_below(root) if path not in known]
+    for path in raws:
+        table = table_beside(path)
+        yield recordings.examine_raw(path, path.relative_to(root).as_posix(), events=table)
+    if raws:
+        yield copies(raws, root)
+    if stores or recognised or epochs or raws or known:
+        return
+    plain = [path for path in files_below(root, ".npy") if arrays.is_array(path)]
+    for path in plain:
+        yield arrays.examine_array(path, images, path.relative_to(root).as_posix())
+    if holds_images(root):
+        yield arrays.examine_images(root, root.name)
 
 
 def _of_datasets(path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
@@ -206,6 +240,8 @@ def _store(trials: Trials, where: str) -> Iterator[Finding]:
 def _repeated(ids: np.ndarray, n: np.ndarray, where: str) -> Finding:
     usual = max(multimode(n.tolist()))
     few = ids[n < usual]
+    if (n == usual).mean() < 0.5:  # there is no usual number
+        return Finding("ok", "events", where, f"{len(ids)} images with {n.min()} to {n.max()} trials each")
     if len(few):
         message = f"{len(few)} of {len(ids)} images have fewer trials than the others' {usual}: {listed(few)}"
         return Finding("warning", "events", where, message, "fine if you left trials out; else prepare it again")

@@ -5,6 +5,7 @@ Letters: N trials, C channels, T samples.
 
 from __future__ import annotations
 
+import glob
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import pandas as pd
 from hvf.config import HvfError
 from hvf.data.doctor import checks
 from hvf.data.doctor.checks import Finding
+from hvf.data.doctor.files import is_raw
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.doctor.tables import (
@@ -37,9 +39,6 @@ from hvf.data.things_meg.ctf import check_whole
 from hvf.data.things_meg.table import CATCH, TRIAL_TYPES
 from hvf.registry import listed
 
-RAW_SUFFIXES = (".fif", ".fif.gz", ".ds", ".vhdr", ".set", ".edf", ".bdf", ".gdf", ".cnt", ".mff", ".sqd", ".con",
-                ".nwb")  # fmt: skip
-NOT_RAW = re.compile(r"[-_](cov|ave|fwd|inv|src|trans|proj|ica|sol|bem|eve|annot|epo(-\d+)?)\.fif(\.gz)?$")
 BLOCK_BYTES = 2**26
 MEG_SFREQ, MEG_RAW_SFREQ = 200.0, 1200.0
 MEG_SENSORS = 271
@@ -49,17 +48,13 @@ CUT_OFF = re.compile(
 )
 
 
-def is_raw(path: Path) -> bool:
-    """Whether a file (or CTF folder) is a continuous recording, by its name."""
-    return path.name.lower().endswith(RAW_SUFFIXES) and not NOT_RAW.search(path.name)
-
-
-def is_epochs(path: Path) -> bool:
-    return re.search(r"[-_]epo\.fif(\.gz)?$", path.name) is not None
-
-
 def examine_raw(
-    path: Path, where: str, *, sfreq: Sequence[float] = (), triggers: int | None = None
+    path: Path,
+    where: str,
+    *,
+    sfreq: Sequence[float] = (),
+    triggers: int | None = None,
+    events: Path | None = None,
 ) -> Iterator[Finding]:
     """Check a continuous recording: header, channels, positions, events, signals.
 
@@ -72,6 +67,8 @@ def examine_raw(
         Rates (Hz) that are published or stand in its sidecar.
     triggers : int, optional
         Of a CTF recording of THINGS-MEG: how many images it must have marked.
+    events : Path, optional
+        Its table of events.
     """
     try:
         if path.name.endswith(".fif"):
@@ -105,7 +102,7 @@ def examine_raw(
         message = f"its data cannot be read to the end: {one_line(error)}"
         yield Finding("error", "file", where, message, "copy it again, with the files that belong to it")
         return
-    yield from _marks(raw, where, triggers)
+    yield from _marks(raw, where, triggers, events)
 
 
 def _warned(caught: list[warnings.WarningMessage], where: str) -> Iterator[Finding]:
@@ -135,7 +132,7 @@ def _places(info: mne.Info, kinds: dict[str, list[str]], where: str) -> Iterator
         yield from checks.montage(ch_names, kind, where, located=all(known))
 
 
-def _marks(raw: Any, where: str, triggers: int | None) -> Iterator[Finding]:
+def _marks(raw: Any, where: str, triggers: int | None, events: Path | None) -> Iterator[Finding]:
     """Check the events that the recording itself holds."""
     stim = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
     n = len(raw.annotations)
@@ -152,6 +149,8 @@ def _marks(raw: Any, where: str, triggers: int | None) -> Iterator[Finding]:
             yield Finding("error", "pairing", where, message, advice)
         else:
             yield Finding("ok", "pairing", where, f"{shown} image triggers, as many as events.tsv lists")
+    elif not n and not len(triggers_E3) and events is not None:
+        yield Finding("ok", "events", where, f"its events are those of {events.name}")
     elif not n and not len(triggers_E3):
         message = "it holds no events: neither annotations nor triggers"
         yield Finding("warning", "events", where, message, "give a table of events with it")
@@ -331,7 +330,7 @@ def recordings_of(root: Path) -> set[Path]:
 
 
 def _recording(events: Path) -> Path | None:
-    return next((p for p in sorted(events.parent.glob(f"{run_name(events)}_*")) if is_raw(p)), None)
+    return next((p for p in sorted(events.parent.glob(f"{glob.escape(run_name(events))}_*")) if is_raw(p)), None)
 
 
 def examine_bids(root: Path) -> Iterator[Finding]:
@@ -356,7 +355,9 @@ def examine_bids(root: Path) -> Iterator[Finding]:
         else:
             triggers = len(table) if things_meg and table is not None else None
             sfreq = [MEG_RAW_SFREQ] if things_meg else [f for f in [sidecar(events).get("SamplingFrequency")] if f]
-            yield from examine_raw(recording, recording.relative_to(root).as_posix(), sfreq=sfreq, triggers=triggers)
+            yield from examine_raw(
+                recording, recording.relative_to(root).as_posix(), sfreq=sfreq, triggers=triggers, events=events
+            )
         if things_meg:
             sessions.setdefault(events.parent.parent, []).append(table)
     if bare:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from hvf.data.doctor import checks
 from hvf.data.doctor.checks import Finding
+from hvf.data.doctor.files import is_leftover
 from hvf.data.images.matching import stem
 from hvf.registry import listed
 
@@ -115,7 +116,8 @@ def run_name(events: Path) -> str:
 
 def tables(root: Path) -> list[Path]:
     """Tables of events in a BIDS folder."""
-    return sorted(p for p in root.glob("sub-*/**/*_events.tsv*") if p.name.endswith((".tsv", ".tsv.gz")))
+    paths = [p for p in root.glob("sub-*/**/*_events.tsv*") if p.name.endswith((".tsv", ".tsv.gz"))]
+    return sorted(p for p in paths if not is_leftover(p.relative_to(root)))
 
 
 def things_numbers(table: Any, where: str, number: str = "things_image_nr") -> Iterator[Finding]:

@@ -17,6 +17,7 @@ import numpy as np
 from hvf.config import HvfError
 from hvf.data.doctor import checks
 from hvf.data.doctor.checks import Finding
+from hvf.data.doctor.files import files_below
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.doctor.things_eeg2 import IMAGES, REPEATS
@@ -32,8 +33,13 @@ MEG_IMAGES = {"training": (19_848, 1), "test": (200, 12)}  # images and repeats 
 
 def prepared_by_others(root: Path) -> list[Path]:
     """The files of the official code, NICE, UBP and NeuroBridge in a folder, or the file itself."""
-    candidates = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix in (".npy", ".pt"))
+    candidates = [root] if root.is_file() else files_below(root, ".npy", ".pt")
     return [path for path in candidates if _maker(path)]
+
+
+def of_meg(folder: Path) -> bool:
+    """Whether a folder of such files is of THINGS-MEG, by its name or that of the one above it."""
+    return any("meg" in name.lower() for name in folder.parts[-2:])
 
 
 def _maker(path: Path) -> str | None:
@@ -69,7 +75,7 @@ def examine_prepared(path: Path) -> Iterator[Finding]:
     ch_names = [str(name) for name in content.get("ch_names", ())]
     if len(ch_names) != n_channels:
         ch_names = [f"{i:03d}" for i in range(n_channels)]
-    meg = n_channels > 63 or any(map(checks.CTF_SENSOR.fullmatch, ch_names)) or "meg" in str(path.parent).lower()
+    meg = n_channels > 63 or any(map(checks.CTF_SENSOR.fullmatch, ch_names)) or of_meg(path.parent)
     published = (IMAGES[part], REPEATS[part]) if not meg else MEG_IMAGES[part]
     if (n_images, n_repeats) != published:
         message = f"{n_images} images with {n_repeats} repeats; published: {published[0]} with {published[1]}"

@@ -62,7 +62,7 @@ class ThingsEEG2(Dataset):
         return prepare(root, out, recipe, subject_numbers(subjects), jobs)
 
     def checks(self, path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
-        from hvf.data.doctor import things_eeg2, third_party
+        from hvf.data.doctor import rehearsal, things_eeg2, third_party
 
         stimuli = things_eeg2.Stimuli()
         if path.is_file():
@@ -72,6 +72,7 @@ class ThingsEEG2(Dataset):
                 yield things_eeg2.examine_list(path, stimuli)
         elif things_eeg2.is_raw_root(path):
             yield things_eeg2.examine_raw_root(path, images)
+            yield rehearsal.rehearse_things_eeg2(path)
         elif images is not None and things_eeg2.image_folders(images):
             yield things_eeg2.examine_images(images, stimuli)
         files = third_party.prepared_by_others(path)
@@ -79,3 +80,5 @@ class ThingsEEG2(Dataset):
         if path.is_dir():
             for folder in sorted({file.parent for file in files}):
                 yield third_party.examine_pair([file for file in files if file.parent == folder])
+                if path in (folder, *list(folder.parents)[:2]) and not third_party.of_meg(folder):
+                    yield rehearsal.rehearse_third_party(folder, "/".join(folder.parts[-2:]))

@@ -5,7 +5,7 @@ Letters: N trials, T samples of an epoch, C channels, E epochs, I images, R repe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,14 +105,38 @@ def prepare(
     for subject in chosen_subjects(subjects, folders, folder):
         path = out / f"sub-{subject:02d}_trials.npy"
         files = session_files(folders[subject])
-        sources = {p.relative_to(root).as_posix(): p for pair in files for p in pair.values()}
-        sources["image_metadata.npy"] = find_metadata(root)
+        sources = _sources(root, files)
         if not is_finished(path, recipe, sources):
             check_writable(path)
             work = plan(files, get_recipe(recipe), stimuli)
             _write(path, recipe, work, stimuli, sources, is_simulated(root), jobs)
         paths.append(path)
     return paths
+
+
+def rehearse(root: Path) -> Iterator[str]:
+    """What `prepare` would make of a root of raw recordings, in a line per subject; nothing is written.
+
+    Raises HvfError as `prepare`, but for values that are not finite or never change: signals are not read.
+    """
+    folder = root / "raw_data" if (root / "raw_data").is_dir() else root
+    stimuli, folders = read_metadata(root), numbered_folders(folder, "sub")
+    for subject in chosen_subjects(None, folders, folder):
+        files = session_files(folders[subject])
+        work = plan(files, get_recipe("hvf"), stimuli)
+        refuse_copies({name: sha256(path) for name, path in _sources(root, files).items()})
+        images = len(set(zip(work.splits.tolist(), work.images.tolist(), strict=True)))
+        sessions = len(work.recordings)
+        yield f"sub-{subject:02d}: {work.shape[0]} trials of {images} images in {sessions} sessions, paired by code"
+        short = sum(recording.too_short for pair in work.recordings for recording in pair)
+        if short:
+            yield f"sub-{subject:02d}: {short} events have no whole window and are left out"
+
+
+def _sources(root: Path, files: Sequence[Mapping[Part, Path]]) -> dict[str, Path]:
+    """The files that a subject's trials are made of, by their path below `root`."""
+    sources = {p.relative_to(root).as_posix(): p for pair in files for p in pair.values()}
+    return sources | {"image_metadata.npy": find_metadata(root)}
 
 
 def plan(files: Sequence[Mapping[Part, Path]], recipe: EegRecipe, stimuli: Mapping[Part, Stimuli]) -> Plan:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hvf.data.datasets import RECIPE, Dataset, Source, subject_numbers
 from hvf.registry import DATASETS
+
+if TYPE_CHECKING:
+    from hvf.data.doctor.checks import Finding
 
 _BIDS_ROOT = ("dataset_description.json", "participants.*", "README*", "CHANGES")
 _SUBJECT = r"(?:^sub-BIGMEG|_P)0*(\d+)(?=[-_/.])"
@@ -46,3 +50,11 @@ class ThingsMEG(Dataset):
         from hvf.data.things_meg.prepare import prepare
 
         return prepare(root, out, recipe, subject_numbers(subjects))
+
+    def checks(self, path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+        from hvf.data.doctor import recordings, rehearsal
+
+        epochs = any(path.glob("derivatives/preprocessed/preprocessed_P*-epo*.fif"))
+        raw = any(path.glob("sub-BIGMEG*")) and bool(recordings.recordings_of(path))
+        if epochs or raw:
+            yield rehearsal.rehearse_things_meg(path)

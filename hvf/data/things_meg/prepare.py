@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -92,21 +92,29 @@ def prepare(
     return paths
 
 
+def rehearse(root: Path) -> Iterator[str]:
+    """What `prepare` would make of each subject, in lines; nothing is written, and no signal is read.
+
+    Raises HvfError as `prepare`, but for values.
+    """
+    for subject in find_subjects(root):
+        source, rows, _, notes = _opened(root, subject)
+        images = source.table["image"].iloc[rows].nunique()
+        yield f"sub-{subject:02d}: {len(rows)} trials of {images} images, {len(source.ch_names)} channels"
+        yield from (f"sub-{subject:02d}: {note}" for note in notes)
+
+
 # --- one subject ------------------------------------------------------------------------------------------------------
 
 
 def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
     recipe = RECIPES[name]
-    source = open_subject(root, subject)
+    source, rows, splits, notes = _opened(root, subject)
     sources = {file.relative_to(root).as_posix(): file for file in source.files}
     if is_finished(path, name, sources):
         return
     check_writable(path)
-    table, notes = source.table, list(source.notes)
-    rows, splits = trial_order(table)
-    if not len(rows):
-        raise HvfError(f"subject {subject} in {root} has no trial of an image")
-    notes += [f"there are no {split} trials" for split in ("train", "test") if split not in splits]
+    table = source.table
     for note in notes:
         warnings.warn(f"subject {subject} in {root}: {note}", stacklevel=3)
     kept = table.iloc[rows]
@@ -139,6 +147,16 @@ def _prepare_subject(root: Path, path: Path, name: str, subject: int) -> None:
         _copy(source, recipe, rows, splits, writer)
         digests = {key: sha256(file) for key, file in track(sources.items(), "noting what the trials were made of")}
         writer.history["sources"] = digests
+
+
+def _opened(root: Path, subject: int) -> tuple[SubjectFiles, np.ndarray, np.ndarray, list[str]]:
+    """A subject's files, the rows of its table that become trials, their splits, and notes."""
+    source = open_subject(root, subject)
+    rows, splits = trial_order(source.table)
+    if not len(rows):
+        raise HvfError(f"subject {subject} in {root} has no trial of an image")
+    notes = [f"there are no {split} trials" for split in ("train", "test") if split not in splits]
+    return source, rows, splits, [*source.notes, *notes]
 
 
 def _copy(source: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.ndarray, writer: TrialsWriter) -> None:

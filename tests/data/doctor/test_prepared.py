@@ -65,7 +65,7 @@ def test_a_store_and_its_sidecar(tmp_path):
     has(examine(path), "error", "sidecar", "sha256 differs")
     path.write_bytes(whole)
     path.with_suffix(".json").unlink()
-    has(examine(path), "error", "file", "nothing that hvf knows")
+    has(examine(path), "warning", "sidecar", "sub-01_trials.json is not beside it")
 
 
 def test_stores_side_by_side(tmp_path):

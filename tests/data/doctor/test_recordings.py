@@ -60,7 +60,7 @@ def meg_epochs(folder: Path, edit=None) -> Path:
         table = edit(table)
     names = [f"ML{region}1{i}-1609" for region in "CFO" for i in range(1, 5)]
     info = mne.create_info(names, 200.0, "mag")
-    x = np.random.default_rng(0).standard_normal((len(codes), 12, 60))
+    x = np.random.default_rng(0).standard_normal((len(codes), 12, 281))
     events = np.stack([np.arange(len(codes)), 0 * codes, codes], 1)
     epochs = mne.EpochsArray(x, info, events, tmin=-0.1, metadata=table, verbose="error")
     epochs.save(folder / "preprocessed_P1-epo.fif", verbose="error")
