@@ -137,7 +137,7 @@ def change(path: Path, edit) -> None:
 def test_mislabelled_raw_eeg(copy, edit, check, words):
     root = copy(RAW)
     change(root / TRAINING, edit)
-    told(root, check, words)
+    told(root, check, words, "warning" if check == "order" else "error")
 
 
 @pytest.mark.parametrize(

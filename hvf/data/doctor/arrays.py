@@ -15,10 +15,10 @@ import numpy as np
 from hvf.config import HvfError
 from hvf.data.doctor import checks
 from hvf.data.doctor.checks import Finding
-from hvf.data.doctor.rehearsal import rehearsed
+from hvf.data.doctor.rehearsal import rehearse_trials
 from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.order import check_order
 from hvf.data.trials.store import sidecar_of
-from hvf.data.trials.trials import read_trials
 from hvf.registry import listed
 
 SMALL = 32  # pixels; encoders see at least 64
@@ -39,18 +39,7 @@ def is_array(path: Path) -> bool:
 
 def examine_array(path: Path, images: Path | None, where: str) -> Iterator[Finding]:
     """Check a plain array, (N, C) or (N, C, T): as `hvf train` reads it, and which of its axes is which."""
-
-    def read() -> Iterator[str]:
-        if images is None:  # any images, one per row
-            n = len(np.load(path, mmap_mode="r", allow_pickle=False))
-            ids = [f"{i:08d}" for i in range(n)]
-            trials = read_trials(path, ImageSet.from_arrays(np.zeros((n, 1, 1, 3), np.uint8), ids, ids))
-        else:
-            trials = read_trials(path, open_images(images))
-            yield from (trials.history or {}).get("notes", ())
-        yield f"{len(trials)} rows of {len(trials.ch_names)} channels, {trials.shape[2]} samples"
-
-    yield from rehearsed("hvf train", where, read)
+    yield from rehearse_trials(path, images, where)
     if re.fullmatch(r"sub-\d+_trials\.npy", path.name):
         message = f"it is named as trials that hvf prepared, but {sidecar_of(path).name} is not beside it"
         advice = "copy both: without it, only the order of the rows says which images they are of"
@@ -124,6 +113,11 @@ def examine_images(path: Path, where: str) -> Iterator[Finding]:
     concepts = len(set(images.concepts))
     each = ", each its own" if concepts == len(images) else ""
     yield Finding("ok", "images", where, f"{len(images)} images of {concepts} concepts{each}")
+    try:
+        check_order(images)
+    except HvfError as error:
+        advice = "no matter where the trials name their images; `hvf train` refuses an array in their order"
+        yield Finding("warning", "order", where, str(error), advice)
     yield from _pictures(images, where)
 
 

@@ -75,11 +75,14 @@ def _order(ch_names: tuple[str, ...], where: str, published: Sequence[str] | Non
             )
             close = did_you_mean(unknown[0], lacking) if unknown and lacking else ""
             message = f"{len(ch_names)} of {len(published)} channels: {' and '.join(filter(None, (lacks, has)))}{close}"
-            return [Finding("error", "channels", where, message, "use the file as it was published")]
+            severity = "error" if "stim" in lacking else "warning"  # channels are taken by their names
+            return [
+                Finding(severity, "channels", where, message, "fine if you made it so; else use the published file")
+            ]
         if ch_names != tuple(published):
             at = next(i for i, (a, b) in enumerate(zip(ch_names, published, strict=True)) if a != b)
             message = f"channel {at} is {ch_names[at]} where the published order has {published[at]}"
-            return [Finding("error", "order", where, message, "use the published file: rows and names may not agree")]
+            return [Finding("warning", "order", where, message, "see that names and rows were reordered together")]
     elif set(ch_names) == set(EEG_CHANNELS):
         if ch_names not in (tuple(EEG_CHANNELS), tuple(FRONT_TO_BACK)):
             message = "the channels are THINGS-EEG2's, in neither the raw files' nor NICE's order"
@@ -265,7 +268,7 @@ def listed_as(given: Sequence[str], truth: Sequence[str], where: str, source: st
     at = [i for i, (a, b) in enumerate(zip(given, truth, strict=True)) if a != b]
     message = f"{len(at)} of {len(given)} images are in another order than in {source}: number {at[0] + 1} is "
     message += f"{given[at[0]]} here and {truth[at[0]]} there"
-    return [Finding("error", "pairing", where, message, advice)]
+    return [Finding("warning", "pairing", where, message, advice)]
 
 
 def sensor_types(types: dict[str, str], where: str) -> list[Finding]:

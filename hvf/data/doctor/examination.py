@@ -15,10 +15,10 @@ from statistics import multimode
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.doctor import arrays, checks, recordings
+from hvf.data.doctor import arrays, checks, recordings, things_eeg2
 from hvf.data.doctor.checks import SEVERITIES, Finding
 from hvf.data.doctor.files import copies, files_below, holds_images, is_epochs, is_raw, raw_below, table_beside
-from hvf.data.doctor.rehearsal import rehearse_recording
+from hvf.data.doctor.rehearsal import rehearse_recording, rehearse_trials
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.images.concepts import concept_key
@@ -96,6 +96,8 @@ def _all(path: Path, images: Path | None, events: Path | None) -> Iterator[Findi
         yield Finding("error", "file", path.name or str(path), message, "give the folder that holds one of these")
     for findings in recognised:
         yield from findings if is_file else _safe(findings, path.name)
+    if images is not None and images != path and not things_eeg2.image_folders(images):
+        yield from arrays.examine_images(images, images.name)
 
 
 def _hint(path: Path) -> str:
@@ -125,8 +127,6 @@ def _of_file(path: Path, images: Path | None, events: Path | None) -> Iterator[I
         yield arrays.examine_images(path, path.name)
     elif not of_datasets and arrays.is_array(path):
         yield arrays.examine_array(path, images, path.name)
-        if images is not None:
-            yield arrays.examine_images(images, images.name)
 
 
 def _of_folder(root: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
@@ -165,8 +165,10 @@ def _epochs(path: Path, root: Path, images: Path | None) -> Iterator[Finding]:
     attributes = None
     if number and len(path.parents) > 2:
         attributes = path.parents[2] / "sourcedata" / f"sample_attributes_P{number[1]}.csv"
-    names = open_images(images).ids if images else ()
-    return recordings.examine_epochs(path, path.relative_to(root).as_posix(), attributes, names)
+    where = path.relative_to(root).as_posix()
+    yield from recordings.examine_epochs(path, where, attributes, open_images(images) if images else None)
+    if number is None and recordings.names_images(path, images):
+        yield from rehearse_trials(path, images, where)
 
 
 # --- trials that hvf prepared -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import glob
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,11 +33,13 @@ from hvf.data.doctor.tables import (
     tables,
     things_numbers,
 )
+from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import stem
 from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.raw import open_recording
 from hvf.data.things_meg.ctf import check_whole
 from hvf.data.things_meg.table import CATCH, TRIAL_TYPES
+from hvf.data.trials.epochs import shown_images
 from hvf.registry import listed
 
 BLOCK_BYTES = 2**26
@@ -162,7 +165,7 @@ def _marks(raw: Any, where: str, triggers: int | None, events: Path | None) -> I
 
 
 def examine_epochs(
-    path: Path, where: str, attributes: Path | None = None, images: Sequence[str] = ()
+    path: Path, where: str, attributes: Path | None = None, images: ImageSet | None = None
 ) -> Iterator[Finding]:
     """Check an -epo.fif and its split parts.
 
@@ -173,8 +176,8 @@ def examine_epochs(
         Its name, for messages.
     attributes : Path, optional
         THINGS-MEG's sample_attributes_P{n}.csv, one row per epoch.
-    images : sequence of str
-        Ids of the images at hand, if any.
+    images : ImageSet, optional
+        The images at hand.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -225,19 +228,32 @@ def examine_epochs(
         yield from _metadata(table, np.asarray(epochs.events[:, 2]), where, attributes)
         ids = table["things_image_nr"].to_numpy(float, na_value=np.nan)
         kept = np.isfinite(ids)
-        if images and "image_path" in table:
-            yield from _known(table["image_path"].astype(str).to_numpy()[kept], images, where)
+        if images is not None and "image_path" in table:
+            yield from _known(table["image_path"].astype(str).to_numpy()[kept], images.ids, where)
         sessions = table["session_nr"].to_numpy()[kept] if "session_nr" in table else None
-    elif table is not None and "image" in table:
-        ids, kept = table["image"].astype(str).to_numpy(), np.ones(len(epochs), bool)
-        if images:
-            yield from _known(ids, images, where)
     else:
-        message = 'metadata has no column "image": codes of events stand for the images'
-        yield Finding("warning", "pairing", where, message, 'set epochs.metadata["image"] to the images\' names')
-        ids, kept = epochs.events[:, 2], np.ones(len(epochs), bool)
+        kept = np.ones(len(epochs), bool)
+        try:
+            ids = np.asarray(shown_images(epochs, images).names)
+        except HvfError as error:
+            ids = epochs.events[:, 2]
+            if images is None:  # with images, the reader's refusal stands beside
+                yield Finding("warning", "pairing", where, str(error), "or give the images that were shown, in order")
     if len(trials) and kept.sum() > 3:
         yield from repeats(np.concatenate(trials)[kept], ids[kept], where, sessions_N=sessions)
+
+
+def names_images(path: Path, images: Path | None) -> bool:
+    """Whether epochs can be paired at all: with images at hand, or by what the file itself names."""
+    if images is not None:
+        return True
+    try:
+        shown_images(mne.read_epochs(path, preload=False, verbose="error"), None)
+    except HvfError as error:
+        return not str(error).startswith("which images were shown")  # else said already
+    except Exception:  # a damaged file, which is said already
+        return False
+    return True
 
 
 def _is_things_meg(table: Any) -> bool:
@@ -340,16 +356,19 @@ def examine_bids(root: Path) -> Iterator[Finding]:
         where = f"{events.relative_to(root).as_posix()}"
         run = run_name(events)
         channels = events.parent / f"{run}_channels.tsv"
-        table = None
+        table, recording = None, _recording(events)
+        findings = []
         for item in examine_events(events, where):
             if isinstance(item, Finding):
-                yield item
+                findings.append(item)
             else:
                 table = item
+        things_meg = table is not None and {"value", "things_category_nr", "trial_type"} <= set(table.columns)
+        if recording is not None and not things_meg:  # what its reader refuses is said by it
+            findings = [replace(item, severity="warning") if item.severity == "error" else item for item in findings]
+        yield from findings
         if channels.is_file():
             yield from examine_channels(channels, channels.relative_to(root).as_posix())
-        things_meg = table is not None and {"value", "things_category_nr", "trial_type"} <= set(table.columns)
-        recording = _recording(events)
         if recording is None:
             bare.append(where)
         else:

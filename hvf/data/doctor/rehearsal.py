@@ -13,16 +13,21 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.doctor.checks import Finding
-from hvf.data.images.image_set import open_images
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.matching import ImageNames
 from hvf.data.recordings.epoching import Plan
 from hvf.data.recordings.prepare import read_recording, rehearse_bids
 from hvf.data.things_eeg2 import prepare as things_eeg2
 from hvf.data.things_eeg2 import third_party
 from hvf.data.things_meg import prepare as things_meg
+from hvf.data.trials.epochs import open_epochs
+from hvf.data.trials.reading import read_trials
+from hvf.data.trials.trials import Trials
 
 
 def rehearsed(command: str, where: str, read: Callable[[], Iterable[str]]) -> Iterator[Finding]:
@@ -47,6 +52,29 @@ def rehearsed(command: str, where: str, read: Callable[[], Iterable[str]]) -> It
         return
     for note in notes or ["it is taken as it is"]:
         yield Finding("ok", check, where, note)
+
+
+def rehearse_trials(path: Path, images: Path | None, where: str) -> Iterator[Finding]:
+    """What `hvf train` makes of epochs or of a plain array and their images.
+
+    Without images, epochs are read as far as their own names of images go, and an array as one row per image.
+    """
+
+    def read() -> Iterator[str]:
+        if images is not None:
+            trials = read_trials(path, open_images(images))
+        elif path.suffix.lower() == ".npy":
+            n = len(np.load(path, mmap_mode="r", allow_pickle=False))
+            ids = [f"{i:08d}" for i in range(n)]
+            trials = read_trials(path, ImageSet.from_arrays(np.zeros((n, 1, 1, 3), np.uint8), ids, ids))
+            trials = trials.replace(history=None)
+        else:
+            trials = Trials.from_epochs(open_epochs(path))
+            trials.check()
+        yield f"{len(trials)} trials, {len(trials.ch_names)} channels, {trials.shape[2]} samples"
+        yield from (trials.history or {}).get("notes", ())
+
+    yield from rehearsed("hvf train", where, read)
 
 
 def rehearse_recording(path: Path, events: Path | pd.DataFrame, images: Path | None, where: str) -> Iterator[Finding]:
@@ -85,11 +113,13 @@ def rehearse_things_eeg2(root: Path) -> Iterator[Finding]:
     yield from rehearsed("hvf data prepare things-eeg", root.name, lambda: things_eeg2.rehearse(root))
 
 
-def rehearse_third_party(path: Path, where: str) -> Iterator[Finding]:
+def rehearse_third_party(path: Path, images: Path | None, where: str) -> Iterator[Finding]:
     """What `hvf data prepare things-eeg` would make of a folder that other code prepared."""
 
     def read() -> Iterator[str]:
         trials = third_party.read_prepared(path)
+        if images is not None:
+            ImageNames(open_images(images).ids, str(images)).indices(np.unique(trials.image_ids).tolist(), where)
         yield f"{len(trials)} trials of {len(set(trials.image_ids.tolist()))} images, {len(trials.ch_names)} channels"
 
     if path.is_dir() and not any(third_party.NAMES["ubp"][0] == p.name for p in path.iterdir()):

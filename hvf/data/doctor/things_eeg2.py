@@ -23,10 +23,14 @@ from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import stem
 from hvf.data.montages import EEG_CHANNELS
 from hvf.data.pickles import loading
-from hvf.data.things_eeg2.raw import TARGET
+from hvf.data.things_eeg2.preprocessing import Part
+from hvf.data.things_eeg2.raw import FILES, TARGET
 from hvf.registry import listed
 
-PARTS = {"training": "train", "test": "test"}  # names of the files, and of the lists in image_metadata.npy
+PARTS: dict[Part, str] = {
+    "training": "train",
+    "test": "test",
+}  # of files, and of lists in the metadata
 IMAGES = {"training": 16_540, "test": 200}
 REPEATS = {"training": 4, "test": 80}
 SESSIONS = 4
@@ -166,7 +170,7 @@ def _subject(folder: Path, stimuli: Stimuli) -> Iterator[Finding]:
     for part in PARTS:
         shown: list[Shown] = []
         for session in sessions:
-            path = session / f"raw_eeg_{part}.npy"
+            path = next((p for name in FILES[part] if (p := session / name).is_file()), session / FILES[part][0])
             where = f"{folder.name}/{session.name}/{path.name}"
             if not path.is_file():
                 whole = False

@@ -141,7 +141,7 @@ def _labels(content: dict[str, Any], n_images: int, part: str, where: str) -> It
     mixed = np.flatnonzero((img != img[:, :1]).any(1))
     if len(mixed):
         message = f"{len(mixed)} of {n_images} images have repeats that name another image, such as row {mixed[0]}"
-        yield Finding("error", "pairing", where, message, "use the file as it was published")
+        yield Finding("warning", "pairing", where, message, "use the file as it was published")
         return
     names = [name.replace("\\", "/") for name in img[:, 0]]
     twice = [name for name, n in Counter(names).items() if n > 1]

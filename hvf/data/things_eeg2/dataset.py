@@ -81,4 +81,4 @@ class ThingsEEG2(Dataset):
             for folder in sorted({file.parent for file in files}):
                 yield third_party.examine_pair([file for file in files if file.parent == folder])
                 if path in (folder, *list(folder.parents)[:2]) and not third_party.of_meg(folder):
-                    yield rehearsal.rehearse_third_party(folder, "/".join(folder.parts[-2:]))
+                    yield rehearsal.rehearse_third_party(folder, images, "/".join(folder.parts[-2:]))

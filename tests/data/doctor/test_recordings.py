@@ -113,9 +113,9 @@ def test_your_own_epochs(good_root, tmp_path):
     has(examine(path, images), "error", "pairing", "shifted by 1")
     table = pd.DataFrame({"image": np.char.replace(ids[order], "ant", "eel")})
     mne.EpochsArray(x[order], info, metadata=table, verbose="error").save(path, overwrite=True, verbose="error")
-    has(examine(path, images), "error", "pairing", "eel_01b")
+    has(examine(path, images), "error", "train", "eel_01b")
     mne.EpochsArray(x, info, verbose="error").save(path, overwrite=True, verbose="error")
-    has(examine(path), "warning", "pairing", 'no column "image"')
+    has(examine(path), "warning", "pairing", "which images were shown")
 
 
 def bids_run(folder: Path, edit=None) -> Path:

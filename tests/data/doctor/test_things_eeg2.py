@@ -89,7 +89,7 @@ def edit_data(told, what):
 )
 def test_faults_in_a_raw_file(root, what, check, words):
     change(raw_path(root), lambda told: edit_data(told, what))
-    found = has(examine(root), "warning" if what in ("clipped", "microvolts") else "error", check, words)
+    found = has(examine(root), "warning" if what in ("clipped", "microvolts", "reordered") else "error", check, words)
     assert "ses-01/raw_eeg_training.npy" in found.where
 
 
