@@ -154,7 +154,7 @@ def _files_study(data: DataConfig) -> Study:
     train_images, test_images = shown.subset(train_index), shown.subset(test_index)
     _check_apart(train_images, test_images, path)
     train, test = (
-        _marked((trials if trials.splits is None else trials.split(part)).aligned_to(part_images), part)
+        _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part)
         for part, part_images in (("train", train_images), ("test", test_images))
     )
     history = trials.history or {}
@@ -169,6 +169,11 @@ def _files_study(data: DataConfig) -> Study:
         f"concepts ({how}), {len(trials.ch_names)} channels{notes}"
     )
     return Study(path.stem, train, test, train_images, test_images, simulated, note)
+
+
+def _of_images(trials: Trials, images: ImageSet) -> Trials:
+    """One row per image of a part of the set that the trials were paired with: the very ids count, not likenesses."""
+    return trials.select(np.isin(trials.image_ids, images.ids)).aligned_to(images)
 
 
 def _in_simulated_folder(path: Path) -> bool:
@@ -230,6 +235,11 @@ def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
                 raise HvfError(
                     f"the trials say that {name} shows {concept!r}, and also that it shows {concept_of[name]!r}"
                 )
+        of_folders = len({concept_key(concept) for concept in part.concepts})
+        if (
+            1 < of_folders < len(set(concept_of.values())) == len(part)
+        ):  # the folders say more than a name for each image
+            concept_of = dict(zip(part.ids, part.concepts, strict=True))
     own = [concept_of[name] == stem(name) for name in part.ids]
     spelt, _ = unified("" if alone else concept_of[name] for name, alone in zip(part.ids, own, strict=True))
     part.concepts = tuple(
@@ -273,12 +283,14 @@ def _other_files(data: DataConfig, study: Study) -> list[Trials]:
     if not folder.is_dir():
         raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
     parts: list[Trials] = []
+    everything = open_images(data.images or "")
     for subject, path in subjects(folder).items():
         if subject == data.subject:
             continue
         trials = _prepared_trials(data, path).pick(study.train.ch_names)
         trials = trials if trials.splits is None else trials.split("train")
-        parts.append(trials.paired_with(study.train_images).average())
+        trials = trials.paired_with(everything)
+        parts.append(trials.select(np.isin(trials.image_ids, study.train_images.ids)).average())
     return parts
 
 

@@ -56,10 +56,31 @@ class ImageNames:
         """Index of the image that each name is of, -1 where there is none.
 
         The whole path decides, then the folders that lie next to the file, then the file's name, then its name without
-        ending. Raises HvfError where a name stands for several images.
+        ending. Where some of the folders named are the set's, so must be all. Raises HvfError where a name stands for
+        several images, or names of different files stand for one.
         """
-        found: dict[str, int] = {}
-        return [found[name] if name in found else found.setdefault(name, self._find(name)) for name in asked]
+        asked = list(asked)
+        keys = {name: normalized(name) for name in dict.fromkeys(asked)}
+        folders = {bare_concept(key.split("/")[-2]) for key in keys.values() if "/" in key}
+        known = bool(folders & self._folders)
+        found = {name: self._find(name, key, known) for name, key in keys.items()}
+        self._refuse_shared({name: i for name, i in found.items() if i >= 0 and keys[name] not in self._index}, found)
+        return [found[name] for name in asked]
+
+    def _refuse_shared(self, loose: dict[str, int], found: dict[str, int]) -> None:
+        """Refuse two names of one image that are two files; where one is the image's whole path, drop the other."""
+        names_of: dict[int, list[str]] = {}
+        if loose:
+            for name, i in found.items():
+                names_of.setdefault(i, []).append(name)
+        for name, i in loose.items():
+            for other in names_of[i]:
+                if _may_be_one(normalized(name), normalized(other)):
+                    continue
+                if other not in loose:
+                    found[name] = -1
+                    break
+                raise HvfError(f"{name!r} and {other!r} are two files, but {self.where} has {self.names[i]!r} alone")
 
     def indices(self, asked: Iterable[str], source: str = "the trials") -> list[int]:
         """As `find`; raises HvfError that lists the names that are of no image, which `source` holds."""
@@ -83,8 +104,8 @@ class ImageNames:
             return f"; did you mean {stems[folded[close[0]]]!r}?"
         return f"; its names are {listed(self.names, 3)}" if self.names else ""
 
-    def _find(self, name: str) -> int:
-        key = normalized(name)
+    def _find(self, name: str, key: str, known: bool) -> int:
+        """The image that `name` is of; `known`: a folder that the set does not have holds other images."""
         if key in self._index:
             return self._index[key]
         *folders, file = key.split("/")
@@ -97,8 +118,8 @@ class ImageNames:
         if not ranked:
             return -1
         best = max(ranked)
-        if best[1] == 0 and folders and bare_concept(folders[-1]) in self._folders:
-            return -1  # the folder is there, without that file
+        if best[1] == 0 and folders and known and len(self._paths[ranked[best][0]]) > 1:
+            return -1  # of another folder
         if len(ranked[best]) > 1:
             both = " and ".join(self.names[i] for i in sorted(ranked[best])[:2])
             raise HvfError(f"which image was seen as {name!r} is not clear: {both} share that name")
@@ -152,6 +173,14 @@ def stem(name: str) -> str:
     'aardvark_01b'
     """
     return without_ending(normalized(name).rsplit("/", 1)[-1])
+
+
+def _may_be_one(one: str, other: str) -> bool:
+    """Whether two names may be of one file: one is the end of the other, but for the ending that one may lack."""
+    (*folders, file), (*others, last) = one.split("/"), other.split("/")
+    if file != last and without_ending(file) != last and file != without_ending(last):
+        return False
+    return _shared(map(bare_concept, folders), map(bare_concept, others)) == min(len(folders), len(others))
 
 
 def _shared(folders: Iterable[str], others: Iterable[str]) -> int:

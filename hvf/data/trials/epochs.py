@@ -151,7 +151,7 @@ def _compare(named: Sequence[str], of_events: Sequence[str] | None, column: str)
     for i, (one, other) in enumerate(zip(named, of_events or named, strict=True)):
         if one != other:
             raise HvfError(
-                f'epoch {i} shows {one!r} by epochs.metadata["{column}"] and {other!r} by the name of its event; '
+                f'epoch {i} shows {one!r} by epochs.metadata["{column}"] but {other!r} by the name of its event; '
                 "correct the one that is wrong, or rename the events (epochs.event_id)"
             )
 
@@ -246,6 +246,8 @@ def _in_order(epochs: mne.BaseEpochs, table: pd.DataFrame, images: ImageSet) -> 
     places = _places(epochs, len(images))
     _refuse_other_names(table, images)
     events, codes = _event_names(epochs), epochs.events[:, 2].tolist()
+    if len(events) > 1 and all(_has_files(texts) for texts in events.values()):
+        ImageNames(images.ids).indices([texts[0] for texts in events.values()], "the names of the events")
     if len(events) > max(2, len(epochs) // 2):
         texts = [events[code][0] for code in codes]
         if codes != sorted(codes) and texts != sorted(texts, key=by_number):

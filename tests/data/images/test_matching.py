@@ -34,7 +34,19 @@ def test_unicode_forms_are_one(there, asked):
 def test_folders_decide_between_files_of_one_name():
     names = ImageNames(["cat/1", "dog/1", "dog/2", "old/dog/1", "03_owl/1"])
     assert names.indices(["dog/1.png", "x/cat/1.png", "new/old/dog/1", "old\\dog\\1.png", "y/owl/1"]) == [1, 0, 3, 3, 4]
-    assert names.find(["2.png", "x/2.png", "cat/2.png"]) == [2, 2, -1]  # cat is there, without a 2
+    assert names.find(["2.png", "x/2.png"]) == [2, 2]
+    assert names.find(["2.png", "x/2.png", "cat/2.png"]) == [
+        2,
+        -1,
+        -1,
+    ]  # cat is there, without a 2: x is another folder
+    part = ImageNames(["a/1", "a/2"])
+    assert part.find(["a/1", "b/1", "b/2", "a/2.png"]) == [0, -1, -1, 1]
+    assert part.find(["stimuli/1.png", "1", "1.png"]) == [0, 0, 0]
+    with pytest.raises(HvfError, match="'x/1.png' and 'y/1.png' are two files, but the image set has 'a/1' alone"):
+        part.find(["x/1.png", "y/1.png"])
+    with pytest.raises(HvfError, match="'1.png' and '1.jpg' are two files"):
+        part.find(["1.png", "1.jpg"])
     for asked in ("1", "1.png", "x/1.png", "bird/1.png"):
         with pytest.raises(HvfError, match=f"'{asked}' is not clear: cat/1 and dog/1"):
             names.find([asked])
@@ -44,8 +56,8 @@ def test_folders_decide_between_files_of_one_name():
 
 def test_endings_decide_between_files_of_one_stem():
     names = ImageNames(["a.jpg", "a.png", "photo.tif", "version 1.2"])
-    assert names.indices(["x/a.PNG", "a.jpg", "photo.tif.png", "photo.tif", "photo", "version 1.2.png"]) == [
-        1, 0, 2, 2, 2, 3,
+    assert names.indices(["x/a.PNG", "a.jpg", "photo.tif.png", "photo.tif", "version 1.2.png"]) == [
+        1, 0, 2, 2, 3,
     ]  # fmt: skip
     for asked in ("a", "a.bmp"):
         with pytest.raises(HvfError, match="not clear: a.jpg and a.png"):

@@ -55,7 +55,7 @@ def test_files_with_two_orders_are_refused(tmp_path, names, message):
     "names",
     [
         [f"img{i:03d}.png" for i in range(12)],
-        [f"{i:05d}_{c}/{c}_0{k}s.jpg" for i, c in enumerate(["aardvark", "air_pump", "airbag", "t-shirt"]) for k in (1, 2)],
+        [f"{i:05d}_{c}/{c}_0{k}s.jpg" for i, c in enumerate(["aardvark", "air_pump", "airbag"]) for k in (1, 2)],
         ["cat.png", "cat_2.png", "cats.png"],
         ["a/x.png", "b/x.png", "b/y.png"],
         ["air_conditioner/1.png", "air_pump/1.png", "airbag/1.png", "bat1/1.png", "bat2/1.png", "baton/1.png"],

@@ -203,7 +203,7 @@ def test_contradictions_are_refused(tmp_path):
             read(epochs_of(SHOWN, metadata), tmp_path, images)
     stems = [name.removesuffix(".png") for name in FILES]
     with pytest.raises(
-        HvfError, match=r"epoch \d+ shows 'img\d\d' by epochs.metadata.* and 'img\d\d' by the name of its"
+        HvfError, match=r"epoch \d+ shows 'img\d\d' by epochs.metadata.* but 'img\d\d' by the name of its"
     ):
         read(with_events(SHOWN, stems, metadata={"image": named[::-1]}), tmp_path, images)
     with pytest.raises(HvfError, match=r"1 of the 12 events that occur are not named after an image \(other\)"):
