@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,9 +18,11 @@ from PIL import Image
 
 from hvf.config import HvfError
 from hvf.data.images.concepts import ids_and_concepts
+from hvf.data.images.decoding import BACKGROUND, colour, decode
+from hvf.data.images.decoding import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from hvf.data.images.listing import members, picture_files, readable, say, walk
 
 ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)  # of a damaged archive
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
 
 class _Source(Protocol):
@@ -40,20 +41,22 @@ class _ArraySource:
 class _FolderSource:
     root: Path
     names: tuple[str, ...]
+    background: str = BACKGROUND
 
     def load(self, index: int) -> Image.Image:
         path = self.root / self.names[index]
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise HvfError(f"cannot read the image {path}: {error.strerror or error}") from error
-        return decode(data, str(path))
+            raise HvfError(f"cannot read the image {readable(str(path))}: {error.strerror or error}") from error
+        return decode(data, readable(str(path)), self.background)
 
 
 @dataclass(frozen=True, eq=False)
 class _ZipSource:
     path: Path
     names: tuple[str, ...]
+    background: str = BACKGROUND
 
     def load(self, index: int) -> Image.Image:
         name = self.names[index]
@@ -61,7 +64,7 @@ class _ZipSource:
             data = _archive(self.path, self.path.stat().st_mtime_ns, os.getpid()).read(name)
         except ZIP_ERRORS as error:
             raise HvfError(f"cannot read the image {name} in {self.path}: {error}") from error
-        return decode(data, f"{name} in {self.path}")
+        return decode(data, f"{name} in {self.path}", self.background)
 
 
 @lru_cache(maxsize=2)
@@ -78,6 +81,8 @@ class ImageSet(Sequence[Image.Image]):
     ids, concepts : tuple of str
         One identifier (unique) and one concept per image.
     captions : tuple of str or None
+    note : str
+        Which files of a folder or zip were skipped, in one line; "" if none that looks like a picture was.
     """
 
     def __init__(
@@ -87,7 +92,10 @@ class ImageSet(Sequence[Image.Image]):
         concepts: Iterable[str],
         captions: Iterable[str] | None = None,
         indices: Iterable[int] | None = None,
+        note: str = "",
+        files: tuple[str, ...] | None = None,
     ) -> None:
+        self.note, self._files = note, files
         self.ids = tuple(str(i) for i in ids)
         self.concepts = tuple(str(c) for c in concepts)
         self.captions = None if captions is None else tuple(str(c) for c in captions)
@@ -153,8 +161,7 @@ class ImageSet(Sequence[Image.Image]):
     @property
     def files(self) -> tuple[str, ...] | None:
         """The name of each image's file in its folder or zip; None of images that come from neither."""
-        names = getattr(self._source, "names", None)
-        return None if names is None else tuple(names[i] for i in self._indices)
+        return None if self._files is None else tuple(self._files[i] for i in self._indices)
 
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """Return the images `indices` (ints, in that order) as a set of their own; nothing is decoded."""
@@ -165,6 +172,7 @@ class ImageSet(Sequence[Image.Image]):
             [self.concepts[i] for i in indices],
             None if self.captions is None else [self.captions[i] for i in indices],
             [self._indices[i] for i in indices],
+            files=self._files,
         )
         if "_hashes" in self.__dict__:  # already decoded once
             part._hashes = tuple(self._hashes[i] for i in indices)
@@ -203,10 +211,13 @@ class ImageSet(Sequence[Image.Image]):
 
     @cached_property
     def _hashes(self) -> tuple[str, ...]:
-        hashes = []
+        hashes, done = [], Counter[str]()
         for i in range(len(self)):
             image = self[i]
             hashes.append(hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
+            done.update(image.info.get("shown", ()))
+        if done:
+            say(f"of {len(self)} images: " + ", ".join(f"{n} {what}" for what, n in done.items()))
         return tuple(hashes)
 
     @property
@@ -220,57 +231,42 @@ class ImageSet(Sequence[Image.Image]):
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def open_images(path: str | Path) -> ImageSet:
+def open_images(path: str | Path, background: str = BACKGROUND) -> ImageSet:
     """Open a folder or a zip of images, in the sorted order of their names (plain string order, subfolders included).
 
-    Folders that are links count. The concept is the name of the folder an image lies in, or, where all images lie side
-    by side, the file's stem (`ids_and_concepts`). Images are decoded when used; `ImageSet.check` decodes them all.
-    Raises HvfError if there is nothing to open.
+    The concept is the name of the folder an image lies in, or, where all images lie side by side, the file's stem
+    (`ids_and_concepts`).
+    Images are decoded when used; `ImageSet.check` decodes them all. Links are followed. Pictures that are not taken
+    (hidden, thumbnails of file servers, formats that cannot be read) are counted in one line, and in the set's `note`.
+
+    Parameters
+    ----------
+    path : path
+        The folder or zip.
+    background : str
+        Colour that lies under transparent pixels.
+
+    Raises
+    ------
+    HvfError
+        There is nothing to open, or a folder is linked into itself.
     """
     path = Path(path)
+    colour(background)
+    source: _Source
     if path.is_dir():
-        names = sorted(name for name in _files(path) if _is_image(name))
-        names = [n for n in names if not _is_hidden(n)]
+        files, note = picture_files(walk(path), str(path), path)
+        source = _FolderSource(path, tuple(files.values()), background)
     elif path.is_file():
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = sorted(n for n in archive.namelist() if _is_image(n) and not _is_hidden(n))
-        except (zipfile.BadZipFile, OSError) as error:
-            raise HvfError(f"{path} is neither a folder nor a readable zip of images: {error}") from error
+        files, note = picture_files(members(path), str(path))
+        source = _ZipSource(path, tuple(files.values()), background)
     else:
         raise HvfError(f"there is no folder or zip of images at {path}")
-    if not names:
-        raise HvfError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    source = _FolderSource(path, tuple(names)) if path.is_dir() else _ZipSource(path, tuple(names))
-    ids, concepts, notes = ids_and_concepts(names)
-    for note in notes:
-        print(f"hvf: {path}: {note}", file=sys.stderr)
-    return ImageSet(source, ids, concepts)
-
-
-def _files(root: Path) -> Iterator[str]:
-    """The files below a folder, as paths from there, in linked folders too, but for links that lead in a circle."""
-    for folder, folders, files in os.walk(root, followlinks=True):
-        links = {name: Path(folder, name).resolve() for name in folders if Path(folder, name).is_symlink()}
-        here = Path(folder).resolve()
-        folders[:] = [name for name in folders if name not in links or links[name] not in (here, *here.parents)]
-        yield from (Path(folder, name).relative_to(root).as_posix() for name in files if Path(folder, name).is_file())
-
-
-def decode(data: bytes, name: str) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HvfError(f"the image {name} is truncated or not an image: {error}; replace it") from error
-
-
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    names = tuple(files)
+    ids, concepts, notes = ids_and_concepts(list(names))
+    for line in notes:
+        say(f"{path}: {line}")
+    return ImageSet(source, ids, concepts, note="; ".join([note, *notes] if note else notes), files=names)
 
 
 def _pixels(image_HWC: np.ndarray) -> str:

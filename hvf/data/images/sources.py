@@ -18,37 +18,57 @@ from typing import Any
 from PIL import Image
 
 from hvf.config import HvfError
-from hvf.data.images.image_set import IMAGE_SUFFIXES, ImageSet, decode, open_images
+from hvf.data.images.decoding import BACKGROUND, IMAGE_SUFFIXES, decode, why_skipped
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.listing import picture_files, skipped_line, walk
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 SAVED = ("state.json", "dataset_dict.json")  # what `datasets` leaves in a folder that it saved
 
 
-def open_image_source(name: str | Path, split: str = "train") -> tuple[ImageSet, str]:
+def open_image_source(name: str | Path, split: str = "train", background: str = BACKGROUND) -> tuple[ImageSet, str]:
     """Open images of any kind of source, with a fingerprint of names and sizes (or that of `datasets`).
 
-    `name` is a folder or zip of images; a .tar or a folder of them; a folder that `datasets` saved or that holds
-    parquet files; or a Hub id such as ``ILSVRC/imagenet-1k``, whose `split` is taken. The concept of an image is its
-    class label if there is one, else its folder, else its tar. Raises HvfError if it is none of these or unreadable.
+    The concept of an image is its class label if there is one, else its folder, else its tar.
+
+    Parameters
+    ----------
+    name : path or str
+        A folder or zip of images; a .tar or a folder of them; a folder that `datasets` saved or that holds parquet
+        files; or a Hub id such as ``ILSVRC/imagenet-1k``.
+    split : str
+        Which part of a data set of the Hub.
+    background : str
+        Colour that lies under transparent pixels.
+
+    Raises
+    ------
+    HvfError
+        It is none of these, or unreadable.
     """
+    images, fingerprint = _opened(name, split, background)
+    return images, fingerprint if background == BACKGROUND else f"{fingerprint}-{background.lstrip('#')}"
+
+
+def _opened(name: str | Path, split: str, background: str) -> tuple[ImageSet, str]:
     path = Path(name).expanduser()
     if path.is_dir():
         tars = sorted(path.glob("*.tar"))
         if tars:
-            return _from_tars(path, tars)
+            return _from_tars(path, tars, background)
         if any((path / file).is_file() for file in SAVED) or next(path.rglob("*.parquet"), None):
-            return _from_datasets(str(path), split)
-        images = open_images(path)
-        files = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-        return images, _fingerprint((p.relative_to(path).as_posix(), p.stat().st_size) for p in sorted(files))
-    if path.is_file() and path.suffix == ".tar":
-        return _from_tars(path.parent, [path])
+            return _from_datasets(str(path), split, background)
+        images = open_images(path, background)
+        files, _ = picture_files(walk(path), str(path), path)
+        return images, _fingerprint((name, (path / files[name]).stat().st_size) for name in sorted(files, key=Path))
+    if path.is_file() and path.suffix.lower() == ".tar":
+        return _from_tars(path.parent, [path], background)
     if path.is_file():
-        images = open_images(path)
+        images = open_images(path, background)
         with zipfile.ZipFile(path) as archive:
             return images, _fingerprint(sorted((one.filename, one.CRC, one.file_size) for one in archive.infolist()))
     if HUB_ID.fullmatch(str(name)):
-        return _from_datasets(str(name), split)
+        return _from_datasets(str(name), split, background)
     raise HvfError(f"there are no images at {name}: no such folder or file, and not a Hub data set's name (owner/name)")
 
 
@@ -57,6 +77,7 @@ class _TarSource:
     """Uncompressed tars, read at the places where their members lie."""
 
     places: tuple[tuple[Path, str, int, int], ...]  # tar, member, offset, bytes
+    background: str
 
     def load(self, index: int) -> Image.Image:
         path, member, offset, size = self.places[index]
@@ -66,12 +87,13 @@ class _TarSource:
                 data = file.read(size)
         except OSError as error:
             raise HvfError(f"cannot read the image {member} in {path}: {error.strerror or error}") from error
-        return decode(data, f"{member} in {path}")
+        return decode(data, f"{member} in {path}", self.background)
 
 
-def _from_tars(folder: Path, tars: list[Path]) -> tuple[ImageSet, str]:
+def _from_tars(folder: Path, tars: list[Path], background: str) -> tuple[ImageSet, str]:
     """WebDataset's layout: the files of a sample share their name up to the first dot; NAME.cls is its label."""
     ids, concepts, places, facts = [], [], [], []
+    skipped: list[tuple[str, str]] = []
     for path in tars:
         labels: dict[str, str] = {}
         pictures: list[tuple[str, tarfile.TarInfo]] = []
@@ -80,10 +102,13 @@ def _from_tars(folder: Path, tars: list[Path]) -> tuple[ImageSet, str]:
                 for member in archive:
                     name = PurePosixPath(member.name)
                     key = str(name.with_name(name.name.partition(".")[0])) if name.name else ""
-                    if not member.isfile() or name.name.startswith("."):
+                    if not member.isfile():
                         continue
-                    if name.suffix.lower() in IMAGE_SUFFIXES:
+                    why = why_skipped(str(name).removeprefix("./"))
+                    if why is None:
                         pictures.append((key, member))
+                    elif why:
+                        skipped.append((f"{path.name}/{name}", why))
                     elif name.suffix == ".cls" and (file := archive.extractfile(member)):
                         labels[key] = file.read().decode("ascii", "replace").strip()
         except (tarfile.TarError, OSError, EOFError) as error:
@@ -96,7 +121,8 @@ def _from_tars(folder: Path, tars: list[Path]) -> tuple[ImageSet, str]:
             facts.append((path.name, member.name, member.size, concepts[-1]))
     if not ids:
         raise HvfError(f"the tars in {folder} hold no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return ImageSet(_TarSource(tuple(places)), ids, concepts), _fingerprint(facts)
+    note = skipped_line(skipped, str(folder), len(ids))
+    return ImageSet(_TarSource(tuple(places), background), ids, concepts, note=note), _fingerprint(facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,15 +132,18 @@ class _DatasetSource:
     rows: Any
     column: str
     name: str
+    background: str
 
     def load(self, index: int) -> Image.Image:
         try:
-            return self.rows[index][self.column].convert("RGB")
-        except (OSError, SyntaxError, ValueError, AttributeError) as error:
-            raise HvfError(f"image {index} of {self.name} cannot be decoded: {error}") from error
+            cell = self.rows[index][self.column]
+            data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise HvfError(f"image {index} of {self.name} cannot be read: {error}") from error
+        return decode(data, f"{index} of {self.name}", self.background)
 
 
-def _from_datasets(name: str, split: str) -> tuple[ImageSet, str]:
+def _from_datasets(name: str, split: str, background: str) -> tuple[ImageSet, str]:
     import datasets
 
     try:
@@ -137,7 +166,8 @@ def _from_datasets(name: str, split: str) -> tuple[ImageSet, str]:
         concepts = [kind.int2str(one) for one in rows.select_columns(labels[:1])[:][labels[0]]]
     else:
         concepts = [f"{i:08d}" for i in range(n)]  # nothing is known: each image is a concept of its own
-    source = _DatasetSource(rows.select_columns(pictures[:1]), pictures[0], name)
+    column = rows.select_columns(pictures[:1]).cast_column(pictures[0], datasets.Image(decode=False))
+    source = _DatasetSource(column, pictures[0], name, background)
     return ImageSet(source, [f"{i:08d}" for i in range(n)], concepts), f"datasets-{rows._fingerprint}"
 
 
