@@ -22,6 +22,7 @@ from hvf.runs import track
 
 BLOCK_BYTES = 2**27  # of epochs at the recording's own rate held at once
 BLOCK_TRIALS = 32  # whose covariances are taken together
+CLOSEST_S = 0.004  # between images; no screen shows them closer
 UNITS_S = {"s": 1.0, "ms": 1e-3}
 
 
@@ -221,32 +222,40 @@ def _placed(
         )
     order = np.argsort(sample, kind="stable")
     own, sample = own.iloc[order].assign(sample=sample[order]), sample[order]
-    same = np.flatnonzero(np.diff(sample) == 0)
-    if len(same):
-        a, b = own["row"].iloc[same[0]], own["row"].iloc[same[0] + 1]
-        raise HvfError(f"rows {a} and {b} of the events of {where} show two images at the same time")
+    again = np.append(False, (np.diff(sample) == 0) & (own["image"].to_numpy()[1:] == own["image"].to_numpy()[:-1]))
+    if again.any():
+        notes.append(f"{int(again.sum())} rows of the events of {where} are repeated and count once")
+        own, sample = own[~again], sample[~again]
+    close = np.flatnonzero(np.diff(sample) < CLOSEST_S * sfreq)
+    if len(close):
+        i = close[0]
+        a, b = own["row"].iloc[i], own["row"].iloc[i + 1]
+        apart = sample[i + 1] - sample[i]
+        when = "at the same time" if apart == 0 else f"{1e3 * apart / sfreq:.3g} ms ({apart} samples) apart"
+        reason = "" if apart == 0 else f"; {len(close)} events are closer than images can be shown"
+        raise HvfError(f"rows {a} and {b} of the events of {where} show two images {when}{reason}")
     start, stop = sample + round(settings.start * sfreq), sample + round(settings.tmax * sfreq) + 1
     cut = (start < 0) | (stop > n)
     if cut.any():
         notes.append(f"{int(cut.sum())} events of {where} have no whole window in it and are left out")
-    bad = _bad_samples(raw)
-    spoilt = ~cut & (bad[np.minimum(stop, n)] > bad[np.maximum(start, 0)])
+    spoilt = ~cut & _in_bad_segments(raw, start, stop)
     if spoilt.any():
         notes.append(f"{int(spoilt.sum())} events of {where} overlap segments marked bad and are left out")
     return own[~(cut | spoilt)], notes
 
 
-def _bad_samples(raw: Any) -> np.ndarray:
-    """Cumulative number of samples, (N + 1,), in annotations that begin with "bad"."""
-    bad_N = np.zeros(raw.n_times + 1, int)
-    shift = raw.first_time if raw.annotations.orig_time is not None else 0.0
-    for onset, duration, text in zip(
-        raw.annotations.onset, raw.annotations.duration, raw.annotations.description, strict=True
-    ):
-        if text.lower().startswith("bad"):
-            start = max(0, round((onset - shift) * raw.info["sfreq"]))
-            bad_N[start + 1 : max(0, round((onset - shift + duration) * raw.info["sfreq"])) + 1] = 1
-    return np.cumsum(bad_N)
+def _in_bad_segments(raw: Any, start_N: np.ndarray, stop_N: np.ndarray) -> np.ndarray:
+    """Whether each window, in samples, overlaps an annotation "bad...", as `mne.Epochs(reject_by_annotation=True)`.
+
+    One without duration, such as the "BAD boundary" between two recordings that were joined, spoils the windows that it
+    lies inside of.
+    """
+    sfreq, bad_N = raw.info["sfreq"], np.zeros(len(start_N), bool)
+    for annotation in raw.annotations:
+        if annotation["description"].lower().startswith("bad"):
+            onset = annotation["onset"] - raw.first_time
+            bad_N |= (onset < stop_N / sfreq) & (onset + annotation["duration"] > start_N / sfreq)
+    return bad_N
 
 
 def _common_channels(recordings: Sequence[OpenRecording], settings: Preprocessing) -> tuple[list[str], list[str]]:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import mne
 import numpy as np
 import pandas as pd
 
@@ -22,6 +21,7 @@ from hvf.config import HvfError
 from hvf.data.images.image_set import IMAGE_SUFFIXES
 from hvf.data.images.matching import stem
 from hvf.data.recordings.raw import nearest, one_line
+from hvf.data.recordings.triggers import annotated, trigger_codes
 from hvf.registry import listed
 
 # Columns that name the image, the most usual first.
@@ -128,30 +128,34 @@ def image_events(
     return kept, notes
 
 
-def coded_events(raw: Any, stimuli: pd.DataFrame, where: str | Path) -> tuple[pd.DataFrame, list[str]]:
+def coded_events(
+    raw: Any, stimuli: pd.DataFrame, where: str | Path, channel: str | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """Image events from a recording's own triggers or annotations, as for `image_events` with "sample"; and notes.
 
     `stimuli` has "image" and a column "code" (values of the trigger channel; without one, the numbers that end the
-    annotations, such as BrainVision's "Stimulus/S  4") or "description" (text of the annotations). Raises HvfError if
-    the recording `where` holds no such event.
+    annotations, such as BrainVision's "Stimulus/S  4") or "description" (text of the annotations); `channel` is the
+    trigger channel, where there are several. Raises HvfError if the recording `where` holds no such event.
     """
     if not {"code", "description"} & set(stimuli.columns):
         columns = ", ".join(stimuli.columns)
         raise HvfError(
             f"the table of events has no column onset, sample, code or description; its columns are {columns}"
         )
-    if "description" in stimuli:
-        key, (samples, codes) = "description", _annotated(raw)
-    else:
-        key, (samples, codes) = "code", _triggers(raw, where)
+    key, notes = "description" if "description" in stimuli else "code", []
     wanted = stimuli[key].str.strip()
+    if key == "code":
+        wanted = wanted.str.replace(r"\.0+$|^0+(?=\d)", "", regex=True)
     if wanted.duplicated().any():
         raise HvfError(f"the {key} {wanted[wanted.duplicated()].iloc[0]!r} stands for more than one image")
+    if key == "description":
+        samples, codes = annotated(raw)
+    else:
+        samples, codes, notes = trigger_codes(raw, set(wanted), where, channel)
     shown = np.isin(codes, wanted.to_numpy(dtype=str))
     if not shown.any():
         held = listed(dict.fromkeys(codes.tolist())) or "none"
         raise HvfError(f"{where} holds none of the {len(wanted)} {key}s of the table; it holds {held}")
-    notes = []
     if not shown.all():
         others = listed(dict.fromkeys(codes[~shown].tolist()))
         notes.append(f"{int((~shown).sum())} events of {where} show no image ({others}) and are left out")
@@ -214,39 +218,6 @@ def _looked_up(events: Any, stimuli: pd.DataFrame) -> tuple[pd.DataFrame, list[s
     for name in looked_up.columns:
         events["_image" if name == "image" else name] = looked_up[name]
     return events, notes
-
-
-def _triggers(raw: Any, where: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """(sample from the start, code as text) of the trigger channel, or else of annotations that end in a number."""
-    if "stim" in raw.get_channel_types(unique=True):
-        try:
-            options: Any = {"shortest_event": 1, "consecutive": True, "verbose": "error"}
-            events = mne.find_events(raw, **options)
-        except ValueError as error:
-            raise HvfError(f"cannot find the events of {where}: {one_line(error)}") from error
-        return events[:, 0] - raw.first_samp, events[:, 2].astype(str)
-    samples, descriptions = _annotated(raw)
-    matches = [re.search(r"(\d+)\s*$", text) for text in descriptions.tolist()]
-    codes = np.asarray([str(int(match[1])) if match else "" for match in matches], dtype=str)
-    for code in dict.fromkeys(codes[codes != ""].tolist()):
-        texts = sorted(set(descriptions[codes == code].tolist()))
-        if len(texts) > 1:
-            raise HvfError(
-                f"the code {code} of {where} may be {' or '.join(map(repr, texts))}: give a column 'description' "
-                "instead of 'code'"
-            )
-    return samples[codes != ""], codes[codes != ""]
-
-
-def _annotated(raw: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(sample from the start, text) of each annotation."""
-    if not len(raw.annotations):
-        return np.zeros(0, int), np.zeros(0, str)
-    ids: Any = {text: i for i, text in enumerate(sorted(set(raw.annotations.description)), start=1)}
-    options: Any = {"event_id": ids, "regexp": None, "verbose": "error"}
-    events, _ = mne.events_from_annotations(raw, **options)
-    texts = {i: text for text, i in ids.items()}
-    return events[:, 0] - raw.first_samp, np.asarray([texts[i] for i in events[:, 2].tolist()], dtype=str)
 
 
 def _concepts(events: pd.DataFrame) -> pd.Series | None:

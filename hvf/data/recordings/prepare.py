@@ -52,6 +52,7 @@ def read_recording(
     settings: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
     images: ImageSet | str | Path | None = None,
     image_column: str | None = None,
+    stim_channel: str | None = None,
     subject: str | None = None,
 ) -> Trials:
     """Make trials of one recording in any format that MNE reads, or of MNE epochs (`-epo.fif`).
@@ -71,6 +72,8 @@ def read_recording(
         Set, folder or zip of the images; those named must be there, and give the trials their ids.
     image_column : str, optional
         Of the table, that names the image. Default: the likeliest.
+    stim_channel : str, optional
+        The trigger channel that shows the images, where several hold their codes.
     subject : str, optional
         Default: that of the file, or its name.
 
@@ -90,7 +93,7 @@ def read_recording(
     raw = open_recording(path)
     notes = mend_channel_types(raw) + give_positions(raw)
     if not {"onset", "sample"} & set(table.columns):
-        table, more = coded_events(raw, table, path)
+        table, more = coded_events(raw, table, path, stim_channel)
         notes += more
     shown, more = image_events([(where, table)], image_column)
     notes += more

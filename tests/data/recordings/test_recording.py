@@ -214,7 +214,7 @@ def test_events_that_cannot_be_placed(recording):
         ({"onset": table["onset"] - 1.0}, r"1 of 16 .* row 1 is at -0.5"),
         ({"onset": table["onset"] * 1000}, r"onset_unit='ms'"),
         ({"onset": ["soon", *table["onset"][1:]]}, r"row 1 .* its onset is 'soon'"),
-        ({"onset": [1.7, *table["onset"][1:]]}, r"rows 1 and 3 .* two images at the same time"),
+        ({"onset": [1.1, *table["onset"][1:]]}, r"rows 1 and 2 .* two images at the same time"),
         ({"image": "n/a"}, r"no event of .* names an image"),
     ):
         with pytest.raises(HvfError, match=words):
@@ -248,6 +248,29 @@ def test_segments_marked_bad_are_left_out(recording):
     raw.save(path.with_name("me_raw.fif"), verbose="error")
     trials = read_recording(path.with_name("me_raw.fif"), events, settings=PLAIN)
     assert seen(trials) == [images[0], *images[2:]]
+
+
+@pytest.mark.parametrize("first_samp", [0, 700])
+@pytest.mark.parametrize("dated", [False, True])
+def test_segments_are_bad_as_in_mne(recording, first_samp, dated):
+    path, events, images = recording
+    onsets = pd.read_csv(events, sep="\t")["onset"].to_numpy()
+    raw = mne.io.read_raw(path, preload=True, verbose="error")
+    raw = mne.io.RawArray(raw.get_data(), raw.info, first_samp=first_samp, verbose="error")
+    raw.set_meas_date(1e9 if dated else None)
+    marks = {"BAD_ACQ_SKIP": (onsets[1] + 0.2, 0.1), "EDGE boundary": (onsets[3] + 0.1, 0.0), "bad x": (onsets[6], 0.0)}
+    marks |= {"BAD boundary": (onsets[5] + 0.1, 0.0), "blink bad": (onsets[7], 0.2), "Bad": (onsets[9] - 0.12, 0.01)}
+    start = raw.first_time if dated else 0.0
+    on, lasts = np.array(list(marks.values())).T
+    raw.set_annotations(mne.Annotations(on + start, lasts, list(marks), orig_time=raw.info["meas_date"]))
+    raw.save(path.with_name("me_raw.fif"), verbose="error")
+    samples = np.rint(onsets * SFREQ).astype(int) + first_samp
+    expected = mne.Epochs(
+        raw, np.stack([samples, 0 * samples, 1 + 0 * samples], 1), tmin=-0.1, tmax=0.4, preload=True, verbose="error"
+    ).selection
+    trials = read_recording(path.with_name("me_raw.fif"), events, settings=PLAIN)
+    assert seen(trials) == [images[i] for i in expected]
+    assert set(range(16)) - set(expected) == {1, 5, 6}
 
 
 @pytest.mark.parametrize("fault", ["flat", "nan", "bad"])
