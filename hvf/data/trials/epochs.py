@@ -20,6 +20,7 @@ from hvf.data.images.concepts import concept_key
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, normalized, stem
 from hvf.data.images.order import by_number, check_order
+from hvf.data.recordings.channels import brain_channels
 from hvf.registry import listed
 
 ADVICE = 'name the image of each epoch in epochs.metadata["image"]'
@@ -44,18 +45,23 @@ def open_epochs(path: Path) -> mne.BaseEpochs:
         raise HvfError(f"cannot read {path} as MNE epochs: {error}") from error
 
 
-def epochs_values(epochs: mne.BaseEpochs) -> dict[str, Any]:
-    """The good EEG and MEG channels: x_NCT (float32), ch_names, kind, sfreq, tmin. Raises HvfError if there is none."""
-    picks = mne.pick_types(epochs.info, meg=True, eeg=True, ref_meg=False, exclude="bads")  # pyright: ignore[reportArgumentType]
-    if not len(picks):
+def epochs_values(epochs: mne.BaseEpochs) -> tuple[dict[str, Any], list[str]]:
+    """The good channels of the brain: x_NCT (float32), ch_names, kind, sfreq, tmin; and notes on those left out.
+
+    Raises HvfError if there is none.
+    """
+    names, notes = brain_channels(epochs.info)
+    picks = [epochs.ch_names.index(name) for name in names if name not in epochs.info["bads"]]
+    if not picks:
         raise HvfError(f"no good EEG or MEG channel; the types are {listed(set(epochs.get_channel_types()))}")
-    return {
+    values = {
         "x_NCT": epochs.get_data(picks=picks, verbose="error").astype(np.float32),
         "ch_names": tuple(epochs.ch_names[i] for i in picks),
         "kind": "eeg" if {mne.channel_type(epochs.info, i) for i in picks} == {"eeg"} else "meg",
         "sfreq": float(epochs.info["sfreq"]),
         "tmin": float(epochs.tmin),
     }
+    return values, notes
 
 
 def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None) -> Shown:

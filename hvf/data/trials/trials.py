@@ -344,14 +344,15 @@ class Trials:
         epochs = epochs if epochs.preload else epochs.copy().drop_bad(verbose="error")
         shown = shown_images(epochs, images)
         name = subject or (epochs.info.get("subject_info") or {}).get("his_id") or "epochs"
-        trials = cls(image_ids=shown.names, subject=name, **epochs_values(epochs), **shown.labels)
+        values, notes = epochs_values(epochs)
+        trials = cls(image_ids=shown.names, subject=name, **values, **shown.labels)
         note = f"{len(trials)} epochs of {len(trials.repeats())} images, paired by {shown.how}"
         if not isinstance(images, ImageSet):
-            return trials.replace(history={"notes": [note]})
+            return trials.replace(history={"notes": [note, *notes]})
         paired = trials.paired_with(images)
         n = len(images) - len(paired.repeats())
         note += f"; {n} of the {len(images)} images were not shown" if n else ""
-        paired = paired.replace(history={"notes": [note]})
+        paired = paired.replace(history={"notes": [note, *notes]})
         concept = dict(zip(images.ids, images.concepts, strict=True))
         if paired.concepts is None:
             return paired.replace(concepts=[concept[name] for name in paired.image_ids.tolist()])

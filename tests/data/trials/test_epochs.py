@@ -48,7 +48,7 @@ def folder_of(root: Path, files=FILES) -> ImageSet:
 
 def pairs(trials: Trials) -> list[tuple[int, int]]:
     """(the number that the epoch holds, that of its image) of each trial."""
-    held = np.rint(trials.load_array()[:, 2].mean(1) * 1e6).astype(int).tolist()
+    held = np.rint(trials.load_array()[:, trials.ch_names.index("Oz")].mean(1) * 1e6).astype(int).tolist()
     return list(zip(held, [int(re.findall(r"\d+", name)[-1]) for name in trials.image_ids.tolist()], strict=True))
 
 
@@ -81,6 +81,15 @@ def test_metadata_name_the_images(tmp_path, capsys, column, spelt):
     line = f'24 epochs of 12 images, paired by metadata["{column}"]'
     assert trials.history == {"notes": [line]}
     assert capsys.readouterr().err == f"hvf: s-epo.fif: {line}\n"
+
+
+def test_channels_of_no_brain_are_left_out(tmp_path, capsys):
+    images = folder_of(tmp_path / "images")
+    epochs = epochs_of(SHOWN, {"image": [FILES[i] for i in SHOWN]})
+    epochs.rename_channels({"Cz": "Status"})
+    trials = read(epochs, tmp_path, images)
+    assert trials.ch_names == ("Fz", "Oz")
+    assert "hvf: s-epo.fif: 1 channel records no brain by its name and is left out: Status" in capsys.readouterr().err
 
 
 def test_unicode_forms_and_folders(tmp_path):
