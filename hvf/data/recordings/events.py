@@ -18,22 +18,16 @@ import numpy as np
 import pandas as pd
 
 from hvf.config import HvfError
-from hvf.data.images.image_set import IMAGE_SUFFIXES
+from hvf.data.images.columns import ABSENT, IMAGE_COLUMNS, image_column
 from hvf.data.images.matching import stem
 from hvf.data.recordings.raw import nearest, one_line
 from hvf.data.recordings.triggers import annotated, trigger_codes
 from hvf.registry import listed
 
-# Columns that name the image, the most usual first.
-IMAGE_COLUMNS = (
-    "stim_file", "image", "image_file", "image_path", "image_name", "image_id", "file_path", "filepath", "stimulus",
-    "stim", "stim_name", "stimname", "picture", "file_name", "filename", "file",
-)  # fmt: skip
 CONCEPT_COLUMNS = ("concept", "object", "category")
 SPLIT_COLUMNS = ("split", "partition", "trial_type", "isteststim")
 SPLIT_WORDS = {"train": "train", "training": "train", "exp": "train", "test": "test", "testing": "test"}
 SPLIT_FLAGS = {"0": "train", "1": "test"}  # of isteststim
-ABSENT = frozenset({"", "n/a", "na", "nan", "none", "null"})
 
 
 def read_table(path: str | Path | pd.DataFrame) -> pd.DataFrame:
@@ -72,16 +66,14 @@ def find_image_column(table: pd.DataFrame, where: str | Path, asked: str | None 
                 f"{nearest(asked, table.columns)}"
             )
         return columns[asked.lower()]
-    candidates = [columns[name] for name in IMAGE_COLUMNS if name in columns]
-    with_names = [name for name in candidates if _named(table[name]).any()]
-    files = [name for name in with_names if table[name].map(_is_image_file).any()]
-    best = (files or with_names or candidates or [None])[0]
-    if best is None:
+    found = image_column(table, None, str(where))
+    known = [columns[name] for name in IMAGE_COLUMNS if name in columns]
+    if found is None and not known:
         raise HvfError(
             f"{where} has no column that names the images ({', '.join(IMAGE_COLUMNS[:3])}, ...); its columns are "
             f"{', '.join(table.columns)}: name the one with image_column"
         )
-    return best
+    return known[0] if found is None else found[0]
 
 
 def image_events(
@@ -245,10 +237,6 @@ def _splits(events: pd.DataFrame) -> pd.Series | None:
 
 def _named(column: pd.Series) -> pd.Series:
     return ~column.str.strip().str.lower().isin(ABSENT)
-
-
-def _is_image_file(name: str) -> bool:
-    return PurePosixPath(name.strip().replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _is_number_or_absent(name: str) -> bool:

@@ -172,7 +172,7 @@ BASE = "sub-01/ses-02/eeg/sub-01_ses-02_task-look_run-2"
         (lambda root: cut_row(root / f"{BASE}_events.tsv"), "run-2_events.tsv is damaged: row 16 has 3 of 4 fields"),
         (lambda root: swap(root / f"{BASE}_channels.tsv", "Oz", "Iz"), "(?i)cannot read .*run-2_eeg.vhdr: .*mismatch"),
         (
-            lambda root: swap(root / f"{BASE}_events.tsv", "stim_file", "pictures"),
+            lambda root: [swap(root / f"{BASE}_events.tsv", *pair) for pair in (("stim_file", "seen"), (".jpg", ""))],
             "run-2_events.tsv has no column that",
         ),
         (lambda root: swap(root / f"{BASE}_events.tsv", "onset", "when"), "onset"),
