@@ -209,7 +209,7 @@ def _in_window(trials: Trials, data: DataConfig) -> Trials:
     default = DataConfig()
     if data.sfreq not in (default.sfreq, trials.sfreq):
         raise HvfError(
-            f"the trials of {trials.subject} have {trials.sfreq:g} Hz but data.sfreq asks for {data.sfreq:g} Hz: "
+            f"the trials of {trials.subject} have {trials.sfreq:g} Hz but --data.sfreq asks for {data.sfreq:g} Hz: "
             "prepare them with a recipe of that rate"
         )
     if (data.tmin, data.tmax) == (default.tmin, default.tmax):
@@ -217,7 +217,7 @@ def _in_window(trials: Trials, data: DataConfig) -> Trials:
     try:
         return trials.crop(data.tmin, data.tmax)
     except HvfError as error:
-        raise HvfError(f"data.tmin and data.tmax: {error}; prepare them with a recipe of that window") from error
+        raise HvfError(f"--data.tmin and --data.tmax: {error}; prepare them with a recipe of that window") from error
 
 
 def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:

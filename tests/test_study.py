@@ -253,7 +253,7 @@ def test_the_window_of_a_preset(things, tmp_path):
     assert (study.train.shape, study.train.tmin) == ((6, 2, 250), 0.0)
     with pytest.raises(HvfError, match=r"\[0, 1.2\) s: the trials run over \[-0.2, 1\) s; prepare them"):
         open_study(replace(asked, tmax=1.2))
-    with pytest.raises(HvfError, match="have 250 Hz but data.sfreq asks for 200 Hz: prepare"):
+    with pytest.raises(HvfError, match="have 250 Hz but --data.sfreq asks for 200 Hz: prepare"):
         open_study(replace(asked, sfreq=200.0))
 
     info = mne.create_info(["Oz", "Pz"], 250.0, "eeg")

@@ -268,7 +268,7 @@ def test_things_eeg1_onsets_in_milliseconds(shared_data, tmp_path, capsys):
     assert trials.image_ids[:2].tolist() == ["carousel_11s", "piano_05n"]
     assert trials.concepts[:2].tolist() == ["carousel", "piano"]
     assert "are taken as ms, which fits" in capsys.readouterr().err
-    with pytest.raises(HvfError, match="onset_unit='ms'"):
+    with pytest.raises(HvfError, match="--onset-unit ms"):
         prepare_bids(tmp_path / "ds003825", tmp_path / "other", onset_unit="s")
 
     edf = folder / "sub-01_task-rsvp_eeg.edf"

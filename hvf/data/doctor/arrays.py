@@ -40,6 +40,8 @@ def is_array(path: Path) -> bool:
 def examine_array(path: Path, images: Path | None, where: str) -> Iterator[Finding]:
     """Check a plain array, (N, C) or (N, C, T): as `hvf train` reads it, and which of its axes is which."""
     yield from rehearse_trials(path, images, where)
+    if not is_array(path):
+        return
     if re.fullmatch(r"sub-\d+_trials\.npy", path.name):
         message = f"it is named as trials that hvf prepared, but {sidecar_of(path).name} is not beside it"
         advice = "copy both: without it, only the order of the rows says which images they are of"

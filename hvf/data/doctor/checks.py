@@ -19,13 +19,12 @@ from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import stem
 from hvf.data.montages import EEG_CHANNELS, FRONT_TO_BACK, montage_1005
-from hvf.data.recordings.channels import CTF_SENSOR
+from hvf.data.recordings.channels import CTF_SENSOR, other_than_brain
 from hvf.registry import listed
 
 SEVERITIES = ("error", "warning", "ok")
 
 NEUROMAG_SENSOR = re.compile(r"MEG ?\d{3,4}")
-NOT_BRAIN = re.compile(r"(?i)([hv]?eog|ecg|ekg|emg|gsr|resp|status|stim|trig)")  # no electrode is named like that
 BROKEN_SENSOR = "MRO11"  # of the CTF that recorded THINGS-MEG; the official pipeline drops it
 ALIKE = 0.05  # mean difference of two thumbnails, in their standard deviation, up to which they show one picture
 
@@ -111,11 +110,15 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
     """
     if kind == "features":
         return []
-    odd = [name for name in ch_names if kind == "eeg" and NOT_BRAIN.match(name)]
+    odd = [name for name in ch_names if kind == "eeg" and other_than_brain(name)]
     findings = []
     if odd:
         message = f"{listed(odd)} {'is' if len(odd) == 1 else 'are'} typed EEG"
-        findings.append(Finding("warning", "montage", where, message, "give them their type, or leave them out"))
+        findings.append(
+            Finding(
+                "warning", "montage", where, message, "hvf leaves them out; give them their type for other programs"
+            )
+        )
     broken = [name for name in ch_names if name.split("-")[0] == BROKEN_SENSOR]
     if kind == "meg" and broken and all(map(CTF_SENSOR.fullmatch, ch_names)) and broken[0].endswith("-1609"):
         message = f"{broken[0]} was broken throughout THINGS-MEG"

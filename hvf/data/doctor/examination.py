@@ -125,7 +125,7 @@ def _of_file(path: Path, images: Path | None, events: Path | None) -> Iterator[I
             yield rehearse_recording(path, events, images, path.name)
     elif path.suffix.lower() == ".zip":
         yield arrays.examine_images(path, path.name)
-    elif not of_datasets and arrays.is_array(path):
+    elif not of_datasets and path.suffix.lower() == ".npy":
         yield arrays.examine_array(path, images, path.name)
 
 

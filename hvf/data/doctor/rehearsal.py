@@ -64,9 +64,8 @@ def rehearse_trials(path: Path, images: Path | None, where: str) -> Iterator[Fin
         if images is not None:
             trials = read_trials(path, open_images(images))
         elif path.suffix.lower() == ".npy":
-            n = len(np.load(path, mmap_mode="r", allow_pickle=False))
-            ids = [f"{i:08d}" for i in range(n)]
-            trials = read_trials(path, ImageSet.from_arrays(np.zeros((n, 1, 1, 3), np.uint8), ids, ids))
+            ids = [f"{i:08d}" for i in range(_rows(path))]
+            trials = read_trials(path, ImageSet.from_arrays(np.zeros((len(ids), 1, 1, 3), np.uint8), ids, ids))
             trials = trials.replace(history=None)
         else:
             trials = Trials.from_epochs(open_epochs(path))
@@ -75,6 +74,15 @@ def rehearse_trials(path: Path, images: Path | None, where: str) -> Iterator[Fin
         yield from (trials.history or {}).get("notes", ())
 
     yield from rehearsed("hvf train", where, read)
+
+
+def _rows(path: Path) -> int:
+    """How many rows an array has, by its header; 1 where that cannot be read, as its reader then says."""
+    try:
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError, EOFError):
+        return 1
+    return shape[0] if shape and shape[0] else 1
 
 
 def rehearse_recording(path: Path, events: Path | pd.DataFrame, images: Path | None, where: str) -> Iterator[Finding]:

@@ -215,7 +215,7 @@ def _placed(
         if unit == "samples" and first and (sample >= first).all() and (sample < first + n).all():
             hint = f"samples are counted from the file's start: subtract its first sample, {first}"
         elif unit == "s" and (sample >= 0).all() and time.max() < 1e3 * n / sfreq and np.median(time) > n / sfreq:
-            hint += " Are the onsets in milliseconds? Then set onset_unit='ms'"
+            hint += " Are the onsets in milliseconds? Then say --onset-unit ms"
         raise HvfError(
             f"{int(outside.sum())} of {len(own)} image events of {where} lie beyond it: row {own['row'].iloc[bad]} is "
             f"at {own[column].iloc[bad]}, but it lasts {length}; {hint}"

@@ -71,7 +71,7 @@ def find_image_column(table: pd.DataFrame, where: str | Path, asked: str | None 
     if found is None and not known:
         raise HvfError(
             f"{where} has no column that names the images ({', '.join(IMAGE_COLUMNS[:3])}, ...); its columns are "
-            f"{', '.join(table.columns)}: name the one with image_column"
+            f"{', '.join(table.columns)}: name the one with --image-column"
         )
     return known[0] if found is None else found[0]
 

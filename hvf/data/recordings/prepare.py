@@ -167,7 +167,7 @@ def prepare_bids(
     """
     root, out = Path(root), Path(out)
     if onset_unit not in (None, *ONSET_UNITS):
-        raise HvfError(f"onset_unit must be one of {', '.join(ONSET_UNITS)}, not {onset_unit!r}")
+        raise HvfError(f"--onset-unit must be one of {', '.join(ONSET_UNITS)}, not {onset_unit!r}")
     images = open_images(images) if isinstance(images, (str, Path)) else images
     codes = None if stimuli is None else read_table(stimuli)
     chosen = _subjects(root, subjects)
@@ -337,7 +337,7 @@ def _recordings(root: Path, name: str, task: str | None, column: str | None) -> 
     if len(tasks) > 1:
         tasks = [t for t in tasks if any(_names_images(bids, column) for bids in with_events if (bids.task or "") == t)]
         if len(tasks) != 1:
-            raise HvfError(f"sub-{name} of {root} did several tasks ({listed(tasks)}): choose one with task")
+            raise HvfError(f"sub-{name} of {root} did several tasks ({listed(tasks)}): choose one with --task")
     kinds = {bids.datatype for bids in with_events}
     if len(kinds) > 1:
         with_events = [bids for bids in with_events if bids.datatype == "meg"]

@@ -156,7 +156,7 @@ def test_several_tasks(dataset, tmp_path):
     write_run(dataset, "01", "01", "1", images, 9, task="rest", stim_file="n/a")
     assert len(Trials.load(prepare_bids(dataset, tmp_path / "a", settings=PLAIN, subjects=["01"])[0])) == 32
     write_run(dataset, "01", "02", "1", images, 10, task="again")
-    with pytest.raises(HvfError, match=r"several tasks \(again, look\): choose one with task"):
+    with pytest.raises(HvfError, match=r"several tasks \(again, look\): choose one with --task"):
         prepare_bids(dataset, tmp_path / "b", settings=PLAIN, subjects=["01"])
     (path,) = prepare_bids(dataset, tmp_path / "b", settings=PLAIN, subjects=["01"], task="again")
     assert Trials.load(path).image_ids.tolist() == names_of(images)

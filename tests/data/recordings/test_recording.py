@@ -212,7 +212,7 @@ def test_events_that_cannot_be_placed(recording):
             r"12 of 16 image events of me.vhdr lie beyond it: row 5 is at 10.9, but it lasts 10.50 s",
         ),
         ({"onset": table["onset"] - 1.0}, r"1 of 16 .* row 1 is at -0.5"),
-        ({"onset": table["onset"] * 1000}, r"onset_unit='ms'"),
+        ({"onset": table["onset"] * 1000}, r"--onset-unit ms"),
         ({"onset": ["soon", *table["onset"][1:]]}, r"row 1 .* its onset is 'soon'"),
         ({"onset": [1.1, *table["onset"][1:]]}, r"rows 1 and 2 .* two images at the same time"),
         ({"image": "n/a"}, r"no event of .* names an image"),
