@@ -24,7 +24,7 @@ class Embed(Configured):
         if self.images is None and config.data.study == "files":
             raise HvfError(f"the preset {self.preset} has no images of its own: give --images FOLDER-OR-ZIP")
         check_writable(cache_dir())
-        from hvf.vision.cache import embed
+        from hvf.vision.cache import embed_all
 
         if self.images is not None:
             from hvf.data.images.image_set import open_images
@@ -34,9 +34,8 @@ class Embed(Configured):
             from hvf.study import stimuli
 
             sets = list(stimuli(config.data))
-        for spec in config.targets.specs:
-            for images in sets:
-                features_ND = embed(images, spec)
+        for images in sets:
+            for spec, features_ND in embed_all(images, config.targets.specs).items():
                 print(f"{spec}: {features_ND.shape[0]} images, {features_ND.shape[1]} features each")
         print(f"wrote {cache_dir()}")
         return 0

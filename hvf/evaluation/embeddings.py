@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from hvf.registry import HvfError
 
@@ -39,14 +40,15 @@ def load_embeddings(path: str | Path, key: str | None = None) -> np.ndarray:
 def _read_arrays(path: Path) -> Any:
     readers: dict[str, Callable[[Path], Any]] = {
         ".npy": lambda p: np.load(p, allow_pickle=False),
-        ".pt": lambda p: torch.load(p, map_location="cpu", weights_only=True),
+        ".pt": _load_torch,
         ".safetensors": load_file,
     }
     readers[".pth"] = readers[".pt"]
-    if path.suffix not in readers:
+    ending = path.suffix.lower()
+    if ending not in readers:
         raise HvfError(f"cannot read embeddings from {path}: give {', '.join(readers)}")
     try:
-        return readers[path.suffix](path)
+        return readers[ending](path)
     except SafetensorError as error:
         raise HvfError(f"{path} is not a readable safetensors file: {error}") from error
     except Exception as error:  # numpy and torch raise many kinds on files that are damaged or carry code
@@ -54,13 +56,30 @@ def _read_arrays(path: Path) -> Any:
         raise HvfError(f"{path} cannot be read as plain numbers: {first}") from error
 
 
+def _load_torch(path: Path) -> Any:
+    """Tensors, and arrays of numpy, whose parts are named; nothing else is made."""
+    kinds = {type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OSUVMm"}
+    allowed: list[Any] = [np.ndarray, np.dtype, *kinds]
+    for module in ("numpy._core", "numpy.core"):  # numpy 2 and 1 name them differently in their files
+        allowed += [(np.empty(0).__reduce__()[0], f"{module}.multiarray._reconstruct")]
+        allowed += [(np.float32(0).__reduce__()[0], f"{module}.multiarray.scalar")]
+    with torch.serialization.safe_globals([*allowed, (codecs.encode, "_codecs.encode")]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def as_rows(x: Any, what: str) -> np.ndarray:
     """(N, D) float32 from an array or tensor; HvfError, saying `what` it is, unless it is one of finite numbers."""
-    x = x.detach().cpu().float() if isinstance(x, torch.Tensor) else x
+    if isinstance(x, torch.Tensor):
+        x = x.detach().cpu()
+        x = x.numpy() if x.is_complex() else x.float()
     try:
+        if np.iscomplexobj(x):
+            raise TypeError("complex")
         x_ND = np.asarray(x, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise HvfError(f"the {what} are not an array of numbers") from error
+    while x_ND.ndim > 2 and 1 in x_ND.shape:  # (N, 1, D), (N, D, 1, 1), (1, N, D)
+        x_ND = x_ND.squeeze(next(i for i in (*range(1, x_ND.ndim), 0) if x_ND.shape[i] == 1))
     if x_ND.ndim != 2 or not x_ND.size:
         raise HvfError(f"the {what} should be an array (items, width), not {x_ND.shape}")
     if not np.isfinite(x_ND).all():

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from hvf import alignment
 from hvf.config import Config, HvfError
+from hvf.data.images.decoding import decode
 from hvf.decoder import Decoder, array_hash, weights_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
@@ -183,6 +184,6 @@ def _pictures(run: Run, row: str) -> dict[str, Path]:
 
 def _stack(pictures: dict[str, Path]) -> np.ndarray:
     try:
-        return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in pictures.values()])
+        return np.stack([np.asarray(decode(path.read_bytes(), str(path))) for path in pictures.values()])
     except (OSError, ValueError) as error:
         raise HvfError(f"the pictures of this run cannot be read ({error}): draw them again") from error

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from hvf.config import Config, HvfError
+from hvf.data.images.decoding import decode
 from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
 from hvf.experiments.results import FILE, TOP, Result, Row
 from hvf.runs import Run
@@ -270,9 +271,8 @@ class Folder:
 def open_picture(path: Path) -> Image.Image:
     """An RGB picture; HvfError naming the file if it cannot be read."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+        return decode(path.read_bytes(), str(path))
+    except OSError as error:
         raise HvfError(f"{path} cannot be read as a picture: {error}") from error
 
 

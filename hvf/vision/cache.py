@@ -2,7 +2,8 @@
 
 An entry is one safetensors file. Its name is a hash of everything the features depend on: the spec, the encoder's
 weights and preprocessing, and the images' content. Its metadata carry the same facts and a checksum of the array, so
-that a truncated, altered or foreign entry is noticed and recomputed. Writers use a temporary name of their own and a
+that a truncated, altered or foreign entry is noticed and recomputed. The hash of each image stands beside its features:
+a part of a set, as the training images of a split, takes its rows from the entry of the whole. Writers use a temporary name of their own and a
 rename: any number of processes may share a cache.
 """
 
@@ -94,10 +95,12 @@ def embed_all(
         paths = {spec: folder / f"{_name(entry)}.safetensors" for spec, entry in entries.items()}
         features |= {s: x for s in group if (x := _read(paths[s], entries[s], len(images))) is not None}
         missing = [spec for spec in dict.fromkeys(group) if spec not in features]
+        features |= {s: x for s in missing if (x := _of_other_sets(folder, entries[s], images)) is not None}
+        missing = [spec for spec in missing if spec not in features]
         computed = _compute(images, encoder, missing, device) if missing else {}
         for spec, features_ND in computed.items():
             features[spec] = features_ND
-            _write(paths[spec], entries[spec], features_ND)
+            _write(paths[spec], entries[spec], features_ND, _contents(images))
     return {str(spec): features[parse_spec(spec)] for spec in specs}
 
 
@@ -172,9 +175,40 @@ def _read(path: Path, entry: dict[str, str], n: int) -> np.ndarray | None:
     return features_ND
 
 
-def _write(path: Path, entry: dict[str, str], features_ND: np.ndarray) -> None:
+def _contents(images: Images) -> np.ndarray | None:
+    """The hash of each image's content as bytes (N, 32); None of images that have none."""
+    hashes = getattr(images, "content_hashes", None)
+    if hashes is None or not len(images):
+        return None
+    return np.stack([np.frombuffer(bytes.fromhex(one), np.uint8) for one in hashes()])
+
+
+def _of_other_sets(folder: Path, entry: dict[str, str], images: Images) -> np.ndarray | None:
+    """Features from an entry of the same encoder that holds all these images, and more or in another order."""
+    contents = _contents(images)
+    if contents is None or not folder.is_dir():
+        return None
+    asked = [row.tobytes() for row in contents]
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "np") as file:
+                facts = json.loads((file.metadata() or {}).get("hvf", "{}"))
+                facts.pop("sha256", None)
+                if {**facts, "images": ""} != {**entry, "images": ""} or "contents" not in file.keys():  # noqa: SIM118
+                    continue
+                rows = {row.tobytes(): i for i, row in enumerate(file.get_tensor("contents"))}
+                n = file.get_slice("features").get_shape()[0]
+        except Exception:  # an entry that is damaged serves nobody
+            continue
+        if all(one in rows for one in asked) and (features_ND := _read(path, facts, n)) is not None:
+            return features_ND[[rows[one] for one in asked]]
+    return None
+
+
+def _write(path: Path, entry: dict[str, str], features_ND: np.ndarray, contents: np.ndarray | None) -> None:
     metadata = _metadata(entry, features_ND)
+    tensors = {"features": features_ND} if contents is None else {"features": features_ND, "contents": contents}
     try:
-        runs.write_atomic(path, lambda temporary: save_file({"features": features_ND}, temporary, metadata))
+        runs.write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata))
     except HvfError as error:
         _log.warning("features are not cached: %s", error)

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.numpy import save_file
 
@@ -58,3 +59,19 @@ def test_files_that_are_no_embeddings(tmp_path, name):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(HvfError, match=name):
         load_embeddings(tmp_path / name)
+
+
+def test_bfloat16_and_axes_of_one(tmp_path):
+    z_ND = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    safetensors.torch.save_file({"x": z_ND}, tmp_path / "z.safetensors")
+    torch.save(z_ND[:, None], tmp_path / "z.PT")
+    torch.save(z_ND[:, :, None, None], tmp_path / "maps.pt")
+    for name in ("z.safetensors", "z.PT", "maps.pt"):
+        np.testing.assert_array_equal(load_embeddings(tmp_path / name), z_ND.float().numpy())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
+def test_arrays_of_numpy_inside_a_file_of_torch(tmp_path, dtype):
+    z_ND = np.arange(12).reshape(3, 4).astype(dtype)
+    torch.save({"features": z_ND}, tmp_path / "z.pt")
+    np.testing.assert_array_equal(load_embeddings(tmp_path / "z.pt"), z_ND)

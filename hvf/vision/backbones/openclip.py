@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 CLIP_CONFIG, CLIP_FILES = "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
+_log = logging.getLogger(__name__)
+
+
 @BACKBONES.register("openclip")
 class OpenCLIP(Backbone):
     """The image projection, not normalised, or a layer of the image tower.
@@ -29,6 +34,7 @@ class OpenCLIP(Backbone):
     ``openclip:mini-resnet``, ``openclip:mini-vit``  the two CLIPs that ship with hvf
     ``openclip:ViT-H-14/laion2b_s32b_b79k``          an open_clip name and one of its pretrained tags
     ``openclip:ViT-B-32/FILE``                       an open_clip name and a weights file (relative, or ``//absolute``)
+                                                     OpenAI's files (ViT-B-32.pt) get their QuickGELU
     ``openclip:FOLDER``                              open_clip_config.json and open_clip_model.safetensors
     ``openclip:...@11:mean``                         output of transformer block 11 (from 0); ``cls`` (default), ...
     ``openclip:...@layer3:grid2``                    output of ResNet stage layer1 ... layer4; ``mean`` (default), ...
@@ -70,6 +76,8 @@ def image_tower(spec: FeatureSpec) -> Tower:
 
     scaling = f"mean {mean.flatten().tolist()} std {std.flatten().tolist()}"
     preprocessing = f"{tuple(size)} {interpolation} {how} {fill} {scaling}"
+    if _own_file(spec) and any("QuickGELU" in type(module).__name__ for module in visual.modules()):
+        preprocessing += " QuickGELU"  # else the features of the same file without it would be taken from the cache
     layers = _clip_layers(visual)
     if spec.layer is not None and spec.layer not in layers:
         raise HvfError(f"{spec}: no layer {spec.layer!r}; there is {', '.join(layers)}")
@@ -150,11 +158,59 @@ def _clip_weights(spec: FeatureSpec) -> tuple[Path, dict[str, Any]]:
         if not path.is_file():
             hint = nearest(spec.weights, tags)
             raise HvfError(f"{spec}: {spec.weights!r} is neither a file nor a pretrained tag{hint}")
-        return path, {}
-    preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
-    settings = {"force_quick_gelu": bool(tag.get("quick_gelu")), "force_preprocess_cfg": preprocess}
+        tag = _tag_of_file(spec, path)
+        return path, _tag_settings(tag) if tag else {}
+    settings = _tag_settings(tag)
     repository, file = os.path.split(tag.get("hf_hub") or "")
     if not repository:
         hint = f"curl -LO {tag.get('url')}, then write openclip:{spec.name}/FILE"
         raise HvfError(f"{spec}: these weights are not on the Hub; fetch them with: {hint}")
     return cached_from_hub(spec, repository, (file or CLIP_FILES[0],))[0], settings
+
+
+def _own_file(spec: FeatureSpec) -> bool:
+    """Whether the weights are a file under the name of a model that has no QuickGELU by itself."""
+    return spec.weights is not None and Path(spec.weights).expanduser().is_file() and "quickgelu" not in spec.name
+
+
+def _tag_settings(tag: Mapping[str, Any]) -> dict[str, Any]:
+    """Activation and preprocessing of a pretrained tag, as `open_clip.create_model` takes them."""
+    preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
+    return {"force_quick_gelu": bool(tag.get("quick_gelu")), "force_preprocess_cfg": preprocess}
+
+
+def _tag_of_file(spec: FeatureSpec, path: Path) -> Mapping[str, Any] | None:
+    """The pretrained tag whose file this is, by its name or, for OpenAI's, by what it holds; None if it is not known.
+
+    A file of unknown origin in half precision, as OpenAI's are, is named in a warning.
+    """
+    import open_clip
+
+    tags = {
+        tag: open_clip.get_pretrained_cfg(spec.name, tag) for tag in open_clip.list_pretrained_tags_by_model(spec.name)
+    }
+    known = [tag for tag in tags.values() if path.name == (tag.get("url") or "").rsplit("/", 1)[-1]]
+    if known:
+        return known[0]
+    openai = tags.get("openai")
+    if openai is None or "quickgelu" in spec.name:
+        return None
+    content = _index_of_weights(path)
+    if b"input_resolution" in content:  # a number that OpenAI's files keep beside the weights
+        return openai
+    if b"HalfStorage" in content or b'"F16"' in content:
+        _log.warning(
+            "%s: %s is in half precision, as OpenAI's weights are, but runs with GELU: OpenAI's need QuickGELU, "
+            "openclip:%s-quickgelu/FILE",
+            *(spec, path.name, spec.name),
+        )
+    return None
+
+
+def _index_of_weights(path: Path) -> bytes:
+    """What a file says of its tensors: the head of a safetensors file, the pickle of one of torch."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+    with open(path, "rb") as file:
+        return file.read(1 << 20)
