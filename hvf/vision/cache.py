@@ -2,9 +2,9 @@
 
 An entry is one safetensors file. Its name is a hash of everything the features depend on: the spec, the encoder's
 weights and preprocessing, and the images' content. Its metadata carry the same facts and a checksum of the array, so
-that a truncated, altered or foreign entry is noticed and recomputed. The hash of each image stands beside its features:
-a part of a set, as the training images of a split, takes its rows from the entry of the whole. Writers use a temporary name of their own and a
-rename: any number of processes may share a cache.
+that a truncated, altered or foreign entry is noticed and recomputed. The hash of each image stands beside its
+features: a part of a set, as the training images of a split, takes its rows from the entry of the whole. Writers use a
+temporary name of their own and a rename: any number of processes may share a cache.
 """
 
 from __future__ import annotations
