@@ -5,11 +5,7 @@ The tables are those of BIDS (`*_events.tsv`) or of a lab's own; N is the number
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +16,7 @@ import pandas as pd
 from hvf.config import HvfError
 from hvf.data.images.columns import ABSENT, IMAGE_COLUMNS, image_column
 from hvf.data.images.matching import stem
-from hvf.data.recordings.raw import nearest, one_line
+from hvf.data.recordings.raw import nearest
 from hvf.data.recordings.triggers import annotated, trigger_codes
 from hvf.registry import listed
 
@@ -28,32 +24,6 @@ CONCEPT_COLUMNS = ("concept", "object", "category")
 SPLIT_COLUMNS = ("split", "partition", "trial_type", "isteststim")
 SPLIT_WORDS = {"train": "train", "training": "train", "exp": "train", "test": "test", "testing": "test"}
 SPLIT_FLAGS = {"0": "train", "1": "test"}  # of isteststim
-
-
-def read_table(path: str | Path | pd.DataFrame) -> pd.DataFrame:
-    """Read a table (tab, comma or semicolon between the columns, or gzipped) as text.
-
-    Raises HvfError if it cannot be read, holds no row, or a row lacks fields, as in a truncated file.
-    """
-    if isinstance(path, pd.DataFrame):
-        return path.astype(object).where(path.notna(), "n/a").astype(str).reset_index(drop=True)
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode("utf-8-sig")
-        separator = max("\t;,", key=text.partition("\n")[0].count)
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator, strict=True) if any(row)]
-    except FileNotFoundError:
-        raise HvfError(f"there is no table of events at {path}") from None
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
-        raise HvfError(f"cannot read the table {path}: {one_line(error)}; is it whole?") from error
-    if len(rows) < 2:
-        raise HvfError(f"the table {path} holds no events")
-    names = [name.strip() for name in rows[0]]
-    for i, row in enumerate(rows[1:], start=1):
-        if len(row) != len(names):
-            raise HvfError(f"{path} is damaged: row {i} has {len(row)} of {len(names)} fields; is it whole?")
-    return pd.DataFrame([[field.strip() for field in row] for row in rows[1:]], columns=names, dtype=str)
 
 
 def find_image_column(table: pd.DataFrame, where: str | Path, asked: str | None = None) -> str:

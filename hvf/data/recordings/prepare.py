@@ -29,9 +29,9 @@ from hvf.data.recordings.events import (
     find_image_column,
     image_events,
     image_ids,
-    read_table,
 )
 from hvf.data.recordings.raw import attempt, give_positions, one_line, open_recording
+from hvf.data.recordings.tables import check_bids_table, read_table
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, say, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
@@ -371,7 +371,11 @@ def _open(root: Path, bids: Any, matches: Sequence[Any], notes: list[str]) -> Op
     source = Path(bids.fpath)
     if not source.exists():
         raise HvfError(f"cannot read the recording {source}: its content is not here (git annex or datalad get)")
-    raw = attempt(source, lambda: read_raw_bids(bids, verbose="warning"))
+    try:
+        raw = attempt(source, lambda: read_raw_bids(bids, verbose="warning"))
+    except HvfError:
+        check_bids_table(_events_file(bids))  # the more helpful reason, where mne-bids fails on that
+        raise
     notes += mend_channel_types(raw) + give_positions(raw)
     sessions = sorted({other.session or "" for other in matches})
     label = bids.session or ""

@@ -20,6 +20,7 @@ from mne.baseline import rescale
 from hvf.config import HvfError
 from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.raw import one_line, open_recording
+from hvf.data.recordings.tables import read_table, read_typed
 from hvf.data.things_meg.table import CATCH
 from hvf.registry import listed
 
@@ -61,12 +62,9 @@ def read_events(path: Path) -> pd.DataFrame:
 
     Raises HvfError if it is missing, lacks a column, or its samples are not in the order of time.
     """
-    try:
-        events = pd.read_csv(path, sep="\t")
-    except FileNotFoundError:
-        raise HvfError(f"{path} is missing: fetch the events that belong to the recording") from None
-    except (OSError, ValueError) as error:
-        raise HvfError(f"cannot read {path} as a table: {error}") from error
+    if not path.exists():
+        raise HvfError(f"{path} is missing: fetch the events that belong to the recording")
+    events = read_typed(path)
     missing = [name for name in EVENT_COLUMNS if name not in events]
     if missing:
         raise HvfError(f"{path} has no column {listed(missing)}; it has {listed(map(str, events.columns))}")
@@ -106,11 +104,11 @@ def sensors(raw: Any, table: Path | None = None) -> tuple[list[str], list[str]]:
 
 def channel_types(path: Path) -> dict[str, str]:
     """{name: type} of a BIDS channels.tsv; HvfError if it cannot be read."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str)
-        return dict(zip(table["name"], table["type"].fillna("n/a"), strict=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise HvfError(f"cannot read names and types of channels from {path}: {error}") from error
+    table = read_table(path)
+    missing = [name for name in ("name", "type") if name not in table]
+    if missing:
+        raise HvfError(f"cannot read names and types of channels from {path}: it has no column {listed(missing)}")
+    return dict(zip(table["name"], table["type"], strict=True))
 
 
 def official_epochs(

@@ -18,6 +18,7 @@ import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.recordings.raw import one_line
+from hvf.data.recordings.tables import read_typed
 from hvf.data.things_meg import ctf
 from hvf.data.things_meg.table import CATCH, check_same, trial_table
 from hvf.registry import listed
@@ -84,7 +85,7 @@ def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> Sub
     csv = _csv(root, subject)
     metadata, where = epochs.metadata, f"the metadata of {path}"
     if csv.is_file():
-        attributes = _read_csv(csv)
+        attributes = read_typed(csv)
         if len(attributes) != len(epochs):
             raise HvfError(
                 f"{csv} has {len(attributes)} rows but {path.name} has {len(epochs)} epochs, its parts included"
@@ -124,7 +125,7 @@ def _open_raw(root: Path, subject: int) -> SubjectFiles:
     paths = _raw_paths(root, subject)
     csv, attributes = _csv(root, subject), None
     if csv.is_file():
-        attributes = _read_csv(csv)
+        attributes = read_typed(csv)
     elif not (root / "Images").is_dir():
         raise HvfError(f"{csv} is missing: fetch it, it says which images were seen")
     ch_names: list[str] = []
@@ -210,13 +211,6 @@ def _check_codes(codes: np.ndarray, table: pd.DataFrame, path: Path, where: str)
             f"{len(differ)} events of {path} are of other images than {where} says, first the epoch {i + 1}: "
             f"{codes[i]}, not {wanted[i]}; one of them is misordered"
         )
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise HvfError(f"cannot read {path} as a table: {error}") from error
 
 
 def _csv(root: Path, subject: int) -> Path:

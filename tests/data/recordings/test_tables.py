@@ -1,0 +1,95 @@
+"""Tables as labs' programs write them: read as what they say, or refused with the cause."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from hvf.config import HvfError
+from hvf.data.recordings.tables import check_bids_table, read_table, read_typed
+
+TEXT = "onset\timage\n0.5\tcafé01.png\n1.25\tcafé02.png\n"
+ROWS = [["0.5", "café01.png"], ["1.25", "café02.png"]]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TEXT.encode(),
+        TEXT.encode("utf-8-sig"),
+        TEXT.encode("utf-16"),
+        b"\xfe\xff" + TEXT.encode("utf-16-be"),
+        TEXT.encode("utf-16-le"),
+        TEXT.encode("utf-32"),
+        gzip.compress(TEXT.encode()),
+        TEXT.replace("\n", "\r\n").encode(),
+        TEXT.replace("\n", "\r").encode(),
+        TEXT.replace("\t", ",").encode(),
+        TEXT.replace("\t", ";").replace("0.5", "0,5").replace("1.25", "1,25").encode(),
+        TEXT.replace("\n", "\t\n").encode(),
+        TEXT.replace(".png\n", ".png\t\t\n").encode(),
+        TEXT.replace("\t", " \t ").encode(),
+        ("# made by me, on a Monday\n" + TEXT).encode(),
+        ("# made by me, on a Monday\n" + TEXT.replace("\t", ",")).encode(),
+        ("% made by me\n" + TEXT).encode(),
+        ("#" + TEXT).encode(),
+        (TEXT + "# the end\n").encode(),
+        ("sep=;\n" + TEXT.replace("\t", ";")).encode(),
+        (TEXT + TEXT).encode()[: -len(TEXT.encode()) + len(b"onset\timage\n")],
+        TEXT.replace("onset", "Onset").encode(),
+        "".join(f"{line}\t{line.split(chr(9))[1]}\n" for line in TEXT.splitlines()).encode(),
+        '"onset"\t"image"\n"0.5"\t"café01.png"\n"1.25"\t"café02.png"\n'.encode(),
+    ],
+)
+def test_what_a_table_says_is_read(data, tmp_path):
+    (tmp_path / "events.tsv").write_bytes(data)
+    table = read_table(tmp_path / "events.tsv")
+    assert table.columns.tolist() == ["onset", "image"]
+    assert table.to_numpy().tolist() == ROWS
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (TEXT.encode("latin-1"), r"another encoding than UTF-8.*line 2"),
+        (TEXT.encode("mac-roman"), "another encoding"),
+        (b"\xff\xfe\x00" * 9, "mark of UTF-16"),
+        (b"PK\x03\x04rest", "a workbook"),
+        (b"/annex/objects/MD5E-s99--0.tsv\n", "datalad get"),
+        (b"", "it is empty"),
+        (bytes(100), "it is empty"),
+        (b"onset\timage\n", "no rows"),
+        (TEXT[:-8].encode() + b"\n1.5", "row 3 has 1 of 2 fields"),
+        (b"image\tonset\timage\na.png\t1\tb.png\n", "two columns 'image' that differ, first in row 1: 'a.png' and 'b"),
+    ],
+)
+def test_the_cause_is_named(data, cause, tmp_path):
+    (tmp_path / "events.tsv").write_bytes(data)
+    with pytest.raises(HvfError, match=cause) as error:
+        read_table(tmp_path / "events.tsv")
+    assert "\n" not in str(error.value)
+
+
+def test_rows_that_look_like_comments_stay(tmp_path):
+    (tmp_path / "events.tsv").write_text("onset\timage\n1\ta.png\n#2\tb.png\n")
+    assert read_table(tmp_path / "events.tsv")["onset"].tolist() == ["1", "#2"]
+    (tmp_path / "names.csv").write_text("image\n#1.png\n#2.png\n")
+    assert read_table(tmp_path / "names.csv")["image"].tolist() == ["#1.png", "#2.png"]
+
+
+def test_types_are_those_of_pandas(tmp_path):
+    (tmp_path / "a.csv").write_bytes("number;word\n1,5;a\nn/a;b\n".encode("utf-16"))
+    table = read_typed(tmp_path / "a.csv")
+    assert table["number"].tolist()[0] == 1.5
+    assert table["number"].isna().tolist() == [False, True]
+
+
+def test_what_mne_bids_cannot_read_is_named(tmp_path):
+    (tmp_path / "a.tsv").write_text(TEXT)
+    check_bids_table(tmp_path / "a.tsv")
+    check_bids_table(None)
+    for text in (TEXT.replace("\t", ","), f"# a\n{TEXT}", TEXT.replace("onset", "Onset")):
+        (tmp_path / "a.tsv").write_text(text)
+        with pytest.raises(HvfError, match="as BIDS asks"):
+            check_bids_table(tmp_path / "a.tsv")
