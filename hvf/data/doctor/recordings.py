@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import mne
 import numpy as np
-import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.doctor import checks
@@ -37,6 +36,7 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import stem
 from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.raw import open_recording
+from hvf.data.recordings.tables import read_typed
 from hvf.data.things_meg.ctf import check_whole
 from hvf.data.things_meg.table import CATCH, TRIAL_TYPES
 from hvf.data.trials.epochs import shown_images
@@ -308,8 +308,8 @@ def _metadata(table: Any, codes_N: np.ndarray, where: str, attributes: Path | No
 
 def _attributes(table: Any, path: Path, where: str) -> Iterator[Finding]:
     try:
-        attributes = pd.read_csv(path)
-    except (OSError, ValueError) as error:
+        attributes = read_typed(path)
+    except HvfError as error:
         yield Finding("error", "pairing", path.name, f"it cannot be read: {one_line(error)}", "copy it again")
         return
     if len(attributes) != len(table):

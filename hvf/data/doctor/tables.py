@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hvf.config import HvfError
 from hvf.data.doctor import checks
 from hvf.data.doctor.checks import Finding
 from hvf.data.doctor.files import is_leftover
 from hvf.data.images.matching import stem
+from hvf.data.recordings.tables import read_table, read_typed
 from hvf.registry import listed
 
 MEG_SESSION = {"exp": 1854, "test": 200, "catch": 200}  # trials of THINGS-MEG per session
@@ -29,8 +31,8 @@ LONGEST = 6 * 3600  # s: no recording is longer, so larger onsets are samples or
 def examine_events(path: Path, where: str) -> Iterator[Finding | pd.DataFrame]:
     """Check a BIDS events.tsv: onsets against the recording's length and rate, and THINGS' image numbers."""
     try:
-        table = pd.read_csv(path, sep="\t", na_values="n/a")
-    except (OSError, ValueError, EOFError) as error:
+        table = read_typed(path)
+    except HvfError as error:
         yield Finding("error", "events", where, f"it cannot be read: {one_line(error)}", "copy it again")
         return
     if "onset" not in table or not len(table):
@@ -94,9 +96,9 @@ def sidecar(events: Path) -> dict[str, Any]:
 def examine_channels(path: Path, where: str) -> Iterator[Finding]:
     """Check a BIDS channels.tsv: names and types."""
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        table = read_table(path)
         ch_names, types = table["name"].tolist(), table["type"].tolist()
-    except (OSError, ValueError, KeyError) as error:
+    except (HvfError, KeyError) as error:
         yield Finding("error", "channels", where, f"it cannot be read: {one_line(error)}", "copy it again")
         return
     faults = [item for item in checks.names(ch_names, where) if item.severity != "ok"]
