@@ -63,7 +63,7 @@ def test_eeglab_annotations_by_the_default_settings(shared_data):
     assert 70 <= len(trials) <= (raw.annotations.description == "square").sum()
     assert (trials.sfreq, trials.tmin, trials.shape[1:]) == (128.0, 0.0, (30, 128))
     notes = " ".join(trials.history["notes"])
-    assert "EOG1, EOG2 are typed EEG, but are not by their names" in notes
+    assert "2 channels record no brain by their names and are left out: EOG1, EOG2 (eye)" in notes
     assert "show no image (rt)" in notes
     plain = read_recording(path, table, settings=Preprocessing(whiten=False))
     scale = plain.load_array().std(axis=(0, 2))

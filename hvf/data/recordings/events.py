@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from hvf.config import HvfError
-from hvf.data.images.columns import ABSENT, IMAGE_COLUMNS, image_column
-from hvf.data.images.matching import stem
+from hvf.data.images.columns import ABSENT, EVENT_COLUMNS, IMAGE_COLUMNS, image_column, is_picture_file
+from hvf.data.images.image_set import ImageSet
+from hvf.data.images.matching import ImageNames, stem
 from hvf.data.recordings.raw import nearest
 from hvf.data.recordings.triggers import annotated, trigger_codes
 from hvf.registry import listed
@@ -26,8 +27,13 @@ SPLIT_WORDS = {"train": "train", "training": "train", "exp": "train", "test": "t
 SPLIT_FLAGS = {"0": "train", "1": "test"}  # of isteststim
 
 
-def find_image_column(table: pd.DataFrame, where: str | Path, asked: str | None = None) -> str:
-    """The column that names the images: `asked`, or the likeliest. Raises HvfError listing the columns if none does."""
+def find_image_column(
+    table: pd.DataFrame, where: str | Path, asked: str | None = None, known: ImageNames | None = None
+) -> str:
+    """The column that names the images: `asked`, or that of names that are `known`, or the likeliest.
+
+    Raises HvfError listing the columns if none does, and if two name different images.
+    """
     columns = {name.lower(): name for name in table.columns}
     if asked is not None:
         if asked.lower() not in columns:
@@ -36,20 +42,21 @@ def find_image_column(table: pd.DataFrame, where: str | Path, asked: str | None 
                 f"{nearest(asked, table.columns)}"
             )
         return columns[asked.lower()]
-    found = image_column(table, None, str(where))
-    known = [columns[name] for name in IMAGE_COLUMNS if name in columns]
-    if found is None and not known:
+    found = image_column(table, known, str(where))
+    named = found[0] if found is not None else next((columns[name] for name in IMAGE_COLUMNS if name in columns), None)
+    if named is None:
         raise HvfError(
             f"{where} has no column that names the images ({', '.join(IMAGE_COLUMNS[:3])}, ...); its columns are "
             f"{', '.join(table.columns)}: name the one with --image-column"
         )
-    return known[0] if found is None else found[0]
+    return named
 
 
 def image_events(
     tables: Sequence[tuple[str | Path, pd.DataFrame]],
     asked: str | None = None,
     stimuli: pd.DataFrame | None = None,
+    images: ImageSet | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Join the event tables of one subject's recordings and keep the rows that show an image; notes on the others.
 
@@ -59,9 +66,14 @@ def image_events(
     ("train", "test"), "onset", "sample" (text). Raises HvfError if a table names no images.
     """
     joined, notes = [], []
+    known = ImageNames(images.ids) if images is not None and stimuli is None else None
     for i, (where, table) in enumerate(tables):
-        column = find_image_column(table, where, asked)
-        joined.append(table.assign(_image=table[column], _recording=i, _row=np.arange(1, len(table) + 1)))
+        column = find_image_column(table, where, asked, known)
+        shown = table[column]
+        if known is not None and column.lower() in EVENT_COLUMNS:  # other events have names too
+            here = [i >= 0 or is_picture_file(name) for name, i in zip(shown, known.find(shown), strict=True)]
+            shown = shown.where(here, "n/a") if any(here) else shown
+        joined.append(table.assign(_image=shown, _recording=i, _row=np.arange(1, len(table) + 1)))
     events: Any = pd.concat(joined, ignore_index=True).fillna("n/a")
     names = events["_image"].str.strip()
     events["_image"] = names.str.replace(r"\.0+$", "", regex=True) if names.map(_is_number_or_absent).all() else names

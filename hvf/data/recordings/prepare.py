@@ -30,7 +30,7 @@ from hvf.data.recordings.events import (
     image_events,
     image_ids,
 )
-from hvf.data.recordings.raw import attempt, give_positions, one_line, open_recording
+from hvf.data.recordings.raw import attempt, give_positions, one_line, open_recording, refuse_empty
 from hvf.data.recordings.tables import check_bids_table, read_table
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, say, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
@@ -95,7 +95,7 @@ def read_recording(
     if not {"onset", "sample"} & set(table.columns):
         table, more = coded_events(raw, table, path, stim_channel)
         notes += more
-    shown, more = image_events([(where, table)], image_column)
+    shown, more = image_events([(where, table)], image_column, images=images)
     notes += more
     if images is not None:
         ImageNames(images.ids).indices(shown["image"].tolist(), "the events")
@@ -240,8 +240,12 @@ def _planned(
 
     `history` has the "stamps" and "sources" of the subject's files; for the others see `prepare_bids`.
     """
+    for bids in recordings:
+        refuse_empty(Path(bids.fpath))
     refuse_copies(_digests_of_values(recordings, root, history), "the recording ")
-    events, notes = image_events([(p, read_table(p)) for p in map(_events_file, recordings)], image_column, codes)
+    events, notes = image_events(
+        [(p, read_table(p)) for p in map(_events_file, recordings)], image_column, codes, images
+    )
     if images is not None:
         ImageNames(images.ids).indices(events["image"].tolist(), "the events")
     if settings.unseen_concepts:

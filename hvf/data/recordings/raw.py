@@ -33,7 +33,18 @@ def open_recording(path: str | Path) -> Any:
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         missing = "its content is not here (git annex or datalad get)" if path.is_symlink() else "there is none"
         raise HvfError(f"cannot read the recording {path}: {missing}{nearest(path.name, names)}")
+    refuse_empty(path)
     return attempt(path, lambda: mne.io.read_raw(path, verbose="warning"))
+
+
+def refuse_empty(path: Path) -> None:
+    """Raise HvfError for a CTF folder `.ds` whose files are not there, as git annex leaves it."""
+    if path.is_dir() and path.suffix.lower() == ".ds":
+        files = [p for p in path.iterdir() if p.suffix in (".meg4", ".res4")]
+        lost = [p.name for p in files if not p.exists() or p.stat().st_size == 0]
+        if lost or {p.suffix for p in files} != {".meg4", ".res4"}:
+            what = f"{listed(lost)} has no content" if lost else "it lacks .meg4 or .res4"
+            raise HvfError(f"cannot read the recording {path}: {what} here (git annex or datalad get)")
 
 
 def attempt(path: Path, read: Callable[[], Any]) -> Any:
@@ -165,6 +176,8 @@ def _brainvision_fault(path: Path, raw: Any) -> str | None:
             return f"{data.name} ends within a sample ({size} bytes, {frame} per sample)"
         if header.get("DataPoints", "").strip().isdigit() and size // frame != int(header["DataPoints"]):
             return f"{data.name} holds {size // frame} samples, its header says {header['DataPoints'].strip()}"
+    if not header.get("MarkerFile", "").strip():
+        return None
     markers = path.with_name(header.get("MarkerFile", "").strip().replace("$b", path.stem))
     if not markers.is_file():
         return f"its file of markers {markers.name} is missing" if markers != path else None
