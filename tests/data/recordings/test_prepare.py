@@ -133,7 +133,7 @@ def test_what_a_bids_dataset_must_have(dataset, tmp_path):
         ({"subjects": ["03"]}, r"has no subject '03'; there is 01, 02"),
         ({"task": "lok"}, r"has no task 'lok'; did you mean 'look'"),
         ({"image_column": "stimfile"}, r"no column 'stimfile'; .*did you mean 'stim_file'"),
-        ({"onset_unit": "min"}, r"onset_unit must be one of s, ms, samples"),
+        ({"onset_unit": "min"}, r"--onset-unit must be one of s, ms, samples"),
         ({"stimuli": pd.DataFrame({"code": [1], "image": ["a"]})}, r"holds none of the codes of the events"),
     ):
         with pytest.raises(HvfError, match=words):
