@@ -38,7 +38,7 @@ RUN = "sub-BIGMEG1/ses-01/meg/sub-BIGMEG1_ses-01_task-main_run-01_meg.fif"
         (BIDS, "10 runs with 1854 exp, 200 test, 200 catch trials, as published"),
         ("bids/ds003825_THINGS-EEG1", "22248 images of 1854 concepts"),
         ("meg", "EEG060: the same value throughout"),
-        ("eeg", "EOG1, EOG2 are typed EEG"),
+        ("eeg", "left out: EOG1, EOG2 (eye)"),
     ],
 )
 def test_nothing_is_wrong_with_what_was_published(shared_data, folder, words):
