@@ -71,6 +71,8 @@ def _safe(findings: Iterator[Finding], where: str) -> Iterator[Finding]:
     """The findings; an exception in a check becomes one more, so that the other files are still checked."""
     try:
         yield from findings
+    except HvfError as error:
+        yield Finding("error", "prepare", where, str(error), "mend that, then look again")
     except Exception as error:
         message = f"it is so unusual that looking at it failed: {type(error).__name__}: {error}"
         yield Finding("error", "file", where, message, "compare with the published layout; if it is right, report this")

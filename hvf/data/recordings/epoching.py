@@ -22,7 +22,8 @@ from hvf.runs import track
 
 BLOCK_BYTES = 2**27  # of epochs at the recording's own rate held at once
 BLOCK_TRIALS = 32  # whose covariances are taken together
-CLOSEST_S = 0.004  # between images; no screen shows them closer
+DISAGREE_S = 0.2  # between the columns onset and sample of one table
+CLOSEST_S = 0.01  # between images; none are shown closer than one picture of a screen at 100 Hz
 UNITS_S = {"s": 1.0, "ms": 1e-3}
 
 
@@ -220,9 +221,12 @@ def _placed(
             f"{int(outside.sum())} of {len(own)} image events of {where} lie beyond it: row {own['row'].iloc[bad]} is "
             f"at {own[column].iloc[bad]}, but it lasts {length}; {hint}"
         )
+    if column == "onset" and "sample" in own:
+        _check_same_times(sample, own, where, sfreq)
     order = np.argsort(sample, kind="stable")
     own, sample = own.iloc[order].assign(sample=sample[order]), sample[order]
-    again = np.append(False, (np.diff(sample) == 0) & (own["image"].to_numpy()[1:] == own["image"].to_numpy()[:-1]))
+    same = own["image"].to_numpy()[1:] == own["image"].to_numpy()[:-1]
+    again = np.append(False, (np.diff(sample) < CLOSEST_S * sfreq) & same)
     if again.any():
         notes.append(f"{int(again.sum())} rows of the events of {where} are repeated and count once")
         own, sample = own[~again], sample[~again]
@@ -242,6 +246,20 @@ def _placed(
     if spoilt.any():
         notes.append(f"{int(spoilt.sum())} events of {where} overlap segments marked bad and are left out")
     return own[~(cut | spoilt)], notes
+
+
+def _check_same_times(sample_N: np.ndarray, own: Any, where: str, sfreq: float) -> None:
+    """Raise HvfError if the column sample says other times than onset, at whatever rate and from whatever start."""
+    other_N = np.asarray(pd.to_numeric(own["sample"], errors="coerce"), dtype=float)
+    if len(own) < 3 or not np.isfinite(other_N).all() or not np.ptp(sample_N) or not np.ptp(other_N):
+        return
+    apart_N = np.abs(np.polyval(np.polyfit(other_N, sample_N, 1), other_N) - sample_N)
+    if apart_N.max() > DISAGREE_S * sfreq:
+        i = int(apart_N.argmax())
+        raise HvfError(
+            f"the columns onset and sample of the events of {where} contradict each other, most in row "
+            f"{own['row'].iloc[i]}: onset {own['onset'].iloc[i]}, sample {own['sample'].iloc[i]}; leave one of them out"
+        )
 
 
 def _in_bad_segments(raw: Any, start_N: np.ndarray, stop_N: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from hvf.data.recordings.events import (
     image_events,
     image_ids,
 )
-from hvf.data.recordings.raw import attempt, give_positions, one_line, open_recording, refuse_empty
+from hvf.data.recordings.raw import attempt, check_fetched, give_positions, not_fetched, one_line, open_recording
 from hvf.data.recordings.tables import check_bids_table, read_table
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, say, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
@@ -240,8 +240,6 @@ def _planned(
 
     `history` has the "stamps" and "sources" of the subject's files; for the others see `prepare_bids`.
     """
-    for bids in recordings:
-        refuse_empty(Path(bids.fpath))
     refuse_copies(_digests_of_values(recordings, root, history), "the recording ")
     events, notes = image_events(
         [(p, read_table(p)) for p in map(_events_file, recordings)], image_column, codes, images
@@ -294,7 +292,7 @@ def _subjects(root: Path, asked: Sequence[str] | None) -> list[str]:
     if asked is None:
         have = [name for name in there if _matches(root, name)]
         if not have:
-            raise HvfError(f"{root} holds no EEG or MEG recordings, only tables: fetch the recordings themselves")
+            raise HvfError(f"{root} holds no EEG or MEG recordings, only tables: fetch these, too{not_fetched(root)}")
         return have
     by_number = {name.lstrip("0"): name for name in there}
     chosen = []
@@ -329,7 +327,7 @@ def _recordings(root: Path, name: str, task: str | None, column: str | None) -> 
     matches = _matches(root, name)
     if not matches:
         raise HvfError(
-            f"sub-{name} of {root} has no EEG or MEG recording, only tables: fetch the recordings themselves"
+            f"sub-{name} of {root} has no EEG or MEG recording, only tables{not_fetched(root / f'sub-{name}')}: fetch these"
         )
     tasks = sorted({bids.task or "" for bids in matches})
     if task is not None and task not in tasks:
@@ -345,7 +343,9 @@ def _recordings(root: Path, name: str, task: str | None, column: str | None) -> 
     kinds = {bids.datatype for bids in with_events}
     if len(kinds) > 1:
         with_events = [bids for bids in with_events if bids.datatype == "meg"]
-    return [bids for bids in with_events if (bids.task or "") == tasks[0]]
+    chosen = [bids for bids in with_events if (bids.task or "") == tasks[0]]
+    check_fetched(*(Path(bids.fpath) for bids in chosen))
+    return chosen
 
 
 def _names_images(bids: Any, column: str | None) -> bool:

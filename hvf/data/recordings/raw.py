@@ -33,6 +33,10 @@ def open_recording(path: str | Path) -> Any:
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         missing = "its content is not here (git annex or datalad get)" if path.is_symlink() else "there is none"
         raise HvfError(f"cannot read the recording {path}: {missing}{nearest(path.name, names)}")
+    if path.suffix.lower() in (".eeg", ".vmrk") and path.with_suffix(".vhdr").is_file():
+        raise HvfError(
+            f"{path} is a part of a BrainVision recording: give its header, {path.with_suffix('.vhdr').name}"
+        )
     refuse_empty(path)
     return attempt(path, lambda: mne.io.read_raw(path, verbose="warning"))
 
@@ -45,6 +49,22 @@ def refuse_empty(path: Path) -> None:
         if lost or {p.suffix for p in files} != {".meg4", ".res4"}:
             what = f"{listed(lost)} has no content" if lost else "it lacks .meg4 or .res4"
             raise HvfError(f"cannot read the recording {path}: {what} here (git annex or datalad get)")
+
+
+def check_fetched(*paths: Path) -> None:
+    """Raise HvfError if recordings of a BIDS data set, or files beside them that belong to them, have no content."""
+    for path in paths:
+        refuse_empty(path)
+        run = path.name.removesuffix(path.suffix).rpartition("_")[0]
+        for file in (path, *sorted(path.parent.glob(f"{run}_*"))):
+            if (file.is_symlink() and not file.exists()) or (file.is_dir() and not any(file.iterdir())):
+                raise HvfError(f"cannot read the recording {file}: its content is not here (git annex or datalad get)")
+
+
+def not_fetched(folder: Path) -> str:
+    """A hint that names a link below a folder whose content is not here; empty if there is none."""
+    links = (path for path in sorted(folder.rglob("*")) if path.is_symlink() and not path.exists())
+    return next((f"; the content of {path} is not here (git annex or datalad get)" for path in links), "")
 
 
 def attempt(path: Path, read: Callable[[], Any]) -> Any:

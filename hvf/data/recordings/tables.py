@@ -65,6 +65,8 @@ def read_rows(path: Path) -> list[list[str]]:
     lines = lines[1:] if lines[0].startswith("sep=") and len(lines) > 1 else lines  # as Excel marks its files
     lines = _without_comments(lines)
     separator = _separator(lines[0])
+    if separator not in lines[0] and re.search(r"\S {2,}\S", lines[0]):
+        raise HvfError(f"the columns of {path} are separated by spaces: separate them by tabs, commas or semicolons")
     try:
         reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True)
         rows = [[field.strip() for field in row] for row in reader]

@@ -20,6 +20,7 @@ from hvf.registry import listed
 COMPOSITE = ("STI101", "STI 101", "STI 014", "STI014")  # hold the codes of all others
 PRESSES = re.compile(r"(?i)resp|button|key|press|UPPT002")
 APART_S = 0.001  # bits of one code may come that far apart, or two samples
+BOUNCE_S, NEAR_S = 0.01, 0.05  # a code that falls for less and comes again so near is one
 LOW_BITS = 2**16 - 1  # of the code; above them BioSemi's Status and others hold their own state
 
 
@@ -110,8 +111,14 @@ def _of_channel(
     start_R, value_R, merged = _settled(start_R, value_R, length_R, wanted, raw.info["sfreq"], f"{name} of {where}")
     if merged:
         notes.append(f"{merged} codes on {name} whose bits come one or two samples apart are taken as one event each")
+    bounced_R = np.zeros(len(value_R), bool)
+    low = np.diff(start_R, append=len(x_N))[1:-1] < BOUNCE_S * raw.info["sfreq"]
+    near = start_R[2:] - start_R[:-2] < NEAR_S * raw.info["sfreq"]
+    bounced_R[2:] = (value_R[2:] == value_R[:-2]) & (value_R[1:-1] == 0) & low & near
+    if bounced_R.any():
+        notes.append(f"{int(bounced_R.sum())} codes on {name} fall and come again at once: each is one event")
     first = value_R[0]
-    onset_R = value_R != 0
+    onset_R = (value_R != 0) & ~bounced_R
     onset_R[0] = False  # when it came is not known
     if first and str(first) in wanted:
         rests = onset_R[1:].sum() > 2 and bool((value_R[2::2] == first).all())

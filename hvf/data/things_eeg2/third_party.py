@@ -19,8 +19,9 @@ from hvf.data.datasets import chosen_subjects
 from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
 from hvf.data.pickles import loading
+from hvf.data.recordings.channels import note_of, other_than_brain
 from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
-from hvf.data.trials.provenance import is_finished, sha256, stamps
+from hvf.data.trials.provenance import is_finished, say, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
 from hvf.registry import listed
@@ -85,6 +86,9 @@ def read_metadata(folder: Path) -> dict[Part, Stimuli]:
             raise HvfError(
                 f"{path}: {len(files)} {prefix} files, {len(set(ids))} different, do not fit {len(folders)} concepts"
             )
+        both = sorted(set(ids) & set(stimuli["training"].image_ids.tolist())) if part == "test" else []
+        if both:
+            raise HvfError(f"{path} lists the image {listed(both)} in training and in the test: one of them is another")
         stimuli[part] = Stimuli(np.asarray(ids), np.asarray([bare_concept(name) for name in folders]))
     return stimuli
 
@@ -156,7 +160,11 @@ def _convert(folder: Path, path: Path, recipe: str) -> None:
             f"{folder} holds trials made by the recipe {made_by}; for {recipe} the raw recordings are needed, "
             f"or say --recipe {made_by}"
         )
-    kept = RECIPES[recipe].kept or parts["training"].ch_names
+    names = parts["training"].ch_names
+    others = {name: what for name in names if (what := other_than_brain(name))}
+    kept = RECIPES[recipe].kept or tuple(name for name in names if name not in others)
+    if others and not RECIPES[recipe].kept:
+        say(folder.name, [note_of(others)])
     for part, x in parts.items():
         missing = [name for name in kept if name not in x.ch_names]
         if missing:
@@ -218,6 +226,11 @@ def _read_folder(folder: Path) -> dict[Part, Prepared]:
         a, b = getattr(train, what), getattr(test, what)
         if a != b:
             raise HvfError(f"{folder}: training and test differ in {what} ({a} and {b}); they are of different origin")
+    shared = sorted(set(train.image_ids.tolist()) & set(test.image_ids.tolist()))
+    if shared:
+        raise HvfError(
+            f"{folder}: training and test hold the same images ({listed(shared)}): one is a copy of the other"
+        )
     if train.x_NCT.shape[2] != test.x_NCT.shape[2]:
         raise HvfError(f"{folder}: training and test differ in their number of samples")
     return parts
@@ -283,6 +296,9 @@ def _read_ubp(path: Path) -> Prepared:
     if images.shape != x_IRCT.shape[:2] or sessions.shape != images.shape:
         raise HvfError(f"{path}: {images.shape} image names and {sessions.shape} sessions for trials {x_IRCT.shape}")
     names = [str(name) for name in images.ravel()]
+    other = "training_images" if _part_of(path) == "test" else "test_images"
+    if any(f"{other}/" in name.replace("\\", "/") for name in names):
+        raise HvfError(f"{path} holds trials of {other}: the training and the test file are swapped")
     return Prepared(
         recipe="ubp",
         x_NCT=x_IRCT.reshape(-1, *x_IRCT.shape[2:]),

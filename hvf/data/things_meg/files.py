@@ -62,6 +62,8 @@ def find_subjects(root: Path) -> list[int]:
 def open_subject(root: Path, subject: int) -> SubjectFiles:
     """Open a subject's published epochs, or else its raw recordings."""
     path = _epochs_folder(root) / f"preprocessed_P{subject}-epo.fif"
+    if path.is_symlink() and not path.exists():
+        raise HvfError(f"cannot read {path}: its content is not here (git annex or datalad get)")
     parts = sorted(path.parent.glob(f"preprocessed_P{subject}-epo-*.fif"))
     return _open_epochs(path, parts, root, subject) if path.exists() or parts else _open_raw(root, subject)
 

@@ -132,7 +132,8 @@ def check_same(a: pd.DataFrame, b: pd.DataFrame, where: str, csv: Path) -> None:
 def _listed_images(numbers: np.ndarray, where: str, root: Path) -> list[str]:
     """The files of numbered images, from the listing of `root/Images`."""
     folder = root / "Images"
-    files = [p.relative_to(folder).as_posix() for p in folder.glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES]
+    pictures = (p for p in folder.glob("[!.@]*/[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = [p.relative_to(folder).as_posix() for p in pictures]
     if len(files) < numbers.max(initial=1):
         raise HvfError(
             f"{where} has no column image_path, and {folder} has {len(files)} images, not all those that are numbered "
