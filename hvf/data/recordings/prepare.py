@@ -327,7 +327,7 @@ def _recordings(root: Path, name: str, task: str | None, column: str | None) -> 
     matches = _matches(root, name)
     if not matches:
         raise HvfError(
-            f"sub-{name} of {root} has no EEG or MEG recording, only tables{not_fetched(root / f'sub-{name}')}: fetch these"
+            f"sub-{name} of {root} has no EEG or MEG recording, only tables{not_fetched(root / f'sub-{name}')}; get it"
         )
     tasks = sorted({bids.task or "" for bids in matches})
     if task is not None and task not in tasks:
