@@ -92,6 +92,7 @@ class DataConfig(Section, name="data"):
     subject: int = 8  # which person of a simulated study or of a folder of trials, counted from 1
     trials: str | None = None  # files: prepared trials (file or folder), .npy (N, C) or (N, C, T), or -epo.fif
     images: str | None = None  # files: folder or zip of images, in the order of the trials unless these name them
+    background: str = "white"  # files: colour under transparent pixels of the images, a name or #808080
     ch_names: tuple[str, ...] | None = None  # channels to keep, in this order; None keeps all
     train_concepts: Count = 1200  # simulated: how many concepts the training images show
     images_per_concept: Count = 5  # simulated: different images of each training concept

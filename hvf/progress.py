@@ -1,4 +1,4 @@
-"""Progress bars for work longer than two seconds; shorter work stays silent.
+"""What is said while work goes on: progress bars for what takes longer than two seconds, and notes on inputs.
 
 Use it as `hvf.runs.track`.
 """
@@ -86,6 +86,12 @@ class Track(Generic[T]):
                 Track._shown.start()
             self._task = Track._shown.add_task(self._description, total=self._total, completed=self._done)
             Track._bars += 1
+
+
+def say(where: str, notes: Iterable[str]) -> None:
+    """Print what was done to an input, each note on a line of its own, on standard error."""
+    for note in dict.fromkeys(notes):
+        print(f"note: {where}: {note}", file=sys.stderr)
 
 
 track = Track

@@ -128,7 +128,7 @@ def _files_study(data: DataConfig) -> Study:
     if data.trials is None or data.images is None:
         raise HvfError("a study from files needs both trials (.npy or -epo.fif) and images (a folder or a zip)")
     path = store_path(data.trials, data.subject)
-    images = open_images(data.images)
+    images = open_images(data.images, data.background)
     prepared = is_prepared(path)
     if prepared:
         trials = _prepared_trials(data, path)
@@ -283,7 +283,7 @@ def _other_files(data: DataConfig, study: Study) -> list[Trials]:
     if not folder.is_dir():
         raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
     parts: list[Trials] = []
-    everything = open_images(data.images or "")
+    everything = open_images(data.images or "", data.background)
     for subject, path in subjects(folder).items():
         if subject == data.subject:
             continue

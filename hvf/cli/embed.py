@@ -29,7 +29,7 @@ class Embed(Configured):
         if self.images is not None:
             from hvf.data.images.image_set import open_images
 
-            sets = [open_images(self.images)]
+            sets = [open_images(self.images, config.data.background)]
         else:
             from hvf.study import stimuli
 

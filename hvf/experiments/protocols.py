@@ -179,7 +179,7 @@ def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") ->
 
 def _every_image(config: Config, train_images: ImageSet) -> ImageSet:
     """All images of a user's files; training images with the study's concepts, which captions are made from."""
-    everything = open_images(config.data.images or "")
+    everything = open_images(config.data.images or "", config.data.background)
     concept_of = dict(zip(train_images.ids, train_images.concepts, strict=True))
     everything.concepts = tuple(concept_of.get(*pair) for pair in zip(everything.ids, everything.concepts, strict=True))
     return everything

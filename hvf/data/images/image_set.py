@@ -20,7 +20,7 @@ from hvf.config import HvfError
 from hvf.data.images.concepts import ids_and_concepts
 from hvf.data.images.decoding import BACKGROUND, colour, decode
 from hvf.data.images.decoding import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from hvf.data.images.listing import members, picture_files, readable, say, walk
+from hvf.data.images.listing import members, picture_files, readable, say_once, walk
 
 ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)  # of a damaged archive
 
@@ -217,7 +217,7 @@ class ImageSet(Sequence[Image.Image]):
             hashes.append(hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
             done.update(image.info.get("shown", ()))
         if done:
-            say(f"of {len(self)} images: " + ", ".join(f"{n} {what}" for what, n in done.items()))
+            say_once(f"of {len(self)} images", ", ".join(f"{n} {what}" for what, n in done.items()))
         return tuple(hashes)
 
     @property
@@ -265,7 +265,7 @@ def open_images(path: str | Path, background: str = BACKGROUND) -> ImageSet:
     names = tuple(files)
     ids, concepts, notes = ids_and_concepts(list(names))
     for line in notes:
-        say(f"{path}: {line}")
+        say_once(str(path), line)
     return ImageSet(source, ids, concepts, note="; ".join([note, *notes] if note else notes), files=names)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import zipfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from hvf.config import HvfError
 from hvf.data.images.decoding import IMAGE_SUFFIXES, why_skipped
+from hvf.progress import say
 
 
 def picture_files(
@@ -60,10 +60,10 @@ def skipped_line(skipped: Iterable[tuple[str, str]], where: str, n: int) -> str:
     if not by_reason:
         return ""
     parts = [f"{len(of)} {why} ({', '.join(of[:3])}{', ...' if len(of) > 3 else ''})" for why, of in by_reason.items()]
-    line = f"{where}: {n} images; {sum(map(len, by_reason.values()))} other pictures skipped: {'; '.join(parts)}"
+    line = f"{n} images; {sum(map(len, by_reason.values()))} other pictures skipped: {'; '.join(parts)}"
     if n:
-        say(line)
-    return line
+        say_once(where, line)
+    return f"{where}: {line}"
 
 
 def readable(name: str) -> str:
@@ -82,9 +82,9 @@ def readable(name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def say(line: str) -> None:
-    """Print a line on what was done to images, once however often they are opened."""
-    print(f"hvf: {line}", file=sys.stderr)
+def say_once(where: str, line: str) -> None:
+    """Print a note on what was done to images, once however often they are opened."""
+    say(where, [line])
 
 
 def walk(root: Path) -> Iterator[tuple[str, str]]:

@@ -32,9 +32,10 @@ from hvf.data.recordings.events import (
 )
 from hvf.data.recordings.raw import attempt, check_fetched, give_positions, not_fetched, one_line, open_recording
 from hvf.data.recordings.tables import check_bids_table, read_table
-from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, say, sha256, stamps
+from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
+from hvf.progress import say
 from hvf.registry import listed
 from hvf.runs import check_writable, track
 

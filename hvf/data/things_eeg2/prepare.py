@@ -32,8 +32,9 @@ from hvf.data.things_eeg2.preprocessing import (
 from hvf.data.things_eeg2.raw import RawFile, difference, numbered_folders, read_raw, read_raw_file, session_files
 from hvf.data.things_eeg2.third_party import Stimuli, find_metadata, read_metadata
 from hvf.data.trials.lazy import release
-from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, say, sha256, stamps
+from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
+from hvf.progress import say
 from hvf.registry import listed
 from hvf.runs import check_writable, track
 

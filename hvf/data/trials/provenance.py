@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +81,3 @@ def is_simulated(root: str | Path) -> bool:
             return file.readline().strip() == SIMULATED_TITLE
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def say(subject: str, notes: Iterable[str]) -> None:
-    """Print what was done to a subject's recordings, each note once, on standard error."""
-    for note in dict.fromkeys(notes):
-        print(f"hvf: {subject}: {note}", file=sys.stderr)

@@ -5,7 +5,6 @@ Letters: N trials, C channels, T samples.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from hvf.data.images.order import check_order
 from hvf.data.trials.epochs import open_epochs
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
+from hvf.progress import say
 
 
 def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: float = 0.0) -> Trials:
@@ -55,8 +55,8 @@ def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: fl
     else:
         raise HvfError(f"cannot read trials from {path}: give a .npy, (N, C) or (N, C, T), or an MNE -epo.fif")
     trials.check()
-    for note in [] if is_prepared(path) else (trials.history or {}).get("notes", []):
-        print(f"hvf: {path.name}: {note}", file=sys.stderr)
+    if not is_prepared(path):
+        say(path.name, (trials.history or {}).get("notes", []))
     return trials
 
 

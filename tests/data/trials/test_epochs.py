@@ -80,7 +80,7 @@ def test_metadata_name_the_images(tmp_path, capsys, column, spelt):
     assert pairs(trials) == [(i, i) for i in SHOWN]
     line = f'24 epochs of 12 images, paired by metadata["{column}"]'
     assert trials.history == {"notes": [line]}
-    assert capsys.readouterr().err == f"hvf: s-epo.fif: {line}\n"
+    assert capsys.readouterr().err == f"note: s-epo.fif: {line}\n"
 
 
 def test_channels_of_no_brain_are_left_out(tmp_path, capsys):
@@ -89,7 +89,7 @@ def test_channels_of_no_brain_are_left_out(tmp_path, capsys):
     epochs.rename_channels({"Cz": "Status"})
     trials = read(epochs, tmp_path, images)
     assert trials.ch_names == ("Fz", "Oz")
-    assert "hvf: s-epo.fif: 1 channel records no brain by its name and is left out: Status" in capsys.readouterr().err
+    assert "note: s-epo.fif: 1 channel records no brain by its name and is left out: Status" in capsys.readouterr().err
 
 
 def test_unicode_forms_and_folders(tmp_path):
