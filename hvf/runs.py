@@ -20,9 +20,9 @@ from typing import Any
 
 from hvf import __version__
 from hvf.config import Config, HvfError, check_files, first_difference, from_dict, to_dict
-from hvf.progress import track
+from hvf.progress import say, track
 
-__all__ = ["Run", "cache_dir", "check_writable", "code_version", "track", "write_atomic", "write_json"]
+__all__ = ["Run", "cache_dir", "check_writable", "code_version", "say", "track", "write_atomic", "write_json"]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",

@@ -129,7 +129,16 @@ WORDS = {
 
 def test_every_word_of_the_settings_is_one_of_a_list():
     """Every text field but paths, Hub ids, feature specs and the preset's name takes words of a list."""
-    free = {"name", "data.trials", "data.images", "data.ch_names", "targets.specs", "targets.views", "targets.text"}
+    free = {
+        "name",
+        "data.trials",
+        "data.images",
+        "data.background",
+        "data.ch_names",
+        "targets.specs",
+        "targets.views",
+        "targets.text",
+    }
     free |= {"prior.path", "prior.pipeline"}
     texts = {name for name, value in flatten(presets.things_eeg()) if isinstance(value, (str, tuple, type(None)))}
     assert texts - {"align.betas"} == free | set(WORDS)

@@ -145,14 +145,14 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 def test_the_house_is_as_large_as_planned():
-    """At most ten files at the root of hvf/, no room above 40 % of it, no file above 400 lines without a reason."""
+    """At most ten files at the root of hvf/, no room above 36 % of it, no file above 400 lines without a reason."""
     lines = {path: len((ROOT / path).read_text().splitlines()) for path in sources(ROOT)}
     inside = {path: n for path, n in lines.items() if path.parts[0] == "hvf"}
     assert sum(len(path.parts) == 2 for path in inside) <= 10
     rooms: dict[str, int] = {}
     for path, n in inside.items():
         rooms[room_of(path)] = rooms.get(room_of(path), 0) + n
-    assert max(rooms.values()) <= 0.4 * sum(inside.values()), rooms
+    assert max(rooms.values()) <= 0.36 * sum(inside.values()), rooms
     long = [str(path) for path, n in lines.items() if n > 400]
     assert [name for name in long if "lines: " not in (ROOT / name).read_text().splitlines()[0]] == []
 

@@ -130,7 +130,11 @@ def test_every_setting_is_an_option(command):
     words |= {"brain.encoder": "eegproject", "fusion.kind": "gated", "align.mode": "reconstruction"}
     words |= {"align.betas": (0.5, 0.9), "align.loss": "brain-to-image", "align.learn_temperature": False}
     words |= {"prior.path": "a", "prior.pipeline": "b", "sampling.scheduler": "euler", "sampling.start": "latents"}
-    words |= {"align.text_weight": 0.0, "sampling.strength": 0.9}  # captions are for retrieval alone
+    words |= {
+        "align.text_weight": 0.0,
+        "sampling.strength": 0.9,
+        "data.background": "grey",
+    }  # captions are for retrieval alone
     changed, argv = {}, []
     for name, value in flatten(usual):
         if name in ("name", "targets.text"):

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from hvf.data.pickles import loading
 from hvf.data.things_eeg2 import prepare as things_eeg
 from hvf.data.things_eeg2 import preprocessing, third_party
 from hvf.data.things_eeg2.prepare import fill_session, plan, read_epochs
 from hvf.data.things_eeg2.preprocessing import PARTS, POSTERIOR, RECIPES, workers
 from hvf.data.things_eeg2.raw import session_files
 from hvf.data.trials.trials import Trials
+from hvf.pickles import loading
 
 RAW = {"official": "float64", "nice": "float64", "neurobridge": "float32", "neurobridge-zscore": "float32"}
 TOLERANCE = {"float64": 1e-9, "float32": 1e-6}  # of the largest magnitude

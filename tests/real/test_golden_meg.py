@@ -18,11 +18,11 @@ import pandas as pd
 import pytest
 
 from hvf.config import HvfError
-from hvf.data.pickles import loading
 from hvf.data.things_meg import ctf
 from hvf.data.things_meg.prepare import prepare
 from hvf.data.things_meg.table import NUMBERED, image_numbers, trial_table, zero_shot
 from hvf.data.trials.trials import Trials
+from hvf.pickles import loading
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hvf.data.pickles import loading
-from tests.data.pickles.written import assert_same
+from hvf.pickles import loading
+from tests.pickles.written import assert_same
 
 FILES = [
     "golden/things_eeg2_raw/image_metadata.npy",

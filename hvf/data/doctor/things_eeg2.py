@@ -22,9 +22,9 @@ from hvf.data.images.concepts import bare_concept
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import stem
 from hvf.data.montages import EEG_CHANNELS
-from hvf.data.pickles import loading
 from hvf.data.things_eeg2.preprocessing import Part
 from hvf.data.things_eeg2.raw import FILES, TARGET
+from hvf.pickles import loading
 from hvf.registry import listed
 
 PARTS: dict[Part, str] = {

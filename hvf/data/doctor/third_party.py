@@ -23,8 +23,8 @@ from hvf.data.doctor.signals import signals
 from hvf.data.doctor.things_eeg2 import IMAGES, REPEATS
 from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
-from hvf.data.pickles import loading
 from hvf.data.things_eeg2.third_party import neurobridge_info
+from hvf.pickles import loading
 from hvf.registry import listed
 
 BLOCK_VALUES = 2**22  # read at a time

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hvf.config import HvfError
 from hvf.data.images.decoding import IMAGE_SUFFIXES, why_skipped
-from hvf.progress import say
+from hvf.runs import say
 
 
 def picture_files(

@@ -35,9 +35,8 @@ from hvf.data.recordings.tables import check_bids_table, read_table
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
-from hvf.progress import say
 from hvf.registry import listed
-from hvf.runs import check_writable, track
+from hvf.runs import check_writable, say, track
 
 __all__ = ["Preprocessing", "open_recording", "prepare_bids", "read_recording"]
 

@@ -34,9 +34,8 @@ from hvf.data.things_eeg2.third_party import Stimuli, find_metadata, read_metada
 from hvf.data.trials.lazy import release
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
-from hvf.progress import say
 from hvf.registry import listed
-from hvf.runs import check_writable, track
+from hvf.runs import check_writable, say, track
 
 
 @dataclass(frozen=True, eq=False)

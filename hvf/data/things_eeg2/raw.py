@@ -13,8 +13,8 @@ import mne
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.pickles import loading
 from hvf.data.things_eeg2.preprocessing import PARTS, EegRecipe, Part, choose_repeats, window
+from hvf.pickles import loading
 from hvf.registry import listed
 
 TARGET = 99999  # event of the target of the observer's task

@@ -15,7 +15,7 @@ from hvf.data.images.order import check_order
 from hvf.data.trials.epochs import open_epochs
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
-from hvf.progress import say
+from hvf.runs import say
 
 
 def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: float = 0.0) -> Trials:

@@ -1,4 +1,4 @@
-"""Interpreter of pickle opcodes that imports and calls nothing (see `hvf.data.pickles.loading`)."""
+"""Interpreter of pickle opcodes that imports and calls nothing (see `hvf.pickles.loading`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hvf.data.pickles.arrays import Refused, Span, array, broken, check_shape, foreign, object_array, tensor
+from hvf.pickles.arrays import Refused, Span, array, broken, check_shape, foreign, object_array, tensor
 
 MAX_DEPTH = 64  # levels of dict, list, tuple and object array within each other
 _SMALL = 2**16  # bytes; longer payloads stay in the file until it is known what they become

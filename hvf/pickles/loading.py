@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.pickles.arrays import Budget, Refused, Span, array, broken, foreign
-from hvf.data.pickles.machine import Machine
+from hvf.pickles.arrays import Budget, Refused, Span, array, broken, foreign
+from hvf.pickles.machine import Machine
 
 _FREE = 2**27  # bytes that any file may take: small objects are larger in memory than on disk
 

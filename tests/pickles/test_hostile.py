@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from hvf.config import HvfError
-from hvf.data.pickles import loading
-from tests.data.pickles.written import code, zero_d
+from hvf.pickles import loading
+from tests.pickles.written import code, zero_d
 
 RECONSTRUCT = b"cnumpy._core.multiarray\n_reconstruct\n"
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from hvf.config import HvfError
-from hvf.data.pickles import loading
-from tests.data.pickles.written import assert_same, everything, zero_d
+from hvf.pickles import loading
+from tests.pickles.written import assert_same, everything, zero_d
 
 
 def header(text, version=1):
@@ -180,7 +180,7 @@ def test_nothing_of_the_file_is_imported(tmp_path):
     path.write_bytes(b"cantigravity\nfly\n)R.")
     script = f"""
 import sys
-from hvf.data.pickles import loading
+from hvf.pickles import loading
 try:
     loading.load({str(path)!r})
 except loading.HvfError as error:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from hvf.data.pickles import loading
-from tests.data.pickles.written import assert_same, everything, zero_d
+from hvf.pickles import loading
+from tests.pickles.written import assert_same, everything, zero_d
 
 
 def recording():
