@@ -76,7 +76,8 @@ def attempt(path: Path, read: Callable[[], Any]) -> Any:
         except Exception as error:  # MNE's readers raise many kinds on a damaged file, struct.error among them
             raise HvfError(f"cannot read the recording {path}: {one_line(error)}; is it whole?") from error
     for warning in caught:
-        if DAMAGE.search(str(warning.message)):
+        words = re.sub(r"\S*/\S*", "", str(warning.message).replace(str(path.parent), ""))  # folders may be called so
+        if DAMAGE.search(words):
             raise HvfError(f"the recording {path} is damaged: {one_line(warning.message)}; copy it again")
     fault = _fault(path, raw)
     if fault:

@@ -20,12 +20,12 @@ from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
 from hvf.data.recordings.channels import note_of, other_than_brain
 from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
-from hvf.data.trials.provenance import is_finished, say, sha256, stamps
+from hvf.data.trials.provenance import is_finished, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
 from hvf.pickles import loading
 from hvf.registry import listed
-from hvf.runs import check_writable
+from hvf.runs import check_writable, say
 
 _BLOCK = 256  # trials copied at a time
 NAMES = {  # of the two parts, as each code writes them

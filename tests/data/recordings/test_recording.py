@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import mne
@@ -14,7 +15,7 @@ from hvf.config import HvfError
 from hvf.data.images.image_set import open_images
 from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.prepare import Preprocessing, read_recording
-from hvf.data.recordings.raw import give_positions
+from hvf.data.recordings.raw import attempt, give_positions
 from hvf.data.trials.trials import Trials
 from tests.data.recordings.lab import (
     IMAGES,
@@ -363,3 +364,14 @@ def test_mend_channel_types():
     assert "5 channels typed misc (OTHER in channels.tsv) are MEG sensors" in notes[0]
     assert notes[1] == "2 channels record no brain by their names and are left out: VEOG, ECG (eye, heart)"
     assert mend_channel_types(raw) == []
+
+
+def test_a_folder_called_corrupt_is_no_damage(tmp_path):
+    def read(text):
+        warnings.warn(text, RuntimeWarning, stacklevel=1)
+        return mne.io.RawArray(np.ones((1, 10)), mne.create_info(1, 100.0, "eeg"), verbose="error")
+
+    path = tmp_path / "truncated and corrupt" / "a.set"
+    assert attempt(path, lambda: read(f"participants.tsv file not found for {path}")) is not None
+    with pytest.raises(HvfError, match="is damaged"):
+        attempt(path, lambda: read(f"{path} is truncated"))
