@@ -66,8 +66,11 @@ def train(options: Training) -> Path:
     state = PartialState()
     config = options.config
     subjects = options.subjects or (config.data.subject,)
+    seeds = range(config.align.seed, config.align.seed + options.seeds)
     for subject in subjects:
-        check_files(with_settings(config, {"data.subject": subject}))
+        if subjects.count(subject) > 1:
+            raise HvfError(f"--subjects names {subject} twice")
+        check_files(with_settings(config, {"data.subject": subject, "align.seed": max(seeds, default=0)}))
     several = config.data.study in SUBJECTS or Path(config.data.trials or "").is_dir()
     if (options.protocol == "loso" or options.subjects) and not several:
         option = "--subjects" if options.subjects else "--protocol loso"
@@ -82,7 +85,6 @@ def train(options: Training) -> Path:
         who = f"sub-{config.data.subject:02d}" if several else Path(config.data.trials or "").stem
     out = options.out or Path("runs") / f"{who}-{config.data.study}-{options.protocol}-{options.seeds}-seeds"
     folders = {subject: out / f"sub-{subject:02d}" if options.subjects else out for subject in subjects}
-    seeds = range(config.align.seed, config.align.seed + options.seeds)
     with state.main_process_first():
         for folder, subject in ({out: subjects[0]} | {folder: s for s, folder in folders.items()}).items():
             _claim(folder, with_settings(config, {"data.subject": subject}), options.protocol)

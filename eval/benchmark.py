@@ -33,6 +33,7 @@ from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic, write_json
+from hvf.vision.specs import check_targets
 
 CONTROL = "trials permuted"
 
@@ -94,6 +95,7 @@ def _method_config(options: Benchmark, name: str, subject: int, seed: int) -> Co
     config = methods.apply(name, with_settings(options.config, settings), options.encoders)
     config = config if options.epochs is None else with_settings(config, {"align.epochs": options.epochs})
     check_files(config)
+    check_targets(config.targets)
     return config
 
 
@@ -229,9 +231,14 @@ def run(arguments: Sequence[str] | None) -> None:
     options = parse(Benchmark, arguments)
     if not options.subjects or not options.seeds:
         raise HvfError("name at least one subject and one seed, as --subjects 8 --seeds 0")
+    for name in ("methods", "subjects", "seeds"):
+        if len(set(getattr(options, name))) < len(getattr(options, name)):
+            raise HvfError(f"--{name} names one of them twice")
     asks_for_methods = options.specs or options.encoders != "mini" or options.protocol != "intra"
     if asks_for_methods and not options.methods:
         raise HvfError("--protocol, --encoders and --specs are for methods: name some, as --methods hvf ridge")
+    if options.specs and options.encoders != "given":
+        raise HvfError(f"--specs needs --encoders given, not {options.encoders}")
     of_methods = method_cells(options) if options.methods else {}
     cells = {} if of_methods else run_cells(options)
     if not PartialState().is_main_process:

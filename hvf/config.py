@@ -109,6 +109,8 @@ class DataConfig(Section, name="data"):
         super().__post_init__()
         if self.tmax <= self.tmin:
             raise HvfError(f"data.tmax {self.tmax} must come after data.tmin {self.tmin}")
+        if round((self.tmax - self.tmin) * self.sfreq) < 1:
+            raise HvfError(f"data.tmin {self.tmin} to data.tmax {self.tmax} is no sample at data.sfreq {self.sfreq}")
         last = SUBJECTS.get(self.study)
         if self.subject < 1 or (last and self.subject > last):
             known = f"{self.study} has subjects 1 to {last}" if last else "they are counted from 1"

@@ -62,6 +62,9 @@ def run(options: Ablation) -> str:
         presets.mini(), {"data.subject": options.subject, "align.seed": options.seed, "sampling.seed": options.seed}
     )
     encoders = base.targets.specs
+    for name in ("max_steps", "batch_size", "images", "shown"):
+        if getattr(options, name) < 1:
+            raise HvfError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
     if options.adapter_of not in encoders:
         raise HvfError(f"--adapter-of must be one of {', '.join(encoders)}, not {options.adapter_of}")
     check_writable(options.out)

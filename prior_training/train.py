@@ -54,6 +54,7 @@ from hvf.training.long_runs import (
     whole_state,
     write_history,
 )
+from hvf.vision.specs import parse_spec
 
 # These change no weight, but for the last bits of some.
 EXECUTION_ONLY = {
@@ -293,7 +294,7 @@ def new_prior(options: Training, pipeline: StableDiffusionXLPipeline, images: Tr
 def check(out: Path, options: Training, processes: int) -> None:
     """Refuse impossible settings, a folder that cannot be written, and one that holds another training."""
     check_writable(out)
-    for name in ("max_steps", "gradient_accumulation", "validate_every", "checkpoint_every"):
+    for name in ("max_steps", "batch_size", "gradient_accumulation", "validate_every", "checkpoint_every"):
         if getattr(options, name) < 1:
             raise HvfError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
     shares = processes * options.gradient_accumulation
@@ -302,6 +303,8 @@ def check(out: Path, options: Training, processes: int) -> None:
         raise HvfError(f"--batch-size {options.batch_size} cannot be shared by {shared} evenly.")
     if not options.targets:
         raise HvfError("--targets names no encoder; give at least one, e.g. --targets openclip:mini-vit.")
+    for spec in (options.latents, *options.targets):
+        parse_spec(spec)
     if options.vagueness and not options.init:
         raise HvfError("--vagueness needs the directions in which a trained prior's embeddings differ: add --init.")
     if options.shards and (options.images or options.from_pixels):

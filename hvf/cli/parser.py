@@ -24,6 +24,7 @@ from tyro.conf import Fixed, Suppress, arg
 from hvf import presets
 from hvf.config import Config, flatten, with_settings
 from hvf.registry import HvfError, did_you_mean
+from hvf.vision.specs import check_targets
 
 Options = TypeVar("Options")
 
@@ -76,8 +77,8 @@ def parse(command: type[Options], argv: Sequence[str] | None = None, prog: str |
     """The options of a command line (by default this process's) that is called ``prog`` in messages and help.
 
     The fields of the dataclass ``command`` are the options, the comments beside them their help. Raises HvfError if an
-    option does not exist, naming the nearest, or a value does not fit; SystemExit after ``--help``, or
-    ``--help-settings`` of a `Configured` command.
+    option does not exist, naming the nearest, or a value does not fit: a setting, an encoder and a view, too.
+    SystemExit after ``--help``, or ``--help-settings`` of a `Configured` command.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     if not issubclass(command, Configured):
@@ -88,16 +89,18 @@ def parse(command: type[Options], argv: Sequence[str] | None = None, prog: str |
         _tyro(Config, base, ["--help"], prog)
     settings, words = _take_settings(command, words, prog)
     options = read_options(command, command(base=base, preset=name, settings=settings), words, prog)
-    options.config  # noqa: B018 refuses settings that do not fit, before anything is done
+    check_targets(options.config.targets)
     return options
 
 
 def preset_named(words: Sequence[str], first: str) -> str:
-    """The word after --preset; `first` if there is none."""
-    for word, following in zip(words, [*words[1:], first], strict=False):
-        if word == "--preset" or word.startswith("--preset="):
-            return word.partition("=")[2] or following
-    return first
+    """The word after the last --preset, as of any option given twice; `first` if there is none."""
+    name = first
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        option, equals, value = word.partition("=")
+        if option == "--preset":
+            name = value if equals else following
+    return name
 
 
 def _option(name: str) -> str:
@@ -121,6 +124,8 @@ def _take_settings(command: type, words: Sequence[str], prog: str | None) -> tup
             left.append(word)
             continue
         if option in negated:
+            if equals:
+                raise HvfError(f"{option} is a switch: give it alone, not {value!r}")
             settings[negated[option]] = False
             continue
         if option not in names:

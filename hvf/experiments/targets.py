@@ -22,6 +22,7 @@ from hvf.experiments.repeated import open_folder, table_of_rows, write_combined
 from hvf.experiments.results import FILE, Result, as_json
 from hvf.registry import FUSIONS
 from hvf.runs import Run
+from hvf.vision.specs import check_targets
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
 
@@ -45,7 +46,9 @@ class TargetComparison:
             raise HvfError("targets are compared in retrieval mode: the prior's fusion is one fixed set of encoders")
         rows = self._rows(config)
         for settings in (*candidates, *rows.values()):
-            check_files(with_settings(config, settings))
+            one = with_settings(config, settings)
+            check_files(one)
+            check_targets(one.targets)
         configs = repeats(config, self.seeds)
         run = open_folder(out, config, "targets")
         parts = [Run.create(run.path / name, one) for name, one in configs.items()]

@@ -40,6 +40,8 @@ from hvf.registry import BACKBONES, HvfError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
+    from hvf.config import TargetConfig
+
 POOLS = ("cls", "mean", "flat", "attn", "gridK")
 VIEW = r"((fovea|blur)\d*[13579]|(noise|coarse|mosaic)[1-9]\d*)"
 
@@ -123,6 +125,28 @@ def parse_spec(text: str | FeatureSpec) -> FeatureSpec:
 def versions(specs: Sequence[str], views: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """{spec: the same under each view}; a spec's own view gives way. Raises HvfError for an unknown view."""
     return {spec: tuple(str(parse_spec(str(replace(parse_spec(spec), view=view)))) for view in views) for spec in specs}
+
+
+def parse_text(text: str) -> FeatureSpec:
+    """The open_clip model of a text encoder, written text:NAME/WEIGHTS. Raises HvfError for anything else."""
+    kind, _, name = text.partition(":")
+    if kind != "text" or not name:
+        raise HvfError(f"targets.text is {text!r}; a text encoder is written text:NAME/WEIGHTS, as in text:mini-vit")
+    return parse_spec(f"openclip:{name}")
+
+
+def check_targets(targets: TargetConfig) -> None:
+    """Raise HvfError for an encoder, a view or a text encoder that is misspelt, or an encoder that is named twice.
+
+    Weights are not looked for.
+    """
+    specs = [str(parse_spec(spec)) for spec in targets.specs]
+    for spec in specs:
+        if specs.count(spec) > 1:
+            raise HvfError(f"targets.specs names {spec} twice")
+    versions(targets.specs, targets.views)
+    if targets.text is not None:
+        parse_text(targets.text)
 
 
 def _check_pool_and_view(spec: FeatureSpec) -> None:

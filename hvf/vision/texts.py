@@ -15,7 +15,7 @@ from hvf.config import HvfError
 from hvf.runs import cache_dir, track, write_atomic
 from hvf.vision.backbones.openclip import clip_model, clip_tokenizer
 from hvf.vision.encoder import weights_hash
-from hvf.vision.specs import parse_spec
+from hvf.vision.specs import parse_text
 
 BATCH = 64
 PHRASE = "This picture is {}"  # stands for the caption of an image that has none, as in ATM
@@ -46,14 +46,11 @@ def embed_captions(images: Captioned, text: str, device: str | torch.device = "c
 
     Raises HvfError for a text encoder that does not exist or has no text side, and for images without captions.
     """
-    kind, _, name = text.partition(":")
-    if kind != "text" or not name:
-        raise HvfError(f"targets.text is {text!r}; a text encoder is written text:NAME/WEIGHTS, as in text:mini-vit")
     lines, rows = np.unique(np.array(captions_of(images), dtype=str), return_inverse=True)
-    spec = parse_spec(f"openclip:{name}")
+    spec = parse_text(text)
     model: Any = clip_model(spec)
     if not hasattr(model, "encode_text"):
-        raise HvfError(f"{text}: {name} has no text side")
+        raise HvfError(f"{text}: {spec.name} has no text side")
     state = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("visual.")}
     key = hashlib.sha256("\n".join([weights_hash(state, text), *lines.tolist()]).encode()).hexdigest()[:32]
     path = cache_dir() / "features" / f"text-{key}.npy"

@@ -267,6 +267,7 @@ def test_training_sees_views(files, tmp_path):
         (["--subject", "11"], "subject 11 does not exist"),
         (["--preset", "minni"], "did you mean 'mini'"),
         (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--targets", "openclp:mini-vit"], "unknown kind 'openclp'; did you mean 'openclip'?"),
     ],
 )
 @pytest.mark.parametrize("script", [TRAIN, TARGETS, LAYERS, SCALING], ids=lambda path: path.stem)
@@ -274,6 +275,26 @@ def test_refused_in_one_line(tmp_path, capsys, script, arguments, said):
     assert call(script, *arguments, "--out", tmp_path / "out") == 2
     complaint = capsys.readouterr().err
     assert said in complaint
+    assert len(complaint.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        (TRAIN, "--subjects 8 1 8", "--subjects names 8 twice"),
+        (TRAIN, "--align.seed 4294967295 --seeds 2", "align.seed must lie between"),
+        (BENCHMARK, "--methods hvf hvf", "--methods names one of them twice"),
+        (BENCHMARK, "--methods hvf --seeds 1 1", "--seeds names one of them twice"),
+        (BENCHMARK, "--methods hvf --specs vae:mini", "--specs needs --encoders given, not mini"),
+        (BENCHMARK, "--methods hvf --encoders given --specs vea:mini", "did you mean 'vae'?"),
+        (TARGETS, "--grid targets.text=2", "targets.text"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_folder_is_made(tmp_path, capsys, script, arguments, message):
+    assert call(script, *arguments.split(), "--out", tmp_path / "out") == 2
+    complaint = capsys.readouterr().err
+    assert message in complaint
     assert len(complaint.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

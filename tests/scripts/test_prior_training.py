@@ -150,6 +150,8 @@ def test_refuses_in_one_line_and_writes_nothing(script, world, finished, tmp_pat
         "trained with batch_size = 4, not 8": [*arguments(world, finished, batch_size=8), "--resume"],
         "16 training images, fewer than --batch-size 64": arguments(world, out, batch_size=64),
         "--max-steps is 0": arguments(world, out, max_steps=0),
+        "--batch-size is 0": arguments(world, out, batch_size=0),
+        "unknown kind 'vea'; did you mean 'vae'?": arguments(world, out, latents="vea:mini"),
         "--vagueness needs the directions": arguments(world, out, vagueness=4),
         "cannot be shared by 1 processes x 3 parts evenly": arguments(world, out, gradient_accumulation=3),
         "--tracker wandb: its package is not installed": arguments(world, out, tracker="wandb"),

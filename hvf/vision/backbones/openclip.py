@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hvf.vision.specs import FeatureSpec
 
 CLIP_CONFIG, CLIP_FILES = "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+MINI = ("mini-resnet", "mini-vit")  # that ship with hvf
 
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class OpenCLIP(Backbone):
     def check(cls, spec: FeatureSpec) -> FeatureSpec:
         if spec.layer is None and spec.pool is not None:
             raise HvfError(f"the image projection cannot be pooled; name a layer, as @LAYER:{spec.pool}")
+        if _is_mini(spec) and spec.name not in MINI:
+            raise HvfError(f"there is no {spec.name!r}{did_you_mean(spec.name, MINI)}")
         return spec
 
     @classmethod
@@ -126,11 +129,12 @@ def _clip_layers(visual: Any) -> dict[str, nn.Module]:
     return stages or {str(number): stage for number, stage in enumerate(getattr(trunk, "stages", ()))}
 
 
+def _is_mini(spec: FeatureSpec) -> bool:
+    return spec.name.startswith("mini-") and spec.weights is None
+
+
 def _clip_folder(spec: FeatureSpec) -> Path | None:
-    if spec.name.startswith("mini-") and spec.weights is None:
-        known = ("mini-resnet", "mini-vit")
-        if spec.name not in known:
-            raise HvfError(f"{spec}: no such model{did_you_mean(spec.name, known)}")
+    if _is_mini(spec):
         return packaged(spec, f"clip-{spec.name[5:]}", (CLIP_CONFIG, CLIP_FILES[0]))
     if not spec.name.startswith(("/", ".", "~")):
         return None
