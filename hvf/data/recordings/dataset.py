@@ -33,14 +33,16 @@ class BIDS(Dataset):
         return prepare_bids(root, out, subjects=subjects, **options)
 
     def checks(self, path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
-        from hvf.data.doctor import recordings, rehearsal, tables
+        from hvf.data.doctor import files, recordings, rehearsal, tables
         from hvf.data.doctor.checks import Finding
 
         if path.is_dir():
             if tables.tables(path):
                 yield recordings.examine_bids(path)
-                if recordings.recordings_of(path) and not any(path.glob("sub-BIGMEG*")):  # those are THINGS-MEG's
-                    yield rehearsal.rehearse_dataset(path, images)
+            of_subjects = [folder for folder in path.glob("sub-*") if (path / "dataset_description.json").is_file()]
+            there = recordings.recordings_of(path) or any(files.raw_below(folder) for folder in of_subjects)
+            if there and not any(path.glob("sub-BIGMEG*")):  # those are THINGS-MEG's
+                yield rehearsal.rehearse_dataset(path, images)
         elif re.search(r"events\.tsv(\.gz)?$", path.name):
             yield (item for item in tables.examine_events(path, path.name) if isinstance(item, Finding))
         elif path.name.endswith("channels.tsv"):

@@ -62,9 +62,13 @@ def check_fetched(*paths: Path) -> None:
 
 
 def not_fetched(folder: Path) -> str:
-    """A hint that names a link below a folder whose content is not here; empty if there is none."""
-    links = (path for path in sorted(folder.rglob("*")) if path.is_symlink() and not path.exists())
-    return next((f"; the content of {path} is not here (git annex or datalad get)" for path in links), "")
+    """A hint that names a file below a folder whose content is not here, or whose ending is in capitals; or ""."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.exists():
+            return f"; the content of {path} is not here (git annex or datalad get)"
+        if path.suffix != path.suffix.lower() and path.suffix.lower() in (".vhdr", ".edf", ".bdf", ".set", ".fif"):
+            return f"; the ending of {path} is in capitals, which BIDS does not know: write it in small letters"
+    return ""
 
 
 def attempt(path: Path, read: Callable[[], Any]) -> Any:

@@ -141,6 +141,9 @@ def _sources(root: Path, files: Sequence[Mapping[Part, Path]]) -> dict[str, Path
 
 def plan(files: Sequence[Mapping[Part, Path]], recipe: EegRecipe, stimuli: Mapping[Part, Stimuli]) -> Plan:
     """Read the events of all of a subject's files and lay out the rows. Raises HvfError if files do not fit."""
+    training_concepts, test_concepts = (set(stimuli[part].concepts.tolist()) for part in PARTS)
+    if both := sorted(training_concepts & test_concepts):
+        raise HvfError(f"image_metadata.npy has {len(both)} test concepts in training, too: {listed(both)}")
     recordings = []
     for session, paths in enumerate(files, 1):
         training, test = (

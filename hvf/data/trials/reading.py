@@ -46,7 +46,7 @@ def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: fl
         except HvfError as error:
             raise HvfError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     elif path.suffix == ".npy":
-        x_NCT, sampled = _read_array(path, len(images))
+        x_NCT, sampled = _read_array(path, images)
         check_order(images)
         names = tuple(f"{i:03d}" for i in range(x_NCT.shape[1]))
         trials = Trials(x_NCT, images.ids, path.stem, sfreq if sampled else 1.0, tmin, names, "features")
@@ -60,10 +60,10 @@ def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: fl
     return trials
 
 
-def _read_array(path: Path, n_images: int) -> tuple[np.ndarray, bool]:
+def _read_array(path: Path, images: ImageSet) -> tuple[np.ndarray, bool]:
     """Read a `.npy` of numbers (N, C) or (N, C, T); return it as (N, C, T), and whether it has samples.
 
-    Raises HvfError if it cannot be read, is a pickle, or N is not `n_images` (saying so if it is transposed).
+    Raises HvfError if it cannot be read, is a pickle, or N is not that of the images (saying so if it is transposed).
     """
     try:
         x = np.load(path, allow_pickle=False)
@@ -78,11 +78,11 @@ def _read_array(path: Path, n_images: int) -> tuple[np.ndarray, bool]:
         raise HvfError(f"{path} holds {x.dtype}, not real numbers")
     if x.ndim not in (2, 3):
         raise HvfError(f"{path} has shape {x.shape}; trials are (images, channels) or (images, channels, samples)")
-    _check_count(x.shape, n_images, path)
+    _check_count(x.shape, len(images), path, images.note)
     return (x[:, :, None], False) if x.ndim == 2 else (x, True)
 
 
-def _check_count(shape: tuple[int, ...], n_images: int, path: Path) -> None:
+def _check_count(shape: tuple[int, ...], n_images: int, path: Path, note: str = "") -> None:
     if shape[0] == n_images:
         return
     message = f"{path} has {shape[0]} trials but there are {n_images} images"
@@ -93,4 +93,4 @@ def _check_count(shape: tuple[int, ...], n_images: int, path: Path) -> None:
         message += f"; axis {axis} has {n_images}: save np.moveaxis(x, {axis}, 0), images first"
     else:
         message += "; give one trial per image, in the images' order"
-    raise HvfError(message)
+    raise HvfError(f"{message} (of the images: {note})" if note else message)

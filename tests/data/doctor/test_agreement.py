@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 import mne
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from hvf.config import HvfError
 from hvf.data.doctor import checks
@@ -68,6 +70,8 @@ EDITS = {
     "an onset that is no number": lambda root: table_edited(root, lambda t: t.assign(onset=["1s", *t["onset"][1:]])),
     "no column of images": lambda root: table_edited(root, lambda t: t.drop(columns="stim_file")),
     "a copied session": lambda root: shutil.copy(f"{base_of(root)}_meg.fif", f"{base_of(root, '02')}_meg.fif"),
+    "no tables of events": lambda root: [p.unlink() for p in root.rglob("*_events.tsv")],
+    "endings in capitals": lambda root: [p.rename(p.with_suffix(".FIF")) for p in root.rglob("*_meg.fif")],
     "a flat channel": lambda root: spoil_values(root, 0.0),
     "NaN": lambda root: spoil_values(root, np.nan),
     "a recording cut off": lambda root: Path(f"{base_of(root)}_meg.fif").write_bytes(
@@ -111,6 +115,28 @@ def test_a_table_beside_the_recording(tmp_path):
     assert any("30 trials of 10 images" in item.message for item in found)
     table.drop(columns="image").to_csv(tmp_path / "other.csv", index=False)
     has(examine(path, events=tmp_path / "other.csv"), "error", "prepare", "no column that names the images")
+
+
+def test_an_ending_in_capitals_is_named(tmp_path):
+    root = bids(tmp_path / "ds")
+    EDITS["endings in capitals"](root)
+    with pytest.raises(HvfError, match=r"_meg\.FIF is in capitals, which BIDS does not know"):
+        prepare_bids(root, tmp_path / "out")
+
+
+def test_epochs_of_any_name_are_known_by_their_content(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        Image.fromarray(np.full((4, 4, 3), i, np.uint8)).save(tmp_path / "images" / f"img{i:02d}.png")
+    info = mne.create_info(["O1", "Oz", "O2"], 100.0, "eeg")
+    metadata = pd.DataFrame({"image": [f"img{i:02d}.png" for i in range(12)]})
+    x_NCT = 1e-5 * np.random.default_rng(0).normal(size=(12, 3, 50))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MNE would like another name
+        mne.EpochsArray(x_NCT, info, metadata=metadata, verbose="error").save(tmp_path / "sub-01.fif", verbose="error")
+    found = examine(tmp_path / "sub-01.fif", tmp_path / "images")
+    assert not [item for item in found if item.severity == "error"]
+    assert any("12 trials" in item.message for item in found)
 
 
 def test_parts_of_a_cap_in_their_own_order_are_fine():

@@ -153,6 +153,14 @@ def test_missing_files(root, tmp_path):
     refused(root, tmp_path, r"sub-03 lacks session 1, 2")
 
 
+def test_a_test_concept_in_training_is_refused(root, tmp_path):
+    edit(
+        root / "image_set" / "image_metadata.npy", lambda metadata: metadata["test_img_concepts"].insert(0, "00001_ant")
+    )
+    edit(root / "image_set" / "image_metadata.npy", lambda metadata: metadata["test_img_concepts"].pop() and None)
+    refused(root, tmp_path, r"1 test concepts in training, too: ant")
+
+
 def test_missing_or_wrong_metadata(root, tmp_path):
     path = root / "image_set" / "image_metadata.npy"
     edit(path, lambda metadata: metadata["train_img_files"].pop() and None)

@@ -4,9 +4,10 @@ import mne
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from hvf.config import HvfError
-from hvf.data.images.image_set import ImageSet
+from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.lazy import LazyArray
 from hvf.data.trials.reading import read_trials
 from hvf.data.trials.splitting import concept_split
@@ -238,6 +239,15 @@ def test_read_numbers(tmp_path):
     data = read_trials(tmp_path / "two.npy", image_set(6))
     assert data.load_array().shape == (6, 4, 1)
     assert data.load_array().dtype == np.float32
+
+
+def test_a_wrong_count_names_the_pictures_that_are_not_read(tmp_path):
+    for i in range(3):
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").rename(tmp_path / "2.heic")
+    np.save(tmp_path / "x.npy", noise(3, 4))
+    with pytest.raises(HvfError, match=r"3 trials but there are 2 images.*\.heic"):
+        read_trials(tmp_path / "x.npy", open_images(tmp_path))
 
 
 @pytest.mark.parametrize(
