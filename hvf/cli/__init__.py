@@ -5,6 +5,7 @@ What the work needs is imported inside the commands, so that `hvf --help` answer
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when torch is loaded. Its threads otherwise wait for one another by spinning; where anything else wants a
     # core, they spin while the one that they wait for cannot run, and drawing takes fifteen times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):  # a shell without UTF-8 gets \xe9 for é, not a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _command(list(sys.argv[1:] if argv is None else argv))()
     except HvfError as error:

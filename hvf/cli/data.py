@@ -39,15 +39,19 @@ class _Prepare:
 
     def __call__(self) -> int:
         dataset: Dataset = DATASETS[self.dataset]()
-        if self.root is None:
-            raise HvfError(f"--root is missing: name the folder that holds the {self.dataset} recordings")
-        settings: dict[str, Any] = {}
+        settings: dict[str, Any] = {} if self.root is None else {"root": self.root}
         for name, (option, taken_by) in _options().items():
             value = getattr(self, name)
             if value is not None and self.dataset not in taken_by:
                 raise HvfError(f"{option.flag} means nothing for {self.dataset}; leave it out")
             settings |= {} if value is None else {name: value}
-        for path in dataset.prepare(self.root, self.out or DEFAULT_OUT / self.dataset, self.subjects, **settings):
+        if dataset.place not in settings:
+            what = "name the folder that holds" if dataset.place == "root" else "name"
+            raise HvfError(f"--{dataset.place} is missing: {what} the {self.dataset} recordings")
+        place = settings.pop(dataset.place)
+        if "root" in settings:
+            raise HvfError(f"--root means nothing for {self.dataset}; say --{dataset.place}")
+        for path in dataset.prepare(place, self.out or DEFAULT_OUT / self.dataset, self.subjects, **settings):
             from hvf.data.trials.trials import Trials
 
             print(f"{Trials.load(path)}\n  {path}")

@@ -70,6 +70,7 @@ class Dataset(ABC):
     doi: ClassVar[str] = ""  # of the paper to cite; empty where each recording has its own
     licence: ClassVar[str] = ""  # of the data
     layout: ClassVar[str]  # the files by which it is recognised, for messages
+    place: ClassVar[str] = "root"  # the option that says where the recordings are
     options: ClassVar[tuple[Option, ...]] = ()  # what `prepare` takes beside root, out and subjects
     sources: ClassVar[Mapping[str, Source]] = {}  # what `hvf data download NAME` fetches
 
@@ -80,7 +81,7 @@ class Dataset(ABC):
         Parameters
         ----------
         root : Path
-            Folder of the recordings.
+            Folder of the recordings; what `place` names.
         out : Path
             Folder of the trials.
         subjects : sequence of str, optional

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from hvf.experiments import stages
 from hvf.runs import Run
 
 N, C = 30, 6
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -44,6 +48,18 @@ def refused(capsys: pytest.CaptureFixture, *command: str) -> str:
 
 
 TRAIN = ("train", "--trials", "x.npy", "--images", "images", "--test-images", "6", "--targets", "vae:mini")
+
+
+def test_a_shell_without_utf_8_is_told_all_the_same(mine: Path) -> None:
+    (mine / "images").rename(mine / "café ☕")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONPATH": str(ROOT), "HVF_QUIET": "1"}
+    for path, code in (("café ☕", 0), ("thé ☕", 2)):
+        command = [sys.executable, "-m", "hvf", "data", "doctor", path]
+        done = subprocess.run(command, cwd=mine, env=environment, capture_output=True, check=False)
+        said = (done.stdout + done.stderr).decode("ascii")
+        assert done.returncode == code, said
+        assert "Traceback" not in said
+        assert r"\xe9 \u2615" in said
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "retrieve", "train"])

@@ -23,7 +23,6 @@ COMMANDS = (
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z][a-z0-9-]*)*")
 OF_OTHER_PROGRAMS = re.compile(r"hf download|curl |preprocess_\w+\.py|^--(always|dirty|exclude)\b")  # and git
-OF_RECORDINGS = {"--stim-channel"}  # of `hvf data prepare recording`
 SCRIPTS = ("prior_training", "brain_training", "eval", "hvf/experiments")  # whose settings are dataclasses' fields
 
 
@@ -64,7 +63,7 @@ def test_flags_in_messages_exist(flags):
         for line, text in texts(path)
         if not OF_OTHER_PROGRAMS.search(text)
         for flag in FLAG.findall(text)
-        if flag not in flags | OF_RECORDINGS
+        if flag not in flags
     ]
     assert not unknown, "\n" + "\n".join(unknown)
 

@@ -17,13 +17,14 @@ import numpy as np
 from hvf.config import HvfError
 from hvf.data.doctor import arrays, checks, recordings, things_eeg2
 from hvf.data.doctor.checks import SEVERITIES, Finding
-from hvf.data.doctor.files import copies, files_below, holds_images, is_epochs, is_raw, raw_below, table_beside
+from hvf.data.doctor.files import copies, files_below, holds_images, is_epochs, is_raw, raw_below
 from hvf.data.doctor.rehearsal import rehearse_recording, rehearse_trials
 from hvf.data.doctor.reliability import binned, repeats
 from hvf.data.doctor.signals import signals
 from hvf.data.images.concepts import concept_key
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
+from hvf.data.recordings.tables import table_beside
 from hvf.data.trials.store import is_prepared, sidecar_of, verify
 from hvf.data.trials.trials import Trials
 from hvf.registry import DATASETS, listed
@@ -34,7 +35,7 @@ __all__ = ["Finding", "examine"]
 def known_layouts() -> str:
     """What the doctor recognises, for messages."""
     layouts = ", ".join(DATASETS[name].layout for name in DATASETS)
-    others = "trials that hvf prepared (.npy and .json), a plain array (.npy), an -epo.fif, a recording that MNE reads"
+    others = "trials that hvf prepared (.npy and .json), a plain array (.npy), an -epo.fif"
     return f"{layouts}, {others}, or a folder or zip of images"
 
 
@@ -88,7 +89,7 @@ def _merged(findings: Iterable[Finding]) -> list[Finding]:
 
 def _all(path: Path, images: Path | None, events: Path | None) -> Iterator[Finding]:
     is_file = path.is_file() or path.suffix.lower() in (".ds", ".mff")
-    events = table_beside(path) if events is None and is_file else events
+    events = table_beside(path) if events is None and is_raw(path) else events
     recognised = list(_of_file(path, images, events) if is_file else _of_folder(path, images))
     if not recognised and is_file:
         message = f"this is nothing that hvf knows; it knows {known_layouts()}"
@@ -123,7 +124,7 @@ def _of_file(path: Path, images: Path | None, events: Path | None) -> Iterator[I
         yield _epochs(path, path.parent, images)
     elif is_raw(path):
         yield recordings.examine_raw(path, path.name, events=events)
-        if events is not None:
+        if events is not None or images is not None:
             yield rehearse_recording(path, events, images, path.name)
     elif path.suffix.lower() == ".zip":
         yield arrays.examine_images(path, path.name)

@@ -69,21 +69,6 @@ def raw_below(root: Path) -> list[Path]:
     return [path for path in paths if not folders & set(path.parents)]
 
 
-def table_beside(path: Path) -> Path | None:
-    """The table of events that lies beside a recording: of its name, with `_events` or `events` in it, or the only one.
-
-    sub-01_task-a_eeg.vhdr has sub-01_task-a_events.tsv; my.vhdr has my.tsv, my_events.csv or events.tsv.
-    """
-    if not is_raw(path):
-        return None
-    name = re.sub(r"\.gz$", "", path.name)
-    name = name[: name.rindex(".")]
-    base = re.sub(r"_(eeg|meg|raw)$", "", name)
-    names = [f"{one}{word}" for one in (name, base) for word in ("_events", "-events", "")] + ["events"]
-    candidates = (path.parent / f"{one}{ending}" for one in names for ending in (".tsv", ".csv", ".tsv.gz"))
-    return next((table for table in candidates if table.is_file()), None)
-
-
 def copies(paths: Sequence[Path], root: Path) -> Iterator[Finding]:
     """Find recordings that hold the same bytes as another, whatever their names."""
     files = {path: max((p for p in _files(path)), key=lambda p: p.stat().st_size, default=None) for path in paths}

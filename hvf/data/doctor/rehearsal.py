@@ -85,12 +85,13 @@ def _rows(path: Path) -> int:
     return shape[0] if shape and shape[0] else 1
 
 
-def rehearse_recording(path: Path, events: Path | pd.DataFrame, images: Path | None, where: str) -> Iterator[Finding]:
+def rehearse_recording(
+    path: Path, events: Path | pd.DataFrame | None, images: Path | None, where: str
+) -> Iterator[Finding]:
     """What `read_recording` makes of a recording and its table of events."""
 
     def read() -> Iterator[str]:
         trials = read_recording(path, events, images=images)
-        yield f"{len(trials)} trials of {len(set(trials.image_ids.tolist()))} images, {len(trials.ch_names)} channels"
         yield from (trials.history or {}).get("notes", ())
 
     yield from rehearsed("hvf data prepare recording", where, read)
@@ -112,7 +113,6 @@ def rehearse_dataset(root: Path, images: Path | None = None) -> Iterator[Finding
 def _planned(work: Plan | HvfError, notes: list[str]) -> Iterator[str]:
     if isinstance(work, HvfError):
         raise work
-    yield f"{work.shape[0]} trials of {work.events['image'].nunique()} images, {work.shape[1]} channels"
     yield from notes
 
 

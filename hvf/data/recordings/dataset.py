@@ -1,4 +1,4 @@
-"""Any BIDS data set of EEG or MEG: what `hvf data` and the doctor know of it."""
+"""Any BIDS data set of EEG or MEG, and any recording: what `hvf data` and the doctor know of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvf.data.datasets import Dataset, Option
-from hvf.registry import DATASETS
+from hvf.registry import DATASETS, HvfError
 
 if TYPE_CHECKING:
     from hvf.data.doctor.checks import Finding
+
+
+IMAGE_COLUMN = Option("image_column", "the column of the events that names the image (default: found by its values)")
+ONSET_UNIT = Option("onset_unit", "s, ms or samples, where the events give onsets in another unit than they should")
 
 
 @DATASETS.register("bids")
@@ -22,9 +26,9 @@ class BIDS(Dataset):
     layout = "a BIDS dataset"
     options = (
         Option("task", "which task, if there are several"),
-        Option("image_column", "the column of events.tsv that names the image (default: found by its values)"),
+        IMAGE_COLUMN,
         Option("stimuli", "a table of event code and image, where events.tsv has codes alone", Path),
-        Option("onset_unit", "s, ms or samples, where events.tsv gives onsets in another unit than it should"),
+        ONSET_UNIT,
     )
 
     def prepare(self, root: Path, out: Path, subjects: Sequence[str] | None = None, **options: Any) -> list[Path]:
@@ -47,3 +51,28 @@ class BIDS(Dataset):
             yield (item for item in tables.examine_events(path, path.name) if isinstance(item, Finding))
         elif path.name.endswith("channels.tsv"):
             yield tables.examine_channels(path, path.name)
+
+
+@DATASETS.register("recording")
+class Recording(Dataset):
+    """One recording of a person who saw images; the doctor takes it as any file that MNE reads."""
+
+    title = "one file of EEG or MEG that MNE reads, with a table of events"
+    layout = "a recording that MNE reads"
+    place = "file"
+    options = (
+        Option("file", "the recording, such as my.vhdr, or MNE's -epo.fif", Path),
+        Option("events", "its table of image and onset, sample or code (default: its annotations)", Path),
+        Option("images", "folder or zip of the images that were shown", Path),
+        Option("subject", "which person it is of (default: by the file's name, else 1)"),
+        Option("stim_channel", "the trigger channel that shows the images, where several hold codes"),
+        IMAGE_COLUMN,
+        ONSET_UNIT,
+    )
+
+    def prepare(self, root: Path, out: Path, subjects: Sequence[str] | None = None, **options: Any) -> list[Path]:
+        from hvf.data.recordings.single import prepare_recording
+
+        if subjects is not None:
+            raise HvfError("--subjects means nothing for recording, which is of one person: say --subject")
+        return [prepare_recording(root, out, **options)]

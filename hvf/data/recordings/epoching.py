@@ -24,6 +24,7 @@ BLOCK_BYTES = 2**27  # of epochs at the recording's own rate held at once
 BLOCK_TRIALS = 32  # whose covariances are taken together
 DISAGREE_S = 0.2  # between the columns onset and sample of one table
 CLOSEST_S = 0.01  # between images; none are shown closer than one picture of a screen at 100 Hz
+ONSET_UNITS = ("s", "ms", "samples")
 UNITS_S = {"s": 1.0, "ms": 1e-3}
 
 
@@ -93,6 +94,11 @@ class Plan:
         """(N, C, T)."""
         t = round((self.settings.tmax - self.settings.tmin) * self.sfreq)
         return len(self.events), len(self.ch_names), t
+
+    @property
+    def size(self) -> str:
+        """How many trials of how many images there are, and channels."""
+        return f"{self.shape[0]} trials of {self.events['image'].nunique()} images, {self.shape[1]} channels"
 
     @property
     def units(self) -> str:

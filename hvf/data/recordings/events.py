@@ -65,15 +65,17 @@ def image_events(
     result: "recording" (int, place in `tables`), "row" (int, from 1), "image", and where known "concept", "split"
     ("train", "test"), "onset", "sample" (text). Raises HvfError if a table names no images.
     """
-    joined, notes = [], []
+    joined, notes, columns = [], [], {}
     known = ImageNames(images.ids) if images is not None and stimuli is None else None
     for i, (where, table) in enumerate(tables):
         column = find_image_column(table, where, asked, known)
-        shown = table[column]
+        shown, columns[column] = table[column], None
         if known is not None and column.lower() in EVENT_COLUMNS:  # other events have names too
             here = [i >= 0 or is_picture_file(name) for name, i in zip(shown, known.find(shown), strict=True)]
             shown = shown.where(here, "n/a") if any(here) else shown
         joined.append(table.assign(_image=shown, _recording=i, _row=np.arange(1, len(table) + 1)))
+    where = Path(tables[0][0]).name if len(tables) == 1 else f"{len(tables)} tables"
+    notes.append(f"paired by the column {listed(map(repr, columns))} of {where}")
     events: Any = pd.concat(joined, ignore_index=True).fillna("n/a")
     names = events["_image"].str.strip()
     events["_image"] = names.str.replace(r"\.0+$", "", regex=True) if names.map(_is_number_or_absent).all() else names
@@ -136,6 +138,23 @@ def coded_events(
     row = {code: i for i, code in enumerate(wanted)}
     table = stimuli.iloc[[row[code] for code in codes[shown].tolist()]].drop(columns=[key, "onset"], errors="ignore")
     return table.assign(sample=samples[shown].astype(str)).reset_index(drop=True), notes
+
+
+def annotated_images(raw: Any, names: ImageNames, where: str | Path) -> tuple[pd.DataFrame, list[str]]:
+    """Image events, as for `image_events` with "sample", of the annotations that name one of the images; and notes.
+
+    Raises HvfError if the recording `where` has none.
+    """
+    samples, texts = annotated(raw)
+    shown = np.array(names.find(texts.tolist()), int) >= 0
+    if not shown.any():
+        held = listed(dict.fromkeys(texts.tolist())) or "none"
+        raise HvfError(
+            f"which images were shown when? no annotation of {where} names an image (there is {held}): give a table of "
+            "events (--events) with the image and its onset, sample or code"
+        )
+    notes = [f"{int((~shown).sum())} annotations name no image and are left out"] if not shown.all() else []
+    return pd.DataFrame({"image": texts[shown], "sample": samples[shown].astype(str)}), notes
 
 
 def drop_seen_concepts(events: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -14,27 +14,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import mne
 import pandas as pd
-from numpy import empty, float32
 
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
 from hvf.data.recordings.channels import mend_channel_types
-from hvf.data.recordings.epoching import OpenRecording, Plan, Preprocessing, fill, plan, rehearse
+from hvf.data.recordings.epoching import ONSET_UNITS, OpenRecording, Plan, Preprocessing, fill, plan, rehearse
 from hvf.data.recordings.events import (
-    coded_events,
     drop_seen_concepts,
-    find_image_column,
     image_events,
-    image_ids,
 )
-from hvf.data.recordings.raw import attempt, check_fetched, give_positions, not_fetched, one_line, open_recording
+from hvf.data.recordings.raw import attempt, check_fetched, give_positions, not_fetched, open_recording
+from hvf.data.recordings.single import read_recording
 from hvf.data.recordings.tables import check_bids_table, read_table
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
-from hvf.data.trials.trials import Trials
 from hvf.registry import listed
 from hvf.runs import check_writable, say, track
 
@@ -42,86 +37,6 @@ __all__ = ["Preprocessing", "open_recording", "prepare_bids", "read_recording"]
 
 # Of BIDS' electrophysiology, what mne-bids reads.
 RECORDINGS = (".vhdr", ".set", ".edf", ".bdf", ".fif", ".ds", ".con", ".sqd", ".cdt", ".snirf")
-ONSET_UNITS = ("s", "ms", "samples")
-
-
-def read_recording(
-    path: str | Path,
-    events: str | Path | pd.DataFrame | None = None,
-    *,
-    settings: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
-    images: ImageSet | str | Path | None = None,
-    image_column: str | None = None,
-    stim_channel: str | None = None,
-    subject: str | None = None,
-) -> Trials:
-    """Make trials of one recording in any format that MNE reads, or of MNE epochs (`-epo.fif`).
-
-    Parameters
-    ----------
-    path : path-like
-        The recording: BrainVision .vhdr, EEGLAB .set, EDF, BDF, FIF, CTF .ds, ...
-    events : path-like or DataFrame, optional
-        Table (.tsv, .csv) with a column that names the image, and one of "onset" (s from the recording's start),
-        "sample" (counted from 0 there), "code" (value of the trigger channel that stands for the image) or
-        "description" (text of the annotation that does). Epochs need none if their metadata have a column "image";
-        otherwise one row per epoch, in their order.
-    settings : Preprocessing
-        For continuous recordings; epochs are taken as they are.
-    images : ImageSet or path-like, optional
-        Set, folder or zip of the images; those named must be there, and give the trials their ids.
-    image_column : str, optional
-        Of the table, that names the image. Default: the likeliest.
-    stim_channel : str, optional
-        The trigger channel that shows the images, where several hold their codes.
-    subject : str, optional
-        Default: that of the file, or its name.
-
-    Raises
-    ------
-    HvfError
-        Anything is missing, damaged or contradicts itself.
-    """
-    path = Path(path)
-    images = open_images(images) if isinstance(images, (str, Path)) else images
-    table = None if events is None else read_table(events)
-    where = "the table of events" if events is None or isinstance(events, pd.DataFrame) else str(events)
-    if re.search(r"[-_]epo\.fif(\.gz)?$", path.name):
-        return _of_epochs(path, table, where, images, image_column, subject)
-    if table is None:
-        raise HvfError(f"which images were shown when? give a table of events beside {path}")
-    raw = open_recording(path)
-    notes = mend_channel_types(raw) + give_positions(raw)
-    if not {"onset", "sample"} & set(table.columns):
-        table, more = coded_events(raw, table, path, stim_channel)
-        notes += more
-    shown, more = image_events([(where, table)], image_column, images=images)
-    notes += more
-    if images is not None:
-        ImageNames(images.ids).indices(shown["image"].tolist(), "the events")
-    if settings.unseen_concepts:
-        shown, more = drop_seen_concepts(shown)
-        notes += more
-    work = plan([OpenRecording(path.name, raw)], shown, settings)
-    x_NCT = empty(work.shape, float32)
-    fill(work, x_NCT, f"reading {path.name}")
-    notes += work.notes
-    name = subject or (raw.info.get("subject_info") or {}).get("his_id") or path.stem
-    say(name, notes)
-    files = [path, *map(Path, raw.filenames), *([] if isinstance(events, pd.DataFrame) else [Path(str(events))])]
-    history = {"recipe": "recording", "parameters": asdict(settings), "units": work.units, "notes": notes}
-    history["sources"] = {p.name: sha256(p) for p in files if p.is_file()}
-    trials = Trials(
-        x_NCT,
-        subject=name,
-        sfreq=work.sfreq,
-        tmin=work.tmin,
-        ch_names=work.ch_names,
-        kind=work.kind,
-        history=history,
-        **work.labels,
-    )
-    return trials if images is None else trials.paired_with(images)
 
 
 def prepare_bids(
@@ -251,34 +166,7 @@ def _planned(
         notes += more
     opened = [_open(root, bids, recordings, notes) for bids in track(recordings, "opening recordings")]
     work = plan(opened, events, settings, onset_unit)
-    return work, list(dict.fromkeys([*notes, *work.notes]))
-
-
-def _of_epochs(
-    path: Path,
-    table: pd.DataFrame | None,
-    where: str,
-    images: ImageSet | None,
-    column: str | None,
-    subject: str | None,
-) -> Trials:
-    if not path.exists():
-        raise HvfError(f"there are no epochs at {path}")
-    epochs = attempt(path, lambda: mne.read_epochs(path, preload=False, verbose="warning"))
-    names = None if table is None else table[find_image_column(table, where, column)].tolist()
-    try:
-        trials = Trials.from_epochs(epochs, images if names is None else names, subject=subject)
-    except HvfError as error:
-        raise HvfError(f"{path}: {error}") from error
-    except (ValueError, RuntimeError, OSError) as error:
-        raise HvfError(f"cannot read the epochs {path}: {one_line(error)}; is the file whole?") from error
-    trials.check()
-    if images is None:
-        return trials.replace(x_NCT=trials.values, image_ids=image_ids(trials.image_ids.tolist()))
-    if names is None:
-        return trials
-    ImageNames(images.ids).indices(trials.image_ids.tolist(), "the events")
-    return trials.paired_with(images)
+    return work, list(dict.fromkeys([work.size, *notes, *work.notes]))
 
 
 def _subjects(root: Path, asked: Sequence[str] | None) -> list[str]:

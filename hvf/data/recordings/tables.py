@@ -191,3 +191,16 @@ def _with_decimal_points(rows: list[list[str]], separator: str) -> list[list[str
             for row in rows[1:]:
                 row[i] = row[i].replace(",", ".")
     return rows
+
+
+def table_beside(path: Path) -> Path | None:
+    """The table of events that lies beside a recording: of its name, with `_events` or `events` in it, or the only one.
+
+    sub-01_task-a_eeg.vhdr has sub-01_task-a_events.tsv; my.vhdr has my.tsv, my_events.csv or events.tsv.
+    """
+    name = re.sub(r"\.gz$", "", path.name)
+    name = name[: name.rindex(".")]
+    base = re.sub(r"_(eeg|meg|raw)$", "", name)
+    names = [f"{one}{word}" for one in (name, base) for word in ("_events", "-events", "")] + ["events"]
+    candidates = (path.parent / f"{one}{ending}" for one in names for ending in (".tsv", ".csv", ".tsv.gz"))
+    return next((table for table in candidates if table.is_file()), None)

@@ -92,7 +92,7 @@ def _of_channels(
     if len(stimuli) > 1:
         raise HvfError(
             f"the trigger channels {' and '.join(stimuli)} of {where} all hold codes of the table: say which shows the "
-            "images with stim_channel (--stim-channel)"
+            "images with --stim-channel"
         )
     if not holding:
         return next(iter(events.values()), None)
