@@ -124,7 +124,7 @@ def _of_file(path: Path, images: Path | None, events: Path | None) -> Iterator[I
         yield _epochs(path, path.parent, images)
     elif is_raw(path):
         yield recordings.examine_raw(path, path.name, events=events)
-        if events is not None or images is not None:
+        if events is not None:
             yield rehearse_recording(path, events, images, path.name)
     elif path.suffix.lower() == ".zip":
         yield arrays.examine_images(path, path.name)
