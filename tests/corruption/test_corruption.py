@@ -26,7 +26,7 @@ MODULES = (
 )  # fmt: skip
 # What a reader has not: triggers (arrays, epochs, prepared files), names of channels (arrays), rows without names.
 WITHOUT = {(3, "array"), (3, "epochs"), (3, "eeg2-prepared"), (5, "array")}
-ALWAYS = 5  # cases of each kind and reader that are not slow
+ALWAYS = 3  # cases of each kind and reader that are not slow
 WITHOUT |= {(6, "raw"), (6, "bids"), (6, "eeg2-raw"), (6, "eeg2-prepared")}
 
 

@@ -24,6 +24,7 @@ def prediction(backend: str) -> tuple[torch.Tensor, str | None]:
         return prior(unet, **batch(), features=features()), refused
 
 
+@pytest.mark.slow(part=5)
 def test_compiled_attention_keeps_the_adapter_and_predicts_alike(monkeypatch):
     monkeypatch.setattr(attention, "COMPILER", "eager")  # the blocks are traced; their machine code is torch's affair
     expected, _ = prediction("sdpa")

@@ -185,6 +185,7 @@ def test_a_pipeline_in_half_precision_stays_so(z_ND):
     assert np.corrcoef(half.draw(z_ND, SAMPLING).ravel(), drawn.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.slow(part=5)
 @pytest.mark.parametrize(("steps", "guidance"), [(30, 5.0), (4, 0.0)])  # SDXL base, and SDXL-Turbo
 def test_base_and_turbo_sampling_in_bfloat16_is_seeded_per_image(z_ND, steps, guidance):
     pipeline = tiny_pipeline().to(torch.bfloat16)

@@ -49,6 +49,7 @@ def test_p_is_that_of_every_sign_flip():
     assert paired_p(x_N, x_N) == 1.0
 
 
+@pytest.mark.slow(part=5)
 def test_p_is_uniform_where_there_is_no_difference():
     """The control: runs that differ by noise alone are called different as often as the level says."""
     rng = np.random.default_rng(1)

@@ -233,7 +233,7 @@ def test_pages_are_the_same_twice_and_failures_leave_nothing(run, tmp_path):
     second, _ = written([run.path], tmp_path / "b.html")
     assert first == second
     (run.path / "images" / "brain" / "0002_id2.png").write_bytes(b"not a picture")
-    with pytest.raises(HvfError, match="0002_id2.png cannot be read as a picture"):
+    with pytest.raises(HvfError, match="0002_id2.png is truncated or not an image"):
         report.write_report([run.path], tmp_path / "c.html")
     assert not (tmp_path / "c.html").exists()
     with pytest.raises(HvfError, match="not a run folder"):

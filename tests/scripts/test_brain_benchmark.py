@@ -47,6 +47,7 @@ def test_the_straightforward_loop_lowers_the_same_loss(script, mode):
     assert items[3]["image"] == data.trials.image_ids[run.train_N[3]]
 
 
+@pytest.mark.slow(part=5)
 def test_the_table(script, tmp_path, capsys):
     told = ["--size", "small", "--steps", "1", "--repeats", "1", "--together", "2", "--table"]
     told += ["--out", str(tmp_path / "it")]

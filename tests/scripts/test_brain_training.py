@@ -90,6 +90,7 @@ def test_targets_table(files, tmp_path, capsys, monkeypatch):
     assert (out / FILE).read_bytes() == before
 
 
+@pytest.mark.slow(part=5)
 def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     out = tmp_path / "out"
@@ -111,6 +112,7 @@ def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypat
     assert all(row in printed for row in added)
 
 
+@pytest.mark.slow(part=5)
 def test_ridge_stands_beside_targets_with_views(files, tmp_path):
     out = tmp_path / "out"
     assert call(TARGETS, *files, "--targets.views", "blur9", "--align.epochs", "2", "--seeds", "1", "--out", out) == 0
@@ -252,6 +254,7 @@ def test_train_by_the_launcher(files, tmp_path):
     assert (again / "seed-0" / "metrics.json").read_bytes() == (out / "seed-0" / "metrics.json").read_bytes()
 
 
+@pytest.mark.slow(part=5)
 def test_training_sees_views(files, tmp_path):
     z = {}
     for name, views in {"plain": [], "seen": ["--targets.views", "blur9", "blur41"]}.items():

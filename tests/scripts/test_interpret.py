@@ -109,6 +109,7 @@ def test_a_recording_with_places_and_times(study, tmp_path, capsys, monkeypatch)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+@pytest.mark.slow(part=5)
 def test_neurons_have_neither_places_nor_times(study, tmp_path, capsys):
     run = trained(study, "neurons.npy", tmp_path / "run")
     assert call(run.path, "--categories", study / "kinds.csv") == 0
@@ -126,6 +127,7 @@ def test_neurons_have_neither_places_nor_times(study, tmp_path, capsys):
     assert "test concepts, the first 'image" in capsys.readouterr().err
 
 
+@pytest.mark.slow(part=5)
 def test_without_umap_only_the_map_is_missing(study, tmp_path, capsys, monkeypatch):
     def missing():
         raise HvfError("the map is UMAP's: pip install 'hvf[interpret]'")

@@ -39,6 +39,7 @@ def part(benchmark, tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow(part=5)
 def test_the_straightforward_way_is_the_official_one(benchmark, shared_data, tmp_path, monkeypatch):
     """On the golden recordings: two sessions of one subject and what the field's own code made of them."""
     golden = shared_data / "golden" / "things_eeg2_raw"

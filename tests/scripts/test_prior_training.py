@@ -136,6 +136,7 @@ def test_a_failed_save_leaves_the_last_whole_checkpoint(script, world, tmp_path,
     assert [path.name for path in out.glob("*checkpoint*")] == ["checkpoint-0000002"]
 
 
+@pytest.mark.slow(part=5)
 def test_shipped_weights_are_half_precision_unless_told(script, world, finished, tmp_path):
     assert script.main(arguments(world, tmp_path / "run")) == 0
     half, single = weights(tmp_path / "run"), weights(finished)
@@ -187,6 +188,7 @@ def test_presets_fill_what_is_not_given(script):
     assert all(parsed.targets for parsed in (tiny, real))
 
 
+@pytest.mark.slow(part=5)
 def test_one_source_gives_what_the_others_give(script, world, finished, tmp_path):
     specs = [f"vae:{world / 'sdxl'}@16", f"vae:{world / 'sdxl'}@8:grid2"]
     images = open_images(world / "images")
@@ -221,6 +223,7 @@ def test_parts_of_a_batch_and_recomputed_activations_change_nothing(script, worl
         torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=1e-4, msg=key)
 
 
+@pytest.mark.slow(part=5)
 def test_vague_embeddings_are_the_same_however_the_batch_is_parted_and_resumed(script, world, finished, tmp_path):
     """And they are another training than one on clear ones."""
     told = {"init": finished / "prior", "vagueness": 4, "shipped": "float32", "dropout": 0, "pictures": 0}
@@ -288,6 +291,7 @@ def test_sigterm_ends_with_143_after_a_checkpoint(script, world, finished, tmp_p
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
+@pytest.mark.slow(part=5)
 def test_clipping_clips(script, world, tmp_path):
     loose, tight = tmp_path / "loose", tmp_path / "tight"
     for out, norm in ((loose, 1e9), (tight, 1e-12)):

@@ -67,6 +67,7 @@ def test_a_clip_goes_on_from_shipped_weights(train_mini, tmp_path, monkeypatch):
     assert moved.std() == pytest.approx(1, rel=0.01)
 
 
+@pytest.mark.slow(part=5)
 @pytest.mark.parametrize("stage", ["vae", "unet"])
 def test_a_stage_leaves_what_the_pipeline_reads(train_mini, tmp_path, monkeypatch, stage):
     """A step of each, on a copy of what ships, which goes on and is not spoilt by it."""

@@ -139,6 +139,7 @@ def test_eeg_follows_from_seed_and_subject_alone(eeg, tmp_path):
     assert not np.array_equal(codes(eeg_file(other, 1, "test")), codes(unpickled(eighth)))
 
 
+@pytest.mark.slow(part=5)
 def test_eeg_responses_are_recovered_by_averaging(tmp_path):
     sizes = {"train_concepts": 1, "images_per_concept": 2, "test_concepts": 4}
     root = write_things_eeg(tmp_path / "long", (8,), **sizes, train_repeats=1, test_repeats=160, sessions=2)

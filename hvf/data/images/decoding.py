@@ -13,6 +13,7 @@ import io
 import re
 import warnings
 from pathlib import PurePosixPath
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageColor
@@ -249,7 +250,7 @@ def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     space = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab "}.get(mode)
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space != space:
+        if cast(Any, source.profile).xcolor_space != space:
             return None
         target = ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)

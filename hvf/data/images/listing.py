@@ -67,7 +67,7 @@ def skipped_line(skipped: Iterable[tuple[str, str]], where: str, n: int) -> str:
 
 
 def readable(name: str) -> str:
-    """A file's name as text: one that is no UTF-8 is read as Windows-1252 or Latin-1.
+    r"""A file's name as text: one that is no UTF-8 is read as Windows-1252 or Latin-1.
 
     >>> readable(b"caf\xe9.png".decode("utf-8", "surrogateescape"))
     'caf\xe9.png'

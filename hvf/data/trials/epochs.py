@@ -55,7 +55,7 @@ def epochs_values(epochs: mne.BaseEpochs) -> tuple[dict[str, Any], list[str]]:
     if not picks:
         raise HvfError(f"no good EEG or MEG channel; the types are {listed(set(epochs.get_channel_types()))}")
     values = {
-        "x_NCT": epochs.get_data(picks=picks, verbose="error").astype(np.float32),
+        "x_NCT": epochs.get_data(picks=np.array(picks), verbose="error").astype(np.float32),
         "ch_names": tuple(epochs.ch_names[i] for i in picks),
         "kind": "eeg" if {mne.channel_type(epochs.info, i) for i in picks} == {"eeg"} else "meg",
         "sfreq": float(epochs.info["sfreq"]),
@@ -110,7 +110,7 @@ def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None
         return Shown(_in_order(epochs, table, images), "order, for nothing in the file names them", labels)
     if isinstance(images, ImageSet) and names is not None:
         concepts = [images.concepts[i] for i in names.find(shown.names)]
-        _compare_concepts(epochs, table[[c for c in table.columns if c in CONCEPT_COLUMNS]], concepts, "names")
+        _compare_concepts(epochs, table.loc[:, [c for c in table.columns if c in CONCEPT_COLUMNS]], concepts, "names")
     return shown
 
 
@@ -121,7 +121,9 @@ def _metadata(epochs: mne.BaseEpochs) -> pd.DataFrame:
 
 def _labels(table: pd.DataFrame) -> dict[str, Any]:
     """Concepts, splits and sessions; sessions that are no numbers from 1 are numbered in their sorted order."""
-    labels = {f"{name}s": texts_of(table[name]) for name in ("concept", "split", "session") if name in table}
+    labels: dict[str, Any] = {
+        f"{name}s": texts_of(table[name]) for name in ("concept", "split", "session") if name in table
+    }
     labels = {name: texts for name, texts in labels.items() if "" not in texts}
     if "sessions" in labels:
         texts = labels["sessions"]
