@@ -92,8 +92,9 @@ def read_recording(
     if stim_channel is not None and stim_channel not in raw.ch_names:
         raise HvfError(f"{path} has no channel {stim_channel!r}{nearest(stim_channel, raw.ch_names)}")
     more: list[str] = []
-    if table is None and images is not None:
-        where, (table, more) = f"the annotations of {path.name}", annotated_images(raw, ImageNames(images.ids), path)
+    if table is None:
+        known = ImageNames(() if images is None else images.ids)
+        where, (table, more) = f"the annotations of {path.name}", annotated_images(raw, known, path)
     elif not {"onset", "sample"} & set(table.columns):
         table, more = coded_events(raw, table, path, stim_channel)
     elif stim_channel is not None:
@@ -156,7 +157,8 @@ def prepare_recording(
     """
     file = Path(file)
     named = re.match(r"sub-?(\d+)", file.name)
-    (number,) = subject_numbers([subject or (named[1] if named else "1")]) or ()
+    numbers = subject_numbers([subject or (named[1] if named else "1")])
+    number = numbers[0] if numbers else 1
     name = f"sub-{number:02d}"
     options["events"] = options.get("events") or (None if EPOCHS.search(file.name) else table_beside(file))
     path = Path(out) / f"{name}_trials.npy"
