@@ -192,7 +192,7 @@ def total(name: str, lines: list[Line]) -> Line:
 def run(options: MetricsBenchmark) -> list[Line]:
     """Time every metric, with sums. Raises HvfError for a network that there is not, or scores that differ."""
     unknown = [name for name in options.networks if name not in NETWORKS or name in ("dino", "lpips")]
-    if unknown or options.pairs < 2 or options.rounds < 1 or options.size % 8:
+    if unknown or options.pairs < 2 or options.rounds < 1 or options.size < 8 or options.size % 8:
         raise HvfError(
             "give two pairs or more, a size that 8 divides, and networks of: alexnet inception clip effnet swav"
         )

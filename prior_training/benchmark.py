@@ -368,6 +368,8 @@ SDXL's shape, checked on the meta device: {meta["processors"]} attention process
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_settings(Benchmark(), arguments)
+    if min(options.batch_size, options.steps, options.draw_batch) < 1 or options.warmup < 0:
+        raise HvfError("--batch-size, --steps and --draw-batch must be at least 1, --warmup at least 0")
     if options.out:
         check_writable(options.out)
     results = measure(options)

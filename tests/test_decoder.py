@@ -106,6 +106,7 @@ NO_VIEWS, NO_CAPTIONS = (
 )
 
 
+@pytest.mark.slow(part=8)
 @pytest.mark.parametrize(("method", "without"), [("ubp", NO_VIEWS), ("atm", NO_CAPTIONS)])
 def test_views_and_captions_are_learnt_from(method: str, without: dict) -> None:
     """As the benchmark trains them: the same seed gives the same numbers, and without them other ones."""

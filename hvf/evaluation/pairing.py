@@ -11,7 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from hvf.config import HvfError
-from hvf.data.images.image_set import IMAGE_SUFFIXES, ImageSet, open_images
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.matching import normalized, without_ending
+from hvf.data.images.order import check_order
 
 _WORD = r"(?:rounds?|rep|repeat|repetition|sample|seed|trial|r)"
 _FOLDER = re.compile(rf"{_WORD}?[_-]?(\d+)", re.IGNORECASE)
@@ -39,7 +41,8 @@ def pair(images: str | Path, recons: str | Path) -> Paired:
 
     By name (file name without its ending) where names agree; where not one name agrees and the numbers do, in the order
     of their sorted names, numbers by their value. Raises HvfError, naming files, when a picture is missing, has no
-    counterpart, or stands there twice, when a round is incomplete, or when the numbers differ.
+    counterpart, or stands there twice, when a round is incomplete, when the numbers differ, or when the order has to
+    tell and the seen pictures have two usual ones.
     """
     seen, drawn = open_images(images), open_images(recons)
     keys = _keys(seen.ids, images)
@@ -56,6 +59,7 @@ def pair(images: str | Path, recons: str | Path) -> Paired:
         _keys(drawn.ids, recons)  # names the two files that share a name
     for layout in layouts:
         if all(len(one) == len(keys) for one in layout.values()):
+            check_order(seen)
             order = [[one[key] for key in sorted(one, key=_natural)] for one in layout.values()]
             how = "order of the sorted names: no name occurs on both sides"
             return _paired(seen, drawn, [keys[key] for key in sorted(keys, key=_natural)], order, layout, how)
@@ -84,8 +88,7 @@ def _keys(ids: Iterable[str], where: str | Path) -> dict[str, int]:
 
 
 def _without_ending(name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    return path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
+    return PurePosixPath(without_ending(normalized(name)))
 
 
 def _layouts(ids: tuple[str, ...]) -> list[_Layout]:

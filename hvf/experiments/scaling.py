@@ -45,6 +45,10 @@ class Scaling:
         """Fit and test every point of every axis, write results, fits and figure, and return their folder."""
         config = with_settings(config, {"align.mode": "retrieval"})
         check_files(config)
+        if not self.axes or len(set(self.axes)) < len(self.axes):
+            raise HvfError(
+                f"name at least one axis, each once: --axes {' '.join(dict.fromkeys(self.axes)) or 'trials'}"
+            )
         if config.data.study not in SUBJECTS and set(self.axes) - {"trials"}:
             raise HvfError("repeats and subjects are counted in a simulated study; your own files have --axes trials")
         configs = repeats(config, self.seeds)

@@ -84,6 +84,22 @@ def test_names_that_end_in_numbers_are_no_rounds(tmp_path):
     assert paired.rounds[0].ids == paired.seen.ids
 
 
+def test_names_meet_in_every_form(tmp_path):
+    _folder(tmp_path / "images", ["caf\u00e9_1.png", "the\u0301_2.png"])
+    recons = _folder(tmp_path / "recons", ["the\u00e9_2", "x"])
+    for path, name in zip(sorted(recons.iterdir()), ["th\u00e9_2.PNG", "cafe\u0301_1.JPG"], strict=True):
+        path.rename(recons / name)
+    paired = pair(tmp_path / "images", recons)
+    assert paired.how == "name"
+    assert [name[0] for name in paired.seen.ids] == [name[0] for name in paired.rounds[0].ids]
+
+
+def test_order_is_refused_where_the_seen_pictures_have_two(tmp_path):
+    seen = _folder(tmp_path / "images", [f"img{i}" for i in range(1, 12)])
+    with pytest.raises(HvfError, match="two usual orders"):
+        pair(seen, _folder(tmp_path / "recons", [str(i) for i in range(11)]))
+
+
 def test_pairs_by_order_where_no_name_agrees_and_says_so(tmp_path, images):
     paired = pair(images, _folder(tmp_path / "recons", [str(i) for i in range(8, 14)]))
     assert paired.rounds[0].ids == ("8", "9", "10", "11", "12", "13")

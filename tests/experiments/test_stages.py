@@ -60,6 +60,7 @@ def count_learning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
+@pytest.mark.slow(part=8)
 def test_each_stage_runs_alone_and_gives_the_same(finished: Path, tmp_path: Path, monkeypatch) -> None:
     calls = count_learning(monkeypatch)
     copy = tmp_path / "copy"

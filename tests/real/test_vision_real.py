@@ -112,6 +112,7 @@ def drawn(latents_ND, vae):
         return (vae.decode(latents_ND.unflatten(1, (4, 32, 32))).sample / 2 + 0.5).clamp(0, 1)
 
 
+@pytest.mark.slow(part=8)
 def test_sdxl_latents_come_back_as_the_photographs_and_another_space_does_not(shared_data):
     photographs = kodak(shared_data)
     spec = parse_spec(f"vae:{shared_data}/weights/taesdxl@256")

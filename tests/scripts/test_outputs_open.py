@@ -57,6 +57,7 @@ def test_trained_runs_and_their_mean(files, tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow(part=8)
 def test_benchmark_of_methods_and_a_cell(files, tmp_path, capsys):
     at, out = files.index("--targets.specs"), tmp_path / "table"
     arguments = [*without_targets(files), "--methods", "hvf", "ridge", "--encoders", "given"]

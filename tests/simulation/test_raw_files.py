@@ -128,6 +128,7 @@ def test_eeg_images_lie_in_the_order_of_their_codes(eeg):
     assert metadata["test_img_concepts"] != metadata["test_img_concepts_THINGS"]  # renumbered
 
 
+@pytest.mark.slow(part=8)
 def test_eeg_follows_from_seed_and_subject_alone(eeg, tmp_path):
     both = write_things_eeg(tmp_path / "both", (1, 8), **EEG)
     for path in sorted(p.relative_to(eeg) for p in eeg.rglob("*.*")):
@@ -292,6 +293,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow(part=8)
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     out = tmp_path / "deep" / "out"
     with monkeypatch.context() as patch:
