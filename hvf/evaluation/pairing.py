@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import normalized, without_ending
-from hvf.data.images.order import check_order
+from hvf.data.images.order import by_number, check_order
 
 _WORD = r"(?:rounds?|rep|repeat|repetition|sample|seed|trial|r)"
 _FOLDER = re.compile(rf"{_WORD}?[_-]?(\d+)", re.IGNORECASE)
@@ -60,9 +60,9 @@ def pair(images: str | Path, recons: str | Path) -> Paired:
     for layout in layouts:
         if all(len(one) == len(keys) for one in layout.values()):
             check_order(seen)
-            order = [[one[key] for key in sorted(one, key=_natural)] for one in layout.values()]
+            order = [[one[key] for key in sorted(one, key=by_number)] for one in layout.values()]
             how = "order of the sorted names: no name occurs on both sides"
-            return _paired(seen, drawn, [keys[key] for key in sorted(keys, key=_natural)], order, layout, how)
+            return _paired(seen, drawn, [keys[key] for key in sorted(keys, key=by_number)], order, layout, how)
     raise HvfError(
         f"{recons} holds {len(drawn)} pictures and {images} {len(seen)}, and their names do not agree "
         f"({_named(layouts[0][next(iter(layouts[0]))])} against {_named(keys)}): give the reconstructions the names of "
@@ -102,7 +102,7 @@ def _layouts(ids: tuple[str, ...]) -> list[_Layout]:
         for index, path in enumerate(paths):
             folders.setdefault(path.parts[0], []).append(index)
         inside = {}
-        for folder in sorted(folders, key=_natural):
+        for folder in sorted(folders, key=by_number):
             names = [paths[index].relative_to(folder) for index in folders[folder]]
             unique = len({name.name for name in names}) == len(names)
             keys = [name.name if unique else str(name) for name in names]
@@ -117,7 +117,7 @@ def _layouts(ids: tuple[str, ...]) -> list[_Layout]:
                 suffixes.setdefault(end[2], {})[end[1]] = index
         even = len({frozenset(keys) for keys in suffixes.values()}) == 1
         if all(ends) and sum(map(len, suffixes.values())) == len(paths) and (even or len(suffixes) > 1):
-            layouts.append({key: suffixes[key] for key in sorted(suffixes, key=_natural)})
+            layouts.append({key: suffixes[key] for key in sorted(suffixes, key=by_number)})
     else:
         layouts.append({"": {str(path): index for index, path in enumerate(paths)}})
     return layouts
@@ -137,8 +137,3 @@ def _difference(keys: Mapping[str, int], layout: _Layout) -> str:
 def _named(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A sorting key under which img2 comes before img10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]

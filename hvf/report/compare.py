@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.data.images.matching import without_ending
 from hvf.evaluation.catalogue import label, leaf, lower_is_better
-from hvf.report.folder import Folder, without_ending
+from hvf.report.folder import Folder
 
 LEVEL = 0.05
 RESAMPLES = 9999

@@ -10,7 +10,6 @@ NNNN_id.png or, of several rounds, round_R/NNNN_id.png. Picture NNNN is image NN
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ from PIL import Image
 
 from hvf.config import Config, HvfError
 from hvf.data.images.decoding import decode
+from hvf.data.images.matching import without_ending
 from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
 from hvf.experiments.results import FILE, TOP, Result, Row
 from hvf.runs import Run
@@ -274,11 +274,6 @@ def open_picture(path: Path) -> Image.Image:
         return decode(path.read_bytes(), str(path))
     except OSError as error:
         raise HvfError(f"{path} cannot be read as a picture: {error}") from error
-
-
-def without_ending(name: str) -> str:
-    """A picture's name without .png and the like."""
-    return re.sub(r"\.(png|jpe?g|webp|bmp|tiff?)$", "", name, flags=re.IGNORECASE)
 
 
 def words(name: object) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 import mne
 
 from hvf.data.doctor.checks import Finding
+from hvf.data.images.decoding import SYSTEM_FOLDERS
 from hvf.data.images.image_set import open_images
+from hvf.data.recordings.single import EPOCHS
 from hvf.data.trials.provenance import sha256
 from hvf.registry import HvfError
 
@@ -19,12 +21,13 @@ RAW_SUFFIXES = (".fif", ".fif.gz", ".ds", ".vhdr", ".set", ".edf", ".bdf", ".gdf
                 ".nwb")  # fmt: skip
 NOT_RAW = re.compile(r"[-_](cov|ave|fwd|inv|src|trans|proj|ica|sol|bem|eve|annot|epo(-\d+)?)\.fif(\.gz)?$")
 RAW_NAME = re.compile(r"[-_](raw|meg|eeg|ieeg|nirs|sss|tsss)(-\d+)?\.fif(\.gz)?$")
-FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 
 
 def is_leftover(path: Path) -> bool:
     """Whether a name, relative to the folder looked through, is hidden (AppleDouble's `._a.fif` too) or of a system."""
-    return any(part in FOLDERS or (part.startswith(".") and part not in (".", "..")) for part in path.parts)
+    return any(
+        part.lower() in SYSTEM_FOLDERS or (part.startswith(".") and part not in (".", "..")) for part in path.parts
+    )
 
 
 def below(root: Path, pattern: str = "*") -> Iterator[Path]:
@@ -52,7 +55,7 @@ def is_raw(path: Path) -> bool:
 
 def is_epochs(path: Path) -> bool:
     """Whether a file holds epochs: by its name, or a FIF of another name by its content."""
-    if re.search(r"[-_]epo\.fif(\.gz)?$", path.name):
+    if EPOCHS.search(path.name):
         return True
     if not path.name.lower().endswith((".fif", ".fif.gz")) or RAW_NAME.search(path.name) or NOT_RAW.search(path.name):
         return False

@@ -19,7 +19,6 @@ from PIL import Image
 from hvf.config import HvfError
 from hvf.data.images.concepts import ids_and_concepts
 from hvf.data.images.decoding import BACKGROUND, colour, decode
-from hvf.data.images.decoding import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from hvf.data.images.listing import members, picture_files, readable, say_once, walk
 
 ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)  # of a damaged archive

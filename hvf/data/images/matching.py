@@ -13,7 +13,7 @@ from functools import cached_property
 
 from hvf.config import HvfError
 from hvf.data.images.concepts import bare_concept
-from hvf.data.images.image_set import IMAGE_SUFFIXES
+from hvf.data.images.decoding import IMAGE_SUFFIXES
 from hvf.registry import listed
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import mne
+import numpy as np
 import pandas as pd
-from numpy import empty, float32
 
 from hvf.config import HvfError
 from hvf.data.datasets import subject_numbers
@@ -108,7 +108,7 @@ def read_recording(
         shown, more = drop_seen_concepts(shown)
         notes += more
     work = plan([OpenRecording(path.name, raw)], shown, settings, onset_unit)
-    x_NCT = empty(work.shape, float32)
+    x_NCT = np.empty(work.shape, np.float32)
     fill(work, x_NCT, f"reading {path.name}")
     notes = [work.size, *notes, *work.notes]
     name = subject or (raw.info.get("subject_info") or {}).get("his_id") or path.stem

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from hvf.config import HvfError
-from hvf.data.images.image_set import IMAGE_SUFFIXES
+from hvf.data.images.decoding import IMAGE_SUFFIXES
 from hvf.registry import listed
 
 TRIAL_TYPES = ("exp", "test", "catch")
