@@ -154,7 +154,7 @@ def measure(options: WorldBenchmark) -> list[dict[str, Any]]:
     some = [(concepts[i % len(concepts)], i // len(concepts)) for i in range(options.images)]
     x_NHWC, captions = draw(some)
     images = ImageSet.from_arrays(x_NHWC, map(str, range(len(some))), [c.name for c, _ in some], captions)
-    simulate_trials(data, images.subset([0]), 1, "train")
+    simulate_trials(data, images.select([0]), 1, "train")
     timed("low-level features", "images", len(images), partial(low_level, images))
     trials = partial(simulate_trials, data, images, 1, "train")
     timed("simulating EEG, features included", "trials", len(images) * options.repeats, trials)

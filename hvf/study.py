@@ -151,7 +151,7 @@ def _files_study(data: DataConfig) -> Study:
             sorted({row[name] for name in trials.split(part).image_ids.tolist()}) for part in ("train", "test")
         )
         how = "split as prepared" if prepared else "split as in the metadata"
-    train_images, test_images = shown.subset(train_index), shown.subset(test_index)
+    train_images, test_images = shown.select(train_index), shown.select(test_index)
     _check_apart(train_images, test_images, path)
     train, test = (
         _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part)
@@ -225,7 +225,7 @@ def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
 
     The concept of an image that lies by itself is its own name.
     """
-    part = images.subset(np.flatnonzero(np.isin(images.ids, np.unique(trials.image_ids))))
+    part = images.select(np.flatnonzero(np.isin(images.ids, np.unique(trials.image_ids))))
     concept_of = dict(zip(part.ids, part.concepts, strict=True))
     if trials.concepts is not None:
         pairs = list(dict.fromkeys(zip(trials.image_ids.tolist(), trials.concepts.tolist(), strict=True)))

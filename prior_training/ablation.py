@@ -69,7 +69,7 @@ def run(options: Ablation) -> str:
         raise HvfError(f"--adapter-of must be one of {', '.join(encoders)}, not {options.adapter_of}")
     check_writable(options.out)
     study = open_study(base.data)
-    seen = study.test_images.subset(range(min(options.images, len(study.test_images))))
+    seen = study.test_images.select(range(min(options.images, len(study.test_images))))
     rows = {f"{spec}, with the prior": (spec,) for spec in encoders} | {FUSED: encoders}
     drawn: dict[str, dict[str, np.ndarray]] = {}
     for name, specs in rows.items():

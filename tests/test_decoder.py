@@ -137,7 +137,7 @@ def test_views_and_captions_are_refused_beside_a_frozen_fusion(config, study: St
 
 def test_training_data_are_aligned_and_read_once(config, study: Study, tmp_path: Path, monkeypatch) -> None:
     """In `fit`, which hashes and trains on them, and in `resume`, which only hashes: each stored row once."""
-    images = study.train_images.subset(range(40))
+    images = study.train_images.select(range(40))
     study.train.save(tmp_path / "trials.npy")
     stored = Trials.load(tmp_path / "trials.npy")
     trials = stored.select(np.repeat(np.arange(len(stored)), 2))  # two repeats of each image
@@ -168,7 +168,7 @@ def test_training_data_are_aligned_and_read_once(config, study: Study, tmp_path:
 
 def test_other_captions_are_other_material(study: Study) -> None:
     """A checkpoint that learnt from captions is not taken up for others."""
-    images, trials = study.train_images.subset(range(8)), study.train.select(range(8))
+    images, trials = study.train_images.select(range(8)), study.train.select(range(8))
     captioned = {"targets.text": "text:mini-vit", "align.text_weight": 0.5}
     plain, told = (Decoder(with_settings(presets.mini(), settings)) for settings in ({}, captioned))
     before = [decoder.fingerprint(trials, images) for decoder in (plain, told)]

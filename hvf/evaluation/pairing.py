@@ -73,7 +73,7 @@ def pair(images: str | Path, recons: str | Path) -> Paired:
 def _paired(
     seen: ImageSet, drawn: ImageSet, order: list[int], rounds: list[list[int]], layout: _Layout, how: str
 ) -> Paired:
-    return Paired(seen.subset(order), tuple(drawn.subset(indices) for indices in rounds), tuple(layout), how)
+    return Paired(seen.select(order), tuple(drawn.select(indices) for indices in rounds), tuple(layout), how)
 
 
 def _keys(ids: Iterable[str], where: str | Path) -> dict[str, int]:

@@ -96,7 +96,7 @@ def simulate_trials(data: DataConfig, images: ImageSet, subject: int, split: str
     with ThreadPoolExecutor(WORKERS) as pool:  # each image's noise has its own seed; drawing it lets others run
         for start in track(range(0, len(images), 200), f"simulating {kind.upper()}, subject {subject}, {split}"):
             block = range(start, min(start + 200, len(images)))
-            list(pool.map(simulate, block, response(brain, images.subset(block))))
+            list(pool.map(simulate, block, response(brain, images.select(block))))
     ids = np.asarray(images.ids) if averaged else np.repeat(np.asarray(images.ids), repeats)
     return Trials(x_NCT, ids, f"sub-{subject:02d}", data.sfreq, data.tmin, brain.ch_names, kind, simulated=True)
 

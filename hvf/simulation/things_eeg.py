@@ -120,7 +120,7 @@ def write_things_eeg(
 
 def _by_concept(images: ImageSet) -> ImageSet:
     """The images in the order of their event codes: concepts sorted by name, each one's images together."""
-    return images.subset(sorted(range(len(images)), key=lambda i: (images.concepts[i], i)))
+    return images.select(sorted(range(len(images)), key=lambda i: (images.concepts[i], i)))
 
 
 def _write_eeg_images(root: Path, train: ImageSet, test: ImageSet) -> None:

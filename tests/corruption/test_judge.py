@@ -109,7 +109,7 @@ def test_a_concept_in_both_parts_is_caught(tmp_path):
     (one,), (two,) = paired(["img03", "img01"], [3, 1]).parts, paired(["img02", "img04"], [2, 4]).parts
 
     def read():
-        return Reading(((one[0], images.subset([2, 0])), (two[0], images.subset([1, 3]))))
+        return Reading(((one[0], images.select([2, 0])), (two[0], images.select([1, 3]))))
 
     assert verdict_of(read, concepts={1: "a", 2: "b", 3: "a", 4: "b"}).outcome == "right"
     assert verdict_of(read, concepts={1: "a", 2: "a", 3: "b", 4: "b"}).outcome == "mispaired"

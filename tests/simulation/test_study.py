@@ -119,7 +119,7 @@ def test_concepts_of_one_category_are_alike():
 @pytest.mark.parametrize("study", sorted(SUBJECTS))
 def test_averaging_while_simulating_is_averaging_afterwards(study):
     data = replace(SMALL, study=study, subject=1, train_repeats=3)
-    images = stimuli()[0].subset(range(5))
+    images = stimuli()[0].select(range(5))
     single = simulate_trials(data, images, 1, "train")
     assert single.load_array().shape == (15, len(single.ch_names), 80)
     assert single.load_array().dtype == np.float32
@@ -131,12 +131,12 @@ def test_averaging_while_simulating_is_averaging_afterwards(study):
 
 def test_trials_follow_from_subject_split_and_image_alone():
     data, images = replace(SMALL, train_repeats=2, test_repeats=2), stimuli()[0]
-    together = simulate_trials(data, images.subset(range(6)), 8, "train")
-    alone = simulate_trials(data, images.subset([4]), 8, "train")
+    together = simulate_trials(data, images.select(range(6)), 8, "train")
+    alone = simulate_trials(data, images.select([4]), 8, "train")
     np.testing.assert_allclose(alone.load_array(), together.load_array()[8:10], rtol=1e-4, atol=1e-9)
     for subject, split in ((7, "train"), (8, "test")):
         assert not np.allclose(
-            simulate_trials(data, images.subset([4]), subject, split).load_array(), alone.load_array(), atol=1e-7
+            simulate_trials(data, images.select([4]), subject, split).load_array(), alone.load_array(), atol=1e-7
         )
     assert not np.allclose(alone.load_array()[0], alone.load_array()[1], atol=1e-7)  # repeats differ by their noise
 

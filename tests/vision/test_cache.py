@@ -160,11 +160,11 @@ def test_a_part_of_a_set_takes_its_rows_from_the_whole(packaged, tmp_path, compu
     x_NHWC = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     images = ImageSet.from_arrays(x_NHWC, "abcdef", "abcdef")
     whole = embed(images, "vae:mini", cache=tmp_path)
-    np.testing.assert_array_equal(embed(images.subset([4, 1]), "vae:mini", cache=tmp_path), whole[[4, 1]])
+    np.testing.assert_array_equal(embed(images.select([4, 1]), "vae:mini", cache=tmp_path), whole[[4, 1]])
     renamed = ImageSet.from_arrays(x_NHWC[::-1].copy(), "uvwxyz", "uvwxyz")
     np.testing.assert_array_equal(embed(renamed, "vae:mini", cache=tmp_path), whole[::-1])
     assert len(computed) == len(list(tmp_path.iterdir())) == 1
     x_NHWC[0] += 1
     embed(ImageSet.from_arrays(x_NHWC, "abcdef", "abcdef"), "vae:mini", cache=tmp_path)
-    embed(images.subset([0]), "vae:mini:grid2", cache=tmp_path)
+    embed(images.select([0]), "vae:mini:grid2", cache=tmp_path)
     assert len(computed) == 3

@@ -204,7 +204,7 @@ def _stores(paths: list[Path], images: Path | None) -> Iterator[Finding]:
         if at_hand is not None:
             yield from _pairing(trials, at_hand, where, shown)
     if at_hand is not None and shown["train"] and shown["test"]:
-        train, test = (at_hand.subset(sorted(shown[part])) for part in ("train", "test"))
+        train, test = (at_hand.select(sorted(shown[part])) for part in ("train", "test"))
         yield from checks.contents(train, test, Path(images or "").name)
 
 

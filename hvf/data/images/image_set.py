@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,7 @@ from hvf.config import HvfError
 from hvf.data.images.concepts import ids_and_concepts
 from hvf.data.images.decoding import BACKGROUND, colour, decode
 from hvf.data.images.listing import members, picture_files, readable, say_once, walk
+from hvf.data.indexing import chosen_rows, row_or_rows
 
 ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)  # of a damaged archive
 
@@ -148,11 +149,17 @@ class ImageSet(Sequence[Image.Image]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> Image.Image:
-        """Return image `index` as PIL RGB. Raises HvfError, naming the file, if it cannot be decoded."""
-        if isinstance(index, slice):
-            raise TypeError("use subset(indices) to take several images")
-        return self._source.load(self._indices[index])
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: Sequence[int] | np.ndarray | slice) -> ImageSet: ...
+    def __getitem__(self, index: Any) -> Any:
+        """Return image `index` as PIL RGB; or, for ints, a mask or a slice, those images as by `select`.
+
+        Raises HvfError, naming the file, if the image cannot be decoded.
+        """
+        rows = row_or_rows(index, len(self), "images")
+        return self._source.load(self._indices[rows]) if isinstance(rows, int) else self.select(rows)
 
     def __repr__(self) -> str:
         return f"<ImageSet: {len(self)} images of {len(set(self.concepts))} concepts>"
@@ -162,36 +169,44 @@ class ImageSet(Sequence[Image.Image]):
         """The name of each image's file in its folder or zip; None of images that come from neither."""
         return None if self._files is None else tuple(self._files[i] for i in self._indices)
 
-    def subset(self, indices: Iterable[int]) -> ImageSet:
-        """Return the images `indices` (ints, in that order) as a set of their own; nothing is decoded."""
-        indices = [int(i) for i in indices]
+    @property
+    def shape(self) -> tuple[int]:
+        """(N,): scikit-learn takes rows of what has a shape."""
+        return (len(self),)
+
+    def select(self, indices: Iterable[int] | np.ndarray | slice) -> ImageSet:
+        """Return the images `indices` (ints, a mask or a slice), in that order, as a set of their own.
+
+        Nothing is decoded. Raises HvfError for an image that is not there, or is asked for twice.
+        """
+        rows = np.arange(len(self))[chosen_rows(indices, len(self), "images")].tolist()
         part = ImageSet(
             self._source,
-            [self.ids[i] for i in indices],
-            [self.concepts[i] for i in indices],
-            None if self.captions is None else [self.captions[i] for i in indices],
-            [self._indices[i] for i in indices],
+            [self.ids[i] for i in rows],
+            [self.concepts[i] for i in rows],
+            None if self.captions is None else [self.captions[i] for i in rows],
+            [self._indices[i] for i in rows],
             files=self._files,
         )
         if "_hashes" in self.__dict__:  # already decoded once
-            part._hashes = tuple(self._hashes[i] for i in indices)
+            part._hashes = tuple(self._hashes[i] for i in rows)
         return part
 
-    def array(self, indices: Iterable[int] | None = None, size: int | None = None) -> np.ndarray:
-        """Return images as uint8 (N, H, W, 3).
+    def array(self, indices: Iterable[int] | np.ndarray | slice = slice(None), size: int | None = None) -> np.ndarray:
+        """Return images (ints, a mask or a slice; all by default) as uint8 (N, H, W, 3).
 
         With `size`, each is resized to a size × size square (bicubic, without cropping). Without it they must share
         one size, or HvfError names two that do not.
         """
-        indices = range(len(self)) if indices is None else [int(i) for i in indices]
+        rows = np.arange(len(self))[chosen_rows(indices, len(self), "images")].tolist()
         images = []
-        for i in indices:
+        for i in rows:
             image = self[i]
             if size is not None and image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.BICUBIC)
             images.append(np.asarray(image))
             if images[-1].shape != images[0].shape:
-                first = self.ids[indices[0]]
+                first = self.ids[rows[0]]
                 raise HvfError(
                     f"the images differ in size: {first} is {_pixels(images[0])} and {self.ids[i]} is "
                     f"{_pixels(images[-1])}; give a size to resize them to"

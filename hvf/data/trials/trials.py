@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import mne
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
+from hvf.data.indexing import chosen_rows, row_or_rows
 from hvf.data.trials.categorical import Categorical
 from hvf.data.trials.epochs import epochs_values, shown_images
 from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray
@@ -126,13 +127,14 @@ class Trials:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Return a single trial, float32 (C, T)."""
-        if isinstance(index, (slice, Sequence, np.ndarray)):
-            raise TypeError("trials[i] is one trial; use select(indices) or batch(indices) for several")
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"there is no trial {index}: there are {len(self)}")
-        return self.batch([index])[0]
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: Sequence[int] | np.ndarray | slice) -> Trials: ...
+    def __getitem__(self, index: Any) -> Any:
+        """Return a single trial, float32 (C, T); or, for ints, a mask or a slice, those trials as by `select`."""
+        rows = row_or_rows(index, len(self), "trials")
+        return self.batch([rows])[0] if isinstance(rows, int) else self.select(rows)
 
     def __repr__(self) -> str:
         n, c, t = self.shape
@@ -160,7 +162,7 @@ class Trials:
 
     def batch(self, indices: Sequence[int] | np.ndarray | slice) -> np.ndarray:
         """Read the trials `indices` (ints, a mask or a slice), float32 (n, C, T), in that order."""
-        return self.values.select(_indices(indices)).gather(copy=True)
+        return self.values.select(chosen_rows(indices, len(self), "trials")).gather(copy=True)
 
     def batches(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Read all trials in order, some at a time: (their places, float32 (n, C, T))."""
@@ -186,9 +188,9 @@ class Trials:
 
     def select(self, indices: Sequence[int] | np.ndarray | slice) -> Trials:
         """Return the trials `indices` (ints, a mask or a slice), in that order."""
-        indices = _indices(indices)
-        labels = {name: label if label is None else _chosen(label, indices) for name, label in self._labels().items()}
-        return self.replace(x_NCT=self.values.select(indices), **labels)
+        rows = chosen_rows(indices, len(self), "trials")
+        labels = {name: label if label is None else _chosen(label, rows) for name, label in self._labels().items()}
+        return self.replace(x_NCT=self.values.select(rows), **labels)
 
     def split(self, name: str) -> Trials:
         """Return the trials of the split "train" or "test". Raises HvfError if there are none."""
@@ -357,12 +359,6 @@ class Trials:
         if paired.concepts is None:
             return paired.replace(concepts=[concept[name] for name in paired.image_ids.tolist()])
         return paired
-
-
-def _indices(indices: Sequence[int] | np.ndarray | slice) -> np.ndarray | slice:
-    if isinstance(indices, slice):
-        return indices
-    return np.asarray(indices) if len(indices) else np.zeros(0, int)
 
 
 def _chosen(label: Categorical | np.ndarray, indices: np.ndarray | slice) -> Categorical | np.ndarray:

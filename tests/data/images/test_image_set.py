@@ -47,7 +47,7 @@ def test_arrays_come_back_as_given():
 def test_subset_keeps_labels_and_pictures_together():
     x = pictures(5)
     images = ImageSet.from_arrays(x, "abcde", "vwxyz", ["A", "B", "C", "D", "E"])
-    part = images.subset([4, 1, 3]).subset([2, 0])
+    part = images.select([4, 1, 3]).select([2, 0])
     assert (part.ids, part.concepts, part.captions) == (("d", "e"), ("y", "z"), ("D", "E"))
     np.testing.assert_array_equal(part.array(), x[[3, 4]])
     assert part.content_hashes() == (images.content_hashes()[3], images.content_hashes()[4])
@@ -61,7 +61,7 @@ def test_digest_follows_content_ids_and_order():
     others = [
         ImageSet.from_arrays(changed, "ab", "ab"),
         ImageSet.from_arrays(x, "ac", "ab"),
-        images.subset([1, 0]),
+        images.select([1, 0]),
         ImageSet.from_arrays(x.reshape(2, 6, 24, 3), "ab", "ab"),  # the same bytes in another shape
     ]
     assert len({s.digest for s in [images, *others]}) == 5
@@ -102,7 +102,7 @@ def test_truncated_image_is_named(tmp_path, zipped):
     whole = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(whole[: len(whole) // 2])
     images = open_images(zip_folder(folder, tmp_path / "set.zip") if zipped else folder)
-    images.subset([0]).check()
+    images.select([0]).check()
     with pytest.raises(HvfError, match=r"b\.png.*truncated or not an image"):
         images.check()
 

@@ -47,7 +47,7 @@ def test_files_with_two_orders_are_refused(tmp_path, names, message):
         read_trials(tmp_path / "x.npy", images)
     order = np.random.default_rng(1).permutation(len(names))
     if order.tolist() != sorted(order):
-        check_order(images.subset(order))  # an order that was given
+        check_order(images.select(order))  # an order that was given
     check_order(ImageSet.from_arrays(images.array(), names, names))  # no files
 
 

@@ -80,7 +80,7 @@ def test_prepared_meg_carries_the_images(roots, split, tmp_path):
     images = open_images(root / "Images")
     trials = Trials.load(things_meg.prepare(root, tmp_path / "trials")[0]).paired_with(images).split(split).average()
     row = {name: i for i, name in enumerate(images.ids)}
-    images = images.subset([row[name] for name in trials.image_ids.tolist()])
+    images = images.select([row[name] for name in trials.image_ids.tolist()])
     subject = int(trials.subject.removeprefix("sub-"))
     brain = simulated_brain("simulated-meg", subject, trials.sfreq, trials.tmin, trials.shape[2])
     response_NCT = (raw_files.image_drive(images) @ raw_files.response_kernel(brain)).reshape(

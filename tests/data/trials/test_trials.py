@@ -131,8 +131,6 @@ def test_views_read_only_what_is_asked_for(monkeypatch):
     assert read == [2, 4, 3, 6, 2, 6]
     assert part.repeats() == {"im0": 2, "im1": 2, "im2": 2}
     assert [x_CT.shape for x_CT in part] == [(2, 20)] * 6
-    with pytest.raises(TypeError, match="batch"):
-        part[0:2]  # pyright: ignore[reportArgumentType]
     with pytest.raises(HvfError, match="no session 3; known are 1, 2"):
         data.session(3)
     with pytest.raises(HvfError, match="no trials of the split 'val', only test, train"):
