@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from hvf import alignment, presets
 from hvf.alignment import Alignment, TrainingSet
-from hvf.config import Config, HvfError, with_settings
+from hvf.alignment.estimator import ConfiguredEstimator
+from hvf.config import HvfError, with_settings
+from hvf.data import html
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames
 from hvf.data.trials.splitting import concept_split
@@ -30,6 +33,9 @@ from hvf.prior.reconstruction import Reconstructor
 from hvf.vision.cache import embed, embed_all
 from hvf.vision.texts import captions_of
 
+if TYPE_CHECKING:
+    from sklearn.linear_model import Ridge
+
 TOP = 5  # gallery images kept per trial
 
 
@@ -40,27 +46,41 @@ class Retrieval:
     scores_NM: np.ndarray  # cosine of each trial's embedding with each gallery image
     ranks_N: np.ndarray  # rank of the trial's own image, from 1; ties count as misses
     top_NK: np.ndarray  # gallery indices, best first
+    gallery: ImageSet | None = None  # the M images
+    target_N: np.ndarray | None = None  # gallery index of each trial's own image
 
     def top(self, k: int) -> float:
         """Share of trials whose image is among the first k."""
         return retrieval.topk(self.ranks_N, k)
 
+    def __repr__(self) -> str:
+        n, m = self.scores_NM.shape
+        figures = ", ".join(f"top-{k} {100 * self.top(k):.1f} %" for k in (1, 5) if n)
+        return f"<Retrieval: {n} trials among {m} images{', ' if n else ''}{figures}>"
 
-class Decoder:
+    def _repr_html_(self) -> str:
+        if self.gallery is None or self.target_N is None:
+            return html.facts(repr(self), {})
+        return html.ranked(repr(self), self.gallery, self.target_N, self.ranks_N, self.top_NK, self.scores_NM)
+
+
+class Decoder(ConfiguredEstimator):
     """Embeds trials and images in one space; retrieves images from a gallery and reconstructs them.
 
     ``config`` is a whole configuration (default: the preset `mini`, made for drawing). Trained weights stay in
     ``alignment``. In reconstruction mode the target is the Fusion Prior's frozen fusion, and `reconstruct` works; in
     retrieval mode the fusion is trained too, which ranks images better and cannot draw.
+
+    A scikit-learn estimator, of trials as X and images as y: `cross_val_score(decoder, trials, images, cv=GroupKFold(),
+    groups=images.concepts)`, where trial i is the response to image i (`Trials.aligned_to`), tests on unseen concepts.
     """
 
-    def __init__(self, config: Config | None = None, device: str = "cpu") -> None:
-        self.config = config or with_settings(presets.mini(), {"align.mode": "reconstruction"})
-        self.device = device
-        self.alignment: Alignment | None = None
-        self._prior: FusionPrior | None = None
-        self._reconstructor: Reconstructor | None = None
-        self._initial_latents_fitted = False  # for sampling.start "latents"
+    default = with_settings(presets.mini(), {"align.mode": "reconstruction"})
+    loaded = ("_prior", "_reconstructor")
+    of_prior = ("_initial_latents",)
+    _prior: FusionPrior | None = None
+    _reconstructor: Reconstructor | None = None
+    _initial_latents: Ridge | None = None  # for sampling.start "latents"
 
     def fit(self, trials: Trials, images: ImageSet) -> Decoder:
         """Train on trials and the images that they are responses to; repeats of an image are averaged.
@@ -69,6 +89,7 @@ class Decoder:
         inside. The trials are aligned to the images, read and hashed once. Returns itself. Raises HvfError if an image
         has no trial, values are not finite, or weights are missing.
         """
+        self.check_params()
         prior_fusion = self._prior_fusion()
         features = alignment.training_features(images, self.config, prior_fusion, self.device)
         aligned, fingerprint = self._load(trials.aligned_to(images), images)
@@ -76,7 +97,7 @@ class Decoder:
             aligned, features, images.concepts, prior_fusion=prior_fusion, fingerprint=fingerprint
         )
         self.alignment = alignment.fit(training_set, self.config, self.device)
-        self._initial_latents_fitted = False
+        self._initial_latents = None
         if self.config.align.mode == "reconstruction":
             self._fit_drawing(aligned, images)
         return self
@@ -102,7 +123,12 @@ class Decoder:
     def retrieve(self, trials: Trials, images: ImageSet) -> Retrieval:
         """Rank the gallery ``images`` (M) for every trial (N); a trial's own image is the one that it names."""
         target_N = np.array(ImageNames(images.ids, "the gallery").indices(trials.image_ids.tolist()), dtype=int)
-        return rank(self.embed_trials(trials), self.embed_images(images), target_N)
+        found = rank(self.embed_trials(trials), self.embed_images(images), target_N)
+        return replace(found, gallery=images, target_N=target_N)
+
+    def score(self, trials: Trials, images: ImageSet) -> float:
+        """Top-1 of `retrieve`: the share of trials whose own image comes first among the images given."""
+        return self.retrieve(trials, images).top(1)
 
     def reconstruct(self, trials: Trials) -> np.ndarray:
         """One picture per trial, uint8 (N, H, W, 3). Raises HvfError when fitted for retrieval alone."""
@@ -146,7 +172,7 @@ class Decoder:
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         held_out = dict(zip(rows.tolist(), self.embed_trials(aligned)[rows], strict=True))
         self.reconstructor.fit_initial_latents(self._latents(images), self.embed_images(images), held_out)
-        self._initial_latents_fitted = True
+        self._initial_latents = self.reconstructor.latents_of_z
 
     def keep_train_embeddings(self, images: ImageSet) -> None:
         """Keep z_f of the training images where the posterior mean is drawn; the checkpoint carries them."""
@@ -158,7 +184,7 @@ class Decoder:
         """Whether all that `fit_drawing` fits is there."""
         sampling = self.config.sampling
         known = not sampling.posterior_mean or self.fitted().train_embeddings_MD is not None
-        return known and (sampling.start == "noise" or self._initial_latents_fitted)
+        return known and (sampling.start == "noise" or self._initial_latents is not None)
 
     def _latents(self, images: ImageSet) -> np.ndarray:
         """Latents of the pipeline's VAE: from the cache, where the prior fuses the very same ones."""
@@ -176,6 +202,7 @@ class Decoder:
         if self._reconstructor is None:
             pipeline = load_pipeline(self.config.prior.pipeline, self.device)
             self._reconstructor = Reconstructor(pipeline, self.prior, self.device)
+            self._reconstructor.latents_of_z = self._initial_latents
         return self._reconstructor
 
     @property
@@ -226,12 +253,6 @@ class Decoder:
 
     def _prior_fusion(self) -> HVF | None:
         return self.prior.hvf if self.config.align.mode == "reconstruction" else None
-
-    def fitted(self) -> Alignment:
-        """The trained part; HvfError before `fit` or `load`."""
-        if self.alignment is None:
-            raise HvfError("this decoder is not fitted: call fit(trials, images) first")
-        return self.alignment
 
 
 def rank(z_b_ND: np.ndarray, z_f_MD: np.ndarray, target_N: np.ndarray | None = None) -> Retrieval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping
@@ -94,6 +95,19 @@ class Alignment:
     @property
     def device(self) -> torch.device:
         return next(self.brain.parameters()).device
+
+    def on(self, device: torch.device) -> Alignment:
+        """The same on a device: itself where it is there already, else a copy."""
+        here = self.device
+        if here.type == device.type and device.index in (None, here.index):
+            return self
+        moved = copy.copy(self)
+        moved.brain, moved.hvf = copy.deepcopy(self.brain).to(device), copy.deepcopy(self.hvf)
+        move(moved.hvf, device)
+        moved.normalisation = {
+            name: (mean.to(device), sd.to(device)) for name, (mean, sd) in self.normalisation.items()
+        }
+        return moved
 
     @torch.no_grad()
     def embed_brain(self, trials: Trials, batch: int = 4096) -> np.ndarray:

@@ -108,7 +108,7 @@ class Reconstructor:
         self.prior = prior.eval()
         self.prior.projector.to(self.pipeline.device)  # the one part of the prior used here that the UNet does not hold
         self._scheduler = pipeline.scheduler
-        self._ridge: Ridge | None = None
+        self.latents_of_z: Ridge | None = None  # what `fit_initial_latents` learns
         with torch.no_grad():
             self._prompt, _, self._pooled, _ = self.pipeline.encode_prompt("", do_classifier_free_guidance=False)
 
@@ -201,17 +201,17 @@ class Reconstructor:
             penalty = PENALTIES[int(np.argmin(errors))]
         else:
             penalty = float(RidgeCV(PENALTIES).fit(z_ND, target_ND).alpha_)  # pyright: ignore[reportArgumentType]
-        self._ridge = Ridge(penalty).fit(z_ND, target_ND)
+        self.latents_of_z = Ridge(penalty).fit(z_ND, target_ND)
         return float(penalty)
 
     def initial_latents(self, z_ND: ArrayLike | Tensor) -> np.ndarray:
         """The latents (N, 4, h, w) float32 that `fit_initial_latents` learnt to predict; HvfError before that."""
-        if self._ridge is None:
+        if self.latents_of_z is None:
             raise HvfError(
                 'sampling.start is "latents", which are not learnt yet: call fit_initial_latents with training images'
             )
         channels, side = self.pipeline.unet.config.in_channels, self.pipeline.unet.config.sample_size
-        latents_ND = self._ridge.predict(self._checked(z_ND).cpu().numpy())
+        latents_ND = self.latents_of_z.predict(self._checked(z_ND).cpu().numpy())
         return latents_ND.reshape(-1, channels, side, side).astype(np.float32)
 
     def _one_batch(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hvf.data.html import data_uri, square
 from hvf.report.folder import Pictures
 
 THUMB, COLUMNS = 44, 50  # pixels of a retrieved image, and images in a row of the sheet
@@ -28,7 +27,7 @@ def strips(pictures: Pictures, stages: Sequence[str], indices: Sequence[int]) ->
         strip = Image.new("RGBA", ((size + gap) * len(row) - gap, size))
         for column, picture in enumerate(row):
             place = ((size + gap) * column, 0)
-            strip.paste((128, 128, 128) if picture is None else _square(picture, size), (*place, place[0] + size, size))
+            strip.paste((128, 128, 128) if picture is None else square(picture, size), (*place, place[0] + size, size))
         yield data_uri(strip, lossless=size <= 128 and len(indices) <= PIXEL_EXACT), *strip.size
 
 
@@ -37,29 +36,8 @@ def sheet(pictures: Mapping[int, Sequence]) -> str:
     rows = -(-(max(pictures) + 1) // COLUMNS)
     whole = Image.new("RGB", (THUMB * min(COLUMNS, max(pictures) + 1), THUMB * rows), (128, 128, 128))
     for i, drawn in pictures.items():
-        whole.paste(_square(drawn[0](), THUMB), (THUMB * (i % COLUMNS), THUMB * (i // COLUMNS)))
+        whole.paste(square(drawn[0](), THUMB), (THUMB * (i % COLUMNS), THUMB * (i // COLUMNS)))
     return data_uri(whole, lossless=False)
-
-
-def data_uri(image: Image.Image, lossless: bool) -> str:
-    """The picture as WebP."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=lossless, quality=25 if lossless else 86, method=1)  # lossless: effort
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _square(picture: Image.Image, size: int) -> Image.Image:
-    """All of the picture in a square, grey around it if it is none."""
-    if picture.size == (size, size):
-        return picture
-    scale = size / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    resized = picture.resize((width, height), Image.Resampling.LANCZOS)
-    if width == height:
-        return resized
-    square = Image.new("RGB", (size, size), (128, 128, 128))
-    square.paste(resized, ((size - width) // 2, (size - height) // 2))
-    return square
 
 
 def draw_grid(

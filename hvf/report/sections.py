@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from hvf.config import flatten
+from hvf.data.html import data_uri
 from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, leaf, lower_is_better
 from hvf.methods import published
 from hvf.report.folder import STAGES, Folder, main_figure, open_picture, words
-from hvf.report.pictures import COLUMNS, data_uri, evenly_spaced, sheet, strips
+from hvf.report.pictures import COLUMNS, evenly_spaced, sheet, strips
 from hvf.report.sensors import sensor_maps, time_courses
 from hvf.report.tables import ROWS, lines_of, number, published_rows
 from hvf.runs import track

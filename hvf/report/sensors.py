@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.data.html import data_uri
 from hvf.data.sensor_positions import HEAD, positions_of
 from hvf.report.folder import Folder, open_picture
-from hvf.report.pictures import data_uri
 
 STRONGEST = 5  # sensors named in words
 BARS = 20  # of sensors without places, so many are drawn
