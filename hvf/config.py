@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from hvf.registry import BRAIN_ENCODERS, FUSIONS, STUDIES, HvfError, Registry, did_you_mean
+from hvf.registry import BRAIN_ENCODERS, FEATURES, FUSIONS, STUDIES, HvfError, Registry, did_you_mean, feature_file
 
 Cls = TypeVar("Cls")
 
@@ -91,7 +91,7 @@ class DataConfig(Section, name="data"):
     study: Annotated[str, Named(STUDIES)] = "simulated-eeg"  # a simulated one, or "files": your own trials and images
     subject: int = 8  # which person of a simulated study or of a folder of trials, counted from 1
     trials: str | None = None  # files: prepared trials (file or folder), .npy (N, C) or (N, C, T), or -epo.fif
-    images: str | None = None  # files: folder or zip of images, in the order of the trials unless these name them
+    images: str | None = None  # files: folder, zip or features of images, in the trials' order unless these name them
     background: str = "white"  # files: colour under transparent pixels of the images, a name or #808080
     ch_names: tuple[str, ...] | None = None  # channels to keep, in this order; None keeps all
     train_concepts: Count = 1200  # simulated: how many concepts the training images show
@@ -310,8 +310,25 @@ def check_files(config: Config) -> None:
     for name, path in (("trials", config.data.trials), ("images", config.data.images)):
         if path is None and config.data.study == "files":
             raise HvfError(f"data.{name} is missing: give --trials FILE and --images FOLDER-OR-ZIP")
-        if path is not None and not _exists(path):
-            raise HvfError(f"data.{name}: no such file or folder: {path}")
+        file = feature_file(path) if path is not None and name == "images" else None
+        if path is not None and not _exists(file.path if file else path):
+            raise HvfError(f"data.{name}: no such file or folder: {file.path if file else path}")
+    in_files = [spec for spec in config.targets.specs if spec.startswith(FEATURES)]
+    for spec in in_files:
+        file = feature_file(spec)
+        if file is not None and not _exists(file.path):
+            raise HvfError(f"targets.specs: there is no file of features {file.path}, which {spec} names")
+    if config.data.images is None or feature_file(config.data.images) is None:
+        return
+    if config.align.mode == "reconstruction":
+        raise HvfError(
+            f"{config.data.images} holds features, and drawing needs pictures: give a folder or zip of images"
+        )
+    if looking := [spec for spec in config.targets.specs if spec not in in_files]:
+        raise HvfError(
+            f"{looking[0]} looks at pictures and {config.data.images} holds none: name features instead, as "
+            "--targets features:FILE#KEY, or give a folder or zip of images"
+        )
 
 
 def _exists(path: str) -> bool:

@@ -30,7 +30,7 @@ from hvf.models.fusions.hvf import HVF
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
 from hvf.prior.reconstruction import Reconstructor
-from hvf.vision.cache import embed, embed_all
+from hvf.vision.cache import content_hashes, embed, embed_all
 from hvf.vision.texts import captions_of
 
 if TYPE_CHECKING:
@@ -248,6 +248,7 @@ class Decoder(ConfiguredEstimator):
         fusion = self._prior_fusion()
         parts = [images.digest, responses.hexdigest()[:16], weights_hash(fusion) if fusion else ""]
         parts += captions_of(images) if self.config.targets.text else []
+        parts += [] if fusion else content_hashes(self.config.targets.specs)
         fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return aligned if x_NCT is None else aligned.replace(x_NCT=x_NCT), fingerprint
 

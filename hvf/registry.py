@@ -7,18 +7,19 @@ An entry is registered by its name, in one file of one room:
 
 The names are read from the sources of the room, so that the command line checks and lists them before anything heavy is
 imported; the file itself is imported when its entry is asked for. Code outside hvf registers in the same way, and is
-imported by whoever uses it.
+imported by whoever uses it. Files of features that another program computed have names too: `feature_file`.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 Entry = TypeVar("Entry")
 
@@ -103,6 +104,46 @@ class Registry(Generic[Entry]):
         if name not in self._entries:
             import_module(self._modules[name])
         return self._entries[name]
+
+
+FEATURES = "features:"
+FEATURE_ENDINGS = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".parquet", ".mat", ".hdf5", ".h5")
+_KEYED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, FEATURE_ENDINGS))}))(?:#(.*))?", re.IGNORECASE | re.DOTALL)
+
+
+class FeatureFile(NamedTuple):
+    """A file or folder of features, and which of its arrays is meant; as text ``features:PATH#KEY``."""
+
+    path: str
+    key: str | None
+
+    def __str__(self) -> str:
+        return f"{FEATURES}{self.path}" + (f"#{self.key}" if self.key else "")
+
+    def absolute(self) -> FeatureFile:
+        """The same with an absolute path: a run is opened from elsewhere too."""
+        return self._replace(path=os.path.abspath(os.path.expanduser(self.path)))
+
+
+def feature_file(text: str | os.PathLike[str]) -> FeatureFile | None:
+    """The file of features that a text names, ``[features:]PATH[#KEY]``; None of anything else.
+
+    The path may hold any character. KEY is what follows the first ``#`` behind one of the `FEATURE_ENDINGS`; behind a
+    folder, what follows the last ``#``. A folder of features is told from one of pictures by ``features:`` alone.
+
+    >>> feature_file("clip#2.npz#image/norm")
+    FeatureFile(path='clip#2.npz', key='image/norm')
+    >>> feature_file("features:embeddings#RN50"), feature_file("photos.zip")
+    (FeatureFile(path='embeddings', key='RN50'), None)
+    """
+    words = os.fspath(text)
+    bare = words.removeprefix(FEATURES)
+    if match := _KEYED.fullmatch(bare):
+        return None if bare == words and os.path.isdir(bare) else FeatureFile(match[1], match[2] or None)
+    if bare == words:
+        return None
+    path, mark, key = bare.rpartition("#")
+    return FeatureFile(path, key) if mark and path and key and "/" not in key else FeatureFile(bare, None)
 
 
 BRAIN_ENCODERS: Registry[Any] = Registry("brain encoder", "BRAIN_ENCODERS", "models/brain")

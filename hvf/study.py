@@ -17,18 +17,19 @@ import numpy as np
 
 from hvf.config import SUBJECTS, DataConfig, HvfError
 from hvf.data.images.concepts import concept_key, concept_name, unified
-from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, stem
 from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.reading import read_trials
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
-from hvf.registry import STUDIES, listed
+from hvf.registry import STUDIES, feature_file, listed
 from hvf.runs import cache_dir
 from hvf.simulation import captioned, head, rendering
 from hvf.simulation import study as simulated
 from hvf.simulation.brain import RESPONSES_VERSION
 from hvf.simulation.stimuli import store
+from hvf.vision.feature_images import open_image_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def open_study(data: DataConfig) -> Study:
     """Open the study that `data` names, repeats averaged and everything checked.
 
     No test image, and no image of a test concept, is among the training images. Raises HvfError if the study or subject
-    does not exist, or the user's files are at fault (`read_trials`, `open_images`).
+    does not exist, or the user's files are at fault (`read_trials`, `open_image_set`).
     """
     return STUDIES[data.study].open(data)
 
@@ -128,7 +129,7 @@ def _files_study(data: DataConfig) -> Study:
     if data.trials is None or data.images is None:
         raise HvfError("a study from files needs both trials (.npy or -epo.fif) and images (a folder or a zip)")
     path = store_path(data.trials, data.subject)
-    images = open_images(data.images, data.background)
+    images = open_image_set(data.images, data.background)
     prepared = is_prepared(path)
     if prepared:
         trials = _prepared_trials(data, path)
@@ -159,7 +160,7 @@ def _files_study(data: DataConfig) -> Study:
     )
     history = trials.history or {}
     simulated = trials.simulated or (
-        not prepared and (_in_simulated_folder(path) or _in_simulated_folder(Path(data.images)))
+        not prepared and (_in_simulated_folder(path) or _in_simulated_folder(_place_of(data.images)))
     )
     origin = f"{'simulated ' if simulated else ''}{trials.kind if trials.kind == 'features' else trials.kind.upper()}"
     recipe = f"recipe {history['recipe']}, " if history.get("recipe") else ""
@@ -174,6 +175,12 @@ def _files_study(data: DataConfig) -> Study:
 def _of_images(trials: Trials, images: ImageSet) -> Trials:
     """One row per image of a part of the set that the trials were paired with: the very ids count, not likenesses."""
     return trials.select(np.isin(trials.image_ids, images.ids)).aligned_to(images)
+
+
+def _place_of(images: str) -> Path:
+    """The folder, zip or file of features that `data.images` names."""
+    file = feature_file(images)
+    return Path(file.path if file else images)
 
 
 def _in_simulated_folder(path: Path) -> bool:
@@ -259,7 +266,8 @@ def _check_apart(train: ImageSet, test: ImageSet, path: Path) -> None:
     first = dict(zip(train.content_hashes(), train.ids, strict=True))
     for content, name in zip(test.content_hashes(), test.ids, strict=True):
         if content in first:
-            raise HvfError(f"the test image {name} and the training image {first[content]} are the same picture")
+            same = "are the same picture" if test.has_pictures else "have the same features: they are one picture"
+            raise HvfError(f"the test image {name} and the training image {first[content]} {same}")
 
 
 def other_subjects(data: DataConfig, study: Study) -> Trials:
@@ -283,7 +291,7 @@ def _other_files(data: DataConfig, study: Study) -> list[Trials]:
     if not folder.is_dir():
         raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
     parts: list[Trials] = []
-    everything = open_images(data.images or "", data.background)
+    everything = open_image_set(data.images or "", data.background)
     for subject, path in subjects(folder).items():
         if subject == data.subject:
             continue

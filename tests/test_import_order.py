@@ -162,7 +162,7 @@ def test_the_house_is_as_large_as_planned():
     [
         ("hvf/data/bad.py", "from hvf.vision import cache", "hvf/vision/cache.py", "data imports vision"),
         ("hvf/models/bad.py", "import hvf.data.names", "hvf/data/names.py", "models imports data"),
-        ("hvf/vision/bad.py", "from ..data import names", "hvf/data/names.py", "vision imports data"),
+        ("hvf/models/bad.py", "from ..data import names", "hvf/data/names.py", "models imports data"),
         ("hvf/vision/bad.py", "from hvf import Decoder", "hvf/decoder.py", "vision imports decoder"),
         ("hvf/config.py", "def f():\n    from hvf.runs import Run", "hvf/runs.py", "config imports runs"),
         ("hvf/alignment/bad.py", "from hvf.prior import model", "hvf/prior/model.py", "alignment imports prior"),

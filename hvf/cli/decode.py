@@ -8,7 +8,7 @@ from typing import Any
 
 from hvf.cli.options import Float, Folder, Int, StudyOptions, Word, run_name
 from hvf.cli.printing import print_figures, print_run
-from hvf.registry import HvfError
+from hvf.registry import HvfError, listed
 from hvf.runs import Run, check_writable, write_json
 
 
@@ -54,13 +54,15 @@ class Train(_Stage):
 class Retrieve(_Stage):
     """Find the seen images among the gallery, from the brain; or rank embeddings that somebody else computed."""
 
-    embeddings: Word = None  # instead of a study: embeddings from the brain, row i of the image in row i of the gallery
-    gallery: Word = None  # embeddings of the images; both .npy, .safetensors or .pt, FILE#KEY if a file holds several
+    embeddings: Word = None  # instead of a study: embeddings from the brain, as another program computed them
+    gallery: Word = None  # with --embeddings: the images'; FILE#KEY if a file holds several; matched by name, or order
+    scores: Word = None  # instead of both: scores (queries, gallery), row i of the image in column i
+    labels: Word = None  # with --scores: a file that says which column, from 0, or which image each query belongs to
 
     def __call__(self) -> int:
-        if self.embeddings is not None or self.gallery is not None:
-            return self._rank_embeddings()
-        return super().__call__()
+        if all(given is None for given in (self.embeddings, self.gallery, self.scores, self.labels)):
+            return super().__call__()
+        return self._rank_others()
 
     def carry_out(self, run: Run) -> None:
         from hvf import report
@@ -69,25 +71,29 @@ class Retrieve(_Stage):
         stages.retrieve_run(run)
         report.write_report([run.path], run.path / "report.html")
 
-    def _rank_embeddings(self) -> int:
-        if self.embeddings is None or self.gallery is None:
+    def _rank_others(self) -> int:
+        """Figures of embeddings or scores that another program computed."""
+        if self.scores is None and self.labels is not None:
+            raise HvfError("--labels says which column of --scores each query belongs to: give --scores too")
+        if self.scores is None and (self.embeddings is None or self.gallery is None):
             raise HvfError("--embeddings and --gallery belong together: the brain's and the images'")
+        taken = ("out", "embeddings", "gallery") if self.scores is None else ("out", "scores", "labels")
+        if ignored := self.given(taken):
+            what = "--embeddings, which are" if self.scores is None else "--scores, which are"
+            raise HvfError(f"{listed(ignored)}: leave it out beside {what} ranked as given")
         if self.out is not None:
             if (self.out / "metrics.json").exists():
                 raise HvfError(f"{self.out} holds figures already: choose another --out")
             check_writable(self.out / "metrics.json")
-        from hvf.evaluation import retrieval
-        from hvf.evaluation.embeddings import load_embeddings
+        from hvf.evaluation import others
 
-        z_ND, gallery_MD = (load_embeddings(name) for name in (self.embeddings, self.gallery))
-        if len(z_ND) != len(gallery_MD):
-            raise HvfError(
-                f"{len(z_ND)} embeddings from the brain but {len(gallery_MD)} images: row i must answer row i"
-            )
-        figures = retrieval.figures(retrieval.similarity(z_ND, gallery_MD))
-        print_figures(figures, f"{Path(self.embeddings).name} among {len(gallery_MD)} images")
+        if self.scores is None:
+            ranked = others.rank_embeddings(str(self.embeddings), str(self.gallery))
+        else:
+            ranked = others.rank_scores(self.scores, self.labels)
+        print_figures(ranked.figures, ranked.title)
         if self.out is not None:
-            write_json(self.out / "metrics.json", figures)
+            write_json(self.out / "metrics.json", ranked.figures)
             print(f"wrote {self.out / 'metrics.json'}")
         return 0
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hvf.cli.options import Folder, Specs
 from hvf.cli.parser import Configured
-from hvf.registry import HvfError
+from hvf.registry import HvfError, feature_file
 from hvf.runs import cache_dir, check_writable
 
 
@@ -14,12 +15,13 @@ from hvf.runs import cache_dir, check_writable
 class Embed(Configured):
     """Compute the visual features of images, into the cache."""
 
-    images: Folder = None  # folder or zip (default: the simulated study's images)
+    images: Folder = None  # folder, zip or file of features (default: the simulated study's images)
     targets: Specs = None  # visual encoders (default: the preset's)
 
     def __call__(self) -> int:
         config = self.config
-        if self.images is not None and not self.images.exists():
+        file = None if self.images is None else feature_file(self.images)
+        if self.images is not None and not (Path(file.path) if file else self.images).expanduser().exists():
             raise HvfError(f"--images: no such file or folder: {self.images}")
         if self.images is None and config.data.study == "files":
             raise HvfError(f"the preset {self.preset} has no images of its own: give --images FOLDER-OR-ZIP")
@@ -27,9 +29,9 @@ class Embed(Configured):
         from hvf.vision.cache import embed_all
 
         if self.images is not None:
-            from hvf.data.images.image_set import open_images
+            from hvf.vision.feature_images import open_image_set
 
-            sets = [open_images(self.images, config.data.background)]
+            sets = [open_image_set(self.images, config.data.background)]
         else:
             from hvf.study import stimuli
 

@@ -14,7 +14,7 @@ from tyro.conf import arg
 from hvf import presets
 from hvf.cli.parser import Configured, preset_named, read_options
 from hvf.config import EXECUTION_ONLY, SUBJECTS, Config, flatten
-from hvf.registry import HvfError, did_you_mean
+from hvf.registry import FEATURES, HvfError, did_you_mean, feature_file
 
 Settings = TypeVar("Settings")
 
@@ -35,14 +35,18 @@ class StudyOptions(Configured):
     study: Word = None  # simulated-eeg (the default), simulated-meg, or files
     subject: Int = None  # whose responses, of a simulated study or of a folder of trials (default: 8)
     trials: Folder = None  # responses: prepared ones (file or folder), .npy (N, C) or (N, C, T), or -epo.fif
-    images: Folder = None  # the images they answer: folder or zip; in the same order, unless the trials name them
+    images: Folder = None  # the images they answer: folder, zip or features:FILE#KEY; in order unless trials name them
     test_images: Int = None  # how many of your images are held out for testing (default: 200)
     targets: Specs = None  # visual encoders to decode towards, e.g. openclip:mini-vit vae:mini
     epochs: Int = None  # passes of brain training over the images
     seed: Int = None  # of training and sampling
 
     def aliased(self) -> dict[str, Any]:
-        return super().aliased() | study_settings(self.subject, self.trials, self.images, self.study)
+        settings = super().aliased() | study_settings(self.subject, self.trials, self.images, self.study)
+        images = settings.get("data.images", self.settings.get("data.images"))
+        if images is not None and feature_file(images) and "targets.specs" not in {**self.settings, **settings}:
+            settings["targets.specs"] = (str(feature_file(images)),)  # whoever has no pictures decodes towards these
+        return settings
 
 
 def parse_settings(default: Settings, argv: Sequence[str] | None = None) -> Settings:
@@ -83,8 +87,16 @@ def study_settings(
     settings: dict[str, Any] = {} if subject is None else {"data.subject": subject}
     settings |= {} if study is None else {"data.study": study}
     for name, path in (("trials", trials), ("images", images)):
-        settings |= {} if path is None else {"data.study": "files", f"data.{name}": str(path.absolute())}
+        file = feature_file(path) if path is not None and name == "images" else None
+        place = None if path is None else str(file.absolute() if file else path.absolute())
+        settings |= {} if place is None else {"data.study": "files", f"data.{name}": place}
     return settings
+
+
+def _brief(value: object) -> str:
+    """A value in the name of a run: of a file of features its stem and key."""
+    file = feature_file(str(value)) if str(value).startswith(FEATURES) else None
+    return f"{Path(file.path).stem}-{file.key or ''}".rstrip("-") if file else str(value)
 
 
 def run_name(config: Config) -> str:
@@ -104,7 +116,7 @@ def run_name(config: Config) -> str:
         if name in named or value == usual[name]:
             continue
         leaf = name.rpartition(".")[2]
-        label = "-".join(map(str, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else str(value)
+        label = "-".join(map(_brief, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else str(value)
         word = label if leaf in ("mode", "specs") else f"{leaf}-{label}"
         if word not in words:  # one --seed sets two
             words.append(word)

@@ -23,7 +23,7 @@ from tyro.conf import Fixed, Suppress, arg
 
 from hvf import presets
 from hvf.config import Config, flatten, with_settings
-from hvf.registry import HvfError, did_you_mean
+from hvf.registry import FEATURES, HvfError, did_you_mean, feature_file
 from hvf.vision.specs import check_targets
 
 Options = TypeVar("Options")
@@ -64,13 +64,33 @@ class Configured:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration, built once: settings that fit only together may be given in any order."""
-        return with_settings(self.base, {**self.settings, **self.aliased()})
+        """The configuration, built once: settings that fit only together may be given in any order.
+
+        Files of features are named by absolute paths: a run is opened from elsewhere too.
+        """
+        config = with_settings(self.base, {**self.settings, **self.aliased()})
+        named = {"targets.specs": tuple(map(_absolute, config.targets.specs))}
+        if config.data.images is not None:
+            named["data.images"] = _absolute(config.data.images)
+        return with_settings(config, named)
+
+    def given(self, but: Sequence[str] = ()) -> list[str]:
+        """The options and dotted settings that were given, but for the options named."""
+        preset = [] if self.preset == "mini" else ["--preset"]
+        plain = [f.name for f in fields(self) if f.name not in (*but, "base", "preset", "settings")]
+        short = [_option(name) for name in plain if getattr(self, name) is not None]
+        return [*short, *preset, *map(_option, self.settings)]
 
     def aliased(self) -> dict[str, Any]:
         """The dotted settings that the short options stand for."""
         short = {f.name: getattr(self, f.name) for f in fields(self) if f.name in ALIASES}
         return {name: value for key, value in short.items() if value is not None for name in ALIASES[key]}
+
+
+def _absolute(text: str) -> str:
+    """A file of features with its whole path; any other text as it is."""
+    file = feature_file(text) if text.startswith(FEATURES) else None
+    return str(file.absolute()) if file else text
 
 
 def parse(command: type[Options], argv: Sequence[str] | None = None, prog: str | None = None) -> Options:

@@ -16,9 +16,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom, poisson
 
 from hvf.evaluation.catalogue import retrieval_metrics
-from hvf.evaluation.embeddings import as_rows
 from hvf.evaluation.statistics import interval
 from hvf.registry import HvfError
+from hvf.vision.embeddings import as_rows
 
 Numbers = ArrayLike | torch.Tensor
 KS = (1, 5, 10)  # the field's figures: top-1, top-5 and, in fewer papers, top-10
@@ -128,17 +128,34 @@ def one_to_one_chance(n: int) -> dict:
     return {"value": 1 / n, "ci95": [float(low), min(float(high), 1.0)], "n": n}
 
 
-def figures(scores_NN: Numbers, row: str = "brain") -> dict[str, dict[str, Any]]:
-    """Entries of a metrics.json for scores whose rows and columns pair: retrieval/ROW/..., and chance/retrieval/....
+def figures(
+    scores_NM: Numbers,
+    row: str = "brain",
+    target_N: ArrayLike | None = None,
+    image_ids: Sequence[str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Entries of a metrics.json for scores: retrieval/ROW/..., and chance/retrieval/....
 
-    Figures of ranks, each query for itself; and one_to_one, for which all queries are matched at once (see there).
+    Figures of ranks, each query for itself; and, where queries and items pair, one_to_one, for which all queries are
+    matched at once (see there).
+
+    Parameters
+    ----------
+    scores_NM : array or tensor
+    row : str
+        What the figures are of.
+    target_N, image_ids
+        As `ranks` and `summarise` take them.
     """
-    ranks_N = ranks(scores_NN)
-    n = len(ranks_N)
-    matched = one_to_one_figures(scores_NN)
-    entries = {f"retrieval/{row}/{name}": entry for name, entry in summarise(ranks_N).items()}
-    entries |= {f"retrieval/{row}/one_to_one": matched["value"], "chance/retrieval/one_to_one": matched["chance"]}
-    return entries | {f"chance/retrieval/top{k}": chance(k, n, n) for k in KS}
+    ranks_N = ranks(scores_NM, target_N)
+    n, m = _array(scores_NM).shape
+    entries = {f"retrieval/{row}/{name}": entry for name, entry in summarise(ranks_N, image_ids).items()}
+    order_N = np.arange(n) if target_N is None else np.asarray(target_N)
+    if n == m == len(np.unique(order_N)):
+        matched = one_to_one_figures(_array(scores_NM)[:, order_N])
+        entries |= {f"retrieval/{row}/one_to_one": matched["value"], "chance/retrieval/one_to_one": matched["chance"]}
+    n_images = n if image_ids is None else len(set(image_ids))
+    return entries | {f"chance/retrieval/top{k}": chance(k, n_images, m) for k in KS}
 
 
 def _array(x: Numbers) -> np.ndarray:

@@ -220,6 +220,8 @@ def _explained(data: RunData, layers: Sequence[str]) -> dict[str, Any]:
     learnt, held = concept_split(concepts, align.validation_fraction, align.seed, at_least=2)
     if len(set(concepts[held])) < FEW:
         return {"left_out": f"{len(set(concepts[held]))} validation concepts are too few to explain the embedding with"}
+    if not study.test_images.has_pictures:
+        return {"left_out": "low-level features are those of pictures, and the images are known by features alone"}
     specs, train, test = list(data.train_features), dict(data.train_features), dict(data.test_features)
     more = [spec for spec in layers if spec not in specs]
     for features, images in ((train, study.train_images), (test, study.test_images)):

@@ -18,7 +18,7 @@ import torch
 from hvf import alignment
 from hvf.alignment import Alignment, TrainingSet
 from hvf.config import SUBJECTS, Config, HvfError, with_settings
-from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
 from hvf.experiments.descriptions import StudyInfo
@@ -27,6 +27,7 @@ from hvf.population.feature_maps import FeatureMapAnalysis
 from hvf.population.fitting import DinaAlignment
 from hvf.study import open_study, other_subjects
 from hvf.vision.cache import embed_all
+from hvf.vision.feature_images import open_image_set
 
 PROTOCOLS = ("intra", "loso")
 LINEAR = {  # settings of the ridge baseline, over any configuration; a closed form, which takes no views or captions
@@ -179,7 +180,7 @@ def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") ->
 
 def _every_image(config: Config, train_images: ImageSet) -> ImageSet:
     """All images of a user's files; training images with the study's concepts, which captions are made from."""
-    everything = open_images(config.data.images or "", config.data.background)
+    everything = open_image_set(config.data.images or "", config.data.background)
     concept_of = dict(zip(train_images.ids, train_images.concepts, strict=True))
     everything.concepts = tuple(concept_of.get(*pair) for pair in zip(everything.ids, everything.concepts, strict=True))
     return everything

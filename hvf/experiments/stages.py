@@ -57,10 +57,15 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
 
 
 def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]:
-    """Train if need be, and retrieve the test images from the brain (`write_test_result`). Leaves images/seen, too."""
+    """Train if need be, and retrieve the test images from the brain (`write_test_result`).
+
+    Leaves images/seen, too, where there are pictures.
+    """
     decoder, study = train_run(run, decoder)
     write_test_result(run, decoder, study)
     images = study.test_images
+    if not images.has_pictures:
+        return decoder, study
     side = min(min(images[0].size), 512)  # squares of one size: that of the first image's shorter side, at most 512
     _write_pictures(run, "seen", images.ids, images.array(size=side))
     return decoder, study
@@ -125,7 +130,9 @@ def evaluate_run(run: Run) -> list[str]:
     Leaves the figures, ``per_image.json``, ``per_image.csv``, and in ``evaluation.json`` the protocol and what was not
     computed. Two-way scores of the run's own CLIP encoders carry their names: another encoder gives another figure.
     """
-    if _pictures(run, "seen") and not any((run.path / "images" / row).is_dir() for row in ROWS):
+    if (_pictures(run, "seen") or run.has("embeddings.safetensors")) and not any(
+        (run.path / "images" / row).is_dir() for row in ROWS
+    ):
         return findings(run.metrics())  # retrieval alone: nothing was drawn
     encoders = {name: spec for spec, name in _two_way_encoders(run.config).items()}
     result = Result.read(run.path) if run.has(FILE) else None

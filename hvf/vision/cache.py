@@ -86,9 +86,13 @@ def embed_all(
     """{spec as given: features (N, D)} as `embed` gives them; layers of one network are computed in one pass."""
     folder = Path(cache if cache is not None else runs.cache_dir() / "features")
     networks: dict[FeatureSpec, list[FeatureSpec]] = {}
-    for spec in map(parse_spec, specs):
-        networks.setdefault(BACKBONES[spec.kind].network(spec), []).append(spec)
     features: dict[FeatureSpec, np.ndarray] = {}
+    for spec in map(parse_spec, specs):
+        family = BACKBONES[spec.kind]
+        if family.has_network:
+            networks.setdefault(family.network(spec), []).append(spec)
+        else:
+            features[spec] = family.of_images(spec, images.ids)
     for group in networks.values():
         encoder = load_encoder(group[0], device)
         entries = {spec: _entry(spec, encoder, images) for spec in group}
@@ -102,6 +106,12 @@ def embed_all(
             features[spec] = features_ND
             _write(paths[spec], entries[spec], features_ND, _contents(images))
     return {str(spec): features[parse_spec(spec)] for spec in specs}
+
+
+def content_hashes(specs: Sequence[str | FeatureSpec]) -> list[str]:
+    """Of the specs whose features lie in files, a hash of each file's content: a training depends on it."""
+    parsed = [(BACKBONES[spec.kind], spec) for spec in map(parse_spec, specs)]
+    return [family.weights_hash(spec) for family, spec in parsed if not family.has_network]
 
 
 def _entry(spec: FeatureSpec, encoder: Encoder, images: Images) -> dict[str, str]:

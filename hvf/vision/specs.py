@@ -13,6 +13,7 @@ A KIND is a family of backbones, a file of its name in `hvf.vision.backbones`, w
 ``transformers:ORG/REPO@27:mean``           a vision model that transformers knows
 ``torchvision:…``, ``glocal:…``             classification networks; human-aligned CLIP
 ``dreamsim:synclr_vitb16``                  DreamSim's human-aligned encoders
+``features:clip.npz#image``                 features that another program computed, matched by the images' names
 ``…~fovea51``, ``…~blur9``                  any of these, of images blurred: at the edge (UBP), or everywhere
 ``…~blur15+noise25+coarse22+mosaic44``      the mean of an image's features under several views (NeuroBridge)
 ==========================================  ========================================================================
@@ -21,6 +22,7 @@ A NAME that starts with ``/``, ``./``, ``../`` or ``~`` is a path. ``@`` and ``:
 folders may carry them, file names may not. POOL: ``cls`` the class token; ``mean`` over positions, class token left
 out; ``flat`` every position, as (channel, row, column); ``gridK`` adaptive average pooling to K by K, then ``flat``;
 ``attn`` the model's own attention pooling of its last layer, where it has one, and so the default there.
+Behind ``features:`` the whole text is a path and, behind its ``#``, a key: there is no layer, pool or view.
 VIEW: ``foveaK``, ``blurK``: Gaussian kernels of K pixels (odd) in an image of 224, as UBP has them (51 unless it is
 sure or unsure); ``noiseK``: Gaussian noise of K of 255 levels; ``coarseK``, ``mosaicK``: K pixels a side, smooth or in
 squares.
@@ -104,6 +106,8 @@ def parse_spec(text: str | FeatureSpec) -> FeatureSpec:
     if kind not in BACKBONES:
         raise HvfError(f"feature spec {text!r}: unknown kind {kind!r}{did_you_mean(kind, BACKBONES)}")
     family = BACKBONES[kind]
+    if rest and not family.has_network:
+        return _checked(FeatureSpec(kind, rest), text)
     head, slash, tail = rest.rpartition("/")
     tail, has_view, view = tail.partition("~") if slash or not tail.startswith("~") else (tail, "", "")
     tail, has_pool, pool = tail.partition(":")
@@ -114,17 +118,21 @@ def parse_spec(text: str | FeatureSpec) -> FeatureSpec:
     for mark, has, value in (("@", has_layer, layer), (":", has_pool, pool), ("~", has_view, view)):
         if has and not value:
             raise HvfError(f"feature spec {text!r}: nothing follows {mark!r}")
-    spec = FeatureSpec(kind, name, weights, layer or None, pool or None, view or None)
+    return _checked(FeatureSpec(kind, name, weights, layer or None, pool or None, view or None), text)
+
+
+def _checked(spec: FeatureSpec, text: str) -> FeatureSpec:
     try:
         _check_pool_and_view(spec)
-        return family.check(spec)
+        return BACKBONES[spec.kind].check(spec)
     except HvfError as error:
         raise HvfError(f"feature spec {text!r}: {error}") from None
 
 
 def versions(specs: Sequence[str], views: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """{spec: the same under each view}; a spec's own view gives way. Raises HvfError for an unknown view."""
-    return {spec: tuple(str(parse_spec(str(replace(parse_spec(spec), view=view)))) for view in views) for spec in specs}
+    seen = {spec: [replace(parse_spec(spec), view=view) for view in views] for spec in specs}
+    return {spec: tuple(str(_checked(one, str(one))) for one in under) for spec, under in seen.items()}
 
 
 def parse_text(text: str) -> FeatureSpec:

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from hvf.cli import main
 from hvf.evaluation import retrieval
-from hvf.evaluation.embeddings import load_embeddings
+from hvf.vision.embeddings import load_embeddings
 
 EXPECTED = {  # top-1, top-5 (data/README.md); chance is 0.005 and 0.025
     ("eeg", "image"): (0.36, 0.725),

@@ -43,6 +43,19 @@ def ids_and_concepts(names: Sequence[str]) -> tuple[list[str], list[str], list[s
     return ids, [mine or concept for mine, concept in zip(own, concepts, strict=True)], notes
 
 
+def below_common_folder(names: Sequence[str]) -> list[str]:
+    """Paths of files without the folders that all of them lie in, as those of a folder that was listed elsewhere.
+
+    >>> below_common_folder(["/data/set/cat/1.jpg", "/data/set/dog/2.jpg"]), below_common_folder(["a/1.jpg"])
+    (['cat/1.jpg', 'dog/2.jpg'], ['1.jpg'])
+    """
+    paths = [name.replace("\\", "/").split("/") for name in names]
+    n = 0
+    while paths and all(len(path) > n + 1 and path[n] == paths[0][n] for path in paths):
+        n += 1
+    return ["/".join(path[n:]) for path in paths]
+
+
 def _telling(folders: Sequence[str]) -> list[str]:
     """The folders that may be concepts; all of them if none of them is."""
     return [name for name in folders if not NO_CONCEPT.fullmatch(name.strip())] or list(folders)

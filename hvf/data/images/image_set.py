@@ -17,10 +17,12 @@ import numpy as np
 from PIL import Image
 
 from hvf.config import HvfError
-from hvf.data.images.concepts import ids_and_concepts
+from hvf.data.images.concepts import below_common_folder, ids_and_concepts
 from hvf.data.images.decoding import BACKGROUND, colour, decode
 from hvf.data.images.listing import members, picture_files, readable, say_once, walk
+from hvf.data.images.matching import ImageNames, normalized, without_ending
 from hvf.data.indexing import chosen_rows, row_or_rows
+from hvf.registry import feature_file
 
 ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)  # of a damaged archive
 
@@ -67,6 +69,16 @@ class _ZipSource:
         return decode(data, f"{name} in {self.path}", self.background)
 
 
+@dataclass(frozen=True, eq=False)
+class _NoSource:
+    """Of images that are known by name alone."""
+
+    where: str
+
+    def load(self, index: int) -> Image.Image:
+        raise HvfError(f"{self.where} holds no pictures, and this needs them: give the folder or zip of the images")
+
+
 @lru_cache(maxsize=2)
 def _archive(path: Path, mtime_ns: int, pid: int) -> zipfile.ZipFile:
     """The open archive: listing it anew for each image is slow. One per process, which would else share a position."""
@@ -96,6 +108,7 @@ class ImageSet(Sequence[Image.Image]):
         files: tuple[str, ...] | None = None,
     ) -> None:
         self.note, self._files = note, files
+        self.rows_sorted = True  # whether names without pictures stood in the order of the set
         self.ids = tuple(str(i) for i in ids)
         self.concepts = tuple(str(c) for c in concepts)
         self.captions = None if captions is None else tuple(str(c) for c in captions)
@@ -145,6 +158,41 @@ class ImageSet(Sequence[Image.Image]):
         if len(ids) != len(x_NHWC):
             raise HvfError(f"an image set of {len(x_NHWC)} images was given {len(ids)} ids; give one per image")
         return cls(_ArraySource(x_NHWC), ids, concepts, captions)
+
+    @classmethod
+    def without_pictures(cls, names: Sequence[str], contents: Sequence[str], where: str) -> ImageSet:
+        """Images that are known by name alone, in the order of their names; whoever asks for a picture is refused.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Files of the images, of which ids and concepts are made as those of a folder are.
+        contents : sequence of str
+            A sha256 for each, in place of that of its pixels: what is equal counts as the same picture.
+        where : str
+            What holds the names, for messages.
+
+        Examples
+        --------
+        >>> images = ImageSet.without_pictures(["b/b_1.png", "a/a_1.png"], ["0" * 64, "1" * 64], "clip.npz")
+        >>> images.ids, images.concepts, images.has_pictures
+        (('a/a_1', 'b/b_1'), ('a', 'b'), False)
+        """
+        ImageNames(names, where)
+        order = sorted(range(len(names)), key=lambda i: names[i])
+        files = tuple(names[i] for i in order)
+        bare = [without_ending(normalized(name)) for name in below_common_folder(files)]
+        bare = bare if len(set(bare)) == len(bare) else [normalized(name) for name in files]
+        ids, concepts, notes = ids_and_concepts([f"{name}.png" for name in bare])
+        images = cls(_NoSource(where), ids, concepts, note="; ".join(notes), files=files)
+        images._hashes = tuple(contents[i] for i in order)
+        images.rows_sorted = order == list(range(len(order)))
+        return images
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are pictures to decode, and not names alone."""
+        return not isinstance(self._source, _NoSource)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -265,6 +313,8 @@ def open_images(path: str | Path, background: str = BACKGROUND) -> ImageSet:
     HvfError
         There is nothing to open, or a folder is linked into itself.
     """
+    if feature_file(path) is not None:
+        raise HvfError(f"{path} holds features, and this needs pictures: give the folder or zip of the images")
     path = Path(path)
     colour(background)
     source: _Source

@@ -13,7 +13,7 @@ from hvf.data.images.matching import without_ending
 
 # Signs in the order of the Unicode Collation Algorithm, which file managers and `ls` follow; all come before digits.
 SIGNS = " _-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$"
-NAMED = 'or give the names with the responses: epochs.metadata["image"], or hvf.Trials(x_NCT, ids, ...).save(path)'
+NAMED = 'give the names with the responses: epochs.metadata["image"], or hvf.Trials(x_NCT, ids, ...).save(path)'
 
 
 def check_order(images: ImageSet) -> None:
@@ -23,6 +23,11 @@ def check_order(images: ImageSet) -> None:
     they were given. Raises HvfError.
     """
     files = images.files
+    if not images.rows_sorted:
+        raise HvfError(
+            "the rows of the features are in another order than the names of their images, and the responses, which "
+            f"name no image, may follow either: {NAMED}"
+        )
     if files is None or list(files) != sorted(files):
         return
     for order, key, advice in _ORDERS:
@@ -30,7 +35,7 @@ def check_order(images: ImageSet) -> None:
             if text != other:
                 raise HvfError(
                     f"the images have two usual orders: number {i} is {text} as text and {other} {order}, and the "
-                    f"responses, which name no image, may follow either: {advice}, {NAMED}"
+                    f"responses, which name no image, may follow either: {advice}, or {NAMED}"
                 )
 
 
