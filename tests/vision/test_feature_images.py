@@ -81,7 +81,7 @@ def test_targets_are_matched_by_name(clip, tmp_path):
     features = embed_all(images, [f"features:{clip}#image", f"features:{clip}#vae"])
     np.testing.assert_array_equal(features[f"features:{clip}#image"], X_ND[::-1])
     np.testing.assert_array_equal(features[f"features:{clip}#vae"], -X_ND[::-1])
-    np.testing.assert_array_equal(embed(images.subset([2]), f"features:{clip}#image"), X_ND[:1])
+    np.testing.assert_array_equal(embed(images.select([2]), f"features:{clip}#image"), X_ND[:1])
     Image.new("RGB", (8, 8)).save(tmp_path / "set" / "cat" / "cat_3.png")
     with pytest.raises(HvfError, match=r"1 of the 4 images named in the images is not in .*clip.npz#image: cat/cat_3"):
         embed(open_images(tmp_path / "set"), f"features:{clip}#image")
@@ -98,9 +98,9 @@ def test_a_training_depends_on_the_content_of_the_file(clip):
 def test_an_image_set_without_pictures(clip, tmp_path):
     with_pictures, images = pictures(tmp_path), open_image_set(clip)
     assert (images.ids, images.concepts) == (with_pictures.ids, with_pictures.concepts)
-    assert (with_pictures.has_pictures, images.has_pictures, images.subset([1]).has_pictures) == (True, False, False)
+    assert (with_pictures.has_pictures, images.has_pictures, images.select([1]).has_pictures) == (True, False, False)
     assert images.digest == open_image_set(f"features:{clip}").digest != open_image_set(f"{clip}#image").digest
-    assert images.subset([2, 0]).content_hashes() == tuple(images.content_hashes()[i] for i in (2, 0))
+    assert images.select([2, 0]).content_hashes() == tuple(images.content_hashes()[i] for i in (2, 0))
     for ask in (lambda: images[0], lambda: images.array(size=8), lambda: embed(images, "vae:mini")):
         with pytest.raises(HvfError, match=r"clip.npz holds no pictures, and this needs them: give the folder or zip"):
             ask()
@@ -113,7 +113,7 @@ def test_rows_without_names_are_images_by_their_number(tmp_path):
     np.save(tmp_path / "clip.npy", X_ND)
     images = open_image_set(tmp_path / "clip.npy")
     assert images.ids == ("clip#00000", "clip#00001", "clip#00002")
-    np.testing.assert_array_equal(embed(images.subset([2, 1]), f"features:{tmp_path}/clip.npy"), X_ND[[2, 1]])
+    np.testing.assert_array_equal(embed(images.select([2, 1]), f"features:{tmp_path}/clip.npy"), X_ND[[2, 1]])
     np.save(tmp_path / "other.npy", X_ND)
     with pytest.raises(HvfError, match="other.npy names no images, so that its rows cannot be matched"):
         embed(images, f"features:{tmp_path}/other.npy")
