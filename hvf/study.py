@@ -58,9 +58,9 @@ class StudyType:
     categories: Callable[[], dict[str, str]] = dict  # {concept: superordinate category}
 
 
-def _marked(trials: Trials, split: str) -> Trials:
-    """The same trials, marked as "train" or "test"."""
-    return trials.replace(splits=[split] * len(trials))
+def _marked(trials: Trials, split: str, images: ImageSet) -> Trials:
+    """The same trials, row i of which answers image i, marked as "train" or "test" and with the images' concepts."""
+    return trials.replace(splits=[split] * len(trials), concepts=images.concepts)
 
 
 def open_study(data: DataConfig) -> Study:
@@ -104,7 +104,7 @@ def _simulated_study(data: DataConfig) -> Study:
         f"{len(train_images)} training images of {data.train_concepts} concepts x {data.train_repeats} repeats, "
         f"{len(test_images)} test images of other concepts x {data.test_repeats} repeats"
     )
-    train, test = _marked(train, "train"), _marked(test, "test")
+    train, test = _marked(train, "train", train_images), _marked(test, "test", test_images)
     return Study(data.study, train, test, train_images, test_images, simulated=True, note=note)
 
 
@@ -155,7 +155,7 @@ def _files_study(data: DataConfig) -> Study:
     train_images, test_images = shown.select(train_index), shown.select(test_index)
     _check_apart(train_images, test_images, path)
     train, test = (
-        _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part)
+        _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part, part_images)
         for part, part_images in (("train", train_images), ("test", test_images))
     )
     history = trials.history or {}
