@@ -28,8 +28,9 @@ from hvf.cli.parser import parse
 from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
+from hvf.experiments.confidence import keep_gallery, validation_trials
 from hvf.experiments.results import FILE, Result
-from hvf.experiments.stages import write_test_result
+from hvf.experiments.stages import about, started_result, write_test_result
 from hvf.runs import Run
 from hvf.study import Study, open_study, other_subjects
 
@@ -163,7 +164,11 @@ def _test(run: Run, fitted: Alignment, protocol: Protocol, device: str) -> None:
     decoder = Decoder(run.config, device)
     decoder.alignment = fitted
     decoder.keep_train_embeddings(protocol.study.train_images)
-    decoder.save(run.path / "checkpoint")
+    if protocol.training == "intra":  # other people's trials do not say how sure it is of this one
+        study = protocol.study
+        decoder.calibrate(study.train, study.train_images, validation_trials(study, run.config.align))
+    keep_gallery(decoder, protocol.study)
+    decoder.save(run.path / "checkpoint", about(started_result("training", run, protocol.study, protocol.training)))
     run.write_json("history.json", fitted.history)
     write_test_result(run, decoder, protocol.study, protocol.training)
 

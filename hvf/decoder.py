@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hvf import alignment, presets
-from hvf.alignment import Alignment, TrainingSet
+from hvf.alignment import TrainingSet
 from hvf.alignment.estimator import ConfiguredEstimator
 from hvf.config import HvfError, with_settings
 from hvf.data import html
@@ -25,12 +27,19 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames
 from hvf.data.trials.splitting import concept_split
 from hvf.data.trials.trials import Trials
+from hvf.decoding import artefact
+from hvf.decoding.artefact import Artefact
+from hvf.decoding.card import model_card
+from hvf.decoding.confidence import Confidence
+from hvf.decoding.gallery import Gallery
+from hvf.decoding.ranking import LEVEL, Answers, answer
 from hvf.evaluation import retrieval
 from hvf.models.fusions.hvf import HVF
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
 from hvf.prior.reconstruction import Reconstructor
 from hvf.vision.cache import content_hashes, embed, embed_all
+from hvf.vision.loading import load_encoder
 from hvf.vision.texts import captions_of
 
 if TYPE_CHECKING:
@@ -78,16 +87,21 @@ class Decoder(ConfiguredEstimator):
     default = with_settings(presets.mini(), {"align.mode": "reconstruction"})
     loaded = ("_prior", "_reconstructor")
     of_prior = ("_initial_latents",)
+    confidence: Confidence | None = None  # validation trials, by which answers are calibrated
+    gallery: Gallery | None = None  # that `decode` looks in by default
+    encoders: Mapping[str, str] = MappingProxyType({})  # {spec: hash of the weights} that it was trained with
+    about: Mapping[str, Any] = MappingProxyType({})  # what its card says of data and figures: `save`
     _prior: FusionPrior | None = None
     _reconstructor: Reconstructor | None = None
     _initial_latents: Ridge | None = None  # for sampling.start "latents"
 
-    def fit(self, trials: Trials, images: ImageSet) -> Decoder:
+    def fit(self, trials: Trials, images: ImageSet, single_trials: Trials | None = None) -> Decoder:
         """Train on trials and the images that they are responses to; repeats of an image are averaged.
 
         Every image needs at least one trial; trials of other images are dropped. Validation concepts are split off
-        inside. The trials are aligned to the images, read and hashed once. Returns itself. Raises HvfError if an image
-        has no trial, values are not finite, or weights are missing.
+        inside. The trials are aligned to the images, read and hashed once; those of validation images are read again
+        to say how sure an answer is, or `single_trials` in their place (`calibrate`). Returns itself. Raises HvfError
+        if an image has no trial, values are not finite, or weights are missing.
         """
         self.check_params()
         prior_fusion = self._prior_fusion()
@@ -100,17 +114,77 @@ class Decoder(ConfiguredEstimator):
         self._initial_latents = None
         if self.config.align.mode == "reconstruction":
             self._fit_drawing(aligned, images)
+        self.calibrate(aligned, images, trials if single_trials is None else single_trials)
+        self.about = {"subject": trials.subject, "simulated": trials.simulated}
         return self
+
+    def calibrate(self, trials: Trials, images: ImageSet, single_trials: Trials | None = None) -> None:
+        """Keep what says how sure an answer is: embeddings of the validation concepts' trials (`Confidence`).
+
+        Parameters
+        ----------
+        trials, images
+            What the decoder was fitted to.
+        single_trials : Trials, optional
+            Of the validation images at least: several rows of an image are single trials, of which means over 1, 2,
+            4, ... are calibrated, each for itself. By default `trials`.
+        """
+        align = self.config.align
+        train, held_out = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
+        z_f_MD, shown = self.embed_images(images), images.select(held_out.tolist())
+        bank = trials.paired_with(images.select(train.tolist()))
+        single_trials = trials if single_trials is None else single_trials
+        self.confidence = Confidence.fit(self.embed_trials, z_f_MD[held_out], single_trials, shown, bank)
+        specs = self.prior.specs if align.mode == "reconstruction" else self.config.targets.specs
+        self.encoders = {str(spec): load_encoder(spec, self.device).weights_hash for spec in specs}
+
+    def decode(
+        self,
+        trials: Trials,
+        gallery: Gallery | ImageSet | None = None,
+        repeats: Sequence[int] | np.ndarray | None = None,
+        image_ids: Sequence[str] | None = None,
+        level: float = LEVEL,
+    ) -> Answers:
+        """Look for the image that each trial answers, without being told it.
+
+        Parameters
+        ----------
+        trials : Trials
+            Of the recording that the decoder was trained on; what they say of images is not looked at.
+        gallery : Gallery or ImageSet, optional
+            What is looked in (default: the images that the decoder was tested on).
+        repeats : sequence of int, optional
+            How many single trials each row is a mean of (default: 1).
+        image_ids : sequence of str, optional
+            The images that trials are known to answer, "" where it is not known: these get a rank.
+        level : float
+            Share of the trials whose set shall hold their image.
+
+        Raises
+        ------
+        HvfError
+            If there is no gallery, or trials and gallery do not fit the decoder.
+        """
+        gallery = self.gallery if gallery is None else gallery
+        if gallery is None:
+            raise HvfError("this decoder has no gallery of its own: give the images to look in")
+        if isinstance(gallery, ImageSet):
+            gallery = self.gallery_of(gallery)
+        return answer(self.embed_trials(trials), gallery, self.confidence, repeats, image_ids, level)
+
+    def gallery_of(self, images: ImageSet, what: str = "the gallery") -> Gallery:
+        """The gallery of an image set."""
+        return Gallery.of(images.ids, self.embed_images(images), images.concepts, what)
 
     def resume(self, folder: str | Path, trials: Trials, images: ImageSet) -> Decoder:
         """Load what `save` wrote, if it was trained on these trials and images, which are read once.
 
         Raises HvfError if it is missing or damaged, or was trained on other data, naming what differs.
         """
-        trained = Alignment.load(folder, self.device)
-        trained.recording.check(trials, self.fingerprint(trials, images))
-        self.alignment = trained
-        return self
+        whole = artefact.read(folder, self.device)
+        whole.alignment.recording.check(trials, self.fingerprint(trials, images))
+        return self._take(whole)
 
     def embed_trials(self, trials: Trials) -> np.ndarray:
         """z_b (N, D), one row per trial."""
@@ -219,19 +293,47 @@ class Decoder(ConfiguredEstimator):
         """
         drawn = self.config.align.mode == "reconstruction"
         specs = self.prior.specs if drawn else self.config.targets.specs
-        return embed_all(images, specs, self.device)
+        return embed_all(images, specs, self.device, weights=self.encoders)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the trained part, with its configuration, into ``folder``."""
-        return self.fitted().save(folder)
+    def save(self, folder: str | Path, about: Mapping[str, Any] | None = None) -> Path:
+        """Write the decoder into ``folder`` with a model card (`hvf.decoding.artefact`).
+
+        `about` adds to the card: "study", "subject", "protocol", "simulated", and "figures" with their "chance".
+        """
+        whole = self._whole(about or {})
+        return artefact.write(folder, whole, model_card(whole))
+
+    def describe(self, folder: str | Path, about: Mapping[str, Any]) -> None:
+        """Write the card of a saved decoder anew, with what `about` says of it (`save`)."""
+        whole = self._whole(about)
+        artefact.describe(Path(folder), whole, model_card(whole))
+
+    def _whole(self, about: Mapping[str, Any]) -> Artefact:
+        self.about = {**self.about, **about}
+        return Artefact(self.fitted(), self.confidence, self.gallery, self.encoders, self.about)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Decoder:
-        """Read what `save` wrote. Raises HvfError if it is missing or damaged."""
-        trained = Alignment.load(folder, device)
-        decoder = cls(trained.config, device)
-        decoder.alignment = trained
-        return decoder
+        """Read what `save` wrote. Raises HvfError if it is missing, damaged or of a newer version."""
+        whole = artefact.read(folder, device)
+        return cls(whole.alignment.config, device)._take(whole)
+
+    def _take(self, whole: Artefact) -> Decoder:
+        self.alignment, self.confidence, self.gallery = whole.alignment, whole.confidence, whole.gallery
+        self.encoders, self.about = dict(whole.encoders), dict(whole.about)
+        return self
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "cpu") -> Decoder:
+        """A decoder from a run's folder, from a folder that `save` wrote, or from the Hub (owner/name).
+
+        Raises HvfError as `load` does, and if there is none of that name.
+        """
+        return cls.load(artefact.find(name), device)
+
+    def push_to_hub(self, repo_id: str, folder: str | Path, *, private: bool = False, token: str | None = None) -> str:
+        """Upload a saved decoder's folder to the Hub (owner/name), and return its address. HvfError if that fails."""
+        return artefact.push(artefact.find(folder), repo_id, private=private, token=token)
 
     def fingerprint(self, trials: Trials, images: ImageSet) -> str:
         """A hash of the training data: responses, images, captions where they take part, the prior's frozen fusion."""

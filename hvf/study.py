@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import mne
 import numpy as np
@@ -46,6 +47,13 @@ class Study:
     test_images: ImageSet
     simulated: bool
     note: str
+    open_single_trials: Callable[[str, ImageSet], Trials] | None = None  # of a part's images; None: there are none
+
+    def single_trials(self, part: Literal["train", "test"], images: ImageSet) -> Trials:
+        """The trials of some images of a part before repeats were averaged; the averaged ones where nobody has them."""
+        if self.open_single_trials is not None:
+            return self.open_single_trials(part, images)
+        return (self.train if part == "train" else self.test).paired_with(images)
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,9 @@ class StudyType:
     categories: Callable[[], dict[str, str]] = dict  # {concept: superordinate category}
 
 
-def _marked(trials: Trials, split: str, images: ImageSet) -> Trials:
-    """The same trials, row i of which answers image i, marked as "train" or "test" and with the images' concepts."""
-    return trials.replace(splits=[split] * len(trials), concepts=images.concepts)
+def _marked(trials: Trials, split: str) -> Trials:
+    """The same trials, marked as "train" or "test"."""
+    return trials.replace(splits=[split] * len(trials))
 
 
 def open_study(data: DataConfig) -> Study:
@@ -104,8 +112,13 @@ def _simulated_study(data: DataConfig) -> Study:
         f"{len(train_images)} training images of {data.train_concepts} concepts x {data.train_repeats} repeats, "
         f"{len(test_images)} test images of other concepts x {data.test_repeats} repeats"
     )
-    train, test = _marked(train, "train", train_images), _marked(test, "test", test_images)
-    return Study(data.study, train, test, train_images, test_images, simulated=True, note=note)
+    train, test = _marked(train, "train"), _marked(test, "test")
+
+    def single_trials(part: str, images: ImageSet) -> Trials:
+        trials = simulated.simulate_trials(data, images, data.subject, part)
+        return _marked(trials if data.ch_names is None else trials.pick(data.ch_names), part)
+
+    return Study(data.study, train, test, train_images, test_images, True, note, single_trials)
 
 
 def _cached_trials(data: DataConfig, images: ImageSet, split: str) -> Trials:
@@ -155,7 +168,7 @@ def _files_study(data: DataConfig) -> Study:
     train_images, test_images = shown.select(train_index), shown.select(test_index)
     _check_apart(train_images, test_images, path)
     train, test = (
-        _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part, part_images)
+        _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part)
         for part, part_images in (("train", train_images), ("test", test_images))
     )
     history = trials.history or {}
@@ -169,7 +182,12 @@ def _files_study(data: DataConfig) -> Study:
         f"{path.name}: {origin}, {trials.subject}, {recipe}{len(train)} training and {len(test)} test images of other "
         f"concepts ({how}), {len(trials.ch_names)} channels{notes}"
     )
-    return Study(path.stem, train, test, train_images, test_images, simulated, note)
+
+    def single_trials(part: str, images: ImageSet) -> Trials:
+        of_part = trials if trials.splits is None else trials.split(part)
+        return _marked(of_part.select(np.isin(of_part.image_ids, images.ids)), part)
+
+    return Study(path.stem, train, test, train_images, test_images, simulated, note, single_trials)
 
 
 def _of_images(trials: Trials, images: ImageSet) -> Trials:

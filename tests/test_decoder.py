@@ -136,7 +136,10 @@ def test_views_and_captions_are_refused_beside_a_frozen_fusion(config, study: St
 
 
 def test_training_data_are_aligned_and_read_once(config, study: Study, tmp_path: Path, monkeypatch) -> None:
-    """In `fit`, which hashes and trains on them, and in `resume`, which only hashes: each stored row once."""
+    """In `fit`, which hashes and trains on them, and in `resume`, which only hashes: each stored row once.
+
+    `fit` reads validation trials again, singly and averaged, to say how sure an answer is.
+    """
     images = study.train_images.select(range(40))
     study.train.save(tmp_path / "trials.npy")
     stored = Trials.load(tmp_path / "trials.npy")
@@ -157,7 +160,10 @@ def test_training_data_are_aligned_and_read_once(config, study: Study, tmp_path:
     rows = sum(trials.repeats()[name] for name in images.ids)
     short = with_settings(config, {"align.epochs": 1})
     fitted = Decoder(short).fit(trials, images)
-    assert counts == {"aligned": 1, "rows": rows}
+    assert fitted.confidence is not None
+    again = sum(r * len(z_VD) for r, z_VD in fitted.confidence.z_b.items())
+    assert counts == {"aligned": 1, "rows": rows + again}
+    assert again < rows
     counts.update(aligned=0, rows=0)
     fitted.save(tmp_path)
     Decoder(short).resume(tmp_path, trials, images)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hvf.cli.answers import Decode
 from hvf.cli.decode import Reconstruct, Retrieve, Train
 from hvf.cli.embed import Embed
 from hvf.cli.evaluate import Evaluate, Explore, Report
@@ -21,6 +22,7 @@ COMMANDS: dict[str, type[Any]] = {
     "reconstruct": Reconstruct,
     "retrieve": Retrieve,
     "train": Train,
+    "decode": Decode,
     "embed": Embed,
     "evaluate": Evaluate,
     "report": Report,

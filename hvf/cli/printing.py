@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hvf.evaluation.catalogue import chance_name
 from hvf.runs import Run
+
+if TYPE_CHECKING:
+    from hvf.experiments.decoding import Decoded
 
 
 def print_run(run: Run) -> int:
@@ -19,6 +22,37 @@ def print_run(run: Run) -> int:
         if run.has(name):
             print(f"  {run.path / name}")
     return 0
+
+
+def print_answers(decoded: Decoded, most: int = 10) -> None:
+    """The first answers of the first trials, what was done to the trials, and the figures where images are known."""
+    from rich.console import Console
+    from rich.table import Table
+
+    answers, summary = decoded.answers, decoded.summary
+    simulated = " (simulated)" if summary["simulated"] else ""
+    table = Table(title=f"{summary['n_trials']} trials among {summary['gallery']}{simulated}", title_justify="left")
+    table.add_column("trial", overflow="fold")
+    table.add_column("first answer", overflow="fold")
+    for column in ("similarity", "probability", "in the set"):
+        table.add_column(column, justify="right")
+    for i in range(min(most, len(decoded.trials.names))):
+        p = answers.probability_NK[i, 0]
+        sure = ["", ""] if p != p else [f"{p:.3f}", str(answers.set_size_N[i])]
+        name = answers.gallery.ids[answers.top_NK[i, 0]]
+        note = " (says nothing)" if answers.says_nothing_N[i] else ""
+        table.add_row(decoded.trials.names[i], f"{name}{note}", f"{answers.similarity_NK[i, 0]:.3f}", *sure)
+    Console().print(table)
+    if len(decoded.trials.names) > most:
+        print(f"and {len(decoded.trials.names) - most} more trials")
+    for note in summary["notes"]:
+        print(f"  {note}")
+    if answers.calibrated:
+        print(
+            f"  sets of {answers.level:.0%} hold {summary['mean_set_size']:.1f} of {summary['gallery_size']} images on "
+            f"average; {summary['says_nothing']} trials say nothing"
+        )
+    print_figures(summary["metrics"], f"{summary['known']} trials whose images are known{simulated}")
 
 
 def print_not_computed(reasons: Mapping[str, str]) -> None:

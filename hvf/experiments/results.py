@@ -184,7 +184,7 @@ class Result:
         return entries | ({"one_to_one": retrieval.one_to_one_chance(n)} if "one_to_one" in names else {})
 
     def metrics(self) -> dict[str, Entry]:
-        """The figures as metrics.json has them: retrieval/ROW/NAME, validation/ROW/NAME, chance/retrieval/NAME."""
+        """The figures as metrics.json has them: retrieval/ROW/NAME, chance/retrieval/NAME, and so on."""
         entries: dict[str, Entry] = {}
         for name, row in self.rows.items():
             entries |= {f"retrieval/{name}/{figure}": entry for figure, entry in row.figures.items()}
@@ -196,6 +196,8 @@ class Result:
                 for figure in ("top1", "mrr")
                 if figure in row.validation
             }
+        for name, row in self.details.get("confidence", {}).get("rows", {}).items():
+            entries |= {f"confidence/{name}/{figure}": entry for figure, entry in row["figures"].items()}
         return entries
 
     def write(self, folder: str | Path) -> None:
@@ -205,7 +207,7 @@ class Result:
         """
         run = Run(Path(folder), from_dict(Config, self.config))
         write_json(run.path / FILE, {"version": VERSION, **asdict(self)})
-        ours = ("retrieval/", "validation/", "chance/retrieval/")
+        ours = ("retrieval/", "validation/", "confidence/", "chance/retrieval/")
         kept = {name: entry for name, entry in run.metrics().items() if not name.startswith(ours)}
         run.write_metrics({**kept, **self.metrics()}, merge=False)
 

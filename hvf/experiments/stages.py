@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,7 @@ from hvf.decoder import Decoder, array_hash, weights_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
+from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
 from hvf.experiments.descriptions import StudyInfo
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
@@ -46,7 +47,12 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     if trained_before:
         decoder.resume(folder, study.train, study.train_images)
     else:
-        decoder.fit(study.train, study.train_images).save(folder)
+        decoder.fit(study.train, study.train_images, validation_trials(study, run.config.align))
+    if decoder.gallery is None:  # trained just now, or by an older version, or killed before all was written
+        if decoder.confidence is None:
+            decoder.calibrate(study.train, study.train_images, validation_trials(study, run.config.align))
+        keep_gallery(decoder, study)
+        decoder.save(folder, about(started_result("training", run, study)))
     trained = decoder.fitted()
     run.write_json("history.json", trained.history)
     if not (trained_before and run.has(FILE)):
@@ -83,7 +89,24 @@ def write_test_result(run: Run, decoder: Decoder, study: Study, training: Litera
     scores_NN = {row: retrieval.similarity(z[f"z_{row}"], z["z_ceiling"]) for row in ("brain", "floor")}
     result = result.with_row("brain", Row.of_scores(scores_NN["brain"], validation, chosen))
     result = result.with_row("floor", Row.of_scores(scores_NN["floor"]))
+    confidence = confidence_details(decoder, study)
+    result = result.with_details(confidence=confidence) if confidence else result
     result.write(run.path)
+    decoder.describe(run.path / "checkpoint", about(result))
+
+
+def about(result: Result) -> dict[str, Any]:
+    """What a decoder's card says of its data, its protocol and its figures."""
+    main = f"retrieval/{result.main}/"
+    figures = {name: entry for name, entry in result.metrics().items() if name.startswith((main, "confidence/brain"))}
+    return {
+        "study": result.study.note,
+        "subject": result.study.subject,
+        "simulated": result.study.simulated,
+        "protocol": f"{result.protocol.label}; among {result.gallery_size} images" if figures else "",
+        "figures": figures,
+        "chance": result.chance if figures else {},
+    }
 
 
 def started_result(kind: Kind, run: Run, study: Study, training: Literal["intra", "loso"] = "intra") -> Result:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import jinja2
-
 from hvf import runs
 from hvf.config import HvfError
 from hvf.methods import preset_with_figures
 from hvf.report import tables
 from hvf.report.compare import Comparison, compare
 from hvf.report.folder import STAGES, Folder, main_figure
+from hvf.report.pages import environment
 from hvf.report.pictures import draw_grid, evenly_spaced
 from hvf.report.sections import describe
 
@@ -78,18 +77,11 @@ def write_grid(run_path: str | Path, n_rows: int = 8) -> Path:
 
 
 def _page(folders: Sequence[Folder], published: str | None, comparisons: Sequence[Comparison]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     described = [
         describe(folder, f"run{i}", published if published is not None else folder.preset)
         for i, folder in enumerate(folders)
     ]
-    return environment.get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         runs=described,
         comparisons=[{"verdict": c.verdict, "a": c.a.name, "b": c.b.name, "refused": c.refused,
                       "lines": tables.compared(c)} for c in comparisons],

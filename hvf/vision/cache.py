@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,8 +82,12 @@ def embed_all(
     specs: Sequence[str | FeatureSpec],
     device: str | torch.device = "cpu",
     cache: str | Path | None = None,
+    weights: Mapping[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """{spec as given: features (N, D)} as `embed` gives them; layers of one network are computed in one pass."""
+    """{spec as given: features (N, D)} as `embed` gives them; layers of one network are computed in one pass.
+
+    `weights` are the hashes that encoders' weights must have: features of others cannot be compared, and are refused.
+    """
     folder = Path(cache if cache is not None else runs.cache_dir() / "features")
     networks: dict[FeatureSpec, list[FeatureSpec]] = {}
     features: dict[FeatureSpec, np.ndarray] = {}
@@ -95,6 +99,11 @@ def embed_all(
             features[spec] = family.of_images(spec, images.ids)
     for group in networks.values():
         encoder = load_encoder(group[0], device)
+        if (weights or {}).get(str(group[0]), encoder.weights_hash) != encoder.weights_hash:
+            raise HvfError(
+                f"the encoder {group[0]} on this machine has other weights than the one that the decoder was trained "
+                "with: its features cannot be compared"
+            )
         entries = {spec: _entry(spec, encoder, images) for spec in group}
         paths = {spec: folder / f"{_name(entry)}.safetensors" for spec, entry in entries.items()}
         features |= {s: x for s in group if (x := _read(paths[s], entries[s], len(images))) is not None}

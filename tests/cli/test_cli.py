@@ -355,7 +355,7 @@ def test_data_sets_are_asked_for_their_options_by_hvf_data_alone():
 
 EVERY = {(name,): command for name, command in COMMANDS.items()}
 EVERY |= {("data", name): command for name, command in data.COMMANDS.items()}
-BY_PLACE = {"evaluate": {"run"}, "report": {"runs"}, "explore": {"runs"}, "prepare": {"dataset"},
+BY_PLACE = {"evaluate": {"run"}, "decode": {"decoder"}, "report": {"runs"}, "explore": {"runs"}, "prepare": {"dataset"},
             "doctor": {"path"}, "download": {"name"}, "simulate": {"dataset"}}  # fmt: skip
 
 

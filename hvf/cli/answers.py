@@ -1,0 +1,57 @@
+"""`hvf decode`: what was seen, for trials whose images nobody knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from hvf.cli.options import Float, Folder, Int, Word
+from hvf.registry import HvfError
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Answer trials whose images nobody knows: which image of a gallery was seen, and how sure that is."""
+
+    decoder: Annotated[Positional[str | None], arg(metavar="DECODER", help_behavior_hint="")] = None  # a folder, Hub id
+    trials: Folder = None  # the new trials: -epo.fif, prepared ones, or .npy (N, C, T)
+    gallery: Folder = None  # images to look in: folder, zip, prepared features (default: those it was tested on)
+    same_image: Word = None  # column of the trials' metadata: trials with one value saw one image, and are averaged
+    presentations: Int = None  # how many presentations each row of the file is a mean of already (default: 1)
+    level: Float = None  # share of the trials whose set shall hold the right image (default: 0.9)
+    draw: Annotated[bool, FlagCreatePairsOff] = (
+        False  # draw what was seen, too; for a decoder trained with --mode reconstruction
+    )
+    out: Folder = None  # folder of the answers (default: runs/decoded-NAME-OF-THE-TRIALS)
+
+    def __call__(self) -> int:
+        if self.decoder is None or self.trials is None:
+            raise HvfError("name a decoder and its trials: hvf decode DECODER --trials new-epo.fif")
+        if not self.trials.exists():
+            raise HvfError(f"--trials: there is no file at {self.trials}")
+        out = self.out or Path("runs") / f"decoded-{self.trials.name.split('.')[0]}"
+        from hvf.cli.printing import print_answers
+        from hvf.decoding.ranking import LEVEL
+        from hvf.experiments.decoding import Question, decode
+        from hvf.experiments.protocols import device
+        from hvf.report.answers import write_page
+
+        question = Question(
+            self.decoder,
+            self.trials,
+            self.gallery,
+            self.same_image,
+            self.presentations if self.presentations is not None else 1,
+            self.level if self.level is not None else LEVEL,
+            self.draw,
+        )
+        decoded = decode(question, out, device())
+        write_page(decoded, out / "answers.html")
+        print_answers(decoded)
+        print(f"wrote {out}")
+        for name in ("answers.csv", "answers.html"):
+            print(f"  {out / name}")
+        return 0

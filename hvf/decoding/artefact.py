@@ -1,0 +1,208 @@
+"""A decoder on disk: a folder, or a repository on the Hub, that carries all but the encoders and the prior it names.
+
+FOLDER/alignment.safetensors   weights, configuration, normalisation, recording, training embeddings (`hvf.alignment`)
+FOLDER/confidence.safetensors  validation trials and their images, by which answers are calibrated
+FOLDER/gallery.safetensors     embeddings and names of the images that it was tested on: the default gallery
+FOLDER/README.md               the model card
+FOLDER/decoder.json            version, code, encoders with the hash of their weights, what was tested; the sha256 of
+                               every other file, and of its own content
+
+`decoder.json` is written last: a folder without it was not finished, or is older. Whatever differs from its sha256 is
+refused. Pictures of the gallery stay where they are: they may not be ours to give away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import HfApi, snapshot_download
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from hvf.alignment import FILE as ALIGNMENT
+from hvf.alignment import Alignment
+from hvf.config import HvfError
+from hvf.decoding.confidence import Confidence
+from hvf.decoding.gallery import Gallery
+from hvf.runs import code_version, write_atomic, write_json
+
+MANIFEST, CARD, CONFIDENCE, GALLERY = "decoder.json", "README.md", "confidence.safetensors", "gallery.safetensors"
+VERSION = 1  # of the folder; a newer one is refused
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """A trained decoder and what belongs to it."""
+
+    alignment: Alignment
+    confidence: Confidence | None = None
+    gallery: Gallery | None = None
+    encoders: Mapping[str, str] = field(default_factory=dict)  # {spec: hash of its weights}
+    about: Mapping[str, Any] = field(default_factory=dict)  # study, protocol, simulated, figures: for the card
+
+
+def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
+    """Write all files of a decoder, the manifest last; returns the folder. Raises HvfError as `write_atomic` does."""
+    folder = Path(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)  # until all are written, nothing vouches for them
+    artefact.alignment.save(folder)
+    files = [ALIGNMENT]
+    if artefact.confidence is not None:
+        names = {"concepts": json.dumps(artefact.confidence.concepts)}
+        _write_arrays(folder / CONFIDENCE, artefact.confidence.tensors(), names)
+        files.append(CONFIDENCE)
+    if artefact.gallery is not None:
+        gallery = artefact.gallery
+        names = {"ids": list(gallery.ids), "concepts": list(gallery.concepts), "what": gallery.what}
+        z_f_MD = np.concatenate([gallery.read(0, len(gallery))])
+        _write_arrays(folder / GALLERY, {"z_f": z_f_MD}, {"gallery": json.dumps(names)})
+        files.append(GALLERY)
+    hashes = {name: _sha256(folder / name) for name in files}
+    _write_manifest(folder, artefact, card, hashes)
+    return folder
+
+
+def describe(folder: Path, artefact: Artefact, card: str) -> None:
+    """Write the card and the manifest anew; the other files stay as they are."""
+    hashes = {name: digest for name, digest in _manifest(folder)["files"].items() if name != CARD}
+    _write_manifest(folder, artefact, card, hashes)
+
+
+def _write_manifest(folder: Path, artefact: Artefact, card: str, hashes: Mapping[str, str]) -> None:
+    """Write the card, then what vouches for all files."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_atomic(folder / CARD, lambda tmp: tmp.write_text(card, encoding="utf-8"))
+    content = {
+        "version": VERSION,
+        "code": code_version(),
+        "encoders": dict(artefact.encoders),
+        "about": dict(artefact.about),
+        "files": {**hashes, CARD: _sha256(folder / CARD)},
+    }
+    content = json.loads(json.dumps(content))
+    write_json(folder / MANIFEST, {**content, "sha256": _digest(content)})
+
+
+def read(folder: str | Path, device: str = "cpu") -> Artefact:
+    """Read what `write` wrote, every byte of it checked; of an older folder the weights alone.
+
+    Raises HvfError if a file is missing, damaged or of a newer version.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).exists():
+        return Artefact(Alignment.load(folder, device))
+    content = _manifest(folder)
+    for name, expected in content["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise HvfError(f"{folder} is not a whole decoder: {name} is missing; copy it again")
+        if _sha256(path) != expected:
+            raise HvfError(f"{path} is damaged: its sha256 is not the one in {MANIFEST}; copy the folder again")
+    confidence, gallery = None, None
+    try:
+        if CONFIDENCE in content["files"]:
+            arrays, names = _read_arrays(folder / CONFIDENCE)
+            confidence = Confidence.of_tensors(arrays, json.loads(names["concepts"]))
+        if GALLERY in content["files"]:
+            arrays, names = _read_arrays(folder / GALLERY)
+            known = json.loads(names["gallery"])
+            gallery = Gallery.of(known["ids"], arrays["z_f"], known["concepts"], known["what"])
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise HvfError(f"{folder} is not a decoder written by hvf: {error}") from error
+    return Artefact(Alignment.load(folder, device), confidence, gallery, content["encoders"], content["about"])
+
+
+def is_whole(folder: str | Path) -> bool:
+    """Whether a decoder's folder was finished."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["version"]
+        if isinstance(version, int) and version > VERSION:
+            raise HvfError(f"{path} is of version {version}, and this hvf reads version {VERSION}: update hvf")
+        expected = content.pop("sha256")
+        tables = all(isinstance(content[name], dict) for name in ("files", "encoders", "about"))
+        if version != VERSION or expected != _digest(content) or not tables:
+            raise ValueError("its own sha256 differs")
+    except HvfError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise HvfError(f"{path} is damaged ({error}): copy the folder again") from error
+    return content
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a decoder: a run's, a folder, or a repository on the Hub (owner/name), fetched into its cache.
+
+    Raises HvfError if it is none of them.
+    """
+    folder = Path(name).expanduser()
+    for candidate in (folder / "checkpoint", folder):
+        if (candidate / ALIGNMENT).is_file() or (candidate / MANIFEST).is_file():
+            return candidate
+    if folder.exists():
+        hint = ": a sweep keeps none" if (folder / "result.json").exists() else ""
+        raise HvfError(f"{folder} holds no decoder (no {MANIFEST}, no checkpoint/){hint}; hvf train --out leaves one")
+    if not re.fullmatch(HUB_ID, str(name)):
+        raise HvfError(
+            f"there is no decoder at {name}: no such folder, and not the name of one on the Hub (owner/name)"
+        )
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=[MANIFEST, CARD, "*.safetensors"]))
+    except Exception as error:  # the client's errors share no base class with those of its transport
+        reason = " ".join(str(error).split())[:200]
+        raise HvfError(
+            f"the decoder {name} is not on this machine and the Hub did not give it; fetch it with "
+            f"`hf download {name}` (the Hub said: {reason})"
+        ) from error
+
+
+def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+    """Upload a decoder's folder to the Hub, and return its address. Raises HvfError with what the Hub said."""
+    read(folder)  # what is damaged is not passed on
+    try:
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        files = [MANIFEST, CARD, "*.safetensors"]
+        return str(api.upload_folder(repo_id=repo_id, folder_path=str(folder), allow_patterns=files))
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())[:200]
+        raise HvfError(f"the decoder was not uploaded to {repo_id} (the Hub said: {reason})") from error
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    whole = {name: np.ascontiguousarray(x, dtype=np.float32) for name, x in arrays.items()}
+    write_atomic(path, lambda tmp: save_file(whole, str(tmp), metadata))
+
+
+def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    with safe_open(str(path), framework="np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _by_blocks(file)
+
+
+def _by_blocks(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

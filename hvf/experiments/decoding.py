@@ -1,0 +1,231 @@
+"""`hvf decode`: trials whose images nobody knows are answered from a gallery, and the answers written.
+
+Letters: N trials, K answers of each, M gallery images.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hvf.config import HvfError
+from hvf.data.images.image_set import ImageSet, open_images
+from hvf.decoder import Decoder
+from hvf.decoding import artefact
+from hvf.decoding.gallery import Gallery
+from hvf.decoding.ranking import LEVEL, Answers
+from hvf.decoding.recording import NewTrials, check_values, open_new_trials
+from hvf.evaluation import retrieval
+from hvf.experiments.confidence import row_of
+from hvf.runs import check_writable, code_version, write_atomic, write_json
+from hvf.vision import shards
+
+ANSWERS, TRIALS, SUMMARY = "answers.csv", "trials.csv", "decode.json"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a decoder."""
+
+    decoder: str  # a run's folder, a decoder's folder, or a Hub id
+    trials: Path  # -epo.fif, prepared trials, or .npy
+    gallery: Path | None = None  # folder, zip, shards; None: the decoder's own
+    same_image: str | None = None  # column: rows of one value are averaged
+    presentations: int = 1  # how many presentations each row of the file is a mean of
+    level: float = LEVEL  # share of trials whose set shall hold their image
+    draw: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Trials with their answers, and pictures where they were asked for."""
+
+    question: Question
+    trials: NewTrials
+    answers: Answers
+    images: ImageSet | None  # of the gallery, where there are pictures
+    drawn_NHWC: np.ndarray | None
+    summary: dict[str, Any]
+
+
+def decode(question: Question, out: Path, device: str = "cpu") -> Decoded:
+    """Answer the trials of a file and write `answers.csv`, `trials.csv`, `decode.json`, and pictures if asked for.
+
+    Raises HvfError before anything is written if decoder, trials and gallery do not fit.
+    """
+    for file, what in ((ANSWERS, "answers"), ("config.json", "a run")):
+        if (out / file).exists():
+            raise HvfError(f"{out} holds {what} already: choose another --out")
+    if not 0 < question.level < 1:
+        raise HvfError(f"--level must lie between 0 and 1, not {question.level}")
+    if question.presentations < 1:
+        raise HvfError(f"--presentations must be at least 1, not {question.presentations}")
+    check_writable(out)
+    folder = artefact.find(question.decoder)
+    decoder = Decoder.load(folder, device)
+    trained = decoder.fitted()
+    if question.draw and decoder.config.align.mode != "reconstruction":
+        raise HvfError(f"{question.decoder} was trained for retrieval and cannot draw: hvf train --mode reconstruction")
+    if question.draw and not decoder.ready_to_draw:
+        raise HvfError(f"{question.decoder} starts from latents that only its training run can fit: leave out --draw")
+    new = open_new_trials(question.trials, trained.recording, question.same_image)
+    mean, sd = (x.cpu().numpy().reshape(-1) for x in trained.normalisation["x"])
+    check_values(new.trials, mean, sd, question.trials.name)
+    gallery, images = open_gallery(question.gallery, decoder)
+    repeats = question.presentations * np.array(new.repeats)
+    answers = decoder.decode(new.trials, gallery, repeats, new.image_ids, question.level)
+    drawn = decoder.reconstruct(new.trials) if question.draw else None
+    images = _seen_beside(folder, gallery) if images is None else images
+    decoded = Decoded(question, new, answers, images, drawn, _summary(question, decoder, new, answers))
+    _write(decoded, out)
+    return decoded
+
+
+def open_gallery(source: Path | None, decoder: Decoder) -> tuple[Gallery, ImageSet | None]:
+    """The images to look in, and their pictures where there are any.
+
+    `source` is a folder or zip of pictures, or a folder of `prior_training/prepare.py` with the features of the
+    decoder's encoders; None is the gallery that the decoder was tested on. HvfError if it is none of them.
+    """
+    if source is None:
+        if decoder.gallery is None:
+            raise HvfError("this decoder has no gallery of its own: give --gallery with the images to look in")
+        return decoder.gallery, None
+    if not source.exists():
+        raise HvfError(f"--gallery: there is nothing at {source}")
+    if (source / shards.INDEX).is_file():
+        return _of_shards(source, decoder), None
+    images = open_images(source, decoder.config.data.background)
+    return decoder.gallery_of(images, str(source)), images
+
+
+def _of_shards(folder: Path, decoder: Decoder) -> Gallery:
+    """The gallery of prepared features, read as they are asked for."""
+    prepared = shards.open_shards(folder)
+    trained = decoder.fitted()
+    for spec in trained.hvf.specs:
+        if spec not in prepared.specs:
+            raise HvfError(
+                f"{folder} has no features of {spec}, which the decoder needs; it has {', '.join(prepared.specs)}"
+            )
+        weights = prepared.settings.encoders[spec].get("weights_hash")
+        if decoder.encoders.get(spec, weights) != weights:
+            raise HvfError(
+                f"the features of {spec} in {folder} come from other weights than the decoder was trained with"
+            )
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return trained.embed_images(prepared.batch(np.arange(start, stop)))
+
+    return Gallery(prepared.ids, read, trained.brain.width, prepared.concepts, str(folder))
+
+
+def _seen_beside(checkpoint: Path, gallery: Gallery) -> ImageSet | None:
+    """The pictures of the decoder's own gallery, if its run shows them."""
+    folder = checkpoint.parent / "images" / "seen"
+    pictures = sorted(folder.glob("[0-9]*.png")) if checkpoint.name == "checkpoint" else []
+    if len(pictures) != len(gallery):
+        return None
+    seen = open_images(folder)
+    return seen if len(seen) == len(gallery) else None
+
+
+def _summary(question: Question, decoder: Decoder, new: NewTrials, answers: Answers) -> dict[str, Any]:
+    """What was asked, what was done to the trials, how answers are calibrated, and figures where images are known."""
+    known = int(answers.known_N.sum())
+    figures: dict[str, Any] = {}
+    if known:
+        ranks_N = answers.rank_N[answers.known_N]
+        figures = {f"retrieval/brain/{name}": entry for name, entry in retrieval.summarise(ranks_N).items()}
+        figures |= {f"chance/retrieval/top{k}": retrieval.chance(k, known, len(answers.gallery)) for k in retrieval.KS}
+        if answers.calibrated:
+            figures |= {f"confidence/brain/{name}": entry for name, entry in row_of(answers)["figures"].items()}
+    most = max(decoder.confidence.z_b) if decoder.confidence else 0
+    notes = list(new.notes)
+    if not answers.calibrated:
+        notes.append("this decoder has no validation trials: there are no probabilities and no sets")
+    elif int(answers.repeats_N.max()) > most:
+        notes.append(
+            f"answers rest on up to {answers.repeats_N.max()} trials, calibration on {most}: sets are rather too large"
+        )
+    return {
+        "decoder": question.decoder,
+        "trials": str(question.trials),
+        "gallery": answers.gallery.what,
+        "gallery_size": len(answers.gallery),
+        "simulated": new.trials.simulated or bool(decoder.about.get("simulated")),
+        "n_trials": len(new.trials),
+        "known": known,
+        "level": answers.level,
+        "says_nothing": int(answers.says_nothing_N.sum()),
+        "mean_set_size": float(answers.set_size_N.mean()) if answers.calibrated else None,
+        "calibration": {
+            str(r): {
+                "temperature": 1 / one.sharpness.scale,
+                "penalty": one.sharpness.penalty,
+                "threshold": one.threshold,
+            }
+            for r, one in answers.calibrated.items()
+        },
+        "notes": notes,
+        "metrics": figures,
+        "code": code_version(),
+    }
+
+
+def answer_rows(decoded: Decoded) -> list[list[Any]]:
+    """The lines of `answers.csv`: trial, rank, image_id, similarity, probability, in_set."""
+    answers, rows = decoded.answers, []
+    for i, name in enumerate(decoded.trials.names):
+        for rank, column in enumerate(answers.top_NK[i].tolist(), start=1):
+            p = answers.probability_NK[i, rank - 1]
+            in_set = ("yes" if answers.in_set_NK[i, rank - 1] else "no") if answers.calibrated else ""
+            similarity = f"{answers.similarity_NK[i, rank - 1]:.6f}"
+            probability = "" if np.isnan(p) else f"{p:.6g}"
+            rows.append([name, rank, answers.gallery.ids[column], similarity, probability, in_set])
+    return rows
+
+
+def trial_rows(decoded: Decoded) -> list[list[Any]]:
+    """The lines of `trials.csv`: trial, repeats, set_size, p_nothing, says_nothing, image_id, rank, held."""
+    answers, rows = decoded.answers, []
+    for i, name in enumerate(decoded.trials.names):
+        sure = [answers.set_size_N[i], f"{answers.nothing_N[i]:.4g}", "yes" if answers.says_nothing_N[i] else "no"]
+        known = bool(answers.known_N[i])
+        truth = [
+            decoded.trials.image_ids[i],
+            int(answers.rank_N[i]) if known else "",
+            ("yes" if answers.held_N[i] else "no") if known and answers.calibrated else "",
+        ]
+        rows.append([name, int(answers.repeats_N[i]), *(sure if answers.calibrated else ["", "", ""]), *truth])
+    return rows
+
+
+def _write(decoded: Decoded, out: Path) -> None:
+    """Write everything, `answers.csv` last: a folder without it was not finished."""
+    if decoded.drawn_NHWC is not None:
+        for i, picture_HWC in enumerate(decoded.drawn_NHWC):
+            path = out / "images" / "drawn" / f"{i:04d}.png"
+            write_atomic(path, lambda tmp, picture=picture_HWC: Image.fromarray(picture).save(tmp))
+    write_json(out / SUMMARY, decoded.summary)
+    if decoded.summary["metrics"]:
+        write_json(out / "metrics.json", decoded.summary["metrics"])
+    about = ["trial", "repeats", "set_size", "p_nothing", "says_nothing", "image_id", "rank", "held"]
+    _write_csv(out / TRIALS, about, trial_rows(decoded))
+    answered = ["trial", "rank", "image_id", "similarity", "probability", "in_set"]
+    _write_csv(out / ANSWERS, answered, answer_rows(decoded))
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomic(path, lambda tmp: tmp.write_text(text.getvalue(), encoding="utf-8"))

@@ -1,0 +1,145 @@
+"""`hvf decode` as a user calls it: a small decoder, a second recording without answers, a folder of other pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+
+from hvf.cli import main
+from hvf.decoder import Decoder
+from hvf.experiments import stages
+from hvf.runs import Run
+from hvf.study import open_study
+from tests.small_run import small_config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    run = Run.create(tmp_path_factory.mktemp("decode") / "run", small_config())
+    stages.retrieve_run(run)
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    images = open_study(small_config().data).test_images
+    for i in reversed(range(len(images))):
+        images[i].save(folder / f"{images.ids[i]}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    """Single trials of three images, channels in another order, with a number of the stimulus and no name."""
+    study = open_study(small_config().data)
+    trials = study.single_trials("test", study.test_images.select([5, 0, 7]))
+    order = np.random.default_rng(0).permutation(len(trials.ch_names))
+    info = mne.create_info([trials.ch_names[i] for i in order], trials.sfreq, "eeg")
+    numbers = pd.factorize(trials.image_ids)[0] + 1
+    table = pd.DataFrame({"number": numbers})
+    x_NCT = trials.load_array()[:, order].astype(float)
+    epochs = mne.EpochsArray(x_NCT, info, tmin=trials.tmin, metadata=table, verbose="error")
+    path = tmp_path_factory.mktemp("recording") / "second-epo.fif"
+    epochs.save(path, verbose="error")
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_answers_equal_those_of_retrieve(run, photos, recording, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["decode", str(run), "--trials", str(recording), "--gallery", str(photos), "--same-image", "number"]
+    assert main([*command, "--out", str(out)]) == 0
+    answers = rows(out / "answers.csv")
+    assert list(answers[0]) == ["trial", "rank", "image_id", "similarity", "probability", "in_set"]
+    study = open_study(small_config().data)
+    decoder = Decoder.from_pretrained(run)
+    seen = study.test.aligned_to(study.test_images)
+    found = decoder.retrieve(seen, study.test_images)
+    place = {name: i for i, name in enumerate(study.test_images.ids)}
+    for trial, image in (("1", 5), ("2", 0), ("3", 7)):
+        mine = [row for row in answers if row["trial"] == trial]
+        assert [place[row["image_id"]] for row in mine][:5] == found.top_NK[image].tolist()
+        similarity = [float(row["similarity"]) for row in mine[:5]]
+        assert similarity == pytest.approx(found.scores_NM[image, found.top_NK[image]], abs=1e-4)
+        assert len(mine) == 10
+    assert all(row["set_size"] and row["repeats"] == "20" for row in rows(out / "trials.csv"))
+    page = (out / "answers.html").read_text(encoding="utf-8")
+    assert "simulated" in page
+    assert "data:image/webp" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert main([*command, "--out", str(out)]) == 2
+    assert "holds answers already" in capsys.readouterr().err
+
+
+def test_its_own_gallery_and_known_images_give_figures(run, photos, tmp_path, capsys):
+    study = open_study(small_config().data)
+    study.test.save(tmp_path / "sub-08_trials.npy")
+    assert (
+        main(["decode", str(run), "--trials", str(tmp_path / "sub-08_trials.npy"), "--out", str(tmp_path / "out")]) == 0
+    )
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    tested = json.loads((run / "metrics.json").read_text())
+    assert figures["retrieval/brain/top1"] == tested["retrieval/brain/top1"]
+    assert 0 <= figures["confidence/brain/coverage"]["value"] <= 1
+    assert "12 trials whose images are known" in capsys.readouterr().out
+
+
+def test_drawn_answers(run, recording, tmp_path):
+    command = ["decode", str(run), "--trials", str(recording), "--same-image", "number", "--draw"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out" / "images" / "drawn").glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--same-image", "nummer"], "did you mean 'number'"),
+        (["--level", "90"], "between 0 and 1"),
+        (["--presentations", "0"], "at least 1"),
+        (["--gallery", "nowhere"], "nothing at"),
+        (["--gallery", "."], ""),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(run, recording, tmp_path, capsys, monkeypatch, options, reason):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    assert main(["decode", str(run), "--trials", str(recording), "--out", str(out), *options]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert reason in message
+    assert not out.exists()
+
+
+def test_units_and_montages_of_others_are_refused(run, recording, tmp_path, capsys):
+    epochs = mne.read_epochs(recording, verbose="error")
+    for change, reason in (
+        (lambda e: e.pick(e.ch_names[:-1], verbose="error"), "lacks 1 of the 63 channels"),
+        (lambda e: e.apply_function(lambda x: 1e6 * x), "other units"),
+        (lambda e: e.crop(0.1, None), "cut longer epochs"),
+    ):
+        path = tmp_path / "other-epo.fif"
+        change(epochs.copy()).save(path, overwrite=True, verbose="error")
+        assert main(["decode", str(run), "--trials", str(path), "--out", str(tmp_path / "out")]) == 2
+        assert reason in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_run_says_how_sure_it_is(run):
+    figures = json.loads((run / "metrics.json").read_text())
+    for row in ("brain", "brain_4", "permuted"):
+        for name in ("coverage", "set_size", "ece"):
+            assert set(figures[f"confidence/{row}/{name}"]) == {"value", "ci95", "n"}
+    assert figures["confidence/permuted/set_size"]["value"] > 8  # of 12
+    assert "confidence" in (run / "result.json").read_text()
+    assert "coverage" in (run / "checkpoint" / "README.md").read_text()
