@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from _pytest.mark import ParameterSet
 from PIL import Image
 
@@ -32,7 +33,10 @@ def commands() -> dict[str, list[list[str]]]:
     title = ""
     for bold, block in re.findall(r"^\*\*([^*\n]+?)\.?\*\*|^```bash\n(.*?)^```", README, flags=re.M | re.S):
         title = bold or title
-        lines = [shlex.split(line, comments=True) for line in block.splitlines() if line.strip()]
+        commands = (
+            re.sub(r"(^|\s)#.*", "", line) for line in block.splitlines()
+        )  # shlex ends words at #, a shell does not
+        lines = [shlex.split(line) for line in commands if line.strip()]
         sections.setdefault(title, []).extend(lines)
     return {title: lines for title, lines in sections.items() if lines}
 
@@ -64,7 +68,8 @@ MADE_BY = {
 }
 # Which part of the slow tests runs a section, or a script of one.
 PARTS = {
-    "See it work": 1, "Decode your own recording": 1, "Measure and read": 1, "Use the real thing": 1,
+    "See it work": 1, "Decode your own recording": 1, "Use what others computed": 1, "Measure and read": 1,
+    "Use the real thing": 1,
     "Take recordings in": 2,
     "Compare methods, encoders, layers, amounts of data": 3,
     "brain_training/layers.py": 4, "brain_training/scaling.py": 4, "brain_training/interpret.py": 4,
@@ -124,6 +129,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         for i in range(n):
             Image.fromarray(rng.integers(0, 255, (size, size, 3), np.uint8)).save(folder / name / f"{i:03d}.png")
+    names = [f"images/{i:03d}.png" for i in range(260)]
+    np.savez(folder / "clip.npz", image=rng.standard_normal((260, 8)), names=names)
+    torch.save(torch.randn(20, 8), folder / "brain.pt")
+    torch.save({"img_features": torch.randn(20, 8), "text_features": torch.randn(20, 8)}, folder / "images.pt")
+    np.save(folder / "scores.npy", rng.standard_normal((20, 10)))
+    np.save(folder / "columns.npy", np.arange(20) // 2)
     subprocess.run([sys.executable, "-m", "zipfile", "-c", "images.zip", "images"], cwd=folder, check=True)
     for name in ("prior_training", "brain_training", "eval"):
         (folder / name).symlink_to(ROOT / name)

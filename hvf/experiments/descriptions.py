@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hvf.config import Config
+from hvf.data.images.image_set import ImageSet
 from hvf.study import Study
+
+OF_NAMES = "names:"  # a digest that knows no pictures begins so
 
 TRAINING = {
     "intra": "within-subject",
@@ -47,9 +51,16 @@ class StudyInfo:
             window=(float(train.tmin), float(train.times[-1] + 1 / train.sfreq)),
             n_train_images=len(study.train_images),
             n_test_images=len(study.test_images),
-            train_digest=study.train_images.digest,
-            test_digest=study.test_images.digest,
+            train_digest=_digest(study.train_images),
+            test_digest=_digest(study.test_images),
         )
+
+
+def _digest(images: ImageSet) -> str:
+    """That of the pictures; of images that are known by features alone, that of their names."""
+    if images.has_pictures:
+        return images.digest
+    return OF_NAMES + hashlib.sha256("\n".join(images.ids).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -261,7 +262,9 @@ def _rows(
         there = listed(
             [*candidates, *(one for one in entries if one not in candidates and _is_numeric(entries[one]))], 9
         )
-        raise HvfError(f"{file.path} holds {there}" + (f", not {key}" if key else f": say which, as {name}#KEY"))
+        marked = key is not None and re.split("[@:~]", key)[0] in entries
+        more = "; features in a file have no @LAYER, no :POOL and no ~VIEW" if marked else ""
+        raise HvfError(f"{file.path} holds {there}" + (f", not {key}{more}" if key else f": say which, as {name}#KEY"))
     return as_rows(entries[key], what, dtype), None
 
 

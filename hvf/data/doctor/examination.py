@@ -27,7 +27,7 @@ from hvf.data.images.matching import ImageNames
 from hvf.data.recordings.tables import table_beside
 from hvf.data.trials.store import is_prepared, sidecar_of, verify
 from hvf.data.trials.trials import Trials
-from hvf.registry import DATASETS, listed
+from hvf.registry import DATASETS, feature_file, listed
 
 __all__ = ["Finding", "examine"]
 
@@ -60,6 +60,8 @@ def examine(path: str | Path, images: str | Path | None = None, events: str | Pa
     HvfError
         One of them does not exist.
     """
+    if images is not None and feature_file(images) is not None:
+        raise HvfError(f"the doctor looks at pictures, and {images} holds features: leave --images out")
     path, images, events = Path(path), *(None if p is None else Path(p) for p in (images, events))
     for named in (path, images, events):
         if named is not None and not named.exists():
