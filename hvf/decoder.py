@@ -38,8 +38,7 @@ from hvf.models.fusions.hvf import HVF
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
 from hvf.prior.reconstruction import Reconstructor
-from hvf.vision.cache import content_hashes, embed, embed_all
-from hvf.vision.loading import load_encoder
+from hvf.vision.cache import content_hashes, embed, embed_all, weights_hashes
 from hvf.vision.texts import captions_of
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class Decoder(ConfiguredEstimator):
         single_trials = trials if single_trials is None else single_trials
         self.confidence = Confidence.fit(self.embed_trials, z_f_MD[held_out], single_trials, shown, bank)
         specs = self.prior.specs if align.mode == "reconstruction" else self.config.targets.specs
-        self.encoders = {str(spec): load_encoder(spec, self.device).weights_hash for spec in specs}
+        self.encoders = weights_hashes(specs, self.device)
 
     def decode(
         self,

@@ -33,10 +33,9 @@ def commands() -> dict[str, list[list[str]]]:
     title = ""
     for bold, block in re.findall(r"^\*\*([^*\n]+?)\.?\*\*|^```bash\n(.*?)^```", README, flags=re.M | re.S):
         title = bold or title
-        commands = (
-            re.sub(r"(^|\s)#.*", "", line) for line in block.splitlines()
-        )  # shlex ends words at #, a shell does not
-        lines = [shlex.split(line) for line in commands if line.strip()]
+        # shlex takes the # inside of a word for a comment, too; a shell does not.
+        plain = [re.sub(r"(^|\s)#.*", "", line) for line in block.splitlines()]
+        lines = [shlex.split(line) for line in plain if line.strip()]
         sections.setdefault(title, []).extend(lines)
     return {title: lines for title, lines in sections.items() if lines}
 

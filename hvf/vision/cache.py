@@ -123,6 +123,12 @@ def content_hashes(specs: Sequence[str | FeatureSpec]) -> list[str]:
     return [family.weights_hash(spec) for family, spec in parsed if not family.has_network]
 
 
+def weights_hashes(specs: Sequence[str | FeatureSpec], device: str | torch.device = "cpu") -> dict[str, str]:
+    """{spec as given: hash of the encoder's weights} of those that have a network."""
+    networks = [(str(spec), parse_spec(spec)) for spec in specs if BACKBONES[parse_spec(spec).kind].has_network]
+    return {name: load_encoder(spec, device).weights_hash for name, spec in networks}
+
+
 def _entry(spec: FeatureSpec, encoder: Encoder, images: Images) -> dict[str, str]:
     """What the features depend on."""
     return {"format": _FORMAT, "spec": str(spec), "weights_hash": encoder.weights_hash, "images": images.digest}
