@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -144,6 +144,7 @@ class Decoder(ConfiguredEstimator):
         repeats: Sequence[int] | np.ndarray | None = None,
         image_ids: Sequence[str] | None = None,
         level: float = LEVEL,
+        search: Literal["blocks", "faiss"] = "blocks",
     ) -> Answers:
         """Look for the image that each trial answers, without being told it.
 
@@ -159,6 +160,8 @@ class Decoder(ConfiguredEstimator):
             The images that trials are known to answer, "" where it is not known: these get a rank.
         level : float
             Share of the trials whose set shall hold their image.
+        search : "blocks" or "faiss"
+            What finds the nearest images of a large gallery.
 
         Raises
         ------
@@ -170,7 +173,8 @@ class Decoder(ConfiguredEstimator):
             raise HvfError("this decoder has no gallery of its own: give the images to look in")
         if isinstance(gallery, ImageSet):
             gallery = self.gallery_of(gallery)
-        return answer(self.embed_trials(trials), gallery, self.confidence, repeats, image_ids, level)
+        z_b_ND = self.embed_trials(trials)
+        return answer(z_b_ND, gallery, self.confidence, repeats, image_ids, level, search)
 
     def gallery_of(self, images: ImageSet, what: str = "the gallery") -> Gallery:
         """The gallery of an image set."""

@@ -5,8 +5,9 @@ Letters: N trials, M gallery items, V validation trials, S sampled gallery items
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -71,6 +72,7 @@ def answer(
     repeats_N: Sequence[int] | np.ndarray | None = None,
     image_ids: Sequence[str] | None = None,
     level: float = LEVEL,
+    search: Literal["blocks", "faiss"] = "blocks",
 ) -> Answers:
     """Rank a gallery for every trial, say how probable each answer is, and which answers are in its set.
 
@@ -88,11 +90,13 @@ def answer(
         The image of each trial, "" where it is not known; those in the gallery get a rank.
     level : float
         Share of the trials whose set shall hold their image.
+    search : "blocks" or "faiss"
+        What finds the nearest images (`nearest`); probabilities, sets and ranks come from all cosines either way.
 
     Raises
     ------
     HvfError
-        If the widths differ, a value is not finite, or the level does not lie between 0 and 1.
+        If the widths differ, a value is not finite, the level does not lie between 0 and 1, or faiss is not installed.
     """
     z_b_ND = np.asarray(z_b_ND, dtype=np.float32)
     if z_b_ND.ndim != 2 or z_b_ND.shape[1] != gallery.width:
@@ -131,6 +135,10 @@ def answer(
         held_N=np.zeros(n, bool),
         calibrated=calibrated,
     )
+    if search == "faiss":
+        out.top_NK[:], out.similarity_NK[:] = nearest(z_b_ND, gallery, k, "faiss")
+        if not calibrated and not out.known_N.any():
+            return out  # nothing else is asked for
     step = max(1, SCORES_BYTES // (4 * m))
     for start in range(0, n, step):
         rows = range(start, min(start + step, n))
@@ -139,16 +147,16 @@ def answer(
         for place, z_MD in gallery.blocks():
             scores_NM[:, place] = queries_ND @ z_MD.T
         for i, scores_M in zip(rows, scores_NM, strict=True):
+            if search == "blocks":
+                out.top_NK[i] = best(scores_M, k)
+                out.similarity_NK[i] = scores_M[out.top_NK[i]]
             _fill(out, i, scores_M, calibrated.get(int(level_N[i])))
     return out
 
 
 def _fill(out: Answers, i: int, scores_M: np.ndarray, calibrated: Calibrated | None) -> None:
     """Put trial i's answers in."""
-    k = out.top_NK.shape[1]
-    top_K = best(scores_M, k)
-    out.top_NK[i], out.similarity_NK[i] = top_K, scores_M[top_K]
-    target = out.target_N[i]
+    top_K, target = out.top_NK[i], out.target_N[i]
     if target >= 0:
         out.rank_N[i] = int((scores_M >= scores_M[target]).sum())
     if calibrated is None:
@@ -159,10 +167,51 @@ def _fill(out: Answers, i: int, scores_M: np.ndarray, calibrated: Calibrated | N
     in_question = [*top_K, *([target] if target >= 0 else [])]
     mass = calibration.mass_above(np.broadcast_to(p_M, (len(in_question), len(p_M))), np.array(in_question))
     held = mass <= calibrated.threshold + 1e-9
-    out.in_set_NK[i], out.held_N[i] = held[:k], bool(target >= 0 and held[-1])
+    out.in_set_NK[i], out.held_N[i] = held[: len(top_K)], bool(target >= 0 and held[-1])
     # The highest cosine tells trials from noise better than the probability of the first answer does (docs/LOG.md).
     as_near = len(calibrated.nothing_N) - int(np.searchsorted(calibrated.nothing_N, scores_M.max(), side="left"))
     out.nothing_N[i] = (1 + as_near) / (1 + len(calibrated.nothing_N))
+
+
+def nearest(
+    z_b_ND: np.ndarray, gallery: Gallery, k: int, search: Literal["blocks", "faiss"] = "blocks"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gallery indices (N, K) and cosines of the k nearest images to each trial, exactly, best first.
+
+    Both ways read the gallery in blocks and keep the best of each. "faiss" (extra ``faiss``) finds them without a table
+    of all cosines; of images at equal distance either may come first. Raises HvfError if it is not installed.
+    """
+    queries_ND = unit(z_b_ND)
+    find = _faiss_knn() if search == "faiss" else _block_knn
+    tops, cosines = [], []
+    for place, z_MD in gallery.blocks():
+        top_NK, cosine_NK = find(queries_ND, z_MD, min(k, len(z_MD)))
+        tops.append(top_NK + place.start)
+        cosines.append(cosine_NK)
+        if len(tops) > 1:  # keep the best of both, the earlier of equals first
+            both_N2, scores_N2 = np.concatenate(tops, axis=1), np.concatenate(cosines, axis=1)
+            order = np.argsort(-scores_N2, axis=1, kind="stable")[:, :k]
+            tops, cosines = ([np.take_along_axis(x, order, axis=1)] for x in (both_N2, scores_N2))
+    return tops[0][:, :k], cosines[0][:, :k]
+
+
+def _block_knn(queries_ND: np.ndarray, z_MD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    scores_NM = queries_ND @ z_MD.T
+    top_NK = np.stack([best(scores_M, k) for scores_M in scores_NM])
+    return top_NK, np.take_along_axis(scores_NM, top_NK, axis=1)
+
+
+def _faiss_knn() -> Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+    try:
+        import faiss  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise HvfError("--search faiss needs the package faiss: pip install 'hvf[faiss]'") from error
+
+    def knn(queries_ND: np.ndarray, z_MD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        cosine_NK, top_NK = faiss.knn(queries_ND, z_MD, k, metric=faiss.METRIC_INNER_PRODUCT)
+        return top_NK, cosine_NK
+
+    return knn
 
 
 def best(scores_M: np.ndarray, k: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -18,14 +18,14 @@ from PIL import Image
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.decoder import Decoder
-from hvf.decoding import artefact
+from hvf.decoding import artefact, sources
 from hvf.decoding.gallery import Gallery
 from hvf.decoding.ranking import LEVEL, Answers
 from hvf.decoding.recording import NewTrials, check_values, open_new_trials
+from hvf.decoding.sources import Looker
 from hvf.evaluation import retrieval
 from hvf.experiments.confidence import row_of
 from hvf.runs import check_writable, code_version, write_atomic, write_json
-from hvf.vision import shards
 
 ANSWERS, TRIALS, SUMMARY = "answers.csv", "trials.csv", "decode.json"
 
@@ -36,11 +36,12 @@ class Question:
 
     decoder: str  # a run's folder, a decoder's folder, or a Hub id
     trials: Path  # -epo.fif, prepared trials, or .npy
-    gallery: Path | None = None  # folder, zip, shards; None: the decoder's own
+    gallery: str | Path | None = None  # folder, zip, shards, features; None: the decoder's own
     same_image: str | None = None  # column: rows of one value are averaged
     presentations: int = 1  # how many presentations each row of the file is a mean of
     level: float = LEVEL  # share of trials whose set shall hold their image
     draw: bool = False
+    search: Literal["blocks", "faiss"] = "blocks"  # what finds the nearest images
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def decode(question: Question, out: Path, device: str = "cpu") -> Decoded:
     check_values(new.trials, mean, sd, question.trials.name)
     gallery, images = open_gallery(question.gallery, decoder)
     repeats = question.presentations * np.array(new.repeats)
-    answers = decoder.decode(new.trials, gallery, repeats, new.image_ids, question.level)
+    answers = decoder.decode(new.trials, gallery, repeats, new.image_ids, question.level, question.search)
     drawn = decoder.reconstruct(new.trials) if question.draw else None
     images = _seen_beside(folder, gallery) if images is None else images
     decoded = Decoded(question, new, answers, images, drawn, _summary(question, decoder, new, answers))
@@ -88,43 +89,14 @@ def decode(question: Question, out: Path, device: str = "cpu") -> Decoded:
     return decoded
 
 
-def open_gallery(source: Path | None, decoder: Decoder) -> tuple[Gallery, ImageSet | None]:
-    """The images to look in, and their pictures where there are any.
-
-    `source` is a folder or zip of pictures, or a folder of `prior_training/prepare.py` with the features of the
-    decoder's encoders; None is the gallery that the decoder was tested on. HvfError if it is none of them.
-    """
+def open_gallery(source: str | Path | None, decoder: Decoder) -> tuple[Gallery, ImageSet | None]:
+    """The images to look in (`hvf.decoding.sources`; None: those of the decoder's test), and their pictures."""
     if source is None:
         if decoder.gallery is None:
             raise HvfError("this decoder has no gallery of its own: give --gallery with the images to look in")
         return decoder.gallery, None
-    if not source.exists():
-        raise HvfError(f"--gallery: there is nothing at {source}")
-    if (source / shards.INDEX).is_file():
-        return _of_shards(source, decoder), None
-    images = open_images(source, decoder.config.data.background)
-    return decoder.gallery_of(images, str(source)), images
-
-
-def _of_shards(folder: Path, decoder: Decoder) -> Gallery:
-    """The gallery of prepared features, read as they are asked for."""
-    prepared = shards.open_shards(folder)
-    trained = decoder.fitted()
-    for spec in trained.hvf.specs:
-        if spec not in prepared.specs:
-            raise HvfError(
-                f"{folder} has no features of {spec}, which the decoder needs; it has {', '.join(prepared.specs)}"
-            )
-        weights = prepared.settings.encoders[spec].get("weights_hash")
-        if decoder.encoders.get(spec, weights) != weights:
-            raise HvfError(
-                f"the features of {spec} in {folder} come from other weights than the decoder was trained with"
-            )
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return trained.embed_images(prepared.batch(np.arange(start, stop)))
-
-    return Gallery(prepared.ids, read, trained.brain.width, prepared.concepts, str(folder))
+    looker = Looker(decoder.fitted(), decoder.encoders, decoder.device, decoder.config.data.background)
+    return sources.open_gallery(source, looker)
 
 
 def _seen_beside(checkpoint: Path, gallery: Gallery) -> ImageSet | None:

@@ -273,7 +273,7 @@ def _parquet(files: Iterable[Path]) -> dict[str, Any]:
         for name, column in table.items():
             nested = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
             if nested or pa.types.is_fixed_size_list(column.type):
-                chunks = [_rows(chunk, f"{name!r} in {file}") for chunk in column.chunks if len(chunk)]
+                chunks = [lists_as_rows(chunk, f"{name!r} in {file}") for chunk in column.chunks if len(chunk)]
                 entries[name] = np.concatenate(chunks) if chunks else np.empty((0, 0))
             else:
                 entries[name] = column.to_pylist()
@@ -281,7 +281,7 @@ def _parquet(files: Iterable[Path]) -> dict[str, Any]:
     return read[0] if len(read) == 1 else joined(read, files[0].parent)
 
 
-def _rows(chunk: Any, what: str) -> np.ndarray:
+def lists_as_rows(chunk: Any, what: str) -> np.ndarray:
     """The lists of a column as an array (rows, width, ...)."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -197,14 +197,14 @@ def read_names(path: Path) -> list[str] | None:
             table = pd.DataFrame(content)
         except (ValueError, TypeError):
             return None
-        return _in_columns({str(name): table[name].tolist() for name in table.columns}, path.name)
+        return names_in_columns({str(name): table[name].tolist() for name in table.columns}, path.name)
     lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     if path.suffix.lower() == ".txt" or not any(mark in lines[0] for mark in ",;\t"):
         lines = [line.strip() for line in lines]
         header = path.suffix.lower() == ".csv" and not is_picture_file(lines[0])
-        return lines[1:] if header and _in_columns({lines[0]: lines[1:]}, path.name) else lines
+        return lines[1:] if header and names_in_columns({lines[0]: lines[1:]}, path.name) else lines
     table = read_table(path)
-    return _in_columns({str(name): table[name].tolist() for name in table.columns}, path.name)
+    return names_in_columns({str(name): table[name].tolist() for name in table.columns}, path.name)
 
 
 def _file(path: str | Path, key: str | None) -> FeatureFile:
@@ -295,7 +295,7 @@ def _names_of(lists: Mapping[str, Any], path: Path, n: int) -> tuple[tuple[str, 
     columns = {
         key: values for key, value in lists.items() if (values := _texts(value)) is not None and len(values) == n
     }
-    within = _in_columns(columns, str(path))
+    within = names_in_columns(columns, str(path))
     if within is not None:
         return _checked(within, f"{path.name} itself", n)
     reason, found = "", {}
@@ -333,7 +333,7 @@ def _texts(value: Any) -> list[str] | None:
     return texts_of([one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in value])
 
 
-def _in_columns(columns: Mapping[str, Sequence[str]], where: str) -> list[str] | None:
+def names_in_columns(columns: Mapping[str, Sequence[str]], where: str) -> list[str] | None:
     """The column that names images. Raises HvfError if two name different ones."""
     import pandas as pd
 

@@ -128,3 +128,24 @@ def test_what_does_not_fit_is_refused():
         calibrate(confidence, gallery(z_MD), 1)
     with pytest.raises(HvfError, match="no image"):
         gallery(z_MD[:0])
+
+
+@pytest.mark.parametrize("search", ["blocks", "faiss"])
+def test_the_nearest_are_those_of_a_whole_table(monkeypatch, search):
+    if search == "faiss":
+        pytest.importorskip("faiss")
+    rng = np.random.default_rng(7)
+    z_MD, z_b_ND = images(rng, 333), images(rng, 20)
+    monkeypatch.setattr(galleries, "BLOCK_BYTES", 4 * D * 7)  # blocks of fewer images than answers
+    top_NK, cosine_NK = ranking.nearest(z_b_ND, gallery(z_MD), 10, search)
+    scores_NM = ranking.unit(z_b_ND) @ ranking.unit(z_MD).T
+    assert np.array_equal(top_NK, np.argsort(-scores_NM, axis=1)[:, :10])
+    assert cosine_NK == pytest.approx(np.sort(scores_NM, axis=1)[:, :-11:-1], abs=1e-6)
+    found = answer(z_b_ND, gallery(z_MD), None, search=search)
+    assert np.array_equal(found.top_NK, top_NK)
+
+
+def test_faiss_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(HvfError, match=r"pip install 'hvf\[faiss\]'"):
+        ranking.nearest(np.eye(3, dtype=np.float32), gallery(np.eye(3, dtype=np.float32)), 1, "faiss")
