@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from hvf.cli.options import Folder, Int, Word, Words
+from hvf.cli.options import Folder, Int, Ints, Word, Words
 from hvf.cli.printing import print_figures, print_not_computed, print_run
 from hvf.registry import HvfError
 from hvf.runs import Run, check_writable
@@ -25,6 +25,7 @@ class Evaluate:
     metrics: Words = None  # which figures, e.g. pixcorr ssim clip (default: all that this machine has the networks for)
     weights: Folder = None  # a folder of network weights, beside those of torchvision and the Hub
     out: Folder = None  # a folder for the figures, of each image too (default: they are only shown)
+    repeats: Ints = None  # of a run: what it finds and draws from means over so many single trials, as 1 2 4 8
 
     def __call__(self) -> int:
         if self.recons is not None or self.images is not None:
@@ -36,6 +37,8 @@ class Evaluate:
                 raise HvfError(f"--{name} belongs to --recons and --images; a run is measured as its settings say")
         run = Run.open(self.run)
         check_writable(run.path)
+        if self.repeats is not None:
+            return self._evidence(run)
         from hvf.experiments import stages
 
         findings = stages.evaluate_run(run) or []
@@ -45,7 +48,21 @@ class Evaluate:
             print(f"hvf: {finding}", file=sys.stderr)
         return 1 if findings else 0
 
+    def _evidence(self, run: Run) -> int:
+        from hvf import report
+        from hvf.cli.printing import print_evidence
+        from hvf.experiments.evidence import FILE, evidence_run
+        from hvf.experiments.protocols import device
+
+        print_evidence(evidence_run(run, self.repeats or (), device()), run)
+        if run.has("report.html"):
+            report.write_report([run.path], run.path / "report.html")
+        print(f"wrote {run.path / FILE}")
+        return 0
+
     def _evaluate_pictures(self) -> int:
+        if self.repeats is not None:
+            raise HvfError("--repeats belongs to a run: hvf evaluate RUN --repeats 1 2 4")
         if self.run is not None:
             raise HvfError("measure either a run or --recons and --images, not both")
         if self.recons is None or self.images is None:

@@ -21,6 +21,7 @@ Settings = TypeVar("Settings")
 # An option that is not given is None: the preset decides. `Union`, None first: for other types that allow None tyro
 # imports typeguard, and --help takes half as long again.
 Int = Annotated[Union[None, int], arg(metavar="N", constructor=int, help_behavior_hint="")]  # noqa: UP007
+Ints = Annotated[Union[None, tuple[int, ...]], arg(metavar="N [N ...]", help_behavior_hint="")]  # noqa: UP007
 Float = Annotated[Union[None, float], arg(metavar="X", constructor=float, help_behavior_hint="")]  # noqa: UP007
 Word = Annotated[Union[None, str], arg(metavar="NAME", constructor=str, help_behavior_hint="")]  # noqa: UP007
 Folder = Annotated[Union[None, Path], arg(metavar="PATH", constructor=Path, help_behavior_hint="")]  # noqa: UP007

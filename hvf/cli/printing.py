@@ -55,6 +55,26 @@ def print_answers(decoded: Decoded, most: int = 10) -> None:
     print_figures(summary["metrics"], f"{summary['known']} trials whose images are known{simulated}")
 
 
+def print_evidence(evidence: Mapping[str, Any], run: Run) -> None:
+    """Figures against the number of trials averaged, a line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hvf.experiments.results import is_simulated
+
+    names = list(evidence["repeats"][-1]["figures"])
+    title = f"{run.path.name}: means over single trials{' (simulated)' if is_simulated(run) else ''}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("trials", justify="right")
+    for name in names:
+        table.add_column(f"{name.replace('_', ' ')}, 95% interval", justify="right")
+    for line in evidence["repeats"]:
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(e["value"], *e["ci95"]) for e in map(line["figures"].get, names) if e]
+        table.add_row(str(line["trials"]), *cells)
+    Console().print(table)
+    print(f"chance: top-1 {evidence['chance']['top1']['value']:.3f} of {evidence['images']} images")
+
+
 def print_not_computed(reasons: Mapping[str, str]) -> None:
     """Each figure that could not be computed, with the reason."""
     for name, reason in reasons.items():

@@ -73,7 +73,7 @@ def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Stu
     if not images.has_pictures:
         return decoder, study
     side = min(min(images[0].size), 512)  # squares of one size: that of the first image's shorter side, at most 512
-    _write_pictures(run, "seen", images.ids, images.array(size=side))
+    write_pictures(run, "seen", images.ids, images.array(size=side))
     return decoder, study
 
 
@@ -141,7 +141,7 @@ def reconstruct_run(run: Run) -> None:
             decoder.fit_drawing(study.train, study.train_images)
         drawn_ND = z[f"z_{row}"] if row == "ceiling" else decoder.towards_posterior_mean(z[f"z_{row}"])
         for round_index, folder in enumerate(folders):
-            _write_pictures(run, folder, ids, decoder.draw(drawn_ND, round_index))
+            write_pictures(run, folder, ids, decoder.draw(drawn_ND, round_index))
         run.write_json(stamp, made_from)
     if not measured:
         evaluate_run(run)
@@ -182,7 +182,8 @@ def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarra
     return z
 
 
-def _write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.ndarray) -> None:
+def write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.ndarray) -> None:
+    """Leave a picture of each image in images/ROW, NNNN_id.png, and no other."""
     names = _picture_names(ids)
     for stale in _pictures(run, row).keys() - set(names):
         (run.path / "images" / row / stale).unlink()

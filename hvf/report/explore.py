@@ -18,7 +18,7 @@ from typing import Any
 
 from hvf.config import HvfError
 from hvf.evaluation.catalogue import label, lower_is_better
-from hvf.report.folder import STAGES, Folder
+from hvf.report.folder import Folder
 from hvf.report.tables import number, ranged, tables
 
 HOST, PORT, TRIED = "127.0.0.1", 8050, 20
@@ -76,8 +76,8 @@ def described(folder: Folder) -> dict[str, Any]:
         "indices": indices,
         "gallery": folder.gallery_names,
         "stages": [
-            {"stage": stage, "label": STAGES[stage], "rounds": max(map(len, folder.pictures[stage].values()))}
-            for stage in STAGES
+            {"stage": stage, "label": folder.stages[stage], "rounds": max(map(len, folder.pictures[stage].values()))}
+            for stage in folder.stages
             if stage in folder.pictures
         ],
         "keys": [{"label": folder.label(key), "lower": lower_is_better(key)} for key in keys],

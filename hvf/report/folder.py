@@ -23,6 +23,8 @@ from hvf.config import Config, HvfError
 from hvf.data.images.decoding import decode
 from hvf.data.images.matching import without_ending
 from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
+from hvf.experiments.evidence import FILE as EVIDENCE_FILE
+from hvf.experiments.evidence import FOLDER as EVIDENCE
 from hvf.experiments.results import FILE, TOP, Result, Row
 from hvf.runs import Run
 
@@ -185,13 +187,24 @@ class Folder:
         return concepts if not self.ids or len(concepts) == len(self.ids) else []
 
     @cached_property
+    def evidence(self) -> dict[str, Any]:
+        """What was found from means over single trials (`hvf.experiments.evidence`); {} if nothing was."""
+        return self.json(EVIDENCE_FILE) or {}
+
+    @cached_property
+    def stages(self) -> dict[str, str]:
+        """{stage: what its pictures are called}, those drawn from means over few trials last."""
+        counts = [line["trials"] for line in self.evidence.get("repeats", [])]
+        return STAGES | {f"trials_{r}": f"from {r} trial{'s' if r > 1 else ''}" for r in counts}
+
+    @cached_property
     def pictures(self) -> Pictures:
         """The pictures of each stage that left some."""
         if self.run is None:
             return self._measured_pictures()
         pictures: Pictures = {}
-        for stage in STAGES:
-            folder = self.path / "images" / stage
+        for stage in self.stages:
+            folder = self.path / "images" / stage.replace("trials_", f"{EVIDENCE}/")
             rounds = sorted((p for p in folder.glob("*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
             for one_round in rounds or [folder]:
                 for path in sorted(one_round.glob("*.png")):

@@ -16,6 +16,7 @@ from hvf.data.html import data_uri
 from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, leaf, lower_is_better
 from hvf.methods import published
 from hvf.report.confidence import confidence
+from hvf.report.evidence import evidence
 from hvf.report.folder import STAGES, Folder, main_figure, open_picture, words
 from hvf.report.pictures import COLUMNS, evenly_spaced, sheet, strips
 from hvf.report.sensors import sensor_maps, time_courses
@@ -50,6 +51,7 @@ def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
         "plot": _plot(folder),
         "retrieval": _table(folder, "retrieval", preset),
         "confidence": confidence(folder),
+        "evidence": evidence(folder),
         "reconstruction": _table(folder, "reconstruction", preset),
         "not_computed": [(label(name), why) for name, why in folder.evaluation.get("not_computed", {}).items()],
         "strip": [of_card[i] for i in chosen],

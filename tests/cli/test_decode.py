@@ -143,3 +143,25 @@ def test_a_run_says_how_sure_it_is(run):
     assert figures["confidence/permuted/set_size"]["value"] > 8  # of 12
     assert "confidence" in (run / "result.json").read_text()
     assert "coverage" in (run / "checkpoint" / "README.md").read_text()
+
+
+def test_evidence_adds_up(run, capsys):
+    assert main(["evaluate", str(run), "--repeats", "1", "4", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert "simulated" in printed
+    found = json.loads((run / "repeats.json").read_text())
+    lines = {line["trials"]: line["figures"] for line in found["repeats"]}
+    assert sorted(lines) == [1, 4, 20]
+    tested = json.loads((run / "metrics.json").read_text())
+    assert lines[20]["top1"] == tested["retrieval/brain/top1"]  # all trials: what was tested
+    assert lines[1]["top1"]["value"] <= lines[20]["top1"]["value"]
+    assert all(0 <= figures["coverage"]["value"] <= 1 and "pixcorr" in figures for figures in lines.values())
+    assert len(list((run / "images" / "repeats" / "4").glob("*.png"))) == 12
+
+
+@pytest.mark.parametrize(
+    ("repeats", "reason"), [(["0"], "from 1 up"), (["2", "2"], "different numbers"), (["21"], "has 20 trials")]
+)
+def test_repeats_that_cannot_be(run, capsys, repeats, reason):
+    assert main(["evaluate", str(run), "--repeats", *repeats]) == 2
+    assert reason in capsys.readouterr().err
