@@ -69,7 +69,7 @@ class Configured:
         Files of features are named by absolute paths: a run is opened from elsewhere too.
         """
         config = with_settings(self.base, {**self.settings, **self.aliased()})
-        named = {"targets.specs": tuple(map(_absolute, config.targets.specs))}
+        named: dict[str, Any] = {"targets.specs": tuple(map(_absolute, config.targets.specs))}
         if config.data.images is not None:
             named["data.images"] = _absolute(config.data.images)
         return with_settings(config, named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -191,8 +192,10 @@ def _torch(path: Path) -> Any:
     for module in ("numpy._core", "numpy.core"):  # numpy 2 and 1 name them differently in their files
         allowed += [(np.empty(0).__reduce__()[0], f"{module}.multiarray._reconstruct")]
         allowed += [(np.float32(0).__reduce__()[0], f"{module}.multiarray.scalar")]
+    named = torch.serialization.safe_globals([*allowed, (codecs.encode, "_codecs.encode")])
     try:
-        with torch.serialization.safe_globals([*allowed, (codecs.encode, "_codecs.encode")]):
+        with named, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of newer protocols, which are read below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arrays of strings, and pickles of a newer protocol
         return _without_running(path, error)
@@ -247,7 +250,7 @@ def _hdf5(path: Path) -> dict[str, Any]:
 
     def take(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            entries[name] = item.asstr()[()].tolist() if h5py.check_string_dtype(item.dtype) else item[()]
+            entries[name] = np.asarray(item.asstr()[()]).tolist() if h5py.check_string_dtype(item.dtype) else item[()]
 
     with h5py.File(path, "r") as file:
         file.visititems(take)

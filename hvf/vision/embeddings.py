@@ -24,6 +24,7 @@ from hvf.vision.embedding_files import ALONE, FILE_NAMES, Content, keys_of_folde
 
 # What lists of names are called in files, beside the columns of tables: "names", "ids", "image_ids", "keys".
 _NAMES = {"name": "image_name", "id": "image_id", "key": "image_name", "__index_level_0__": "image_name"}
+_None = type(None)  # of a row without a name
 _BESIDE = (".txt", ".csv", ".json")  # a second file of names
 _LABELS = ("column", "label", "target")  # columns that say which column of the scores a query belongs to
 
@@ -259,12 +260,13 @@ def _rows(
     if key is None and (len(candidates) == 1 or len(entries) == 1):
         key = (candidates or list(entries))[0]
     if key not in entries:
-        there = listed(
-            [*candidates, *(one for one in entries if one not in candidates and _is_numeric(entries[one]))], 9
-        )
+        there = [*candidates, *(one for one in entries if one not in candidates and _is_numeric(entries[one]))]
+        if not there:
+            raise HvfError(f"{file.path} holds no array of numbers, in parquet a column of lists")
         marked = key is not None and re.split("[@:~]", key)[0] in entries
         more = "; features in a file have no @LAYER, no :POOL and no ~VIEW" if marked else ""
-        raise HvfError(f"{file.path} holds {there}" + (f", not {key}{more}" if key else f": say which, as {name}#KEY"))
+        which = f", not {key}{more}" if key else f": say which, as {name}#KEY"
+        raise HvfError(f"{file.path} holds {listed(there, 9)}{which}")
     return as_rows(entries[key], what, dtype), None
 
 
@@ -283,11 +285,14 @@ def _row_of_each(entries: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
     """{name: embedding (D,)} where there is a key for each image; else None."""
     rows: dict[str, np.ndarray] = {}
     for key, value in entries.items():
+        if isinstance(value, (str, int, float, _None)):  # says something of the file, not of an image
+            continue
         if not _is_numeric(value) or value.ndim > 2 or (value.ndim == 2 and value.shape[0] != 1):
             return None
         row = value.detach().cpu().float().numpy() if isinstance(value, torch.Tensor) else value
         rows[key] = row.reshape(-1)
-    return rows if len(rows) > 1 and {len(row) for row in rows.values()} - {1} == {len(rows[key])} else None
+    widths = {len(row) for row in rows.values()}
+    return rows if len(rows) > 1 and len(widths) == 1 and widths != {1} else None
 
 
 def _names_of(lists: Mapping[str, Any], path: Path, n: int) -> tuple[tuple[str, ...] | None, str]:
@@ -328,7 +333,9 @@ def _texts(value: Any) -> list[str] | None:
         if value.dtype.kind not in "USOiu" or value.size != max(value.shape, default=0):
             return None
         value = [one.rstrip() if isinstance(one, str) else one for one in value.reshape(-1).tolist()]
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, (str, bytes, int, Path)) for one in value):
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(one, (str, bytes, int, Path, _None)) for one in value
+    ):
         return None
     return texts_of([one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in value])
 

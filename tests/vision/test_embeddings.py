@@ -239,6 +239,12 @@ def test_rows_whose_names_are_not_known(tmp_path, names, why):
     np.testing.assert_array_equal(table.rows_of(table.ids[::-1]), X_ND[::-1])  # its own rows are known all the same
 
 
+def test_a_row_without_a_name(tmp_path):
+    parquet(tmp_path / "z.parquet", [*NAMES[:3], None], X_ND)
+    with pytest.raises(HvfError, match=r"z.parquet names no images \(z.parquet itself has no name for row 3 of 4\)"):
+        read_embeddings(tmp_path / "z.parquet").rows_of(["cat_1"])
+
+
 def test_two_files_of_names_that_differ(tmp_path):
     np.save(tmp_path / "z.npy", X_ND)
     (tmp_path / "z.txt").write_text("\n".join(NAMES))
@@ -272,6 +278,17 @@ def test_lists_of_several_lengths_and_no_numbers(tmp_path):
     np.save(tmp_path / "z.npy", X_ND)
     with pytest.raises(HvfError, match="holds one array, without a name: leave #image out"):
         load_embeddings(tmp_path / "z.npy", "image")
+
+
+def test_files_without_an_array_of_features(tmp_path):
+    pd.DataFrame({"image_id": NAMES, "d0": [1.0, 2, 3, 4], "d1": [1.0, 2, 3, 4]}).to_parquet(tmp_path / "z.parquet")
+    np.savez(tmp_path / "z.npz", names=NAMES)
+    with pytest.raises(HvfError, match="z.parquet holds no array of numbers, in parquet a column of lists"):
+        read_embeddings(tmp_path / "z.parquet")
+    with pytest.raises(HvfError, match="the embeddings in .*z.npz are not an array of numbers"):
+        read_embeddings(tmp_path / "z.npz")
+    torch.save({"model": "ViT", "a.png": torch.ones(2), "b.png": torch.zeros(2)}, tmp_path / "z.pt")
+    assert read_embeddings(tmp_path / "z.pt").names == ("a.png", "b.png")
 
 
 def test_pickled_names_are_never_executed(tmp_path):
