@@ -57,6 +57,8 @@ SHORTER = {
 MADE_BY = {
     "runs/sub-08-eeg-reconstruction": "hvf reconstruct --subject 8",
     "runs/sub-08-eeg": "hvf retrieve --subject 8",
+    "new/sub-08_new-epo.fif": "hvf data simulate new-recording --out new",
+    "new/photos": "hvf data simulate new-recording --out new",
     "eeg": "hvf data simulate things-eeg --train-concepts 200 --out eeg",
     "eeg/image_set": "hvf data simulate things-eeg --train-concepts 200 --out eeg",
     "trials/sub-08_trials.npy": "hvf data prepare things-eeg --root eeg --out trials",
@@ -68,7 +70,7 @@ MADE_BY = {
 # Which part of the slow tests runs a section, or a script of one.
 PARTS = {
     "See it work": 1, "Decode your own recording": 1, "Use what others computed": 1, "Measure and read": 1,
-    "Use the real thing": 1,
+    "Use the real thing": 1, "Keep a decoder, and ask it what was seen": 1,
     "Take recordings in": 2,
     "Compare methods, encoders, layers, amounts of data": 3,
     "brain_training/layers.py": 4, "brain_training/scaling.py": 4, "brain_training/interpret.py": 4,
