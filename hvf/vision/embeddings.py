@@ -110,9 +110,9 @@ def read_embeddings(path: str | Path, key: str | None = None) -> Embeddings:
 
 
 def read_gallery(path: str | Path) -> dict[str, Embeddings]:
-    """{key: embeddings} of all arrays of a file or a folder that have as many rows; of one, if the path names its key.
+    """{key: embeddings} of all arrays of a file or a folder; of one, if the path names its key.
 
-    Raises HvfError as `read_embeddings` does.
+    Raises HvfError as `read_embeddings` does, and for arrays of several lengths, which are of several sets of images.
     """
     file = _file(path, None).absolute()
     place = Path(file.path)
@@ -123,8 +123,12 @@ def read_gallery(path: str | Path) -> dict[str, Embeddings]:
     content = read_content(place, None)
     keys = _candidates(content.entries)
     if len(keys) < 2:
-        return {ALONE if not keys else keys[0]: read_embeddings(path)}
-    return {key: _embeddings(content._replace(key=key), file._replace(key=key)) for key in keys}
+        return {(keys or [ALONE])[0]: _embeddings(content, file)}
+    tables = {key: _embeddings(content._replace(key=key), file._replace(key=key)) for key in keys}
+    if len({len(one) for one in tables.values()}) > 1:
+        lengths = ", ".join(f"{key} of {len(one)}" for key, one in tables.items())
+        raise HvfError(f"{file.path} holds rows of several sets of images ({lengths}): say which, as {place.name}#KEY")
+    return tables
 
 
 def read_scores(path: str | Path) -> Embeddings:

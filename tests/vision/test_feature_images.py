@@ -125,6 +125,12 @@ def test_a_gallery_of_features(clip, tmp_path):
     assert list(features) == ["image", "vae"]
     np.testing.assert_array_equal(features["vae"], -X_ND)
     assert list(open_gallery_features(f"{clip}#vae").features) == ["vae"]
+    np.savez(tmp_path / "two.npz", train=X_ND, test=X_ND[:2], names=NAMES)
+    with pytest.raises(
+        HvfError, match=r"rows of several sets of images \(train of 3, test of 2\): say which, as two.npz"
+    ):
+        open_gallery_features(tmp_path / "two.npz")
+    assert open_gallery_features(f"{tmp_path}/two.npz#train").ids == tuple(NAMES)
     np.savez(tmp_path / "differ.npz", z=X_ND, names=["a", "b", "a"])
     with pytest.raises(HvfError, match="names 'a' twice"):
         open_gallery_features(tmp_path / "differ.npz")
