@@ -128,9 +128,7 @@ class Download:
 class Simulate:
     """Write the simulated study as raw files in a published layout: something to try the whole way on."""
 
-    dataset: Annotated[
-        Positional[str], arg(metavar="DATASET", help_behavior_hint="")
-    ]  # new-recording, things-*
+    dataset: Annotated[Positional[str], arg(metavar="DATASET", help_behavior_hint="")]  # new-recording, things-*
     subjects: People = None  # which ones (default: one)
     train_concepts: Int = None  # how many concepts the training images show (default: that of the layout)
     out: Folder = None  # the root that is made (default: data/simulated-DATASET)
