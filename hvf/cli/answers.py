@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from hvf.cli.options import Float, Folder, Int, Word
 from hvf.registry import HvfError
+
+if TYPE_CHECKING:
+    from hvf.experiments.decoding import Decoded, Question
 
 Decoder = Annotated[Positional[str | None], arg(metavar="DECODER", help_behavior_hint="")]
 Switch = Annotated[bool, FlagCreatePairsOff]
@@ -27,23 +31,31 @@ class Decode:
     level: Float = None  # share of the trials whose set shall hold the right image (default: 0.9)
     draw: Switch = False  # draw what was seen, too; of a decoder trained with --mode reconstruction
     search: Literal["blocks", "faiss"] = "blocks"  # what finds the nearest images of a large gallery; faiss: an extra
-    out: Folder = None  # folder of the answers (default: runs/decoded-NAME-OF-THE-TRIALS)
+    stream: Word = None  # instead of --trials: a stream of the Lab Streaming Layer, answered as it comes; an extra
+    markers: Word = None  # with --stream: its trigger channel, by whose codes trials of one image are known
+    baseline: Switch = False  # with --stream: subtract the mean of the 0.2 s before each marker
+    out: Folder = None  # folder of the answers (default: runs/decoded-NAME)
 
     def __call__(self) -> int:
-        if self.decoder is None or self.trials is None:
-            raise HvfError("name a decoder and its trials: hvf decode DECODER --trials new-epo.fif")
-        if not self.trials.exists():
+        if self.decoder is None or (self.trials is None) == (self.stream is None):
+            raise HvfError("name a decoder and its trials: hvf decode DECODER --trials new-epo.fif, or --stream NAME")
+        if self.trials is not None and not self.trials.exists():
             raise HvfError(f"--trials: there is no file at {self.trials}")
-        out = self.out or Path("runs") / f"decoded-{self.trials.name.split('.')[0]}"
+        for name in ("markers", "baseline") if self.stream is None else ("same_image",):
+            if getattr(self, name):
+                beside = "--stream" if self.stream is None else "--trials"
+                raise HvfError(f"--{name.replace('_', '-')} belongs to {beside}")
+        what = self.stream if self.trials is None else self.trials.name.split(".")[0]
+        out = self.out or Path("runs") / f"decoded-{re.sub(r'[^A-Za-z0-9._-]+', '-', str(what))}"
         from hvf.cli.printing import print_answers
         from hvf.decoding.ranking import LEVEL
-        from hvf.experiments.decoding import Question, decode
+        from hvf.experiments.decoding import Question, check_question, decode
         from hvf.experiments.protocols import device
         from hvf.report.answers import write_page
 
         question = Question(
             self.decoder,
-            self.trials,
+            self.trials or Path(f"stream-{self.stream}"),
             self.gallery,
             self.same_image,
             self.presentations if self.presentations is not None else 1,
@@ -51,10 +63,37 @@ class Decode:
             self.draw,
             self.search,
         )
-        decoded = decode(question, out, device())
+        if self.stream is None:
+            decoded = decode(question, out, device())
+        else:
+            check_question(question, out)
+            decoded = self._live(question, out, device())
         write_page(decoded, out / "answers.html")
         print_answers(decoded)
         print(f"wrote {out}")
         for name in ("answers.csv", "answers.html"):
             print(f"  {out / name}")
         return 0
+
+    def _live(self, question: Question, out: Path, device: str) -> Decoded:
+        from hvf.cli.printing import print_live
+        from hvf.decoding.live import LiveTrials
+        from hvf.experiments.decoding import open_decoder
+        from hvf.experiments.live import State, decode_live
+        from hvf.report.answers import write_live_page
+
+        opened = open_decoder(question, device)
+        live = LiveTrials(str(self.stream), opened.decoder.fitted().recording, self.markers, self.baseline)
+        latest: dict[str, State] = {}
+        print(f"listening to {self.stream}, {live.sfreq:g} Hz, markers in {live.markers}; Ctrl+C ends it")
+
+        def shown(state: State) -> None:
+            print_live(state)
+            latest[state.stimulus] = state
+            if question.draw:
+                write_live_page(latest, out / "live.html")
+
+        try:
+            return decode_live(opened, live, out, shown)
+        finally:
+            live.close()

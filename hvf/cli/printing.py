@@ -10,6 +10,7 @@ from hvf.runs import Run
 
 if TYPE_CHECKING:
     from hvf.experiments.decoding import Decoded
+    from hvf.experiments.live import State
 
 
 def print_run(run: Run) -> int:
@@ -53,6 +54,17 @@ def print_answers(decoded: Decoded, most: int = 10) -> None:
             f"average; {summary['says_nothing']} trials say nothing"
         )
     print_figures(summary["metrics"], f"{summary['known']} trials whose images are known{simulated}")
+
+
+def print_live(state: State, most: int = 5) -> None:
+    """The first answers to a stimulus after one more presentation, in a line."""
+    answers = state.answers
+    found = []
+    for column, p in zip(answers.top_NK[0, :most], answers.probability_NK[0, :most], strict=True):
+        found.append(answers.gallery.ids[column] + ("" if p != p else f" {p:.0%}"))
+    count = f"{state.presentations} presentation{'s' if state.presentations > 1 else ''}"
+    nothing = " (says nothing)" if answers.says_nothing_N[0] else ""
+    print(f"{state.stimulus}, {count}{nothing}: {', '.join(found)}", flush=True)
 
 
 def print_evidence(evidence: Mapping[str, Any], run: Run) -> None:

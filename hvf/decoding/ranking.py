@@ -73,6 +73,7 @@ def answer(
     image_ids: Sequence[str] | None = None,
     level: float = LEVEL,
     search: Literal["blocks", "faiss"] = "blocks",
+    calibrated: dict[int, Calibrated] | None = None,
 ) -> Answers:
     """Rank a gallery for every trial, say how probable each answer is, and which answers are in its set.
 
@@ -92,6 +93,8 @@ def answer(
         Share of the trials whose set shall hold their image.
     search : "blocks" or "faiss"
         What finds the nearest images (`nearest`); probabilities, sets and ranks come from all cosines either way.
+    calibrated : dict, optional
+        What earlier calls fitted for this gallery and level, by number of trials; what is missing is put in.
 
     Raises
     ------
@@ -110,10 +113,14 @@ def answer(
         raise HvfError(f"the level of a set must lie between 0 and 1, not {level}")
     n, m = len(z_b_ND), len(gallery)
     repeats_N = np.ones(n, dtype=int) if repeats_N is None else np.asarray(repeats_N, dtype=int)
-    level_N = np.array([confidence.level(int(r)) for r in repeats_N], dtype=int) if confidence else np.zeros(n, int)
-    calibrated = (
-        {int(r): calibrate(confidence, gallery, int(r), level) for r in np.unique(level_N)} if confidence else {}
-    )
+    level_N = np.zeros(n, int)
+    fitted: dict[int, Calibrated] = {} if calibrated is None else calibrated
+    if confidence is not None:
+        level_N = np.array([confidence.level(int(r)) for r in repeats_N], dtype=int)
+        for r in np.unique(level_N).tolist():
+            if r not in fitted:
+                fitted[r] = calibrate(confidence, gallery, r, level)
+    calibrated = {r: fitted[r] for r in np.unique(level_N).tolist() if r in fitted}
     target_N = np.full(n, -1)
     if image_ids is not None:
         known = np.array([bool(name) for name in image_ids])

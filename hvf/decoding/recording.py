@@ -70,7 +70,7 @@ def open_new_trials(path: str | Path, recording: RecordingInfo, same_image: str 
         table = epochs.metadata
         columns = {} if table is None else {str(name): texts_of(table[name]) for name in table.columns}
         ids = _known_images(epochs)
-        trials, notes = _of_epochs(epochs, recording, path)
+        trials, notes = of_epochs(epochs, recording, path.name)
     elif path.suffix.lower() == ".npy":
         trials, notes = _of_array(path, recording)
         ids, columns = [""] * len(trials), {}
@@ -90,7 +90,8 @@ def _known_images(epochs: mne.BaseEpochs) -> list[str]:
         return [""] * len(epochs)
 
 
-def _of_epochs(epochs: mne.BaseEpochs, recording: RecordingInfo, path: Path) -> tuple[Trials, list[str]]:
+def of_epochs(epochs: mne.BaseEpochs, recording: RecordingInfo, where: str) -> tuple[Trials, list[str]]:
+    """Epochs resampled to the decoder's rate and matched to its recording (`matched`); and what was done."""
     notes = []
     if not math.isclose(epochs.info["sfreq"], recording.sfreq, rel_tol=1e-6):
         notes.append(f"resampled from {epochs.info['sfreq']:g} to {recording.sfreq:g} Hz")
@@ -99,9 +100,9 @@ def _of_epochs(epochs: mne.BaseEpochs, recording: RecordingInfo, path: Path) -> 
     try:
         values, left_out = epochs_values(epochs)
     except HvfError as error:
-        raise HvfError(f"{path}: {error}") from error
+        raise HvfError(f"{where}: {error}") from error
     unknown = [str(i) for i in range(len(epochs))]
-    trials, more = matched(Trials(image_ids=unknown, subject=path.stem, **values), recording, path.name)
+    trials, more = matched(Trials(image_ids=unknown, subject=where, **values), recording, where)
     return trials, [*left_out, *notes, *more]
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
+from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.decoding import artefact, sources
 from hvf.decoding.gallery import Gallery
@@ -61,6 +62,17 @@ def decode(question: Question, out: Path, device: str = "cpu") -> Decoded:
 
     Raises HvfError before anything is written if decoder, trials and gallery do not fit.
     """
+    check_question(question, out)
+    opened = open_decoder(question, device)
+    new = open_new_trials(question.trials, opened.decoder.fitted().recording, question.same_image)
+    opened.check(new.trials, question.trials.name)
+    decoded = opened.answered(new)
+    write(decoded, out)
+    return decoded
+
+
+def check_question(question: Question, out: Path) -> None:
+    """Refuse what needs no look into files: a folder that holds something, numbers that cannot be."""
     for file, what in ((ANSWERS, "answers"), ("config.json", "a run")):
         if (out / file).exists():
             raise HvfError(f"{out} holds {what} already: choose another --out")
@@ -69,24 +81,43 @@ def decode(question: Question, out: Path, device: str = "cpu") -> Decoded:
     if question.presentations < 1:
         raise HvfError(f"--presentations must be at least 1, not {question.presentations}")
     check_writable(out)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A decoder with what it looks in."""
+
+    question: Question
+    decoder: Decoder
+    gallery: Gallery
+    images: ImageSet | None
+
+    def check(self, trials: Trials, where: str) -> None:
+        """Refuse trials that are not like those of training (`check_values`)."""
+        mean, sd = (x.cpu().numpy().reshape(-1) for x in self.decoder.fitted().normalisation["x"])
+        check_values(trials, mean, sd, where)
+
+    def answered(self, new: NewTrials) -> Decoded:
+        """Answer trials, and draw them if that was asked for."""
+        question = self.question
+        repeats = question.presentations * np.array(new.repeats)
+        asked = (repeats, new.image_ids, question.level, question.search)
+        answers = self.decoder.decode(new.trials, self.gallery, *asked)
+        drawn = self.decoder.reconstruct(new.trials) if question.draw else None
+        summary = _summary(question, self.decoder, new, answers)
+        return Decoded(question, new, answers, self.images, drawn, summary)
+
+
+def open_decoder(question: Question, device: str = "cpu") -> Opened:
+    """The decoder and the gallery that a question names. Raises HvfError if there is none, or it cannot draw."""
     folder = artefact.find(question.decoder)
     decoder = Decoder.load(folder, device)
-    trained = decoder.fitted()
     if question.draw and decoder.config.align.mode != "reconstruction":
         raise HvfError(f"{question.decoder} was trained for retrieval and cannot draw: hvf train --mode reconstruction")
     if question.draw and not decoder.ready_to_draw:
         raise HvfError(f"{question.decoder} starts from latents that only its training run can fit: leave out --draw")
-    new = open_new_trials(question.trials, trained.recording, question.same_image)
-    mean, sd = (x.cpu().numpy().reshape(-1) for x in trained.normalisation["x"])
-    check_values(new.trials, mean, sd, question.trials.name)
     gallery, images = open_gallery(question.gallery, decoder)
-    repeats = question.presentations * np.array(new.repeats)
-    answers = decoder.decode(new.trials, gallery, repeats, new.image_ids, question.level, question.search)
-    drawn = decoder.reconstruct(new.trials) if question.draw else None
-    images = _seen_beside(folder, gallery) if images is None else images
-    decoded = Decoded(question, new, answers, images, drawn, _summary(question, decoder, new, answers))
-    _write(decoded, out)
-    return decoded
+    return Opened(question, decoder, gallery, _seen_beside(folder, gallery) if images is None else images)
 
 
 def open_gallery(source: str | Path | None, decoder: Decoder) -> tuple[Gallery, ImageSet | None]:
@@ -180,7 +211,7 @@ def trial_rows(decoded: Decoded) -> list[list[Any]]:
     return rows
 
 
-def _write(decoded: Decoded, out: Path) -> None:
+def write(decoded: Decoded, out: Path) -> None:
     """Write everything, `answers.csv` last: a folder without it was not finished."""
     if decoded.drawn_NHWC is not None:
         for i, picture_HWC in enumerate(decoded.drawn_NHWC):

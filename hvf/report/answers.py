@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from hvf import runs
 from hvf.evaluation.catalogue import label
 from hvf.experiments.decoding import Decoded
+from hvf.experiments.live import State
 from hvf.report.folder import words
 from hvf.report.pages import environment
 from hvf.report.pictures import COLUMNS, data_uri, sheet
@@ -23,6 +25,24 @@ MOST = 500  # trials on the page
 def write_page(decoded: Decoded, path: Path) -> None:
     """Write the page, one file that holds everything, with thumbnails where the gallery has pictures."""
     text = environment().get_template("answers.html.j2").render(**describe(decoded))
+    runs.write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+
+def write_live_page(latest: Mapping[str, State], path: Path) -> None:
+    """A page that reloads itself: what was drawn of each stimulus so far, the latest first."""
+    cards = []
+    for state in reversed(latest.values()):
+        answers, picture = state.answers, state.picture_HWC
+        cards.append(
+            {
+                "name": state.stimulus,
+                "count": state.presentations,
+                "nothing": bool(answers.says_nothing_N[0]),
+                "drawn": "" if picture is None else data_uri(Image.fromarray(picture), lossless=False),
+                "first": words(answers.gallery.ids[answers.top_NK[0, 0]]),
+            }
+        )
+    text = environment().get_template("live.html.j2").render(cards=cards)
     runs.write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 

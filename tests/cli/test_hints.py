@@ -18,7 +18,7 @@ from hvf.registry import DATASETS
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    *(["train"], ["retrieve"], ["reconstruct"], ["embed"], ["evaluate"], ["report"], ["explore"]),
+    *(["train"], ["retrieve"], ["reconstruct"], ["decode"], ["embed"], ["evaluate"], ["report"], ["explore"]),
     *(["data", "prepare"], ["data", "doctor"], ["data", "download"], ["data", "simulate"]),
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z][a-z0-9-]*)*")

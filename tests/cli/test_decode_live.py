@@ -1,0 +1,108 @@
+"""`hvf decode --stream`: a simulated recording, replayed over the Lab Streaming Layer, is answered like its file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+
+from hvf.cli import main
+from hvf.experiments import stages
+from hvf.runs import Run
+from hvf.study import open_study
+from tests.small_run import small_config
+
+pytest.importorskip("mne_lsl")
+GAP, SFREQ = 120, 100.0  # samples from one onset to the next; Hz
+SHOWN, TIMES = 3, 4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    run = Run.create(tmp_path_factory.mktemp("live") / "run", small_config())
+    stages.train_run(run)
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def raw() -> mne.io.BaseRaw:
+    """Presentations of three images in mixed order, codes 11 to 13 on a trigger channel, channels in another order."""
+    study = open_study(small_config().data)
+    images = study.test_images.select([5, 0, 7])
+    single = study.single_trials("test", images)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(single.ch_names))
+    x_CN = np.zeros((len(order) + 1, 200 + GAP * SHOWN * TIMES))
+    rows = [np.flatnonzero(single.image_ids == name)[:TIMES] for name in images.ids]
+    for i, (code, row) in enumerate(rng.permutation([(11 + j, r) for j, of in enumerate(rows) for r in of]).tolist()):
+        onset = 60 + GAP * i
+        x_CN[:-1, onset : onset + 80] = single.batch([row])[0][order]
+        x_CN[-1, onset : onset + 5] = code
+    names = [*(single.ch_names[i] for i in order), "Trigger"]
+    kinds = ["eeg"] * len(order) + ["stim"]
+    return mne.io.RawArray(x_CN, mne.create_info(names, SFREQ, kinds), verbose="error")
+
+
+def epochs_file(raw: mne.io.BaseRaw, path: Path) -> Path:
+    events = mne.find_events(raw, "Trigger", verbose="error")
+    table = pd.DataFrame({"code": events[:, 2]})
+    settings = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True, "verbose": "error"}
+    mne.Epochs(raw.copy().pick("eeg"), events, metadata=table, **settings).save(path, verbose="error")
+    return path
+
+
+def answers(folder: Path) -> dict[str, list[tuple[str, ...]]]:
+    found: dict[str, list[tuple[str, ...]]] = {}
+    with open(folder / "answers.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["trial"], []).append((row["image_id"], row["similarity"], row["in_set"]))
+    return found
+
+
+@pytest.mark.slow(part=8)
+def test_the_answers_are_those_of_the_file(run, raw, tmp_path, capsys):
+    from mne_lsl.player import PlayerLSL
+
+    path = epochs_file(raw, tmp_path / "whole-epo.fif")
+    assert (
+        main(["decode", str(run), "--trials", str(path), "--same-image", "code", "--out", str(tmp_path / "file")]) == 0
+    )
+    capsys.readouterr()
+    player = PlayerLSL(raw, chunk_size=10, n_repeat=1, name="hvf-test", annotations=False)
+    player.start()
+    command = ["decode", str(run), "--stream", "hvf-test", "--draw", "--out", str(tmp_path / "live")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    live, whole = answers(tmp_path / "live"), answers(tmp_path / "file")
+    assert sorted(live) == ["11", "12", "13"]
+    assert live == whole
+    assert printed.count("presentation") == SHOWN * TIMES
+    assert printed.count(f", {TIMES} presentations") == SHOWN
+    assert len(list((tmp_path / "live" / "images" / "drawn").glob("*.png"))) == SHOWN
+    page = (tmp_path / "live" / "live.html").read_text(encoding="utf-8")
+    assert page.count("data:image/webp") == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--stream", "nobody", "--trials", "x.npy"], "or --stream NAME"),
+        (["--trials", "x.npy", "--markers", "STI"], "no file"),
+        (["--stream", "nobody", "--same-image", "code"], "belongs to --trials"),
+    ],
+)
+def test_options_that_do_not_go_together(run, tmp_path, capsys, options, reason):
+    assert main(["decode", str(run), *options, "--out", str(tmp_path / "out")]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow(part=8)
+def test_a_stream_that_is_not_there(run, tmp_path, capsys):
+    assert main(["decode", str(run), "--stream", "hvf-nobody", "--out", str(tmp_path / "out")]) == 2
+    assert "no stream called 'hvf-nobody'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
