@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 import numpy as np
 from accelerate import PartialState
-from scipy.stats import t as student
 
 from hvf import methods
 from hvf.cli.options import run_script, study_settings
 from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
+from hvf.evaluation import statistics
 from hvf.experiments import protocols
 from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
@@ -141,7 +141,7 @@ def method_rows(result: Result) -> dict[str, dict[str, dict]]:
     """{row: {figure: entry}} of the table, with validation's mean and interval over runs, and chance."""
     rows = {
         name: {figure: row.figures[figure] for figure in ("top1", "top5", "mrr")}
-        | {"validation": mean_and_interval(row.each["validation_top1"])}
+        | {"validation": statistics.over_runs(row.each["validation_top1"])}
         for name, row in result.rows.items()
     }
     return rows | {"chance": {name: result.chance[name] for name in ("top1", "top5")}}
@@ -160,15 +160,6 @@ def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
     return {path.name: Run.open(path).metrics() for path in configs}
 
 
-def mean_and_interval(values: Sequence[float]) -> dict:
-    """Mean over cells with Student's 95 % interval of the mean; one cell has no interval."""
-    mean, n = float(np.mean(values)), len(values)
-    if n == 1:
-        return {"value": mean, "ci95": None, "n": 1}
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return {"value": mean, "ci95": [mean - half, mean + half], "n": n}
-
-
 def table_rows(cells: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, dict]]:
     """{row: {figure: entry}}: ceiling, brain and floor over all cells, and chance."""
     names = list(next(iter(cells.values())))
@@ -177,7 +168,7 @@ def table_rows(cells: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, d
         first, *middle, figure = name.split("/")
         row = "chance" if first == "chance" else middle[0] if middle else ""
         if row in rows and first != "validation":
-            rows[row][figure] = mean_and_interval([metrics[name]["value"] for metrics in cells.values()])
+            rows[row][figure] = statistics.over_runs([metrics[name]["value"] for metrics in cells.values()])
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Means over images and their bootstrap intervals, as entries of metrics.json: `{"value", "ci95", "n"}`."""
+"""Means over images or runs and their intervals, as entries of metrics.json: `{"value", "ci95", "n"}`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import t as student
 
 
 def bootstrap_ci(
@@ -75,3 +76,16 @@ def interval(values_N: ArrayLike, image_ids: Sequence[str] | None = None) -> dic
     shift = values_N.mean() - mean_I.mean()
     low, high = bootstrap_ci(mean_I)
     return {"value": float(values_N.mean()), "ci95": [float(low + shift), float(high + shift)], "n": len(count_I)}
+
+
+def over_runs(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    """Mean over runs (seeds, subjects, folds) with Student's 95 % interval of the mean; a single run has no interval.
+
+    >>> over_runs([0.5])
+    {'value': 0.5, 'ci95': None, 'n': 1}
+    """
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return {"value": mean, "ci95": None, "n": 1}
+    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return {"value": mean, "ci95": [mean - half, mean + half], "n": n}

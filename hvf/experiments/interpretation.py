@@ -11,7 +11,6 @@ D embedding.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import warnings
@@ -35,7 +34,7 @@ from hvf.experiments import occlusion, variance
 from hvf.experiments.occlusion import FIGURES, Window
 from hvf.experiments.protocols import LINEAR, Split, device
 from hvf.runs import Run, track
-from hvf.study import Study, channel_info, open_study, superordinate_categories
+from hvf.study import Study, categories_of, channel_info, open_study
 from hvf.vision.cache import embed_all
 
 FILE = "interpretation.json"
@@ -148,20 +147,8 @@ class Interpretation:
     def _categories(self, data: RunData) -> list[str] | None:
         """The category of each test image; None if none are known. Raises HvfError for a file that lacks a concept."""
         concepts = data.study.test_images.concepts
-        if self.categories is not None:
-            try:
-                with open(self.categories, newline="", encoding="utf-8") as file:
-                    category_of = {row[0].strip(): row[1].strip() for row in csv.reader(file) if len(row) > 1}
-            except (OSError, UnicodeDecodeError) as error:
-                raise HvfError(f"--categories: {self.categories} cannot be read ({error})") from None
-            missing = [concept for concept in concepts if concept not in category_of]
-            if missing:
-                raise HvfError(f"{self.categories} lacks {len(missing)} test concepts, the first {missing[0]!r}")
-            return [category_of[concept] for concept in concepts]
-        category_of = superordinate_categories(data.run.config.data)
-        if category_of:
-            return [category_of[concept] for concept in concepts]
-        return list(concepts) if len(set(concepts)) < len(concepts) else None
+        named = categories_of(concepts, data.run.config.data, self.categories)
+        return named or (list(concepts) if len(set(concepts)) < len(concepts) else None)
 
 
 def _part(run: Run, name: str, compute: Callable[[], Any], *settings: Any) -> Any:

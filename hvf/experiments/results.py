@@ -41,7 +41,7 @@ VERSION = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
 
 Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}
-Kind = Literal["training", "retrieval", "benchmark", "targets", "layers", "scaling", "population"]
+Kind = Literal["training", "retrieval", "benchmark", "targets", "layers", "scaling", "population", "timecourse"]
 
 
 @dataclass(frozen=True)
