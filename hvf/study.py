@@ -5,11 +5,10 @@ Each kind of study that `data.study` may name is registered at the end of this f
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -86,24 +85,9 @@ def channel_info(data: DataConfig) -> mne.Info | None:
     return STUDIES[data.study].channel_info(data)
 
 
-def categories_of(concepts: Sequence[str], data: DataConfig, path: Path | None = None) -> list[str] | None:
-    """The superordinate category, such as "vehicle", of each concept; None where nobody knows any.
-
-    From a CSV with lines ``concept,category``, or else from the study. Raises HvfError if the CSV cannot be read or
-    lacks a concept.
-    """
-    if path is None:
-        known = STUDIES[data.study].categories()
-        return [known[concept] for concept in concepts] if known else None
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            named = {row[0].strip(): row[1].strip() for row in csv.reader(file) if len(row) > 1}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HvfError(f"--categories: {path} cannot be read ({error})") from None
-    missing = [concept for concept in dict.fromkeys(concepts) if concept not in named]
-    if missing:
-        raise HvfError(f"{path} lacks {len(missing)} of the concepts shown, the first {missing[0]!r}")
-    return [named[concept] for concept in concepts]
+def superordinate_categories(data: DataConfig) -> dict[str, str]:
+    """The superordinate category of every concept of a study, such as "vehicle"; empty where nobody knows any."""
+    return STUDIES[data.study].categories()
 
 
 def stimuli(data: DataConfig) -> tuple[ImageSet, ImageSet]:

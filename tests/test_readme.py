@@ -51,6 +51,7 @@ SHORTER = {
     "brain_training/targets.py": ["--seeds", "1", "--align.epochs", "1"],
     "brain_training/layers.py": ["--seeds", "1", "--align.epochs", "1"],
     "brain_training/scaling.py": ["--seeds", "1", "--align.epochs", "1", "--points", "3"],
+    "brain_training/timecourse.py": ["--data.train-concepts", "60", "--folds", "2", "--step", "80"],
     "eval/benchmark.py --methods": ["--epochs", "1"],
 }
 # What a command reads that another command of the page writes.
@@ -74,6 +75,7 @@ PARTS = {
     "Take recordings in": 2,
     "Compare methods, encoders, layers, amounts of data": 3,
     "brain_training/layers.py": 4, "brain_training/scaling.py": 4, "brain_training/interpret.py": 4,
+    "brain_training/timecourse.py": 4,
     "brain_training/benchmark.py": 4, "eval/prepare_benchmark.py": 4, "Train": 4,
 }  # fmt: skip
 NEEDS_THE_HUB = ("--preset things-eeg", "data download")

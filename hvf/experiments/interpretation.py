@@ -31,10 +31,11 @@ from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.evaluation import retrieval, statistics
 from hvf.experiments import occlusion, variance
+from hvf.experiments.categories import categories_of
 from hvf.experiments.occlusion import FIGURES, Window
 from hvf.experiments.protocols import LINEAR, Split, device
 from hvf.runs import Run, track
-from hvf.study import Study, categories_of, channel_info, open_study
+from hvf.study import Study, channel_info, open_study
 from hvf.vision.cache import embed_all
 
 FILE = "interpretation.json"

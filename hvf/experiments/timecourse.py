@@ -24,13 +24,14 @@ from rich.table import Table
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.evaluation import statistics
+from hvf.experiments.categories import categories_of
 from hvf.experiments.descriptions import StudyInfo
 from hvf.experiments.generalisation import SCORES, Target, binned, decode
 from hvf.experiments.protocols import device
 from hvf.experiments.repeated import each_repeat, open_folder
 from hvf.experiments.results import Entry, Result, Row
 from hvf.runs import Run, say, track, write_atomic
-from hvf.study import Study, categories_of, open_study
+from hvf.study import Study, open_study
 from hvf.vision.cache import embed_all
 from hvf.vision.specs import check_targets
 
