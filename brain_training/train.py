@@ -58,6 +58,7 @@ class Protocol:
 
     train: Trials
     row_N: np.ndarray
+    person_N: np.ndarray | None  # whose each row is, of several people
     study: Study
     training: Literal["intra", "loso"]
 
@@ -127,9 +128,9 @@ def _claim(out: Path, config: Config, protocol: str) -> None:
 
 def _protocol(data: DataConfig, protocol: Literal["intra", "loso"]) -> Protocol:
     study = open_study(data)
-    train = other_subjects(data, study) if protocol == "loso" else study.train
+    train, person_N = other_subjects(data, study) if protocol == "loso" else (study.train, None)
     row = {name: i for i, name in enumerate(study.train_images.ids)}
-    return Protocol(train, np.array([row[name] for name in train.image_ids.tolist()]), study, protocol)
+    return Protocol(train, np.array([row[name] for name in train.image_ids.tolist()]), person_N, study, protocol)
 
 
 def _train(
@@ -150,7 +151,7 @@ def _train(
         if path.parent not in sets:
             features = alignment.training_features(images, config, hvf, device)
             sets[path.parent] = TrainingSet(
-                protocol.train, features, images.concepts, protocol.row_N, hvf, images.digest
+                protocol.train, features, images.concepts, protocol.row_N, hvf, images.digest, protocol.person_N
             )
         runs.append(run)
     fits = [(sets[run.path.parent], run.config) for run in runs]
@@ -162,7 +163,7 @@ def _train(
 
 def _test(run: Run, fitted: Alignment, protocol: Protocol, device: str) -> None:
     decoder = Decoder(run.config, device)
-    decoder.alignment = fitted
+    decoder.alignment = alignment.on_person(fitted, protocol.study.train) if fitted.needs_person else fitted
     decoder.keep_train_embeddings(protocol.study.train_images)
     if protocol.training == "intra":  # other people's trials do not say how sure it is of this one
         study = protocol.study

@@ -65,6 +65,7 @@ Part = Annotated[float, Bound("be at least 0 and less than 1", lambda x: 0 <= x 
 Betas = Annotated[tuple[float, float], Bound("be at least 0 and less than 1", lambda b: all(0 <= x < 1 for x in b))]
 
 Loss = Literal["both", "brain-to-image", "image-to-brain"]
+People = Literal["alike", "standardised", "euclidean"]
 
 
 class Section:
@@ -147,6 +148,7 @@ class BrainConfig(Section, name="brain"):
     dropout: Part = 0.1  # dropout inside the encoder
     input_noise: NotNegative = 0.0  # sd of Gaussian noise added to standardised trials while training
     input_smooth: Share = 0.0  # share of the channels smoothed over 5 samples while training, drawn anew each step
+    people: People = "alike"  # taken alike, or each person's trials "standardised" or "euclidean"ly aligned first
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,17 @@ class AlignConfig(Section, name="align"):
     text_weight: Part = 0.0  # share of the loss that contrasts trials with the images' captions (targets.text)
     validation_fraction: Part = 0.1  # share of the training concepts kept to choose the epoch
     seed: Seed = 0  # weights, batches and the validation concepts
+
+
+@dataclass(frozen=True)
+class AdaptConfig(Section, name="adapt"):
+    """How a trained decoder learns from a new person's trials."""
+
+    method: Literal["chosen", "none", "input", "all"] = "chosen"  # a person's input layer, all weights, or neither
+    learning_rate: Positive = 3e-4  # AdamW, at the top of the cosine; an input layer learns at five times it
+    batch_size: Count = 128  # items contrasted with each other in a step
+    epochs: Count = 25  # passes over the new person's images
+    validation_fraction: Part = 0.2  # share of their concepts kept to choose the epoch, and the method
 
 
 @dataclass(frozen=True)
@@ -217,6 +230,7 @@ class Config(Section):
     brain: BrainConfig = field(default_factory=BrainConfig)  # brain encoder
     fusion: FusionConfig = field(default_factory=FusionConfig)  # fusion of visual features
     align: AlignConfig = field(default_factory=AlignConfig)  # contrastive training
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)  # a decoder moved to a new person
     prior: PriorConfig = field(default_factory=PriorConfig)  # embedding to picture
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  # how pictures are drawn
 

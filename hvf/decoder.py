@@ -30,7 +30,7 @@ from hvf.data.trials.trials import Trials
 from hvf.decoding import artefact
 from hvf.decoding.artefact import Artefact
 from hvf.decoding.card import model_card
-from hvf.decoding.confidence import Confidence
+from hvf.decoding.confidence import ENOUGH, Confidence
 from hvf.decoding.gallery import Gallery
 from hvf.decoding.ranking import LEVEL, Answers, answer
 from hvf.evaluation import retrieval
@@ -116,6 +116,31 @@ class Decoder(ConfiguredEstimator):
         self.calibrate(aligned, images, trials if single_trials is None else single_trials)
         self.about = {"subject": trials.subject, "simulated": trials.simulated}
         return self
+
+    def adapt(self, trials: Trials, images: ImageSet | None = None) -> Decoder:
+        """This decoder moved to a new person, whose trials answer these images, as `config.adapt` says.
+
+        Without images trials are only made like those of the people trained on. Raises HvfError as `fit` does.
+        """
+        self.check_params()
+        moved = Decoder(self.config, self.device)
+        moved.encoders, moved.gallery, moved._prior = self.encoders, self.gallery, self._prior
+        moved.about = {"subject": trials.subject, "simulated": trials.simulated or bool(self.about.get("simulated"))}
+        if images is None:
+            moved.alignment = alignment.on_person(self.fitted(), trials)
+            moved.about["adapted"] = {"method": "none", "images": 0}
+            return moved
+        aligned, fingerprint = self._load(trials.aligned_to(images), images)
+        fusion, features = self._prior_fusion(), self.features(images)
+        whole = TrainingSet(aligned, features, images.concepts, prior_fusion=fusion, fingerprint=fingerprint)
+        moved.alignment = alignment.adapt(self.fitted(), whole, self.config, self.device)
+        moved.config, best = moved.alignment.config, moved.alignment.best
+        moved.about["adapted"] = {"method": best["method"], "images": len(images)}
+        if best["method"] == "all" and fusion is None:
+            moved.gallery = None  # its embeddings were the other fusion's
+        if best["validation_n"] >= ENOUGH:
+            moved.calibrate(aligned, images, trials)
+        return moved
 
     def calibrate(self, trials: Trials, images: ImageSet, single_trials: Trials | None = None) -> None:
         """Keep what says how sure an answer is: embeddings of the validation concepts' trials (`Confidence`).

@@ -155,7 +155,7 @@ def _files_study(data: DataConfig) -> Study:
         trials = trials if data.ch_names is None else trials.pick(data.ch_names)
         if trials.splits is not None and not {"train", "test"} <= {*trials.splits.tolist()}:
             trials = trials.replace(splits=None)
-    shown = _with_concepts(images, trials)
+    shown = with_concepts(images, trials)
     if trials.splits is None:
         train_index, test_index = held_out(_groups(shown), data.test_images, data.split_seed)
         how = f"split {data.split_seed}"
@@ -245,7 +245,7 @@ def _in_window(trials: Trials, data: DataConfig) -> Trials:
         raise HvfError(f"--data.tmin and --data.tmax: {error}; prepare them with a recipe of that window") from error
 
 
-def _with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
+def with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
     """The images that were shown, with the concepts of the trials, or else those of their folders, each spelt one way.
 
     The concept of an image that lies by itself is its own name.
@@ -288,15 +288,17 @@ def _check_apart(train: ImageSet, test: ImageSet, path: Path) -> None:
             raise HvfError(f"the test image {name} and the training image {first[content]} {same}")
 
 
-def other_subjects(data: DataConfig, study: Study) -> Trials:
-    """The training trials of all subjects but that of `study`, averaged within each: leave one subject out.
+def other_subjects(data: DataConfig, study: Study) -> tuple[Trials, np.ndarray]:
+    """The training trials (N) of all subjects but that of `study`, averaged within each, and whose each is, from 0 (N).
 
-    They are responses to images that `study` trains on. Raises HvfError if there is no other, or one does not fit.
+    Leave one subject out: they are responses to images that `study` trains on. Raises HvfError if there is no other, or
+    one does not fit.
     """
     parts = STUDIES[data.study].other_subjects(data, study)
     if not parts:
         raise HvfError(f"there is no other subject than {data.subject} in {data.trials or data.study}")
-    return Trials.concatenate(parts, subject=f"all but {study.train.subject}")
+    person_N = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return Trials.concatenate(parts, subject=f"all but {study.train.subject}"), person_N
 
 
 def _other_simulated(data: DataConfig, study: Study) -> list[Trials]:

@@ -308,7 +308,8 @@ def test_a_folder_of_subjects_and_all_but_one(things, tmp_path):
     with pytest.raises(HvfError, match="no prepared trials of subject 3 .* there are 1, 8, 10"):
         open_study(replace(folder, subject=3))
 
-    train = other_subjects(folder, study)
+    train, person_N = other_subjects(folder, study)
+    assert person_N.tolist() == [0] * 6 + [1] * 6
     assert (train.subject, train.shape) == ("all but sub-08", (12, 2, 300))
     assert set(train.image_ids) == set(study.train_images.ids)  # and no test image
     row = {name: i for i, name in enumerate(study.train_images.ids)}

@@ -4,6 +4,7 @@
 Source: arXiv 2602.07495 (HVF).
 """
 
+from hvf.alignment.adapting import adapt, on_person
 from hvf.alignment.checkpoint import FILE, Alignment, RecordingInfo
 from hvf.alignment.closed_form import PENALTIES
 from hvf.alignment.epochs import MAX_LOG_SCALE, info_nce
@@ -18,7 +19,9 @@ __all__ = [
     "Alignment",
     "RecordingInfo",
     "TrainingSet",
+    "adapt",
     "fit",
     "info_nce",
+    "on_person",
     "training_features",
 ]

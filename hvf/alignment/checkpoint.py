@@ -21,6 +21,7 @@ from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
 from hvf.models.brain import BrainEncoder
+from hvf.models.brain.person_layer import PersonLayer
 from hvf.models.fusions.base import Fusion
 from hvf.registry import FUSIONS
 from hvf.runs import code_version, write_atomic
@@ -70,6 +71,8 @@ class Alignment:
     recording : RecordingInfo
     config : Config
     normalisation : {"x" | spec: (mean, sd)}, from training rows only; "x" is (1, C, 1) both, a spec (1, d_k) and (1, 1)
+    needs_person : bool, trained on several people made alike (`brain.people`): to decode, it is moved to one (`adapt`)
+    average_CC : covariance that people have on average, which a new person's trials get ("euclidean"); else None
     train_embeddings_MD : z_f of the training images, float32, for sampling.posterior_mean; else None
     """
 
@@ -82,10 +85,13 @@ class Alignment:
         normalisation: dict[str, tuple[Tensor, Tensor]],
         recording: RecordingInfo,
         config: Config,
+        needs_person: bool = False,
     ) -> None:
+        self.needs_person = needs_person
         self.brain, self.hvf, self.log_scale, self.history = brain.eval(), hvf.eval(), log_scale, history
         self.normalisation, self.recording, self.config = normalisation, recording, config
         self.train_embeddings_MD: np.ndarray | None = None
+        self.average_CC: np.ndarray | None = None
 
     @property
     def best(self) -> dict:
@@ -113,6 +119,11 @@ class Alignment:
     def embed_brain(self, trials: Trials, batch: int = 4096) -> np.ndarray:
         """z_b (N, D) float32, one row per trial. Raises HvfError for trials of another recording (naming the field)."""
         self.recording.check(trials)
+        if self.needs_person:
+            raise HvfError(
+                f"this decoder was trained on several people, each made alike ({self.config.brain.people}): move it to "
+                "the person whose trials these are, with hvf adapt"
+            )
         z_ND = np.empty((len(trials), self.brain.width), np.float32)
         for start in range(0, len(trials), batch):
             rows = slice(start, start + batch)
@@ -144,6 +155,8 @@ class Alignment:
             state |= {f"mean.{name}": mean, f"sd.{name}": sd}
         if self.train_embeddings_MD is not None:  # in full precision: pictures drawn after loading are the very same
             state["train_embeddings"] = torch.from_numpy(self.train_embeddings_MD)
+        if self.average_CC is not None:
+            state["average"] = torch.from_numpy(self.average_CC)
         metadata = {
             "version": VERSION,
             "recording": asdict(self.recording),
@@ -151,6 +164,7 @@ class Alignment:
             "hvf": {k: self.hvf.config[k] for k in ("dims", "width", "intermediate", "dropout", "specs")},
             "log_scale": self.log_scale,
             "history": self.history,
+            "needs_person": self.needs_person,
         }
         whole = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         path = Path(folder) / FILE
@@ -172,6 +186,8 @@ class Alignment:
             config = from_dict(Config, metadata["config"])
             hvf = FUSIONS[config.fusion.kind if config.align.mode == "retrieval" else "hvf"](**metadata["hvf"])
             brain = new_brain(config, hvf.width, len(recording.ch_names), recording.n_times)
+            if "brain.start_CC" in state:
+                brain = PersonLayer(brain)
             brain.load_state_dict(_part(state, "brain."))
             hvf.load_state_dict(_part(state, "hvf."))
             mean, sd = _part(state, "mean."), _part(state, "sd.")
@@ -182,8 +198,10 @@ class Alignment:
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise HvfError(f"{path} is not an alignment written by hvf: {error}") from error
         move(hvf, device)
-        trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config)
+        needs_person = bool(metadata.get("needs_person", False))
+        trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config, needs_person)
         trained.train_embeddings_MD = state["train_embeddings"].numpy() if "train_embeddings" in state else None
+        trained.average_CC = state["average"].numpy() if "average" in state else None
         return trained
 
 

@@ -9,11 +9,13 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hvf.alignment.checkpoint import Alignment, RecordingInfo
 from hvf.alignment.closed_form import solve
 from hvf.alignment.epochs import seeded
 from hvf.alignment.inputs import centred, image_tensors, standard
+from hvf.alignment.people import People
 from hvf.alignment.rows import Rows
 from hvf.alignment.training import Prepared
 from hvf.alignment.training_set import TrainingSet
@@ -46,8 +48,25 @@ def fit(training_set: TrainingSet, config: Config, device: str | torch.device = 
     return training.finish()
 
 
-def prepare(training_set: TrainingSet, config: Config, device: str | torch.device = "cpu") -> Prepared:
-    """Check, split and standardise a training set, and put it on the device; several threads may do so at once."""
+def prepare(
+    training_set: TrainingSet,
+    config: Config,
+    device: str | torch.device = "cpu",
+    normalisation: dict[str, tuple[Tensor, Tensor]] | None = None,
+) -> Prepared:
+    """Check, split and standardise a training set, and put it on the device; several threads may do so at once.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+        What is learnt from.
+    config : Config
+        `config.brain.people` says what is done to each person's trials.
+    device : str or torch.device
+        Where it is put.
+    normalisation : dict, optional
+        {"x" | spec: (mean, sd)} of a trained decoder, which is kept; by default that of the rows to train on.
+    """
     training_set.check(config)
     trials, image_N, fusion = training_set.trials, training_set.image_N, training_set.prior_fusion
     resident = 4 * math.prod(trials.shape) <= RESIDENT_BYTES
@@ -56,11 +75,17 @@ def prepare(training_set: TrainingSet, config: Config, device: str | torch.devic
     trials.check()
     train_N, val_N = training_set.validation_split(config.align)
     specs = tuple(config.targets.specs) if fusion is None else fusion.specs
-    normalisation = {"x": standard(trials.select(train_N), device)}
-    if fusion is None:  # the prior's HVF was trained on raw features; to a new one all encoders should be equals
+    people, kept = None, normalisation is not None
+    if normalisation is None:
+        normalisation = {"x": standard(trials.select(train_N), device)}
+        if config.brain.people != "alike":
+            person_N = training_set.person_N
+            person_N = np.zeros(len(trials), int) if person_N is None else person_N
+            people = People(trials, person_N, config.brain.people, train_N, device)
+    if fusion is None and not kept:  # the prior's was trained on raw features; to a new one all encoders are equals
         trained_M = np.unique(image_N[train_N])
         normalisation |= {spec: centred(training_set.features[spec], trained_M, device) for spec in specs}
     recording = RecordingInfo.of(trials, training_set.digest)
-    x_NCT = Rows(trials, normalisation["x"], resident)
+    x_NCT = Rows(trials, normalisation["x"], resident, people)
     features = image_tensors(training_set.features, specs, {}, device)  # standardised when used: on a CPU no copy
     return Prepared(config, training_set, x_NCT, features, normalisation, recording, train_N, val_N)

@@ -22,6 +22,7 @@ from hvf.alignment.rows import Rows
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config
 from hvf.models.brain import BrainEncoder
+from hvf.models.brain.person_layer import PersonLayer
 from hvf.models.fusions.base import Fusion
 from hvf.registry import FUSIONS
 from hvf.training.cuda_graphs import Replayed, fast_products
@@ -98,7 +99,7 @@ class Training(Epochs):
         self.brain.train()
         self.fusion.train(self.fusion_learns)
         losses = [self.step(rows) for rows in self.order()]
-        if self.fusion.weighs_targets:
+        if self.fusion_learns and self.fusion.weighs_targets:
             self.fusion.weigh(self.validation_losses())
         self.judge(epoch, float(torch.stack(losses).mean()))
 
@@ -193,7 +194,15 @@ class Training(Epochs):
         for module, state in zip(self.learners, self.kept, strict=True):
             module.load_state_dict(state)
         belongings = self.history, self.normalisation, self.recording, self.config
-        return Alignment(self.brain, self.fusion, self.kept_log_scale, *belongings)
+        people, brain = self.x_NCT.people, self.brain
+        if people is None:
+            return Alignment(brain, self.fusion, self.kept_log_scale, *belongings)
+        one = len(people.inputs) == 1
+        if one and (map_CC := next(iter(people.inputs.values())).map_CC) is not None:
+            brain = PersonLayer(brain, map_CC)
+        fitted = Alignment(brain, self.fusion, self.kept_log_scale, *belongings, needs_person=not one)
+        fitted.average_CC = people.average_CC
+        return fitted
 
 
 @torch.no_grad()

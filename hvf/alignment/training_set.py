@@ -42,6 +42,8 @@ class TrainingSet:
         same `image_ids` to the image of the first of them.
     prior_fusion : HVF, optional
         The prior's frozen fusion, for `align.mode` "reconstruction".
+    person_N : sequence of int, optional
+        The person, from 0, whose each trial is; by default all are one person's.
     fingerprint : str, optional
         A hash that tells this training set from others, kept in the checkpoint; by default of the trials' image ids.
 
@@ -68,6 +70,7 @@ class TrainingSet:
     image_N: np.ndarray = None  # pyright: ignore[reportAssignmentType]  # __post_init__ gives the default
     prior_fusion: HVF | None = None
     fingerprint: str | None = None
+    person_N: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_N", _image_rows(self.trials, len(self.concepts), self.image_N))
@@ -76,6 +79,8 @@ class TrainingSet:
                 raise HvfError(f"concepts of {len(self.concepts)} images but features of {len(x_Md)} by {name}")
             if not np.isfinite(x_Md).all():
                 raise HvfError(f"features by {name} hold NaN or infinite values")
+        if self.person_N is not None and len(self.person_N) != len(self.trials):
+            raise HvfError(f"person_N must give the person of each of {len(self.trials)} trials")
         if self.trials.splits is not None and (test_N := self.trials.splits == "test").any():
             raise HvfError(f"{test_N.sum()} of the trials to be trained on are test trials")
 
@@ -91,7 +96,8 @@ class TrainingSet:
 
     def select(self: Self, rows: np.ndarray) -> Self:
         """The trials of these rows; all images stay."""
-        return replace(self, trials=self.trials.select(rows), image_N=self.image_N[rows])
+        person_N = None if self.person_N is None else self.person_N[rows]
+        return replace(self, trials=self.trials.select(rows), image_N=self.image_N[rows], person_N=person_N)
 
     def permuted(self: Self, seed: int) -> Self:
         """A control: the images shuffled among the trials."""

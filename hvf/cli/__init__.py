@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hvf.cli.adapt import Adapt
 from hvf.cli.answers import Decode
 from hvf.cli.decode import Reconstruct, Retrieve, Train
 from hvf.cli.embed import Embed
@@ -23,6 +24,7 @@ COMMANDS: dict[str, type[Any]] = {
     "retrieve": Retrieve,
     "train": Train,
     "decode": Decode,
+    "adapt": Adapt,
     "embed": Embed,
     "evaluate": Evaluate,
     "report": Report,

@@ -87,6 +87,23 @@ def print_evidence(evidence: Mapping[str, Any], run: Run) -> None:
     print(f"chance: top-1 {evidence['chance']['top1']['value']:.3f} of {evidence['images']} images")
 
 
+def print_adapted(summary: Mapping[str, Any]) -> None:
+    """How a decoder was moved to a new person, and what it finds of their validation images, before and after."""
+    simulated = " (simulated)" if summary["simulated"] else ""
+    if summary["validation"] is None:
+        print(f"no image was learnt from: trials are {summary['people']}{simulated}")
+    else:
+        before, after = summary["before"], summary["validation"]
+        epoch = f", epoch {summary['epoch']}" if summary["epoch"] else ""
+        print(
+            f"{summary['images']} images of {summary['concepts']} concepts, method {summary['method']}{epoch}: top-1 "
+            f"among {after['validation_n']} validation images {before['validation_top1']:.3f} before, "
+            f"{after['validation_top1']:.3f} after{simulated}"
+        )
+    for note in summary["notes"]:
+        print(f"  {note}")
+
+
 def print_not_computed(reasons: Mapping[str, str]) -> None:
     """Each figure that could not be computed, with the reason."""
     for name, reason in reasons.items():

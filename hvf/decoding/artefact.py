@@ -125,6 +125,12 @@ def is_whole(folder: str | Path) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
+def fingerprint(folder: str | Path) -> str:
+    """The checksum of a decoder's manifest, which vouches for all files; "" of an older folder, which has none."""
+    path = Path(folder) / MANIFEST
+    return _sha256(path) if path.is_file() else ""
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:

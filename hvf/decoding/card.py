@@ -28,6 +28,7 @@ def model_card(artefact: Artefact) -> str:
         "## Trained on",
         "",
         f"- {about.get('study') or 'trials that were given in Python'}",
+        *_origin(about),
         f"- {len(recording.ch_names)} channels: {listed(recording.ch_names, 80)}",
         f"- {recording.sfreq:g} Hz, {recording.n_times} samples from {recording.tmin:g} to {end:g} s after onset",
         f"- brain encoder `{config.brain.encoder}`, mode `{config.align.mode}`, seed {config.align.seed}, "
@@ -61,6 +62,17 @@ def model_card(artefact: Artefact) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _origin(about: Mapping[str, Any]) -> list[str]:
+    """Where an adapted decoder comes from, and how it was moved to its person."""
+    adapted: Mapping[str, Any] | None = about.get("adapted")
+    if not adapted:
+        return []
+    n, method = adapted["images"], adapted["method"]
+    of = f" `{adapted['from']}`" if adapted.get("from") else ""
+    how = f"by method `{method}` to {n} images" if n else "without images"
+    return [f"- adapted from another decoder,{of or ' of several people'}, {how}"]
 
 
 def _front_matter(kind: str, simulated: bool) -> list[str]:

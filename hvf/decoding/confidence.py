@@ -19,6 +19,7 @@ from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
 
+ENOUGH = 20  # validation images of a new person, below which nothing is said of how sure an answer is
 BANK = 256  # training trials, for the popularity of gallery items
 NOTHING = 400  # trials without information, at most
 PHASES_FROM = 8  # samples; shorter epochs are shuffled across trials instead

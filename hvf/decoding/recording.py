@@ -19,6 +19,8 @@ import numpy as np
 from hvf.alignment import RecordingInfo
 from hvf.config import HvfError
 from hvf.data.images.columns import texts_of
+from hvf.data.images.image_set import ImageSet
+from hvf.data.images.order import check_order
 from hvf.data.trials.epochs import epochs_values, open_epochs, shown_images
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
@@ -39,8 +41,10 @@ class NewTrials:
     notes: tuple[str, ...]  # what was done
 
 
-def open_new_trials(path: str | Path, recording: RecordingInfo, same_image: str | None = None) -> NewTrials:
-    """Read trials without answers, and match them to a decoder's recording.
+def open_new_trials(
+    path: str | Path, recording: RecordingInfo, same_image: str | None = None, images: ImageSet | None = None
+) -> NewTrials:
+    """Read trials, without answers or with the images that they answer, and match them to a decoder's recording.
 
     Parameters
     ----------
@@ -51,6 +55,8 @@ def open_new_trials(path: str | Path, recording: RecordingInfo, same_image: str 
         What the decoder was trained on.
     same_image : str, optional
         Column of the epochs' metadata, or "image" of prepared trials: rows of one value are averaged.
+    images : ImageSet, optional
+        The images that they answer: every trial must name one, or lie in their order in a `.npy`.
 
     Raises
     ------
@@ -69,17 +75,32 @@ def open_new_trials(path: str | Path, recording: RecordingInfo, same_image: str 
         epochs = open_epochs(path)
         table = epochs.metadata
         columns = {} if table is None else {str(name): texts_of(table[name]) for name in table.columns}
-        ids = _known_images(epochs)
+        shown = None if images is None else shown_images(epochs, images)
+        ids = _known_images(epochs) if shown is None else list(shown.names)
         trials, notes = of_epochs(epochs, recording, path.name)
+        if shown is not None:
+            trials = trials.replace(**shown.labels)
+            notes.append(f"paired with their images by {shown.how}")
     elif path.suffix.lower() == ".npy":
         trials, notes = _of_array(path, recording)
-        ids, columns = [""] * len(trials), {}
+        ids, columns = [""] * len(trials) if images is None else _in_order(trials, images, path), {}
     else:
         raise HvfError(f"cannot read trials from {path}: give an MNE -epo.fif, prepared trials, or a .npy")
     if not len(trials):
         raise HvfError(f"{path} holds no trial")
     new = NewTrials(trials, tuple(ids), (1,) * len(trials), tuple(map(str, range(len(trials)))), tuple(notes))
     return new if same_image is None else _averaged(new, columns, same_image, path)
+
+
+def _in_order(trials: Trials, images: ImageSet, path: Path) -> list[str]:
+    """The images themselves, whose order the rows of an array are in. HvfError if they cannot be."""
+    if len(trials) != len(images):
+        raise HvfError(
+            f"{path} has {len(trials)} trials and there are {len(images)} images: an array names none, and "
+            "needs one trial per image, in their order; or give epochs or prepared trials, which name them"
+        )
+    check_order(images)
+    return list(images.ids)
 
 
 def _known_images(epochs: mne.BaseEpochs) -> list[str]:

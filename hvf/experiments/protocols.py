@@ -164,12 +164,14 @@ def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") ->
     with_specs = with_settings(config, {"targets.specs": tuple(specs)})
     features = alignment.training_features(everything, with_specs, device=device())
     row = {name: i for i, name in enumerate(everything.ids)}
-    train = other_subjects(config.data, study) if protocol == "loso" else study.train.aligned_to(study.train_images)
+    train, person_N = study.train.aligned_to(study.train_images), None
+    if protocol == "loso":
+        train, person_N = other_subjects(config.data, study)
     place = {name: i for i, name in enumerate(study.train_images.ids)}
     image_N = np.array([place[name] for name in train.image_ids.tolist()])
     rows_M = [row[name] for name in study.train_images.ids]
     train_features = {spec: x_Md[rows_M] for spec, x_Md in features.items()}
-    split = Split(train, train_features, study.train_images.concepts, image_N)
+    split = Split(train, train_features, study.train_images.concepts, image_N, person_N=person_N)
     if simulated:
         test_features = embed_all(study.test_images, specs, device())
     else:

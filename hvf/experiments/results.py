@@ -41,7 +41,9 @@ VERSION = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
 
 Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}
-Kind = Literal["training", "retrieval", "benchmark", "targets", "layers", "scaling", "population", "timecourse"]
+Kind = Literal[
+    "training", "retrieval", "benchmark", "targets", "layers", "scaling", "population", "timecourse", "adaptation"
+]
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ class Result:
 def selection(best: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """(validation figures, epoch or penalty) of the best entry of a fit's history (`Alignment.best`)."""
     validation = {name: best[f"validation_{name}"] for name in ("mrr", "top1", "n")}
-    return validation, {name: best[name] for name in ("epoch", "penalty") if name in best}
+    return validation, {name: best[name] for name in ("epoch", "penalty", "method") if name in best}
 
 
 def is_simulated(run: Run) -> bool:

@@ -51,6 +51,8 @@ class Scaling:
             )
         if config.data.study not in SUBJECTS and set(self.axes) - {"trials"}:
             raise HvfError("repeats and subjects are counted in a simulated study; your own files have --axes trials")
+        if "subjects" in self.axes and config.brain.people != "alike":
+            raise HvfError("--axes subjects tests a person of whom nothing is known: leave --brain.people at 'alike'")
         configs = repeats(config, self.seeds)
         if self.points < 3:
             raise HvfError(f"a line needs at least three points: --points 5, not {self.points}")
@@ -98,8 +100,7 @@ def _points(config: Config, axis: Axis, points: int) -> list[tuple[str, float, S
         return [(f"{n} repeats", n, *parts) for n, parts in zip(counts, each, strict=True)]
     split, held_out = open_split(config, specs, "loso" if axis == "subjects" else "intra")
     if axis == "subjects":
-        people = rng.permutation(SUBJECTS[config.data.study] - 1)
-        person_N = np.arange(len(split.trials)) // (len(split.trials) // len(people))
+        people, person_N = rng.permutation(SUBJECTS[config.data.study] - 1), split.person_N
         counts = sorted({max(1, len(people) >> i) for i in range(points)})
         rows = [np.flatnonzero(np.isin(person_N, people[:n])) for n in counts]
         return [(f"{n} other subjects", n, split.select(r), held_out) for n, r in zip(counts, rows, strict=True)]
