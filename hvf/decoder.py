@@ -28,7 +28,6 @@ from hvf.data.images.matching import ImageNames
 from hvf.data.trials.splitting import concept_split
 from hvf.data.trials.trials import Trials
 from hvf.decoding import artefact
-from hvf.decoding.artefact import Artefact
 from hvf.decoding.card import model_card
 from hvf.decoding.confidence import ENOUGH, Confidence
 from hvf.decoding.gallery import Gallery
@@ -122,13 +121,12 @@ class Decoder(ConfiguredEstimator):
 
         Without images trials are only made like those of the people trained on. Raises HvfError as `fit` does.
         """
-        self.check_params()
         moved = Decoder(self.config, self.device)
         moved.encoders, moved.gallery, moved._prior = self.encoders, self.gallery, self._prior
         moved.about = {"subject": trials.subject, "simulated": trials.simulated or bool(self.about.get("simulated"))}
+        moved.about["adapted"] = {"method": "none", "images": 0}
         if images is None:
             moved.alignment = alignment.on_person(self.fitted(), trials)
-            moved.about["adapted"] = {"method": "none", "images": 0}
             return moved
         aligned, fingerprint = self._load(trials.aligned_to(images), images)
         fusion, features = self._prior_fusion(), self.features(images)
@@ -136,8 +134,7 @@ class Decoder(ConfiguredEstimator):
         moved.alignment = alignment.adapt(self.fitted(), whole, self.config, self.device)
         moved.config, best = moved.alignment.config, moved.alignment.best
         moved.about["adapted"] = {"method": best["method"], "images": len(images)}
-        if best["method"] == "all" and fusion is None:
-            moved.gallery = None  # its embeddings were the other fusion's
+        moved.gallery = None if best["method"] == "all" and fusion is None else self.gallery  # z_f was another one's
         if best["validation_n"] >= ENOUGH:
             moved.calibrate(aligned, images, trials)
         return moved
@@ -336,9 +333,9 @@ class Decoder(ConfiguredEstimator):
         whole = self._whole(about)
         artefact.describe(Path(folder), whole, model_card(whole))
 
-    def _whole(self, about: Mapping[str, Any]) -> Artefact:
+    def _whole(self, about: Mapping[str, Any]) -> artefact.Artefact:
         self.about = {**self.about, **about}
-        return Artefact(self.fitted(), self.confidence, self.gallery, self.encoders, self.about)
+        return artefact.Artefact(self.fitted(), self.confidence, self.gallery, self.encoders, self.about)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Decoder:
@@ -346,7 +343,7 @@ class Decoder(ConfiguredEstimator):
         whole = artefact.read(folder, device)
         return cls(whole.alignment.config, device)._take(whole)
 
-    def _take(self, whole: Artefact) -> Decoder:
+    def _take(self, whole: artefact.Artefact) -> Decoder:
         self.alignment, self.confidence, self.gallery = whole.alignment, whole.confidence, whole.gallery
         self.encoders, self.about = dict(whole.encoders), dict(whole.about)
         return self

@@ -52,6 +52,9 @@ SHORTER = {
     "brain_training/layers.py": ["--seeds", "1", "--align.epochs", "1"],
     "brain_training/scaling.py": ["--seeds", "1", "--align.epochs", "1", "--points", "3"],
     "brain_training/timecourse.py": ["--data.train-concepts", "60", "--folds", "2", "--step", "80"],
+    "brain_training/adaptation.py": (
+        "--subjects 3 --others 2 4 --shares 0 10 --align.epochs 1 --adapt.epochs 1 --data.train-concepts 60"
+    ).split(),
     "eval/benchmark.py --methods": ["--epochs", "1"],
 }
 # What a command reads that another command of the page writes.
@@ -59,6 +62,8 @@ MADE_BY = {
     "runs/sub-08-eeg-reconstruction": "hvf reconstruct --subject 8",
     "runs/sub-08-eeg": "hvf retrieve --subject 8",
     "new/sub-08_new-epo.fif": "hvf data simulate new-recording --out new",
+    "runs/others/seed-0": "accelerate launch brain_training/train.py --subject 8 --protocol loso "
+    "--brain.people euclidean --out runs/others",
     "new/photos": "hvf data simulate new-recording --out new",
     "eeg": "hvf data simulate things-eeg --train-concepts 200 --out eeg",
     "eeg/image_set": "hvf data simulate things-eeg --train-concepts 200 --out eeg",
@@ -75,7 +80,7 @@ PARTS = {
     "Take recordings in": 2,
     "Compare methods, encoders, layers, amounts of data": 3,
     "brain_training/layers.py": 4, "brain_training/scaling.py": 4, "brain_training/interpret.py": 4,
-    "brain_training/timecourse.py": 4,
+    "brain_training/timecourse.py": 4, "brain_training/adaptation.py": 4,
     "brain_training/benchmark.py": 4, "eval/prepare_benchmark.py": 4, "Train": 4,
 }  # fmt: skip
 NEEDS_THE_HUB = ("--preset things-eeg", "data download")
