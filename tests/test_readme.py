@@ -45,6 +45,7 @@ COMMANDS = [command for section in SECTIONS.values() for command in section]
 HVF = [command[1:] for command in COMMANDS if command[0] == "hvf"]
 SCRIPTS = [command for command in COMMANDS if command[0] in ("python", "accelerate")]
 # What a test can afford of a command that takes minutes: the same code, less of it.
+SMALL = ("--align.epochs", "1", "--adapt.epochs", "1", "--data.train-concepts", "60")
 SHORTER = {
     "prior_training/train.py": ["--max-steps", "2"],
     "brain_training/train.py": ["--seeds", "1", "--align.epochs", "1"],
@@ -52,9 +53,7 @@ SHORTER = {
     "brain_training/layers.py": ["--seeds", "1", "--align.epochs", "1"],
     "brain_training/scaling.py": ["--seeds", "1", "--align.epochs", "1", "--points", "3"],
     "brain_training/timecourse.py": ["--data.train-concepts", "60", "--folds", "2", "--step", "80"],
-    "brain_training/adaptation.py": (
-        "--subjects 3 --others 2 4 --shares 0 10 --align.epochs 1 --adapt.epochs 1 --data.train-concepts 60"
-    ).split(),
+    "brain_training/adaptation.py": ["--subjects", "3", "--others", "2", "4", "--shares", "0", "10", *SMALL],
     "eval/benchmark.py --methods": ["--epochs", "1"],
 }
 # What a command reads that another command of the page writes.
