@@ -66,9 +66,11 @@ class StudyType:
     categories: Callable[[], dict[str, str]] = dict  # {concept: superordinate category}
 
 
-def _marked(trials: Trials, split: str) -> Trials:
-    """The same trials, marked as "train" or "test"."""
-    return trials.replace(splits=[split] * len(trials))
+def _marked(trials: Trials, split: str, images: ImageSet) -> Trials:
+    """The same trials, answers to `images`, marked as "train" or "test" and with the images' concepts."""
+    concept = dict(zip(images.ids, images.concepts, strict=True))
+    concepts = [concept[name] for name in trials.image_ids.tolist()]
+    return trials.replace(splits=[split] * len(trials), concepts=concepts)
 
 
 def open_study(data: DataConfig) -> Study:
@@ -112,11 +114,11 @@ def _simulated_study(data: DataConfig) -> Study:
         f"{len(train_images)} training images of {data.train_concepts} concepts x {data.train_repeats} repeats, "
         f"{len(test_images)} test images of other concepts x {data.test_repeats} repeats"
     )
-    train, test = _marked(train, "train"), _marked(test, "test")
+    train, test = _marked(train, "train", train_images), _marked(test, "test", test_images)
 
     def single_trials(part: str, images: ImageSet) -> Trials:
         trials = simulated.simulate_trials(data, images, data.subject, part)
-        return _marked(trials if data.ch_names is None else trials.pick(data.ch_names), part)
+        return _marked(trials if data.ch_names is None else trials.pick(data.ch_names), part, images)
 
     return Study(data.study, train, test, train_images, test_images, True, note, single_trials)
 
@@ -168,7 +170,7 @@ def _files_study(data: DataConfig) -> Study:
     train_images, test_images = shown.select(train_index), shown.select(test_index)
     _check_apart(train_images, test_images, path)
     train, test = (
-        _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part)
+        _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part, part_images)
         for part, part_images in (("train", train_images), ("test", test_images))
     )
     history = trials.history or {}
@@ -185,7 +187,7 @@ def _files_study(data: DataConfig) -> Study:
 
     def single_trials(part: str, images: ImageSet) -> Trials:
         of_part = trials if trials.splits is None else trials.split(part)
-        return _marked(of_part.select(np.isin(of_part.image_ids, images.ids)), part)
+        return _marked(of_part.select(np.isin(of_part.image_ids, images.ids)), part, images)
 
     return Study(path.stem, train, test, train_images, test_images, simulated, note, single_trials)
 

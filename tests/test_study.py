@@ -43,6 +43,10 @@ def test_simulated_study(monkeypatch, tmp_path):
     assert study.train.load_array().shape == (6, 63, 80)
     assert study.test.load_array().shape == (2, 63, 80)
     assert study.train.image_ids.tolist() == list(study.train_images.ids)
+    assert study.train.concepts.tolist() == list(study.train_images.concepts)
+    single = study.single_trials("train", study.train_images.select([1, 0]))
+    named = dict(zip(study.train_images.ids, study.train_images.concepts, strict=True))
+    assert single.concepts.tolist() == [named[name] for name in single.image_ids.tolist()]
     assert not set(study.train_images.concepts) & set(study.test_images.concepts)
 
     calls = []

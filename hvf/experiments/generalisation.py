@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -137,11 +138,11 @@ class LinearDecoder(BaseEstimator):
         from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 
         labels = self.truth.ndim == 1
-        ridge = RidgeClassifierCV(PENALTIES, class_weight="balanced") if labels else RidgeCV(PENALTIES)
+        ridge: Any = RidgeClassifierCV(PENALTIES, class_weight="balanced") if labels else RidgeCV(PENALTIES)
         mean_C, sd_C = x_NC.mean(axis=0), x_NC.std(axis=0)
         sd_C = np.where(sd_C > 0, sd_C, 1.0)
         ridge.fit((x_NC - mean_C) / sd_C, self.truth[row_N])
-        self.classes_ = ridge.classes_ if isinstance(ridge, RidgeClassifierCV) else None
+        self.classes_ = ridge.classes_ if labels else None
         self.weights_CP = np.atleast_2d(ridge.coef_).T / sd_C[:, None]
         self.bias_P = np.atleast_1d(ridge.intercept_) - mean_C @ self.weights_CP
         return self

@@ -181,7 +181,8 @@ def low_level(images: ImageSet) -> dict[str, np.ndarray]:
     for start in range(0, len(images), 256):
         rows = np.arange(start, min(start + 256, len(images)))
         grey_NSS = images.array(rows, size=PIXELS) @ np.array([0.299, 0.587, 0.114]) / 255
-        energy_NSS = sum(np.square(g) for g in np.gradient(grey_NSS, axis=(1, 2))) + 1e-12
+        down_NSS, right_NSS = np.gradient(grey_NSS, axis=(1, 2))
+        energy_NSS = np.square(down_NSS) + np.square(right_NSS) + 1e-12
         weight_NSS = energy_NSS / energy_NSS.sum(axis=(1, 2), keepdims=True)
         spread = [
             (weight_NSS.sum(axis=2 - axis) * np.square(at)).sum(axis=1)
@@ -264,7 +265,8 @@ def _draw(found: Mapping[str, Any], title: str, path: Path) -> None:
     rows = -(-len(courses) // columns)
     figure = Figure(figsize=(10.5, 2.7 * len(scores) + 2.5 * rows + 0.5), layout="constrained")
     figure.suptitle(fill(title, 140), fontsize=8)  # it says so if the data are simulated
-    above, below = figure.subfigures(2, 1, height_ratios=(2.7 * len(scores), 2.5 * rows))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(2.7 * len(scores), 2.5 * rows))
+    above, below = halves
     for axes, score in zip(np.atleast_1d(above.subplots(len(scores), 1, sharex=True)), scores, strict=True):
         for (name, course), colour in zip(courses.items(), colours, strict=True):
             if course["score"] == score:
