@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from hvf.registry import HvfError
 
-if TYPE_CHECKING:
-    from hvf.data.images.image_set import ImageSet
-
 SIDE, SHOWN = 72, 8  # pixels of a thumbnail, and how many of a set are shown: each is decoded
 TRIALS = 5  # of which the retrieved images are shown
+
+
+class Images(Protocol):
+    """An image set: ids, and pictures by index."""
+
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Image.Image: ...
 
 
 def facts(title: str, rows: Mapping[str, object], below: str = "") -> str:
@@ -43,7 +49,7 @@ def figure(picture: Image.Image, words: Iterable[str], side: int = SIDE) -> str:
 
 def ranked(
     title: str,
-    images: ImageSet,
+    images: Images,
     target_N: np.ndarray,
     ranks_N: np.ndarray,
     top_NK: np.ndarray,
@@ -54,7 +60,7 @@ def ranked(
     Parameters
     ----------
     title : str
-    images : ImageSet
+    images : Images
         The gallery (M).
     target_N, ranks_N : ndarray
         (N) Index in the gallery, and rank, of each trial's own image.
@@ -73,7 +79,7 @@ def ranked(
     return facts(title, {}, "".join(rows) + more)
 
 
-def picture_at(images: Sequence[Image.Image], index: int) -> Image.Image:
+def picture_at(images: Images, index: int) -> Image.Image:
     """An image of a set; a grey square in place of one that cannot be read."""
     try:
         return images[index]

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from hvf.config import HvfError
+from hvf.data import html
 from hvf.data.images.concepts import below_common_folder, ids_and_concepts
 from hvf.data.images.decoding import BACKGROUND, colour, decode
 from hvf.data.images.listing import members, picture_files, readable, say_once, walk
@@ -211,6 +212,12 @@ class ImageSet(Sequence[Image.Image]):
 
     def __repr__(self) -> str:
         return f"<ImageSet: {len(self)} images of {len(set(self.concepts))} concepts>"
+
+    def _repr_html_(self) -> str:
+        rows = range(min(html.SHOWN, len(self)))
+        shown = "".join(html.figure(html.picture_at(self, i), (self.ids[i], self.concepts[i])) for i in rows)
+        more = len(self) - len(rows)
+        return html.facts(repr(self), {}, shown + (f" and {more} more" if more else ""))
 
     @property
     def files(self) -> tuple[str, ...] | None:

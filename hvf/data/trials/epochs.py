@@ -20,7 +20,8 @@ from hvf.data.images.concepts import concept_key
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, normalized, stem
 from hvf.data.images.order import by_number, check_order
-from hvf.data.recordings.channels import brain_channels
+from hvf.data.recordings.channels import BRAIN_TYPES, brain_channels
+from hvf.data.trials.conversion import made_of, own_labels, own_values
 from hvf.registry import listed
 
 ADVICE = 'name the image of each epoch in epochs.metadata["image"]'
@@ -48,9 +49,14 @@ def open_epochs(path: Path) -> mne.BaseEpochs:
 def epochs_values(epochs: mne.BaseEpochs) -> tuple[dict[str, Any], list[str]]:
     """The good channels of the brain: x_NCT (float32), ch_names, kind, sfreq, tmin; and notes on those left out.
 
-    Raises HvfError if there is none.
+    Epochs made of trials have the channels of these, whatever their names say. Raises HvfError if there is none.
     """
+    made = made_of(epochs.info)
     names, notes = brain_channels(epochs.info)
+    if made:
+        types = ("misc",) if made["kind"] == "features" else BRAIN_TYPES
+        names = [n for n, t in zip(epochs.ch_names, epochs.get_channel_types(), strict=True) if t in types]
+        notes = []
     picks = [epochs.ch_names.index(name) for name in names if name not in epochs.info["bads"]]
     if not picks:
         raise HvfError(f"no good EEG or MEG channel; the types are {listed(set(epochs.get_channel_types()))}")
@@ -61,7 +67,7 @@ def epochs_values(epochs: mne.BaseEpochs) -> tuple[dict[str, Any], list[str]]:
         "sfreq": float(epochs.info["sfreq"]),
         "tmin": float(epochs.tmin),
     }
-    return values, notes
+    return values | (own_values(epochs, made) if made else {}), notes
 
 
 def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None) -> Shown:
@@ -80,6 +86,10 @@ def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None
     """
     table = _metadata(epochs)
     labels = _labels(table)
+    if made_of(epochs.info) and "image" in table:
+        labels = own_labels(table)
+        if images is None:
+            return Shown(table["image"].tolist(), 'metadata["image"]', labels)
     if images is not None and not isinstance(images, ImageSet):
         return Shown(_given(epochs, table, [str(name) for name in images]), "the names given", labels)
     names = None if images is None else ImageNames(images.ids)

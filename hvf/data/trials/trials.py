@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import mne
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.data.html import facts
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
 from hvf.data.indexing import chosen_rows, row_or_rows
+from hvf.data.trials import conversion, plots
 from hvf.data.trials.categorical import Categorical
 from hvf.data.trials.epochs import epochs_values, shown_images
 from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray
 from hvf.data.trials.store import TrialsWriter, read_store
 from hvf.registry import listed
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
 
 
 class Trials:
@@ -349,16 +355,42 @@ class Trials:
         values, notes = epochs_values(epochs)
         trials = cls(image_ids=shown.names, subject=name, **values, **shown.labels)
         note = f"{len(trials)} epochs of {len(trials.repeats())} images, paired by {shown.how}"
-        if not isinstance(images, ImageSet):
-            return trials.replace(history={"notes": [note, *notes]})
-        paired = trials.paired_with(images)
-        n = len(images) - len(paired.repeats())
-        note += f"; {n} of the {len(images)} images were not shown" if n else ""
-        paired = paired.replace(history={"notes": [note, *notes]})
-        concept = dict(zip(images.ids, images.concepts, strict=True))
-        if paired.concepts is None:
-            return paired.replace(concepts=[concept[name] for name in paired.image_ids.tolist()])
-        return paired
+        if isinstance(images, ImageSet):
+            trials = trials.paired_with(images)
+            n = len(images) - len(trials.repeats())
+            note += f"; {n} of the {len(images)} images were not shown" if n else ""
+            if trials.concepts is None:
+                concept = dict(zip(images.ids, images.concepts, strict=True))
+                trials = trials.replace(concepts=[concept[name] for name in trials.image_ids.tolist()])
+        return trials.replace(history={"notes": [note, *notes]} | (trials.history or {}))
+
+    def to_epochs(self) -> mne.EpochsArray:
+        """As MNE epochs, with metadata of image, concept, split and session; `from_epochs` gives the same trials back.
+
+        Raises HvfError for what epochs cannot be (`hvf.data.trials.conversion.to_epochs`).
+        """
+        return conversion.to_epochs(self)
+
+    def to_xarray(self) -> xarray.DataArray:
+        """As an xarray array (trial, channel, time) with the labels as coordinates. Raises HvfError without xarray."""
+        return conversion.to_xarray(self)
+
+    def plot_evoked(self, concept: str | None = None) -> Figure:
+        """Draw the mean response of all channels over time, and its global field power: of all trials, or a concept's.
+
+        Returns the figure, in no window. Raises HvfError if no trial shows that concept.
+        """
+        return plots.plot_evoked(self, concept)
+
+    def plot_similarity(self, by: Literal["image", "concept"] | None = None) -> Figure:
+        """Draw the representational similarity between images or concepts (default: concepts that have several images).
+
+        Returns the figure, in no window. Raises HvfError if there are too few or too many to compare.
+        """
+        return plots.plot_similarity(self, by)
+
+    def _repr_html_(self) -> str:
+        return facts(repr(self), plots.facts_of(self))
 
 
 def _chosen(label: Categorical | np.ndarray, indices: np.ndarray | slice) -> Categorical | np.ndarray:
