@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -19,13 +18,13 @@ DEFAULT_OUT = Path("data")
 People = Annotated[Words, arg(metavar="N [N ...]")]
 
 
-def _options() -> dict[str, tuple[Option, list[str]]]:
-    """The options of all data sets: {name: (the option, the data sets that take it)}."""
-    options: dict[str, tuple[Option, list[str]]] = {}
+def _options() -> dict[str, list[tuple[Option, list[str]]]]:
+    """The options of all data sets: {name: (the option as some of them take it, and which), ...}."""
+    options: dict[str, dict[Option, list[str]]] = {}
     for dataset in DATASETS:
         for option in DATASETS[dataset].options:
-            options.setdefault(option.name, (option, []))[1].append(dataset)
-    return options
+            options.setdefault(option.name, {}).setdefault(option, []).append(dataset)
+    return {name: list(variants.items()) for name, variants in options.items()}
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,10 @@ class _Prepare:
     def __call__(self) -> int:
         dataset: Dataset = DATASETS[self.dataset]()
         settings: dict[str, Any] = {} if self.root is None else {"root": self.root}
-        for name, (option, taken_by) in _options().items():
+        for name, variants in _options().items():
             value = getattr(self, name)
-            if value is not None and self.dataset not in taken_by:
-                raise HvfError(f"{option.flag} means nothing for {self.dataset}; leave it out")
+            if value is not None and not any(self.dataset in taken_by for _, taken_by in variants):
+                raise HvfError(f"{variants[0][0].flag} means nothing for {self.dataset}; leave it out")
             settings |= {} if value is None else {name: value}
         if dataset.place not in settings:
             what = "name the folder that holds" if dataset.place == "root" else "name"
@@ -60,17 +59,22 @@ class _Prepare:
         return 0
 
 
-def _field(option: Option, datasets: Sequence[str]) -> tuple[str, Any, None]:
-    """The option as a field of `Prepare`."""
-    metavar = {str: "NAME", int: "N", Path: "PATH"}[option.type]
-    about = f"{', '.join(datasets)}: {option.help}"
-    settings = arg(metavar=metavar, constructor=option.type, help=about, help_behavior_hint="")
-    return option.name, Annotated[Union[None, option.type], settings], None  # noqa: UP007 as in hvf.cli.options
+def _fields(*, checked: bool = False) -> list[tuple[str, Any, None]]:
+    """The options as fields of `Prepare`; those that are `checked` as fields of `Doctor`."""
+    fields: list[tuple[str, Any, None]] = []
+    for name, variants in _options().items():
+        kind = variants[0][0].type
+        about = "; ".join(f"{', '.join(datasets)}: {option.help}" for option, datasets in variants)
+        metavar = {str: "NAME", int: "N", float: "X", Path: "PATH"}[kind]
+        settings = arg(metavar=metavar, constructor=kind, help=about, help_behavior_hint="")
+        if variants[0][0].checked or not checked:
+            fields.append((name, Annotated[Union[None, kind], settings], None))  # noqa: UP007 as in hvf.cli.options
+    return fields
 
 
 Prepare = make_dataclass(
     "Prepare",
-    [_field(*entry) for entry in _options().values()],
+    _fields(),
     bases=(_Prepare,),
     namespace={"__doc__": _Prepare.__doc__},
     frozen=True,
@@ -78,12 +82,12 @@ Prepare = make_dataclass(
 
 
 @dataclass(frozen=True)
-class Doctor:
+class _Doctor:
     """Check recordings, trials or images and say what is wrong, in plain words. Exit code 1 if something is."""
 
-    path: Annotated[Positional[Path], arg(metavar="PATH", help_behavior_hint="")]  # folder or file
-    images: Folder = None  # the images that the trials answer, if they lie elsewhere
-    events: Folder = None  # the table of events of a recording (default: the one beside it that bears its name)
+    path: Annotated[Positional[Path], arg(metavar="PATH", help="folder or file", help_behavior_hint="")]
+    images: Annotated[Folder, arg(help="the images that the trials answer, if they lie elsewhere")] = None
+    events: Annotated[Folder, arg(help="a recording's table of events (default: the one beside it of its name)")] = None
 
     def __call__(self) -> int:
         from rich.console import Console
@@ -91,7 +95,8 @@ class Doctor:
 
         from hvf.data.doctor.examination import examine
 
-        findings = examine(self.path, self.images, self.events)
+        options = {name: value for name, _, _ in _fields(checked=True) if (value := getattr(self, name)) is not None}
+        findings = examine(self.path, self.images, self.events, **options)
         table = Table(title=f"{self.path}", title_justify="left", show_lines=True)
         for column in ("", "check", "where", "what", "what to do"):
             table.add_column(column, overflow="fold")
@@ -105,6 +110,11 @@ class Doctor:
         if wrong:
             print(f"hvf: {self.path}: {wrong} things are wrong, see the table", file=sys.stderr)
         return 1 if wrong else 0
+
+
+Doctor = make_dataclass(
+    "Doctor", _fields(checked=True), bases=(_Doctor,), namespace={"__doc__": _Doctor.__doc__}, frozen=True
+)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class Option:
 
     name: str
     help: str
-    type: type = str  # str, int or Path
+    type: type = str  # str, int, float or Path
+    checked: bool = False  # whether `hvf data doctor` takes it, too, and hands it to `Dataset.checks`
 
     @property
     def flag(self) -> str:
@@ -37,7 +38,9 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
 
-RECIPE = Option("recipe", "a published way of preprocessing (default: hvf); a misspelt one is answered with the list")
+RECIPE = Option(
+    "recipe", "a published way of preprocessing (default: hvf); a misspelt one is answered with the list", checked=True
+)
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,11 @@ class Dataset(ABC):
             Something is missing, damaged or does not fit together. Nothing half-written stays.
         """
 
-    def checks(self, path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+    def checks(self, path: Path, images: Path | None, **options: Any) -> Iterator[Iterator[Finding]]:
         """The doctor's checks of whatever is recognised at `path`, a file or a folder; none if nothing is.
 
-        `images`, if given, is the folder or zip of the images that were shown.
+        `images`, if given, is the folder or zip of the images that were shown; `options` are those that are `checked`,
+        as far as they were given.
         """
         yield from ()
 

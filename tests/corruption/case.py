@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,10 @@ class Input:
         Reads it as a user would; raises HvfError where it refuses.
     shown : sequence of int
         The number of the image of each trial that may come, repeats averaged where the reader averages them.
-    path, images : Path, optional
-        What the doctor is asked about; without `path` it is not asked.
-    alone : bool
-        Whether the doctor is shown the recording alone, without the table of events: it can then raise a false alarm
-        but miss nothing.
+    path, images, events : Path, optional
+        What the doctor is asked about, after it was read; without `path` it is not asked.
+    options : mapping
+        What else the reader was told, as the doctor's options.
     also : sequence of callable
         Other ways to read it, of which the same must come.
     carried : callable
@@ -85,7 +84,8 @@ class Input:
     channels: Sequence[str] | None = None
     pictures: Mapping[int, np.ndarray] | None = None
     tolerance: int = 0
-    alone: bool = False
+    events: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     also: Sequence[Callable[[], Reading]] = ()
 
 

@@ -118,7 +118,7 @@ def _pixels_apart(came: np.ndarray, shown: np.ndarray) -> int | None:
 def _examined(given: Input, verdict: Verdict) -> Verdict:
     """The verdict, or the doctor's disagreement with it."""
     try:
-        findings = quietly(lambda: examine(given.path, given.images))
+        findings = quietly(lambda: examine(given.path, given.images, given.events, **given.options))
     except HvfError as error:
         errors = [str(error)]
     except Exception as error:
@@ -129,6 +129,6 @@ def _examined(given: Input, verdict: Verdict) -> Verdict:
         return Verdict("doctor: traceback", errors[0])
     if verdict.outcome == "right" and errors:
         return Verdict("doctor: false alarm", errors[0])
-    if verdict.outcome == "refused" and not errors and not given.alone:
+    if verdict.outcome == "refused" and not errors:
         return Verdict("doctor: nothing wrong", f"refused: {verdict.words}")
     return verdict

@@ -16,13 +16,15 @@ from tests.corruption.kinds import (
     pairing,
     pairing_things,
     pictures,
+    prepared,
     texts,
     things,
     triggers,
 )
 
 MODULES = (
-    channels, concepts, data_sets, files, names, order, pairing, pairing_things, pictures, texts, things, triggers,
+    channels, concepts, data_sets, files, names, order, pairing, pairing_things, pictures, prepared, texts, things,
+    triggers,
 )  # fmt: skip
 # What a reader has not: triggers (arrays, epochs, prepared files), names of channels (arrays), rows without names.
 WITHOUT = {(3, "array"), (3, "epochs"), (3, "eeg2-prepared"), (5, "array")}

@@ -123,10 +123,10 @@ def test_a_channel_that_is_no_brain_is_caught():
 def test_the_doctor_must_agree(tmp_path, monkeypatch):
     finding = hvf_finding()
     case = Case(1, "array", "x", array_input, None, True)
-    monkeypatch.setattr("tests.corruption.judge.examine", lambda path, images: [finding])
+    monkeypatch.setattr("tests.corruption.judge.examine", lambda path, images, events: [finding])
     (tmp_path / "a").mkdir()
     assert judge(case, tmp_path / "a").outcome == "doctor: false alarm"
-    monkeypatch.setattr("tests.corruption.judge.examine", lambda path, images: [])
+    monkeypatch.setattr("tests.corruption.judge.examine", lambda path, images, events: [])
     (tmp_path / "b").mkdir()
     assert judge(case, tmp_path / "b").outcome == "right"
     short = Case(1, "array", "x", lambda folder: array_input(folder, rows=range(1, 12)), "11", False)

@@ -14,10 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hvf.config import HvfError
 from hvf.data.doctor.examination import examine
+from hvf.data.things_eeg2.prepare import prepare
+from hvf.data.trials.trials import Trials
 
 RAW, MEG = "golden/things_eeg2_raw", "golden/things_meg"
 OFFICIAL_MEG, BIDS = "golden/things_meg_official", "bids/ds004212_THINGS-MEG"
+LACKING = {  # excerpts that hold no recordings, and what `prepare` says of them
+    "bids/ds004212_THINGS-MEG": "has no recording *_meg.ds or *_meg.fif",
+    "bids/ds003825_THINGS-EEG1": "holds no EEG or MEG recordings, only tables",
+}
 UBP, NICE, NEUROBRIDGE = "golden/ubp_whiten", "golden/nice_250hz", "golden/neurobridge"
 TRAINING = "raw_data/sub-01/ses-01/raw_eeg_training.npy"
 EPOCHS = "derivatives/preprocessed/preprocessed_P1-epo.fif"
@@ -42,9 +49,23 @@ RUN = "sub-BIGMEG1/ses-01/meg/sub-BIGMEG1_ses-01_task-main_run-01_meg.fif"
     ],
 )
 def test_nothing_is_wrong_with_what_was_published(shared_data, folder, words):
-    found = examine(shared_data / folder)
-    assert not [item for item in found if item.severity == "error"]
+    """With the list of images named beside those that come without it."""
+    listed = {"stimuli": shared_data / RAW} if folder in (NICE, NEUROBRIDGE) else {}
+    found = examine(shared_data / folder, **listed)
+    wrong = [item.message for item in found if item.severity == "error"]
+    assert len(wrong) == (folder in LACKING)
+    assert all(LACKING[folder] in message for message in wrong), wrong
     assert any(words in item.message for item in found), "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("folder", [NICE, NEUROBRIDGE])
+def test_trials_without_the_list_of_images_are_refused_as_by_prepare(shared_data, tmp_path, folder):
+    (wrong,) = [item.message for item in examine(shared_data / folder) if item.severity == "error"]
+    with pytest.raises(HvfError, match="has no image_metadata.npy.* with --stimuli") as refused:
+        prepare(shared_data / folder, tmp_path)
+    assert wrong == str(refused.value)
+    (path,) = prepare(shared_data / folder, tmp_path, stimuli=shared_data / RAW)
+    assert len(Trials.load(path).repeats()) == 9
 
 
 def test_what_is_odd_about_them_is_said(shared_data):
@@ -194,12 +215,14 @@ def repack(path: Path, edit) -> None:
         (lambda d: d["ch_names"].pop(), "channels", "62 names"),
         (lambda d: d["eeg"].__setitem__((0, 1), d["eeg"][0, 0]), "repeats", "exact copies"),
         (lambda d: d["eeg"].__setitem__((2, 1, 0, 3), np.inf), "signal", "Fp1: NaN or infinite"),
+        (lambda d: d["eeg"].__setitem__((2, 1, 62, 3), np.inf), "signal", "O2: NaN or infinite"),
     ],
 )
 def test_mislabelled_ubp(copy, edit, check, words):
     root = copy(UBP)
     repack(root / "Preprocessed_data_250Hz_whiten/sub-01/train.pt", edit)
-    told(root, check, words)
+    taken = "Fp1" in words or "order" in words  # by the posterior channels and by the names of the rows
+    told(root, check, words, "warning" if taken else "error")
 
 
 def test_mislabelled_neurobridge(copy):

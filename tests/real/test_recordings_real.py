@@ -14,7 +14,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
 from hvf.config import HvfError
-from hvf.data.recordings.prepare import Preprocessing, open_recording, prepare_bids, read_recording
+from hvf.data.recordings.epoching import Preprocessing
+from hvf.data.recordings.prepare import prepare_bids
+from hvf.data.recordings.raw import open_recording
+from hvf.data.recordings.single import read_recording
 from hvf.data.trials.trials import Trials
 
 SHORT = Preprocessing(l_freq=None, h_freq=None, tmax=0.3, baseline=(-0.1, 0.0), whiten=False)

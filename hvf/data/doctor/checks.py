@@ -58,7 +58,7 @@ def names(ch_names: Sequence[str], where: str, *, published: Sequence[str] | Non
             Finding("error", "channels", where, message, "correct the names; rows of data keep their order")
         )
     if any(not name.strip() for name in ch_names):
-        findings.append(Finding("error", "channels", where, "a channel has no name", "name every channel"))
+        findings.append(Finding("warning", "channels", where, "a channel has no name", "name every channel"))
     if not twice:
         findings += _order(tuple(ch_names), where, published)
     return findings or [Finding("ok", "channels", where, f"{len(ch_names)} channels, none twice")]

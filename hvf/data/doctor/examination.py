@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import multimode
+from typing import Any
 
 import numpy as np
 
-from hvf.config import HvfError
+from hvf.config import HvfError, did_you_mean
 from hvf.data.doctor import arrays, checks, recordings, things_eeg2
 from hvf.data.doctor.checks import SEVERITIES, Finding
 from hvf.data.doctor.files import copies, files_below, holds_images, is_epochs, is_raw, raw_below
@@ -24,12 +25,29 @@ from hvf.data.doctor.signals import signals
 from hvf.data.images.concepts import concept_key
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
+from hvf.data.recordings.epoching import Preprocessing
+from hvf.data.recordings.options import with_settings
 from hvf.data.recordings.tables import table_beside
 from hvf.data.trials.store import is_prepared, sidecar_of, verify
 from hvf.data.trials.trials import Trials
 from hvf.registry import DATASETS, feature_file, listed
 
 __all__ = ["Finding", "examine"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the doctor is asked about, and what `hvf data prepare` would be given with it."""
+
+    path: Path
+    images: Path | None
+    events: Path | None
+    options: dict[str, Any]
+
+    def of(self, dataset: str) -> dict[str, Any]:
+        """The options that a data set takes."""
+        own = {option.name for option in DATASETS[dataset].options}
+        return {name: value for name, value in self.options.items() if name in own}
 
 
 def known_layouts() -> str:
@@ -39,11 +57,13 @@ def known_layouts() -> str:
     return f"{layouts}, {others}, or a folder or zip of images"
 
 
-def examine(path: str | Path, images: str | Path | None = None, events: str | Path | None = None) -> list[Finding]:
+def examine(
+    path: str | Path, images: str | Path | None = None, events: str | Path | None = None, **options: Any
+) -> list[Finding]:
     """Check recordings, tables, images or trials at `path`, anything in `known_layouts`; the worst findings come first.
 
-    What `hvf data prepare` or `hvf train` would refuse is an error, in their own words. Equal findings of several files
-    are one.
+    What `hvf data prepare` or `hvf train`, given the same, would refuse is an error, in their own words. Equal findings
+    of several files are one.
 
     Parameters
     ----------
@@ -53,20 +73,27 @@ def examine(path: str | Path, images: str | Path | None = None, events: str | Pa
         Folder or zip of the images that were shown, or a folder of training_images and test_images. Default: those of a
         THINGS-EEG2 root.
     events : path-like, optional
-        Table of events of the recording `path`. Default: the one that bears its name, beside it.
+        Table of events of the recording or epochs `path`. Default: of a recording the one that bears its name, beside
+        it.
+    **options
+        Those of `hvf data prepare` that decide what it takes (`Option.checked`): stimuli, image_column, l_freq, ...
 
     Raises
     ------
     HvfError
-        One of them does not exist.
+        One of them does not exist, or options make no sense.
     """
     if images is not None and feature_file(images) is not None:
         raise HvfError(f"the doctor looks at pictures, and {images} holds features: leave --images out")
+    known = {option.name for name in DATASETS for option in DATASETS[name].options if option.checked}
+    for name in sorted(set(options) - known):
+        raise HvfError(f"the doctor has no option {name!r}{did_you_mean(name, known)}")
+    with_settings(options)
     path, images, events = Path(path), *(None if p is None else Path(p) for p in (images, events))
     for named in (path, images, events):
         if named is not None and not named.exists():
             raise HvfError(f"there is no file or folder at {named}")
-    findings = _merged(_safe(_all(path, images, events), path.name))
+    findings = _merged(_safe(_all(Asked(path, images, events, options)), path.name))
     return sorted(findings, key=lambda item: SEVERITIES.index(item.severity))
 
 
@@ -89,10 +116,10 @@ def _merged(findings: Iterable[Finding]) -> list[Finding]:
     return [replace(item, where=listed(dict.fromkeys(where), 2)) for item, where in places.items()]
 
 
-def _all(path: Path, images: Path | None, events: Path | None) -> Iterator[Finding]:
+def _all(asked: Asked) -> Iterator[Finding]:
+    path, images = asked.path, asked.images
     is_file = path.is_file() or path.suffix.lower() in (".ds", ".mff")
-    events = table_beside(path) if events is None and is_raw(path) else events
-    recognised = list(_of_file(path, images, events) if is_file else _of_folder(path, images))
+    recognised = list(_of_file(asked) if is_file else _of_folder(asked))
     if not recognised and is_file:
         message = f"this is nothing that hvf knows; it knows {known_layouts()}"
         yield Finding("error", "file", path.name, message, _hint(path))
@@ -115,40 +142,39 @@ def _hint(path: Path) -> str:
     return "give a file or folder of one of these"
 
 
-def _of_file(path: Path, images: Path | None, events: Path | None) -> Iterator[Iterator[Finding]]:
+def _of_file(asked: Asked) -> Iterator[Iterator[Finding]]:
     """The checks of a file, by what it is recognised as."""
+    path, images = asked.path, asked.images
     if is_prepared(path):
         yield _stores([path], images)
         return
-    of_datasets = list(_of_datasets(path, images))
+    of_datasets = list(_of_datasets(asked))
     yield from of_datasets
     if is_epochs(path):
-        yield _epochs(path, path.parent, images)
+        yield _epochs(path, path.name, asked)
     elif is_raw(path):
-        yield recordings.examine_raw(path, path.name, events=events)
-        if events is not None:
-            yield rehearse_recording(path, events, images, path.name)
+        yield _raw(path, path.name, asked)
     elif path.suffix.lower() == ".zip":
         yield arrays.examine_images(path, path.name)
     elif not of_datasets and path.suffix.lower() == ".npy":
         yield arrays.examine_array(path, images, path.name)
 
 
-def _of_folder(root: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+def _of_folder(asked: Asked) -> Iterator[Iterator[Finding]]:
     """The checks of each thing that is recognised in a folder."""
+    root, images = asked.path, asked.images
     stores = [path for path in files_below(root, ".npy") if is_prepared(path)]
     if stores:
         yield _stores(stores, images)
-    recognised = list(_of_datasets(root, images))
+    recognised = list(_of_datasets(asked))
     yield from recognised
     epochs = [path for path in files_below(root, ".fif", ".fif.gz") if is_epochs(path)]
     for path in epochs:
-        yield _epochs(path, root, images)
+        yield _epochs(path, path.relative_to(root).as_posix(), asked)
     known = recordings.recordings_of(root)  # checked with their tables
     raws = [path for path in raw_below(root) if path not in known]
     for path in raws:
-        table = table_beside(path)
-        yield recordings.examine_raw(path, path.relative_to(root).as_posix(), events=table)
+        yield _raw(path, path.relative_to(root).as_posix(), asked)
     if raws:
         yield copies(raws, root)
     if stores or recognised or epochs or raws or known:
@@ -160,20 +186,41 @@ def _of_folder(root: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
         yield arrays.examine_images(root, root.name)
 
 
-def _of_datasets(path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+def _of_datasets(asked: Asked) -> Iterator[Iterator[Finding]]:
     for name in DATASETS:
-        yield from DATASETS[name]().checks(path, images)
+        yield from DATASETS[name]().checks(asked.path, asked.images, **asked.of(name))
 
 
-def _epochs(path: Path, root: Path, images: Path | None) -> Iterator[Finding]:
+def _raw(path: Path, where: str, asked: Asked) -> Iterator[Finding]:
+    events = asked.events if asked.events is not None and path == asked.path else table_beside(path)
+    picks = with_settings(asked.of("recording")).get("settings", Preprocessing()).picks
+    yield from recordings.examine_raw(path, where, events=events, picks=picks)
+    yield from _prepared(path, where, events, asked)
+
+
+def _epochs(path: Path, where: str, asked: Asked) -> Iterator[Finding]:
     number = re.match(r"preprocessed_P(\d+)[-_]epo", path.name)
     attributes = None
     if number and len(path.parents) > 2:
         attributes = path.parents[2] / "sourcedata" / f"sample_attributes_P{number[1]}.csv"
-    where = path.relative_to(root).as_posix()
-    yield from recordings.examine_epochs(path, where, attributes, open_images(images) if images else None)
-    if number is None and recordings.names_images(path, images):
-        yield from rehearse_trials(path, images, where)
+    shown = open_images(asked.images) if asked.images else None
+    yield from recordings.examine_epochs(path, where, attributes, shown)
+    events = asked.events if path == asked.path else None
+    if number is None and asked.images is not None and events is None:
+        yield from rehearse_trials(path, asked.images, where)
+    elif number is None:
+        yield from _prepared(path, where, events, asked)
+
+
+def _prepared(path: Path, where: str, events: Path | None, asked: Asked) -> Iterator[Finding]:
+    """What `hvf data prepare recording` makes of a file.
+
+    One of a folder that only lacks what says which images were shown is warned of: nobody asks to prepare it so.
+    """
+    for item in rehearse_recording(path, events, asked.images, where, **asked.of("recording")):
+        lacking = item.severity == "error" and "which images were shown" in item.message
+        bare = lacking and path != asked.path and asked.images is None
+        yield replace(item, severity="warning") if bare else item
 
 
 # --- trials that hvf prepared -----------------------------------------------------------------------------------------
@@ -239,6 +286,9 @@ def _store(trials: Trials, where: str) -> Iterator[Finding]:
         yield from repeats(x_NCB[rows], trials.image_ids[rows], name, sessions_N=sessions)
     if trials.splits is not None:
         test = trials.splits == "test"
+        if test.all() or not test.any():
+            message = f"all trials are of the {trials.splits[0]} set"
+            yield Finding("warning", "events", where, message, "`hvf train` needs those of both")
         for labels, what in ((trials.concepts, "concepts"), (trials.image_ids, "images")):
             if labels is not None and test.any() and not test.all():
                 yield from checks.leak(labels[~test], labels[test], where, what)
@@ -268,16 +318,24 @@ def _pairing(trials: Trials, images: ImageSet, where: str, shown: dict[str, set[
         message = f"{len(absent)} of {len(ids)} images that were shown are not at hand: {listed(absent)}"
         yield Finding("error", "pairing", where, message, "give the folder with all of them, under the names used here")
         return
-    if trials.concepts is not None:
-        of_trials = [concept_key(name) for name in trials.concepts[first]]
-        held = [concept_key(images.concepts[i]) for i in places]
-        apart = [(name, a, b) for name, a, b in zip(ids, of_trials, held, strict=True) if a != b]
-        if apart and len(set(held)) < len(held):  # else each image lies alone and its concept is unknown
-            message = f"{len(apart)} images are of another concept there, such as {apart[0][0]}: "
-            message += f"{apart[0][1]} here, {apart[0][2]} in the folder"
-            yield Finding("error", "pairing", where, message, "image ids and concepts are misordered: prepare it again")
+    of_folders = [concept_key(images.concepts[i]) for i in places]
+    of_trials = of_folders if trials.concepts is None else [concept_key(name) for name in trials.concepts[first]]
+    if 1 < len(set(of_folders)) < len(set(of_trials)) == len(ids):  # folders say more than a name for each image
+        of_trials = of_folders
+    apart = [(name, a, b) for name, a, b in zip(ids, of_trials, of_folders, strict=True) if a != b]
+    if apart and len(set(of_folders)) < len(ids):  # else each image lies alone and its concept is unknown
+        message = f"{len(apart)} images are of another concept there, such as {apart[0][0]}: "
+        message += f"{apart[0][1]} here, {apart[0][2]} in the folder"
+        if set(of_trials) <= {concept_key(concept) for concept in images.concepts}:
+            advice = "image ids and concepts are misordered: prepare it again"
+            yield Finding("error", "pairing", where, message, advice)
             return
+        yield Finding("warning", "pairing", where, message, "fine if both are right in their own words")
     if trials.splits is not None:
-        for part, held in shown.items():
-            held.update(places[np.isin(ids, trials.image_ids[trials.splits == part])].tolist())
+        of_part = {part: np.isin(ids, trials.image_ids[trials.splits == part]) for part in shown}
+        for part, rows in of_part.items():
+            shown[part].update(places[rows].tolist())
+        if of_trials is of_folders:
+            train, test = ([of_trials[i] for i in np.flatnonzero(rows)] for rows in of_part.values())
+            yield from (item for item in checks.leak(train, test, where) if item.severity == "error")
     yield Finding("ok", "pairing", where, f"all {len(ids)} images shown are at hand")

@@ -8,19 +8,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import mne
-
 from hvf.data.doctor.checks import Finding
 from hvf.data.images.decoding import SYSTEM_FOLDERS
 from hvf.data.images.image_set import open_images
-from hvf.data.recordings.single import EPOCHS
+from hvf.data.recordings.raw import NOT_RAW, is_epochs
 from hvf.data.trials.provenance import sha256
 from hvf.registry import HvfError
 
 RAW_SUFFIXES = (".fif", ".fif.gz", ".ds", ".vhdr", ".set", ".edf", ".bdf", ".gdf", ".cnt", ".mff", ".sqd", ".con",
                 ".nwb")  # fmt: skip
-NOT_RAW = re.compile(r"[-_](cov|ave|fwd|inv|src|trans|proj|ica|sol|bem|eve|annot|epo(-\d+)?)\.fif(\.gz)?$")
-RAW_NAME = re.compile(r"[-_](raw|meg|eeg|ieeg|nirs|sss|tsss)(-\d+)?\.fif(\.gz)?$")
 
 
 def is_leftover(path: Path) -> bool:
@@ -51,18 +47,6 @@ def holds_images(root: Path) -> bool:
 def is_raw(path: Path) -> bool:
     """Whether a file (or CTF folder) is a continuous recording, by its name; a FIF of epochs is none."""
     return path.name.lower().endswith(RAW_SUFFIXES) and not NOT_RAW.search(path.name) and not is_epochs(path)
-
-
-def is_epochs(path: Path) -> bool:
-    """Whether a file holds epochs: by its name, or a FIF of another name by its content."""
-    if EPOCHS.search(path.name):
-        return True
-    if not path.name.lower().endswith((".fif", ".fif.gz")) or RAW_NAME.search(path.name) or NOT_RAW.search(path.name):
-        return False
-    try:
-        return path.is_file() and mne.what(path) == "epochs"
-    except Exception:  # damaged in any way: whoever reads it as a recording says how
-        return False
 
 
 def raw_below(root: Path) -> list[Path]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import glob
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,11 +35,11 @@ from hvf.data.doctor.tables import (
 )
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import stem
-from hvf.data.recordings.channels import mend_channel_types
-from hvf.data.recordings.raw import open_recording
+from hvf.data.recordings.channels import brain_channels, mend_channel_types
+from hvf.data.recordings.raw import data_channels, open_recording
 from hvf.data.recordings.tables import read_typed
 from hvf.data.things_meg.ctf import check_whole
-from hvf.data.things_meg.table import CATCH, TRIAL_TYPES
+from hvf.data.things_meg.table import CATCH, TRIAL_TYPES, zero_shot
 from hvf.data.trials.epochs import shown_images
 from hvf.registry import listed
 
@@ -58,8 +59,11 @@ def examine_raw(
     sfreq: Sequence[float] = (),
     triggers: int | None = None,
     events: Path | None = None,
+    picks: str | Sequence[str] | None = None,
 ) -> Iterator[Finding]:
     """Check a continuous recording: header, channels, positions, events, signals.
+
+    A fault of a channel that `hvf data prepare` does not decode from, as a bad one, is a warning.
 
     Parameters
     ----------
@@ -72,6 +76,8 @@ def examine_raw(
         Of a CTF recording of THINGS-MEG: how many images it must have marked.
     events : Path, optional
         Its table of events.
+    picks : str or sequence of str, optional
+        Of `Preprocessing`.
     """
     try:
         if path.name.endswith(".fif"):
@@ -83,7 +89,8 @@ def examine_raw(
         return
     for note in mend_channel_types(raw):
         yield Finding("warning", "channels", where, note, "hvf does so; set the types for other programs")
-    kinds = _kinds(raw.info, bads=True)
+    named = [] if picks is None or isinstance(picks, str) else [name for name in picks if name in raw.ch_names]
+    kinds = _kinds(raw.info, bads=True) or ({"eeg": named} if named else {})
     if not kinds:
         message = f"no channel is typed EEG or MEG; the types are {listed(sorted(set(raw.get_channel_types())))}"
         yield Finding("error", "channels", where, message, "set their types (raw.set_channel_types) and save again")
@@ -92,20 +99,29 @@ def examine_raw(
     yield from _places(raw.info, kinds, where)
     yield from checks.sampling_rate(float(raw.info["sfreq"]), where, published=sfreq)
     picked = [name for group in kinds.values() for name in group]
-    picks = [raw.ch_names.index(name) for name in picked]
-    step = max(1, BLOCK_BYTES // (8 * len(picks)))
+    rows = [raw.ch_names.index(name) for name in picked]
+    step = max(1, BLOCK_BYTES // (8 * len(rows)))
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, raw.n_times, step):
-            yield raw[picks, start : start + step][0]
+            yield raw[rows, start : start + step][0]
 
     try:
-        yield from signals(blocks, picked, where, flat="warning", volts=set(kinds) == {"eeg"})
+        spare = set(picked) - _decoded(raw, picks, where)
+        yield from signals(blocks, picked, where, spare=spare, volts=set(kinds) == {"eeg"})
     except Exception as error:
         message = f"its data cannot be read to the end: {one_line(error)}"
         yield Finding("error", "file", where, message, "copy it again, with the files that belong to it")
         return
     yield from _marks(raw, where, triggers, events)
+
+
+def _decoded(raw: Any, picks: str | Sequence[str] | None, where: str) -> set[str]:
+    """The good channels that `hvf data prepare` would decode from; none if it refuses the recording."""
+    try:
+        return set(data_channels(raw, picks, where)[0]) - set(raw.info["bads"])
+    except HvfError:
+        return set()
 
 
 def _warned(caught: list[warnings.WarningMessage], where: str) -> Iterator[Finding]:
@@ -207,7 +223,10 @@ def examine_epochs(
         message = f"{len(picks)} of the {MEG_SENSORS} published sensors"
         yield Finding("warning", "channels", where, message, "fine if you left some out yourself")
     step = max(1, BLOCK_BYTES // (8 * len(picks) * len(epochs.times)))
+    kept = np.ones(len(epochs), bool)
     trials: list[np.ndarray] = []
+
+    taken = _taken(table) if things_meg else kept
 
     def blocks() -> Iterator[np.ndarray]:
         first = not trials
@@ -215,10 +234,10 @@ def examine_epochs(
             x_NCT = epochs[start : start + step].get_data(picks=picks, verbose="error")
             if first:
                 trials.append(binned(x_NCT, epochs.times))
-            yield x_NCT
+            yield x_NCT[taken[start : start + step]]
 
     try:
-        yield from signals(blocks, picked, where)
+        yield from signals(blocks, picked, where, spare=set(picked) - set(brain_channels(epochs.info)[0]))
     except Exception as error:
         message = f"its data cannot be read to the end: {one_line(error)}"
         yield Finding("error", "file", where, message, "copy it again, with all its parts (-epo-1.fif ...)")
@@ -232,28 +251,20 @@ def examine_epochs(
             yield from _known(table["image_path"].astype(str).to_numpy()[kept], images.ids, where)
         sessions = table["session_nr"].to_numpy()[kept] if "session_nr" in table else None
     else:
-        kept = np.ones(len(epochs), bool)
         try:
             ids = np.asarray(shown_images(epochs, images).names)
-        except HvfError as error:
+        except HvfError:  # which the reader says
             ids = epochs.events[:, 2]
-            if images is None:  # with images, the reader's refusal stands beside
-                yield Finding("warning", "pairing", where, str(error), "or give the images that were shown, in order")
     if len(trials) and kept.sum() > 3:
         yield from repeats(np.concatenate(trials)[kept], ids[kept], where, sessions_N=sessions)
 
 
-def names_images(path: Path, images: Path | None) -> bool:
-    """Whether epochs can be paired at all: with images at hand, or by what the file itself names."""
-    if images is not None:
-        return True
+def _taken(table: Any) -> np.ndarray:
+    """Whether `hvf data prepare things-meg` takes each epoch: not those of catch trials."""
     try:
-        shown_images(mne.read_epochs(path, preload=False, verbose="error"), None)
-    except HvfError as error:
-        return not str(error).startswith("which images were shown")  # else said already
-    except Exception:  # a damaged file, which is said already
-        return False
-    return True
+        return zero_shot(table["trial_type"], table["things_category_nr"]) != ""
+    except (HvfError, KeyError):  # whose cause is said beside
+        return np.ones(len(table), bool)
 
 
 def _is_things_meg(table: Any) -> bool:
@@ -323,9 +334,10 @@ def _attributes(table: Any, path: Path, where: str) -> Iterator[Finding]:
         given, held = (list(map(_plain, t[column])) if column in t else [None] * len(t) for t in (attributes, table))
         apart = next((i for i, (a, b) in enumerate(zip(given, held, strict=True)) if a != b), None)
         if apart is not None:
+            severity = "error" if column in ("things_image_nr", "trial_type") else "warning"
             message = f"row {apart} has {column} {given[apart]}, the metadata of {where} says {held[apart]}"
             advice = "rows are misordered, cut off or of another subject: copy both again"
-            yield Finding("error", "pairing", path.name, message, advice)
+            yield Finding(severity, "pairing", path.name, message, advice)
             return
     yield Finding("ok", "pairing", path.name, f"{len(attributes)} rows, as the epochs' metadata")
 
@@ -357,26 +369,25 @@ def examine_bids(root: Path) -> Iterator[Finding]:
         run = run_name(events)
         channels = events.parent / f"{run}_channels.tsv"
         table, recording = None, _recording(events)
-        findings = []
+        findings: list[Iterable[Finding]] = []
         for item in examine_events(events, where):
             if isinstance(item, Finding):
-                findings.append(item)
+                findings.append([item])
             else:
                 table = item
         things_meg = table is not None and {"value", "things_category_nr", "trial_type"} <= set(table.columns)
-        if recording is not None and not things_meg:  # what its reader refuses is said by it
-            findings = [replace(item, severity="warning") if item.severity == "error" else item for item in findings]
-        yield from findings
         if channels.is_file():
-            yield from examine_channels(channels, channels.relative_to(root).as_posix())
+            findings.append(examine_channels(channels, channels.relative_to(root).as_posix()))
         if recording is None:
             bare.append(where)
         else:
             triggers = len(table) if things_meg and table is not None else None
             sfreq = [MEG_RAW_SFREQ] if things_meg else [f for f in [sidecar(events).get("SamplingFrequency")] if f]
-            yield from examine_raw(
-                recording, recording.relative_to(root).as_posix(), sfreq=sfreq, triggers=triggers, events=events
-            )
+            name = recording.relative_to(root).as_posix()
+            findings.append(examine_raw(recording, name, sfreq=sfreq, triggers=triggers, events=events))
+        for item in chain.from_iterable(findings):
+            taken = item.severity == "error" and recording is not None and not things_meg  # else its reader says it
+            yield replace(item, severity="warning") if taken else item
         if things_meg:
             sessions.setdefault(events.parent.parent, []).append(table)
     if bare:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.doctor.checks import Finding
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
-from hvf.data.recordings.epoching import Plan
-from hvf.data.recordings.prepare import read_recording, rehearse_bids
+from hvf.data.recordings.epoching import Plan, Preprocessing
+from hvf.data.recordings.options import with_settings
+from hvf.data.recordings.prepare import rehearse_bids
+from hvf.data.recordings.single import check_options, read_recording
 from hvf.data.things_eeg2 import prepare as things_eeg2
 from hvf.data.things_eeg2 import third_party
 from hvf.data.things_meg import prepare as things_meg
@@ -86,19 +88,21 @@ def _rows(path: Path) -> int:
 
 
 def rehearse_recording(
-    path: Path, events: Path | pd.DataFrame | None, images: Path | None, where: str
+    path: Path, events: Path | None, images: Path | None, where: str, **options: Any
 ) -> Iterator[Finding]:
-    """What `read_recording` makes of a recording and its table of events."""
+    """What `prepare_recording` makes of a recording or of epochs, with what else was given."""
 
     def read() -> Iterator[str]:
-        trials = read_recording(path, events, images=images)
+        own = with_settings(options)
+        check_options(path, own.get("settings", Preprocessing()), own | {"events": events})
+        trials = read_recording(path, events, images=images, **own)
         yield from (trials.history or {}).get("notes", ())
 
     yield from rehearsed("hvf data prepare recording", where, read)
 
 
-def rehearse_dataset(root: Path, images: Path | None = None) -> Iterator[Finding]:
-    """What `prepare_bids` would make of each subject of a BIDS data set."""
+def rehearse_dataset(root: Path, images: Path | None = None, **options: Any) -> Iterator[Finding]:
+    """What `prepare_bids`, with these options, would make of each subject of a BIDS data set."""
     shown = None
     if images is not None:
         try:
@@ -106,7 +110,7 @@ def rehearse_dataset(root: Path, images: Path | None = None) -> Iterator[Finding
         except HvfError as error:
             yield Finding("error", "images", images.name, str(error), "give the folder or zip of the images")
             return
-    for name, work, notes in rehearse_bids(root, shown):
+    for name, work, notes in rehearse_bids(root, images=shown, **options):
         yield from rehearsed("hvf data prepare bids", name, partial(_planned, work, notes))
 
 
@@ -116,27 +120,43 @@ def _planned(work: Plan | HvfError, notes: list[str]) -> Iterator[str]:
     yield from notes
 
 
-def rehearse_things_eeg2(root: Path) -> Iterator[Finding]:
+def rehearse_things_eeg2(root: Path, **options: Any) -> Iterator[Finding]:
     """What `hvf data prepare things-eeg` would make of a root of raw recordings or of what other code prepared."""
-    yield from rehearsed("hvf data prepare things-eeg", root.name, lambda: things_eeg2.rehearse(root))
+    yield from rehearsed("hvf data prepare things-eeg", root.name, lambda: things_eeg2.rehearse(root, **options))
 
 
-def rehearse_third_party(path: Path, images: Path | None, where: str) -> Iterator[Finding]:
-    """What `hvf data prepare things-eeg` would make of a folder that other code prepared."""
+def rehearse_third_party(
+    root: Path,
+    files: Sequence[Path],
+    images: Path | None,
+    *,
+    recipe: str | None = None,
+    stimuli: Path | None = None,
+) -> Iterator[Finding]:
+    """What `hvf data prepare things-eeg` would make of a root of `files` of other code, and whether `images` fit them.
 
-    def read() -> Iterator[str]:
-        trials = third_party.read_prepared(path)
-        if images is not None:
-            ImageNames(open_images(images).ids, str(images)).indices(np.unique(trials.image_ids).tolist(), where)
-        yield f"{len(trials)} trials of {len(set(trials.image_ids.tolist()))} images, {len(trials.ch_names)} channels"
+    A root that it does not look into as deep is named.
+    """
+    command = "hvf data prepare things-eeg"
+    try:
+        folders = list(third_party.subject_folders(root)[1].values())
+    except HvfError:
+        deeper = sorted({file.parent.parent.relative_to(root).as_posix() for file in files})
+        for folder in deeper:
+            if "meg" in f"{root.name}/{folder}".lower():
+                continue
+            message = f"trials of other code lie in {folder}"
+            yield Finding("warning", "prepare", root.name, message, f"`{command}` takes that folder as --root")
+        return
+    yield from rehearsed(command, root.name, lambda: third_party.rehearse(root, recipe, stimuli))
 
-    if path.is_dir() and not any(third_party.NAMES["ubp"][0] == p.name for p in path.iterdir()):
-        try:
-            third_party.find_metadata(path)
-        except HvfError as error:
-            yield Finding("warning", "prepare", where, str(error), "`hvf data prepare things-eeg` needs it")
-            return
-    yield from rehearsed("hvf data prepare things-eeg", where, read)
+    def pair(folder: Path) -> Iterator[str]:
+        shown = np.unique(third_party.read_prepared(folder, stimuli).image_ids).tolist()
+        ImageNames(open_images(images or "").ids, str(images)).indices(shown, folder.name)
+        yield f"all {len(shown)} images shown are at hand"
+
+    for folder in folders if images is not None else ():
+        yield from rehearsed("hvf train", folder.name, partial(pair, folder))
 
 
 def rehearse_things_meg(root: Path) -> Iterator[Finding]:

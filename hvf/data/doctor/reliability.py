@@ -159,5 +159,5 @@ def _copies(x_NCB: np.ndarray, where: str) -> list[Finding]:
         findings.append(Finding("error", "repeats", where, message, "repeats must be presentations of their own"))
     if empty:
         message = f"{empty} of {len(rows)} trials hold nothing but zeros"
-        findings.append(Finding("error", "signal", where, message, "drop them: padding was taken for data"))
+        findings.append(Finding("warning", "signal", where, message, "drop them: padding was taken for data"))
     return findings

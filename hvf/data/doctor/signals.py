@@ -5,7 +5,7 @@ Letters: N trials, C channels, T samples, n samples of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -73,7 +73,13 @@ class Scan:
 
 
 def signals(
-    blocks: Blocks, ch_names: Sequence[str], where: str, *, flat: str = "error", volts: bool = False
+    blocks: Blocks,
+    ch_names: Sequence[str],
+    where: str,
+    *,
+    flat: str = "error",
+    spare: Collection[str] = (),
+    volts: bool = False,
 ) -> list[Finding]:
     """Check for non-finite, flat, frozen and clipped channels, and for the unit.
 
@@ -86,6 +92,8 @@ def signals(
         File or folder, for messages.
     flat : str
         Severity of a channel that never changes.
+    spare : collection of str
+        Channels that nobody decodes from, bad ones among them: no fault of theirs is more than a warning.
     volts : bool
         Whether the values are EEG that should be in V.
     """
@@ -93,13 +101,18 @@ def signals(
     if not scan.n:
         return [Finding("error", "signal", where, "there are no samples", "record or copy it again")]
     findings = []
-    if scan.bad_C.any():
-        share = scan.bad_C.sum() / (scan.n * np.count_nonzero(scan.bad_C))
-        message = f"{_plural(ch_names, scan.bad_C > 0)}: NaN or infinite values, {share:.2%} of the samples"
-        findings.append(Finding("error", "signal", where, message, "repair or drop before preparing"))
-    if scan.flat_C.any():
-        message = f"{_plural(ch_names, scan.flat_C)}: the same value throughout"
-        findings.append(Finding(flat, "signal", where, message, "drop it: it carries nothing"))
+    spare_C = np.array([name in spare for name in ch_names], bool)
+    for of_C, severity in ((~spare_C, "error"), (spare_C, "warning")):
+        unused = "; it is not decoded from as it is" if severity == "warning" else ""
+        bad_C, flat_C = of_C & (scan.bad_C > 0), of_C & scan.flat_C
+        if bad_C.any():
+            share = scan.bad_C[bad_C].sum() / (scan.n * np.count_nonzero(bad_C))
+            message = f"{_plural(ch_names, bad_C)}: NaN or infinite values, {share:.2%} of the samples"
+            findings.append(Finding(severity, "signal", where, message, f"repair it, or mark it as bad{unused}"))
+        if flat_C.any():
+            message = f"{_plural(ch_names, flat_C)}: the same value throughout"
+            worst = flat if severity == "error" else severity
+            findings.append(Finding(worst, "signal", where, message, f"mark it as bad: it carries nothing{unused}"))
     live_C = ~(scan.flat_C | scan.dead_C)
     if scan.frozen > 0.01 * scan.n and live_C.any():
         message = f"all channels stand still at once for {scan.frozen / scan.n:.1%} of the samples"
@@ -108,7 +121,7 @@ def signals(
         share = scan.at_2C.max(0)[scan.clipped_C].max() / scan.n
         message = f"{_plural(ch_names, scan.clipped_C)}: clipped, up to {share:.1%} of the samples at one extreme"
         advice = "the amplifier or a conversion cut it off: drop the channels, or those stretches"
-        findings.append(Finding("error" if share > 0.1 else "warning", "signal", where, message, advice))
+        findings.append(Finding("warning", "signal", where, message, advice))
     step = float(np.median(scan.step_C[live_C])) if live_C.any() else 0.0
     if volts and step and not VOLTS[0] < step < VOLTS[1]:
         message = f"samples differ by {step:.1g} from one to the next, which EEG in volts does not"

@@ -23,7 +23,8 @@ from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import stem
 from hvf.data.montages import EEG_CHANNELS
 from hvf.data.things_eeg2.preprocessing import Part
-from hvf.data.things_eeg2.raw import FILES, TARGET
+from hvf.data.things_eeg2.raw import FILES, SFREQ, TARGET, wrong_rate
+from hvf.data.things_eeg2.stimuli import find_metadata
 from hvf.pickles import loading
 from hvf.registry import listed
 
@@ -34,7 +35,6 @@ PARTS: dict[Part, str] = {
 IMAGES = {"training": 16_540, "test": 200}
 REPEATS = {"training": 4, "test": 80}
 SESSIONS = 4
-SFREQ = 1000.0
 MANY = 1000  # trials that are enough to judge the repeats of a session by itself
 LONGEST_WINDOW = 1.0  # s after onset that the recipes take
 BLOCK = 2**16  # samples read at a time
@@ -69,17 +69,15 @@ def raw_files(root: Path) -> Iterator[Path]:
     yield from sorted(folder.glob("sub-*/ses-*/raw_eeg_*.npy"))
 
 
-def examine_raw_root(root: Path, images: Path | None) -> Iterator[Finding]:
+def examine_raw_root(root: Path, images: Path | None, given: Path | None = None) -> Iterator[Finding]:
     """Check THINGS-EEG2 as published: `raw_data/sub-XX/ses-YY/raw_eeg_*.npy`, `image_metadata.npy`, the images."""
     stimuli = Stimuli()
-    places = (root, root / "image_set", root.parent, root.parent / "image_set")
-    listing = next((p / "image_metadata.npy" for p in places if (p / "image_metadata.npy").is_file()), None)
-    if listing is None:
+    try:
+        yield from examine_list(find_metadata(root, given), stimuli)
+    except HvfError:  # which `prepare` says
         message = "image_metadata.npy is missing: which event shows which image can only be guessed"
         advice = "copy it from the study's OSF page into the folder that holds raw_data"
         yield Finding("warning", "stimulus list", root.name, message, advice)
-    else:
-        yield from examine_list(listing, stimuli)
     at_hand = images or next((p for p in (root / "image_set", root) if image_folders(p)), None)
     if at_hand is not None:
         yield from examine_images(at_hand, stimuli)
@@ -233,33 +231,56 @@ def _recording(path: Path, where: str, n_images: int) -> Iterator[Finding | Show
         yield Finding("error", "channels", where, message, "rows are channels, one name each: use the published file")
         return
     yield from checks.names(ch_names, where, published=(*EEG_CHANNELS, "stim"))
-    yield from checks.sampling_rate(sfreq, where, published=(SFREQ,))
     eeg = [i for i, name in enumerate(ch_names) if name != "stim"]
     yield from checks.montage([ch_names[i] for i in eeg], "eeg", where)
     rows = slice(eeg[0], eeg[-1] + 1) if eeg == list(range(eeg[0], eeg[-1] + 1)) else eeg
 
+    has_stim = "stim" in ch_names
+    stim_n = np.asarray(x_Cn[ch_names.index("stim")]) if has_stim else np.zeros(x_Cn.shape[1])
+    onset_N = np.flatnonzero((stim_n != 0) & (np.append(0, stim_n[:-1]) != stim_n))
+    shown_N = onset_N[stim_n[onset_N] != TARGET]
+    yield _rate(sfreq, shown_N, where)
+    read_n = _in_windows(shown_N, len(stim_n), sfreq)
+
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, x_Cn.shape[1], BLOCK):
-            yield x_Cn[rows, start : start + BLOCK]
+            yield x_Cn[rows, start : start + BLOCK][:, read_n[start : start + BLOCK]]
 
-    yield from signals(blocks, [ch_names[i] for i in eeg], where, volts=True)
-    if "stim" not in ch_names:
+    named = [ch_names[i] for i in eeg]
+    yield from signals(blocks, named, where, spare=set(named) - set(EEG_CHANNELS), volts=True)
+    if not has_stim:
         yield Finding("error", "events", where, "there is no channel `stim`", "use the published file")
         return
-    stim_n = np.asarray(x_Cn[ch_names.index("stim")])
-    onset_N = np.flatnonzero((stim_n != 0) & (np.append(0, stim_n[:-1]) != stim_n))
     held = np.count_nonzero(stim_n) - len(onset_N)
     if held > len(onset_N):
         message = f"triggers last {1 + held / max(1, len(onset_N)):.0f} samples; published ones last one"
         yield Finding("warning", "events", where, message, "the first sample of each was taken")
-    onset_N = onset_N[stim_n[onset_N] != TARGET]
-    codes_N = stim_n[onset_N]
+    onset_N, codes_N = shown_N, stim_n[shown_N]
     yield from _events(onset_N, codes_N, x_Cn.shape[1], sfreq, n_images, where)
     if len(codes_N):
         trials, kept_N = _epochs(x_Cn, rows, onset_N, sfreq)
         if len(trials) >= MANY:
             yield from repeats(trials, codes_N[kept_N], where)
         yield Shown(codes_N.astype(np.int64), trials, codes_N[kept_N])
+
+
+def _rate(sfreq: float, onset_N: np.ndarray, where: str) -> Finding:
+    """Check the rate: that of the study, or another one by which images come as often as in the study."""
+    if not np.isfinite(sfreq) or sfreq <= 0 or abs(sfreq - SFREQ) < 1:
+        return checks.sampling_rate(sfreq, where)[0]
+    fault = wrong_rate(onset_N, sfreq)
+    if fault:
+        return Finding("error", "sampling rate", where, fault, "every latency would be wrong: correct it")
+    message = f"{sfreq:g} Hz where {SFREQ:g} Hz was published"
+    return Finding("warning", "sampling rate", where, message, "fine if you resampled it")
+
+
+def _in_windows(onset_N: np.ndarray, n_samples: int, sfreq: float) -> np.ndarray:
+    """Whether each sample is in the window of an event; all are where there is none."""
+    edges_n = np.zeros(n_samples + 1, int)
+    np.add.at(edges_n, np.clip(onset_N - round(0.2 * sfreq), 0, n_samples), 1)
+    np.add.at(edges_n, np.clip(onset_N + round(LONGEST_WINDOW * sfreq) + 1, 0, n_samples), -1)
+    return (np.cumsum(edges_n)[:-1] > 0) | (not len(onset_N))
 
 
 def _events(

@@ -23,7 +23,8 @@ from hvf.data.doctor.signals import signals
 from hvf.data.doctor.things_eeg2 import IMAGES, REPEATS
 from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
-from hvf.data.things_eeg2.third_party import neurobridge_info
+from hvf.data.things_eeg2.stimuli import of_other_part
+from hvf.data.things_eeg2.third_party import kept_channels, neurobridge_info, of_meg
 from hvf.pickles import loading
 from hvf.registry import listed
 
@@ -37,11 +38,6 @@ def prepared_by_others(root: Path) -> list[Path]:
     return [path for path in candidates if _maker(path)]
 
 
-def of_meg(folder: Path) -> bool:
-    """Whether a folder of such files is of THINGS-MEG, by its name or that of the one above it."""
-    return any("meg" in name.lower() for name in folder.parts[-2:])
-
-
 def _maker(path: Path) -> str | None:
     if re.fullmatch(r"preprocessed_eeg_(training|test)\.npy", path.name):
         return "official or NICE"
@@ -52,8 +48,16 @@ def _maker(path: Path) -> str | None:
     return None
 
 
-def examine_prepared(path: Path) -> Iterator[Finding]:
-    """Check a file of trials that the official code, NICE, UBP or NeuroBridge wrote."""
+def _recipe(path: Path, content: dict[str, Any], n_samples: int) -> str:
+    """The recipe by which a file was made; of the kinds that `hvf` takes alike, any."""
+    if content.get("normalization") == "zscore":
+        return "neurobridge-zscore"
+    official = _maker(path) == "official or NICE" and len(content.get("times", ())) == n_samples
+    return "official" if official else "ubp"
+
+
+def examine_prepared(path: Path, recipe: str | None = None) -> Iterator[Finding]:
+    """Check a file of trials that the official code, NICE, UBP or NeuroBridge wrote, to be taken by a recipe."""
     where = "/".join(path.parts[-3:])
     part = "training" if "train" in path.name else "test"
     try:
@@ -85,7 +89,8 @@ def examine_prepared(path: Path) -> Iterator[Finding]:
     x_NCT = x_IRCT.reshape(-1, n_channels, n_samples)
     step = max(1, BLOCK_VALUES // (n_channels * n_samples))
     places = range(0, len(x_NCT), step)
-    yield from signals(lambda: (x_NCT[i : i + step] for i in places), ch_names, where)
+    spare = set() if meg else set(ch_names) - set(kept_channels(_recipe(path, content, n_samples), ch_names, recipe))
+    yield from signals(lambda: (x_NCT[i : i + step] for i in places), ch_names, where, spare=spare)
     ids = np.repeat(np.arange(n_images), n_repeats)
     times_T = _times(content, n_samples)
     trials = np.concatenate([binned(x_NCT[i : i + step], times_T) for i in places])
@@ -145,8 +150,7 @@ def _labels(content: dict[str, Any], n_images: int, part: str, where: str) -> It
         return
     names = [name.replace("\\", "/") for name in img[:, 0]]
     twice = [name for name, n in Counter(names).items() if n > 1]
-    folder = "train" if part == "training" else "test"
-    strange = [name for name in names if not name.split("/")[0].startswith(folder)]
+    strange = of_other_part(names, "training" if part == "training" else "test")
     apart = [n for n in names if "/" in n and not stem(n).startswith(bare_concept(n.split("/")[-2]))]
     text = np.asarray(content.get("text", ()), dtype=str)
     if text.size == img.size:
@@ -162,7 +166,7 @@ def _labels(content: dict[str, Any], n_images: int, part: str, where: str) -> It
     if names != sorted(names) and not (twice or strange or apart):
         i = next(i for i, (a, b) in enumerate(zip(names, sorted(names), strict=True)) if a != b)
         message = f"the rows are not in the order of the event codes: row {i} is {names[i]}, not {sorted(names)[i]}"
-        yield Finding("error", "pairing", where, message, "see that names and rows of data were reordered together")
+        yield Finding("warning", "pairing", where, message, "see that names and rows of data were reordered together")
     elif not (twice or strange or apart):
         yield Finding("ok", "pairing", where, f"{n_images} {part} images, each row one, in the published order")
 

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvf.data.datasets import Dataset, Option
+from hvf.data.recordings.options import EVENTS, IMAGES, PREPROCESSING, with_settings
 from hvf.registry import DATASETS, HvfError
 
 if TYPE_CHECKING:
     from hvf.data.doctor.checks import Finding
-
-
-IMAGE_COLUMN = Option("image_column", "the column of the events that names the image (default: found by its values)")
-ONSET_UNIT = Option("onset_unit", "s, ms or samples, where the events give onsets in another unit than they should")
 
 
 @DATASETS.register("bids")
@@ -25,18 +22,19 @@ class BIDS(Dataset):
     title = "a BIDS data set whose events name images, EEG or MEG"
     layout = "a BIDS dataset"
     options = (
-        Option("task", "which task, if there are several"),
-        IMAGE_COLUMN,
-        Option("stimuli", "a table of event code and image, where events.tsv has codes alone", Path),
-        ONSET_UNIT,
+        Option("task", "which task, if there are several", checked=True),
+        IMAGES,
+        Option("stimuli", "a table of event code and image, where events.tsv has codes alone", Path, checked=True),
+        *EVENTS,
+        *PREPROCESSING,
     )
 
     def prepare(self, root: Path, out: Path, subjects: Sequence[str] | None = None, **options: Any) -> list[Path]:
         from hvf.data.recordings.prepare import prepare_bids
 
-        return prepare_bids(root, out, subjects=subjects, **options)
+        return prepare_bids(root, out, subjects=subjects, **with_settings(options))
 
-    def checks(self, path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+    def checks(self, path: Path, images: Path | None, **options: Any) -> Iterator[Iterator[Finding]]:
         from hvf.data.doctor import files, recordings, rehearsal, tables
         from hvf.data.doctor.checks import Finding
 
@@ -44,9 +42,9 @@ class BIDS(Dataset):
             if tables.tables(path):
                 yield recordings.examine_bids(path)
             of_subjects = [folder for folder in path.glob("sub-*") if (path / "dataset_description.json").is_file()]
-            there = recordings.recordings_of(path) or any(files.raw_below(folder) for folder in of_subjects)
+            there = tables.tables(path) or any(files.raw_below(folder) for folder in of_subjects)
             if there and not any(path.glob("sub-BIGMEG*")):  # those are THINGS-MEG's
-                yield rehearsal.rehearse_dataset(path, images)
+                yield rehearsal.rehearse_dataset(path, images, **with_settings(options))
         elif re.search(r"events\.tsv(\.gz)?$", path.name):
             yield (item for item in tables.examine_events(path, path.name) if isinstance(item, Finding))
         elif path.name.endswith("channels.tsv"):
@@ -63,11 +61,11 @@ class Recording(Dataset):
     options = (
         Option("file", "the recording, such as my.vhdr, or MNE's -epo.fif", Path),
         Option("events", "its table of image and onset, sample or code (default: its annotations)", Path),
-        Option("images", "folder or zip of the images that were shown", Path),
+        IMAGES,
         Option("subject", "which person it is of (default: by the file's name, else 1)"),
-        Option("stim_channel", "the trigger channel that shows the images, where several hold codes"),
-        IMAGE_COLUMN,
-        ONSET_UNIT,
+        Option("stim_channel", "the trigger channel that shows the images, where several hold codes", checked=True),
+        *EVENTS,
+        *PREPROCESSING,
     )
 
     def prepare(self, root: Path, out: Path, subjects: Sequence[str] | None = None, **options: Any) -> list[Path]:
@@ -75,4 +73,4 @@ class Recording(Dataset):
 
         if subjects is not None:
             raise HvfError("--subjects means nothing for recording, which is of one person: say --subject")
-        return [prepare_recording(root, out, **options)]
+        return [prepare_recording(root, out, **with_settings(options))]

@@ -155,7 +155,7 @@ def plan(
         events=joined,
         settings=settings,
         ch_names=tuple(ch_names),
-        kind="eeg" if types == {"eeg"} else "meg",
+        kind="meg" if types & {"mag", "grad"} else "eeg",
         sfreq=sfreq,
         tmin=round(began + index / sfreq, 6) + 0.0,
         notes=tuple(dict.fromkeys(notes + more)),
@@ -320,7 +320,7 @@ def _fill_recording(work: Plan, recording: OpenRecording, samples: np.ndarray, o
         if raw.n_times / info["sfreq"] < needed:
             raise HvfError(
                 f"{recording.where} lasts {raw.n_times / info['sfreq']:.1f} s, too short for a high-pass at {l_freq:g} "
-                f"Hz, which needs {needed:.0f} s: set l_freq higher or to None"
+                f"Hz, which needs {needed:.0f} s: choose a higher one (--l-freq), or none (--l-freq 0)"
             )
     n_raw = round((settings.tmax - settings.start) * info["sfreq"]) + 1
     step = max(1, BLOCK_BYTES // (8 * len(work.ch_names) * n_raw))
@@ -366,7 +366,10 @@ def _whiten(work: Plan, rows: np.ndarray, x_NCT: np.ndarray) -> None:
     total_CC = np.zeros((c, c))
     for block in _blocks(fitted):
         total_CC += shrunk_covariances(np.asarray(x_NCT[block], dtype=np.float64)).sum(axis=0)
-    matrix_CC = inverse_root(total_CC / len(fitted), work.ch_names)
+    try:
+        matrix_CC = inverse_root(total_CC / len(fitted), work.ch_names)
+    except HvfError as error:
+        raise HvfError(f"{error}; --whiten no leaves the noise as it is") from error
     for block in _blocks(rows):
         x_NCT[block] = matrix_CC @ np.asarray(x_NCT[block], dtype=np.float64)
 

@@ -1,6 +1,5 @@
-"""Trials of your own recordings: a BIDS data set, any file that MNE reads with a table of events, or epochs.
+"""Trials of a BIDS data set whose events name images; one recording by itself is read by `hvf.data.recordings.single`.
 
-read_recording("subject1.vhdr", "events.tsv").save("subject1_trials.npy")
 prepare_bids("my_dataset", "data/mine", settings=Preprocessing(sfreq=100, h_freq=40))
 """
 
@@ -25,15 +24,12 @@ from hvf.data.recordings.events import (
     drop_seen_concepts,
     image_events,
 )
-from hvf.data.recordings.raw import attempt, check_fetched, give_positions, not_fetched, open_recording
-from hvf.data.recordings.single import read_recording
+from hvf.data.recordings.raw import attempt, check_fetched, give_positions, not_fetched
 from hvf.data.recordings.tables import check_bids_table, read_table
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.registry import listed
 from hvf.runs import check_writable, say, track
-
-__all__ = ["Preprocessing", "open_recording", "prepare_bids", "read_recording"]
 
 # Of BIDS' electrophysiology, what mne-bids reads.
 RECORDINGS = (".vhdr", ".set", ".edf", ".bdf", ".fif", ".ds", ".con", ".sqd", ".cdt", ".snirf")
@@ -81,14 +77,14 @@ def prepare_bids(
         Recordings, sidecars or settings are at fault; nothing of that subject is written.
     """
     root, out = Path(root), Path(out)
-    if onset_unit not in (None, *ONSET_UNITS):
-        raise HvfError(f"--onset-unit must be one of {', '.join(ONSET_UNITS)}, not {onset_unit!r}")
+    codes = _read_codes(onset_unit, stimuli)
     images = open_images(images) if isinstance(images, (str, Path)) else images
-    codes = None if stimuli is None else read_table(stimuli)
     chosen = _subjects(root, subjects)
     check_writable(out)
     parameters = asdict(settings) | {"task": task, "image_column": image_column, "onset_unit": onset_unit}
     parameters["stimuli"] = None if codes is None else hashlib.sha256(codes.to_csv().encode()).hexdigest()
+    if images is not None:
+        parameters["images"] = hashlib.sha256("\n".join(images.ids).encode()).hexdigest()
     paths = []
     for name in chosen:
         recordings = _recordings(root, name, task, image_column)
@@ -117,23 +113,40 @@ def prepare_bids(
     return paths
 
 
-def rehearse_bids(root: Path, images: ImageSet | None = None) -> Iterator[tuple[str, Plan | HvfError, list[str]]]:
+def rehearse_bids(
+    root: Path,
+    *,
+    task: str | None = None,
+    image_column: str | None = None,
+    stimuli: str | Path | None = None,
+    images: ImageSet | None = None,
+    onset_unit: str | None = None,
+    settings: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
+) -> Iterator[tuple[str, Plan | HvfError, list[str]]]:
     """What `prepare_bids` would make of each subject, or why it would refuse it; nothing is written.
 
     Yields (sub-XX, layout of its trials or the refusal, notes). Values are read, and made into trials where these take
-    up little memory.
+    up little memory. For the parameters see `prepare_bids`.
     """
+    codes = _read_codes(onset_unit, stimuli)
     for name in _subjects(root, None):
         notes: list[str] = []
         try:
-            recordings = _recordings(root, name, None, None)
+            recordings = _recordings(root, name, task, image_column)
             files = _sources(root, recordings)
             history = {"stamps": stamps(files), "sources": {key: sha256(p) for key, p in files.items()}}
-            work, notes = _planned(root, recordings, history, images)
+            work, notes = _planned(root, recordings, history, images, codes, image_column, onset_unit, settings)
             rehearse(work)
             yield f"sub-{name}", work, notes
         except HvfError as error:
             yield f"sub-{name}", error, notes
+
+
+def _read_codes(onset_unit: str | None, stimuli: str | Path | pd.DataFrame | None) -> pd.DataFrame | None:
+    """The table of codes, if there is one; HvfError for a unit that is none."""
+    if onset_unit not in (None, *ONSET_UNITS):
+        raise HvfError(f"--onset-unit must be one of {', '.join(ONSET_UNITS)}, not {onset_unit!r}")
+    return None if stimuli is None else read_table(stimuli)
 
 
 def _sources(root: Path, recordings: Iterable[Any]) -> dict[str, Path]:
@@ -146,10 +159,10 @@ def _planned(
     recordings: Sequence[Any],
     history: Mapping[str, Any],
     images: ImageSet | None,
-    codes: pd.DataFrame | None = None,
-    image_column: str | None = None,
-    onset_unit: str | None = None,
-    settings: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
+    codes: pd.DataFrame | None,
+    image_column: str | None,
+    onset_unit: str | None,
+    settings: Preprocessing,
 ) -> tuple[Plan, list[str]]:
     """The layout of one subject's trials, and notes; all that can be refused before values are read.
 

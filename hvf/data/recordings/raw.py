@@ -20,7 +20,22 @@ from hvf.registry import listed
 
 # What MNE only warns about, but what means that a part of the file is missing or wrong.
 DAMAGE = re.compile(r"(?i)truncat|corrupt|invalid tag|does not match the file size|incomplete|unexpected end|premature")
+EPOCHS = re.compile(r"[-_]epo\.fif(\.gz)?$")
+RAW_NAME = re.compile(r"[-_](raw|meg|eeg|ieeg|nirs|sss|tsss)(-\d+)?\.fif(\.gz)?$")
+NOT_RAW = re.compile(r"[-_](cov|ave|fwd|inv|src|trans|proj|ica|sol|bem|eve|annot|epo(-\d+)?)\.fif(\.gz)?$")
 BINARY_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
+
+
+def is_epochs(path: Path) -> bool:
+    """Whether a file holds epochs: by its name, or a FIF of another name by its content."""
+    if EPOCHS.search(path.name):
+        return True
+    if not path.name.lower().endswith((".fif", ".fif.gz")) or RAW_NAME.search(path.name) or NOT_RAW.search(path.name):
+        return False
+    try:
+        return path.is_file() and mne.what(path) == "epochs"
+    except Exception:  # damaged in any way: whoever reads it as a recording says how
+        return False
 
 
 def open_recording(path: str | Path) -> Any:
@@ -142,7 +157,7 @@ def data_channels(raw: Any, picks: str | Sequence[str] | None, where: str | Path
             raise HvfError("; ".join([f"{where} has no {what} channel; it has {types}", *notes]))
         beside = brain_channels(raw.info, "eeg")[0] if picks is None and kind == "meg" else []
         if beside:
-            notes.append(f"{len(beside)} EEG channels beside the MEG are left out (picks='eeg' takes those)")
+            notes.append(f"{len(beside)} EEG channels beside the MEG are left out (--picks eeg takes those)")
     lost = [name for name in names if name in raw.info["bads"] and not has_position(raw.info, name)]
     if lost:
         notes.append(f"bad channels without a position are left out: {listed(lost)}")
@@ -167,7 +182,7 @@ def load(raw: Any, ch_names: Sequence[str], where: str | Path) -> Any:
             fault = "holds NaN or infinite values" if not np.isfinite(x_N).all() else None
             fault = fault or ("never changes" if np.ptp(x_N) == 0 else None)
             if fault:
-                raise HvfError(f"channel {name} of {where} {fault}: mark it as bad, or name the others with picks")
+                raise HvfError(f"channel {name} of {where} {fault}: mark it as bad, or name the others (--picks)")
         if part.info["bads"]:
             if len(part.info["bads"]) > len(ch_names) // 2:
                 raise HvfError(f"{len(part.info['bads'])} of {len(ch_names)} channels of {where} are bad: leave it out")

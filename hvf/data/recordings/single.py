@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,13 +29,11 @@ from hvf.data.recordings.events import (
     image_events,
     image_ids,
 )
-from hvf.data.recordings.raw import attempt, give_positions, nearest, one_line, open_recording
+from hvf.data.recordings.raw import attempt, give_positions, is_epochs, nearest, one_line, open_recording
 from hvf.data.recordings.tables import read_table, table_beside
 from hvf.data.trials.provenance import is_finished, sha256
 from hvf.data.trials.trials import Trials
 from hvf.runs import say
-
-EPOCHS = re.compile(r"[-_]epo\.fif(\.gz)?$")
 
 
 def read_recording(
@@ -81,12 +82,15 @@ def read_recording(
     images = open_images(images) if isinstance(images, (str, Path)) else images
     table = None if events is None else read_table(events)
     where = "the table of events" if events is None or isinstance(events, pd.DataFrame) else str(events)
-    if EPOCHS.search(path.name):
+    if is_epochs(path):
         if stim_channel is not None:
             raise HvfError(f"--stim-channel means nothing for the epochs {path}: leave it out")
         return _of_epochs(path, table, where, images, image_column, subject)
     if table is None and images is None:
-        raise HvfError(f"which images were shown when? give a table of events beside {path} (--events)")
+        raise HvfError(
+            f"which images were shown when? give the table of events of {path} (--events, or {path.stem}_events.csv "
+            "beside it), or the images that its annotations are named after (--images)"
+        )
     raw = open_recording(path)
     notes = mend_channel_types(raw) + give_positions(raw)
     if stim_channel is not None and stim_channel not in raw.ch_names:
@@ -160,10 +164,11 @@ def prepare_recording(
     numbers = subject_numbers([subject or (named[1] if named else "1")])
     number = numbers[0] if numbers else 1
     name = f"sub-{number:02d}"
-    options["events"] = options.get("events") or (None if EPOCHS.search(file.name) else table_beside(file))
+    options["events"] = options.get("events") or (None if is_epochs(file) else table_beside(file))
+    check_options(file, settings, options)
     path = Path(out) / f"{name}_trials.npy"
-    own = {key: str(value.resolve()) if isinstance(value, Path) else value for key, value in options.items()}
-    parameters = json.loads(json.dumps(asdict(settings) | {"file": str(file.resolve())} | own))
+    own = {key: _identity(value) if isinstance(value, Path) else value for key, value in options.items()}
+    parameters = json.loads(json.dumps(asdict(settings) | {"file": _identity(file)} | own))
     try:
         is_finished(path, "recording", {}, parameters)
     except HvfError as error:
@@ -172,6 +177,24 @@ def prepare_recording(
     made = {"sources": {}, "stamps": {}} | (trials.history or {}) | {"recipe": "recording", "parameters": parameters}
     trials.replace(history=made).save(path)
     return path
+
+
+def check_options(path: Path, settings: Preprocessing, options: Mapping[str, Any]) -> None:
+    """Raise HvfError for settings and options of `prepare_recording` that mean nothing for epochs."""
+    if not is_epochs(path):
+        return
+    usual = asdict(Preprocessing())
+    given = [name for name, value in asdict(settings).items() if value != usual[name]]
+    unused = ["onset_unit", "stim_channel", *([] if options.get("events") else ["image_column"])]
+    given += [name for name in unused if options.get(name) is not None]
+    if given:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise HvfError(f"{flag} means nothing for the epochs {path}, which are taken as they are: leave it out")
+
+
+def _identity(path: Path) -> str:
+    """A file's name, with a digest of its place that tells files of one name apart but not where they lie."""
+    return f"{path.name} ({hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]})"
 
 
 def _of_epochs(

@@ -198,8 +198,7 @@ def table_beside(path: Path) -> Path | None:
 
     sub-01_task-a_eeg.vhdr has sub-01_task-a_events.tsv; my.vhdr has my.tsv, my_events.csv or events.tsv.
     """
-    name = re.sub(r"\.gz$", "", path.name)
-    name = name[: name.rindex(".")]
+    name = Path(re.sub(r"\.gz$", "", path.name)).stem
     base = re.sub(r"_(eeg|meg|raw)$", "", name)
     names = [f"{one}{word}" for one in (name, base) for word in ("_events", "-events", "")] + ["events"]
     candidates = (path.parent / f"{one}{ending}" for one in names for ending in (".tsv", ".csv", ".tsv.gz"))

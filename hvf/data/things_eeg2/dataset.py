@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hvf.data.datasets import RECIPE, Dataset, Option, Source, subject_numbers
 from hvf.registry import DATASETS
@@ -27,6 +27,7 @@ class ThingsEEG2(Dataset):
     )
     options = (
         RECIPE,
+        Option("stimuli", "image_metadata.npy or its folder, where it is not near the data", Path, checked=True),
         Option("jobs", "threads that share a session's epochs (default: one per core)", int),
     )
     sources = {
@@ -54,31 +55,37 @@ class ThingsEEG2(Dataset):
         out: Path,
         subjects: Sequence[str] | None = None,
         *,
-        recipe: str = "hvf",
+        recipe: str | None = None,
         jobs: int | None = None,
+        stimuli: Path | None = None,
     ) -> list[Path]:
         from hvf.data.things_eeg2.prepare import prepare
 
-        return prepare(root, out, recipe, subject_numbers(subjects), jobs)
+        return prepare(root, out, recipe, subject_numbers(subjects), jobs, stimuli)
 
-    def checks(self, path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
+    def checks(self, path: Path, images: Path | None, **options: Any) -> Iterator[Iterator[Finding]]:
         from hvf.data.doctor import rehearsal, things_eeg2, third_party
+        from hvf.data.things_eeg2.preprocessing import get_recipe
 
-        stimuli = things_eeg2.Stimuli()
+        recipe = options.get("recipe")
+        get_recipe(recipe or "hvf")
+        listed = things_eeg2.Stimuli()
         if path.is_file():
             if re.fullmatch(r"raw_eeg_(training|test)\.npy", path.name):
                 yield things_eeg2.examine_recording(path)
             elif path.name == "image_metadata.npy":
-                yield things_eeg2.examine_list(path, stimuli)
+                yield things_eeg2.examine_list(path, listed)
         elif things_eeg2.is_raw_root(path):
-            yield things_eeg2.examine_raw_root(path, images)
-            yield rehearsal.rehearse_things_eeg2(path)
+            yield things_eeg2.examine_raw_root(path, images, options.get("stimuli"))
         elif images is not None and things_eeg2.image_folders(images):
-            yield things_eeg2.examine_images(images, stimuli)
+            yield things_eeg2.examine_images(images, listed)
         files = third_party.prepared_by_others(path)
-        yield from map(third_party.examine_prepared, files)
+        for file in files:
+            yield third_party.examine_prepared(file, recipe)
         if path.is_dir():
             for folder in sorted({file.parent for file in files}):
                 yield third_party.examine_pair([file for file in files if file.parent == folder])
-                if path in (folder, *list(folder.parents)[:2]) and not third_party.of_meg(folder):
-                    yield rehearsal.rehearse_third_party(folder, images, "/".join(folder.parts[-2:]))
+            if things_eeg2.is_raw_root(path) or ((path / "raw_data").is_dir() and not files):
+                yield rehearsal.rehearse_things_eeg2(path, **options)
+            elif files:
+                yield rehearsal.rehearse_third_party(path, files, images, **options)

@@ -29,8 +29,16 @@ from hvf.data.things_eeg2.preprocessing import (
     units,
     workers,
 )
-from hvf.data.things_eeg2.raw import RawFile, difference, numbered_folders, read_raw, read_raw_file, session_files
-from hvf.data.things_eeg2.third_party import Stimuli, find_metadata, read_metadata
+from hvf.data.things_eeg2.raw import (
+    RawFile,
+    difference,
+    numbered_folders,
+    read_raw,
+    read_raw_file,
+    session_files,
+    wrong_rate,
+)
+from hvf.data.things_eeg2.stimuli import Stimuli, find_metadata, read_metadata
 from hvf.data.trials.lazy import release
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
@@ -66,7 +74,12 @@ class Plan:
 
 
 def prepare(
-    root: Path, out: Path, recipe: str = "hvf", subjects: Sequence[int] | None = None, jobs: int | None = None
+    root: Path,
+    out: Path,
+    recipe: str | None = None,
+    subjects: Sequence[int] | None = None,
+    jobs: int | None = None,
+    stimuli: Path | None = None,
 ) -> list[Path]:
     """Make `out/sub-XX_trials.npy` and its sidecar of each subject; return the .npy paths.
 
@@ -80,12 +93,15 @@ def prepare(
         in itself or in `image_set`.
     out : path-like
         Folder of the trials.
-    recipe : str
-        A key of `hvf.data.things_eeg2.preprocessing.RECIPES`.
+    recipe : str, optional
+        A key of `hvf.data.things_eeg2.preprocessing.RECIPES`. Default: "hvf", but for trials of other code that are
+        not what it takes their own.
     subjects : sequence of int, optional
         Default: all that are there.
     jobs : int, optional
         Threads that share the epochs of one session (2.1 GB at full size). Default: one per core.
+    stimuli : path-like, optional
+        `image_metadata.npy`, where it is not near the recordings.
 
     Raises
     ------
@@ -93,50 +109,59 @@ def prepare(
         Something is missing, damaged or does not fit together: which file, and why. Nothing half-written stays.
     """
     root, out = Path(root), Path(out)
-    get_recipe(recipe)
+    get_recipe(recipe or "hvf")
     if not root.is_dir():
         raise HvfError(f"there is no folder {root}")
-    folder = next((path for path in (root / "raw_data", root) if any(path.glob("sub-*/ses-*"))), None)
+    folder = _raw_folder(root)
     if folder is None:
-        return third_party.prepare(root, out, recipe, subjects)
-    stimuli = read_metadata(root)
+        return third_party.prepare(root, out, recipe, subjects, stimuli)
+    recipe, images = recipe or "hvf", read_metadata(root, stimuli)
     folders = numbered_folders(folder, "sub")
     paths = []
     for subject in chosen_subjects(subjects, folders, folder):
         path = out / f"sub-{subject:02d}_trials.npy"
         files = session_files(folders[subject])
-        sources = _sources(root, files)
+        sources = _sources(root, files, stimuli)
         if not is_finished(path, recipe, sources):
             check_writable(path)
-            work = plan(files, get_recipe(recipe), stimuli)
-            _write(path, recipe, work, stimuli, sources, is_simulated(root), jobs)
+            work = plan(files, get_recipe(recipe), images)
+            _write(path, recipe, work, images, sources, is_simulated(root), jobs)
         paths.append(path)
     return paths
 
 
-def rehearse(root: Path) -> Iterator[str]:
-    """What `prepare` would make of a root of raw recordings, in a line per subject; nothing is written.
+def _raw_folder(root: Path) -> Path | None:
+    """The folder of the subjects' raw recordings, if there are any."""
+    return next((path for path in (root / "raw_data", root) if any(path.glob("sub-*/ses-*"))), None)
 
-    Raises HvfError as `prepare`, but for values that are not finite or never change: signals are not read.
+
+def rehearse(root: Path, recipe: str | None = None, stimuli: Path | None = None) -> Iterator[str]:
+    """What `prepare` would make of a root, in a line per subject; nothing is written.
+
+    Raises HvfError as `prepare`, but for values of raw recordings that are not finite or never change: these signals
+    are not read.
     """
-    folder = root / "raw_data" if (root / "raw_data").is_dir() else root
-    stimuli, folders = read_metadata(root), numbered_folders(folder, "sub")
+    folder = _raw_folder(root)
+    if folder is None:
+        yield from third_party.rehearse(root, recipe, stimuli)
+        return
+    images, folders = read_metadata(root, stimuli), numbered_folders(folder, "sub")
     for subject in chosen_subjects(None, folders, folder):
         files = session_files(folders[subject])
-        work = plan(files, get_recipe("hvf"), stimuli)
-        refuse_copies({name: sha256(path) for name, path in _sources(root, files).items()})
-        images = len(set(zip(work.splits.tolist(), work.images.tolist(), strict=True)))
+        work = plan(files, get_recipe(recipe or "hvf"), images)
+        refuse_copies({name: sha256(path) for name, path in _sources(root, files, stimuli).items()})
+        shown = len(set(zip(work.splits.tolist(), work.images.tolist(), strict=True)))
         sessions = len(work.recordings)
-        yield f"sub-{subject:02d}: {work.shape[0]} trials of {images} images in {sessions} sessions, paired by code"
+        yield f"sub-{subject:02d}: {work.shape[0]} trials of {shown} images in {sessions} sessions, paired by code"
         short = sum(recording.too_short for pair in work.recordings for recording in pair)
         if short:
             yield f"sub-{subject:02d}: {short} events have no whole window and are left out"
 
 
-def _sources(root: Path, files: Sequence[Mapping[Part, Path]]) -> dict[str, Path]:
+def _sources(root: Path, files: Sequence[Mapping[Part, Path]], stimuli: Path | None) -> dict[str, Path]:
     """The files that a subject's trials are made of, by their path below `root`."""
     sources = {p.relative_to(root).as_posix(): p for pair in files for p in pair.values()}
-    return sources | {"image_metadata.npy": find_metadata(root)}
+    return sources | {"image_metadata.npy": find_metadata(root, stimuli)}
 
 
 def plan(files: Sequence[Mapping[Part, Path]], recipe: EegRecipe, stimuli: Mapping[Part, Stimuli]) -> Plan:
@@ -156,6 +181,8 @@ def plan(files: Sequence[Mapping[Part, Path]], recipe: EegRecipe, stimuli: Mappi
             raise HvfError(f"{other.path} is sampled at {other.sfreq:g} Hz, {first.path} at {first.sfreq:g} Hz")
         if other.ch_names != first.ch_names:
             raise HvfError(f"{other.path} {difference(other.ch_names, first.ch_names)} {first.path}")
+    if fault := wrong_rate(np.sort(first.first_IR, axis=None), first.sfreq):
+        raise HvfError(f"{first.path}: {fault}")
     named = tuple(name for name in first.ch_names if name != "stim")
     others = {name: what for name in named if (what := other_than_brain(name))}
     names = tuple(name for name in named if name not in others)

@@ -18,6 +18,7 @@ from hvf.pickles import loading
 from hvf.registry import listed
 
 TARGET = 99999  # event of the target of the observer's task
+SFREQ, APART_S = 1000.0, 0.2  # as published: Hz, and from one image to the next
 FILES: dict[Part, tuple[str, ...]] = {
     "training": ("raw_eeg_training.npy", "raw_eeg_train.npy"),  # the second is UBP's name for it
     "test": ("raw_eeg_test.npy",),
@@ -113,6 +114,16 @@ def read_events(path: Path, stim_N: np.ndarray, n_images: int) -> tuple[np.ndarr
             f"(and {TARGET} is a target): file and metadata do not belong together"
         )
     return onsets_E, codes_E
+
+
+def wrong_rate(onsets_E: np.ndarray, sfreq: float) -> str | None:
+    """What speaks against a rate that is not the published one; None where images come as often as was published."""
+    if abs(sfreq - SFREQ) < 1 or len(onsets_E) < 2:
+        return None
+    apart = float(np.median(np.diff(onsets_E))) / sfreq
+    if abs(apart - APART_S) < 0.1 * APART_S:
+        return None
+    return f"{sfreq:g} Hz where {SFREQ:g} Hz was published, and so images come every {apart:.2g} s, not {APART_S:g} s"
 
 
 def read_raw_file(path: Path, part: Part, session: int, recipe: EegRecipe, n_images: int) -> RawFile:

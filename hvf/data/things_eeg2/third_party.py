@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from hvf.config import HvfError
 from hvf.data.datasets import chosen_subjects
 from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
-from hvf.data.recordings.channels import note_of, other_than_brain
+from hvf.data.recordings.channels import CTF_SENSOR, note_of, other_than_brain
 from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
+from hvf.data.things_eeg2.stimuli import Stimuli, find_metadata, of_other_part, read_metadata
 from hvf.data.trials.provenance import is_finished, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
 from hvf.data.trials.trials import Trials
@@ -28,19 +29,12 @@ from hvf.registry import listed
 from hvf.runs import check_writable, say
 
 _BLOCK = 256  # trials copied at a time
+OF_HVF = ("ubp", "nice", "neurobridge")  # whose files hold what the recipe hvf takes
 NAMES = {  # of the two parts, as each code writes them
     "official or nice": ("preprocessed_eeg_training.npy", "preprocessed_eeg_test.npy"),
     "ubp": ("train.pt", "test.pt"),
     "neurobridge": ("train.npy", "test.npy"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Stimuli:
-    """Images of one part in the order of their event codes: file names without suffix, and concepts."""
-
-    image_ids: np.ndarray
-    concepts: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,51 +51,18 @@ class Prepared:
     tmin: float
 
 
-def find_metadata(folder: Path) -> Path:
-    """`image_metadata.npy` in a folder, its `image_set` or a folder above. Raises HvfError if there is none."""
-    for place in (folder, *list(folder.absolute().parents)[:3]):
-        for path in (place / "image_metadata.npy", place / "image_set" / "image_metadata.npy"):
-            if path.is_file():
-                return path
-    raise HvfError(
-        f"{folder} has no image_metadata.npy, which says which image each event is: put the one of THINGS-EEG2's image "
-        "set there"
-    )
-
-
-def read_metadata(folder: Path) -> dict[Part, Stimuli]:
-    """Read `image_metadata.npy` (`find_metadata`). Raises HvfError if it is absent, damaged or contradictory."""
-    path = find_metadata(folder)
-    metadata = loading.load(path)
-    stimuli: dict[Part, Stimuli] = {}
-    for part in PARTS:
-        prefix = "test" if part == "test" else "train"
-        try:
-            files = [str(name) for name in metadata[f"{prefix}_img_files"]]
-            folders = [str(name) for name in metadata[f"{prefix}_img_concepts"]]
-        except (TypeError, KeyError, IndexError):
-            raise HvfError(f"{path} is no THINGS-EEG2 image list: {prefix}_img_files or _concepts is missing") from None
-        ids = [stem(name) for name in files]
-        if len(ids) != len(folders) or len(set(ids)) != len(ids) or not ids:
-            raise HvfError(
-                f"{path}: {len(files)} {prefix} files, {len(set(ids))} different, do not fit {len(folders)} concepts"
-            )
-        both = sorted(set(ids) & set(stimuli["training"].image_ids.tolist())) if part == "test" else []
-        if both:
-            raise HvfError(f"{path} lists the image {listed(both)} in training and in the test: one of them is another")
-        stimuli[part] = Stimuli(np.asarray(ids), np.asarray([bare_concept(name) for name in folders]))
-    return stimuli
-
-
-def read_prepared(path: str | Path) -> Trials:
+def read_prepared(path: str | Path, stimuli: Path | None = None) -> Trials:
     """Read a subject's folder, or one file of it, that other code has preprocessed.
 
     Known are `preprocessed_eeg_{training,test}.npy` (official and NICE), `{train,test}.pt` (UBP) and
-    `{train,test}.npy` with `info.json` (NeuroBridge). All but UBP's need `image_metadata.npy`, in the folder or above.
-    Raises HvfError if it is none of these, one of the two files is missing, or what it holds does not fit together.
+    `{train,test}.npy` with `info.json` (NeuroBridge). All but UBP's need `image_metadata.npy`: `stimuli`, or the one in
+    the folder or above. Raises HvfError if it is none of these, one of the two files is missing, or what it holds does
+    not fit together.
     """
     path = Path(path)
-    parts: dict[Part, Prepared] = _read_folder(path) if path.is_dir() else {_part_of(path): _read_file(path)}
+    parts: dict[Part, Prepared] = (
+        _read_folder(path, stimuli) if path.is_dir() else {_part_of(path): _read_file(path, stimuli)}
+    )
     trials = []
     for part, x in parts.items():
         history = {"recipe": x.recipe, "read_from": path.name}
@@ -109,88 +70,172 @@ def read_prepared(path: str | Path) -> Trials:
     return Trials.concatenate(trials, trials[0].subject) if len(trials) > 1 else trials[0]
 
 
-def prepare(root: Path, out: Path, recipe: str, subjects: Sequence[int] | None = None) -> list[Path]:
+def prepare(
+    root: Path,
+    out: Path,
+    recipe: str | None = None,
+    subjects: Sequence[int] | None = None,
+    stimuli: Path | None = None,
+) -> list[Path]:
     """Convert folders `sub-XX` that other code has preprocessed; return the paths of the trials.
 
     Parameters
     ----------
     root, out : Path
-    recipe : str
+    recipe : str, optional
         The one that the files were made by, or "hvf" if they hold what that takes: whitened trials of UBP, NICE or
-        NeuroBridge.
+        NeuroBridge. Default: "hvf" where it can be, else their own.
     subjects : sequence of int, optional
         Default: all that are there.
+    stimuli : Path, optional
+        The list of images. Default: the one near the trials.
 
     Raises
     ------
     HvfError
         As `read_prepared`.
     """
-    candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    folder = next((path for path in candidates if any(map(_kind, path.glob("sub-*")))), None)
-    if folder is None and _kind(root):
-        folder, folders = root.parent, {int(re.sub(r"\D", "", root.name) or 1): root}
-    elif folder is None:
-        raise HvfError(
-            f"{root} holds no THINGS-EEG2 recordings: neither raw (raw_data/sub-XX/ses-YY/raw_eeg_training.npy) nor "
-            f"preprocessed (sub-XX/{', '.join(pair[0] for pair in NAMES.values())})"
-        )
-    else:
-        folders = {
-            int(m[1]): p for p in folder.glob("sub-*") if (m := re.fullmatch(r"sub-0*(\d+)", p.name)) and _kind(p)
-        }
+    folder, folders = subject_folders(root)
     check_writable(out)
     paths = []
     for subject in chosen_subjects(subjects, folders, folder):
         path = out / f"sub-{subject:02d}_trials.npy"
-        _convert(folders[subject], path, recipe)
+        _convert(folders[subject], path, recipe, stimuli)
         paths.append(path)
     return paths
 
 
-def _convert(folder: Path, path: Path, recipe: str) -> None:
-    files = _files(folder)
-    sources = {file.name: file for file in files.values()}
-    if is_finished(path, recipe, sources):
-        return
-    parts = _read_folder(folder)
+def rehearse(root: Path, recipe: str | None = None, stimuli: Path | None = None) -> Iterator[str]:
+    """What `prepare` would make of each subject, in lines; nothing is written.
+
+    Raises HvfError as `prepare`.
+    """
+    for subject, place in sorted(subject_folders(root)[1].items()):
+        work = _plan(place, recipe, stimuli)
+        for _ in work.blocks():
+            pass
+        images = len(set(work.labels["image_ids"].tolist()))
+        yield f"sub-{subject:02d}: {work.shape[0]} trials of {images} images, {work.shape[1]} channels"
+        yield from (f"sub-{subject:02d}: {note}" for note in work.notes)
+
+
+def subject_folders(root: Path) -> tuple[Path, dict[int, Path]]:
+    """The folder of the subjects, and theirs by number. Raises HvfError if there are none."""
+    candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    folder = next((path for path in candidates if any(map(_kind, path.glob("sub-*")))), None)
+    if folder is None and _kind(root):
+        return root.parent, {int(re.sub(r"\D", "", root.name) or 1): root}
+    if folder is None:
+        zips = sorted(path.relative_to(root).as_posix() for name in ("*.zip", "*/*.zip") for path in root.glob(name))
+        packed = f"; unpack the zips in it: {listed(zips)}" if zips else ""
+        raise HvfError(
+            f"{root} holds no THINGS-EEG2 recordings: neither raw (raw_data/sub-XX/ses-YY/raw_eeg_training.npy) nor "
+            f"preprocessed (sub-XX/{', '.join(pair[0] for pair in NAMES.values())}){packed}"
+        )
+    return folder, {
+        int(m[1]): p for p in folder.glob("sub-*") if (m := re.fullmatch(r"sub-0*(\d+)", p.name)) and _kind(p)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Layout of one subject's trials, and where their values are read."""
+
+    made_by: str  # the recipe of the files
+    recipe: str  # that of the trials
+    shape: tuple[int, int, int]  # (N, C, T)
+    labels: dict[str, Any]  # of `TrialsWriter`
+    notes: list[str]  # what was left out, or assumed
+    files: dict[Part, Path]
+    x_NCT: dict[Part, np.ndarray]
+    index_C: list[int]  # of the channels that are kept
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The trials, some at a time. Raises HvfError if they are not finite or a channel never changes."""
+        low_C, high_C = np.full(self.shape[1], np.inf), np.full(self.shape[1], -np.inf)
+        for part, x_NCT in self.x_NCT.items():
+            for start in range(0, len(x_NCT), _BLOCK):
+                block_NCT = x_NCT[start : start + _BLOCK, self.index_C]
+                if not np.isfinite(block_NCT).all():
+                    raise HvfError(f"{self.files[part]} has NaN or infinite values from trial {start} on")
+                low_C, high_C = np.minimum(low_C, block_NCT.min((0, 2))), np.maximum(high_C, block_NCT.max((0, 2)))
+                yield block_NCT
+        flat = [self.labels["ch_names"][i] for i in np.flatnonzero(low_C == high_C)]
+        if flat:
+            folder = self.files["training"].parent
+            raise HvfError(f"channel {listed(flat)} of {folder} has the same value in all trials: it is damaged")
+
+
+def kept_channels(made_by: str, names: Sequence[str], recipe: str | None = None) -> tuple[str, ...]:
+    """Of the channels of files that were made by a recipe, those that a recipe keeps (default: `usual_recipe`)."""
+    kept = RECIPES[recipe or usual_recipe(made_by)].kept
+    return kept or tuple(name for name in names if not other_than_brain(name))
+
+
+def usual_recipe(made_by: str) -> str:
+    """The recipe that files are taken by if none is named: "hvf" where they hold what that takes, else their own."""
+    return "hvf" if made_by in OF_HVF else made_by
+
+
+def _plan(folder: Path, recipe: str | None, stimuli: Path | None) -> Plan:
+    """Open a subject's files and lay out the trials by a recipe (None: `usual_recipe`)."""
+    parts = _read_folder(folder, stimuli)
     made_by = parts["training"].recipe
-    if recipe != made_by and not (recipe == "hvf" and made_by in ("ubp", "nice", "neurobridge")):
+    notes = [] if recipe or made_by in OF_HVF else [f"made by the recipe {made_by} and taken as such"]
+    recipe = recipe or usual_recipe(made_by)
+    if recipe != made_by and not (recipe == "hvf" and made_by in OF_HVF):
         raise HvfError(
             f"{folder} holds trials made by the recipe {made_by}; for {recipe} the raw recordings are needed, "
             f"or say --recipe {made_by}"
         )
+    concepts = [set(parts[part].concepts.tolist()) for part in PARTS]
+    if both := sorted(concepts[0] & concepts[1]):
+        raise HvfError(f"{folder} has {len(both)} test concepts in training, too: {listed(both)}")
     names = parts["training"].ch_names
     others = {name: what for name in names if (what := other_than_brain(name))}
-    kept = RECIPES[recipe].kept or tuple(name for name in names if name not in others)
-    if others and not RECIPES[recipe].kept:
-        say(folder.name, [note_of(others)])
+    kept = kept_channels(made_by, names, recipe)
+    notes += [note_of(others)] if others and not RECIPES[recipe].kept else []
+    files = _files(folder)
     for part, x in parts.items():
         missing = [name for name in kept if name not in x.ch_names]
         if missing:
             raise HvfError(f"{files[part]} lacks channel {listed(missing)}")
-    index_C = [parts["training"].ch_names.index(name) for name in kept]
     labels = [_labels(replace(x, ch_names=kept), part) for part, x in parts.items()]
     joined = {
         name: np.concatenate([label[name] for label in labels]) if labels[0][name] is not None else None
         for name in ("image_ids", "concepts", "splits", "sessions")
     }
     n = sum(len(x.x_NCT) for x in parts.values())
-    shape = (n, len(kept), parts["training"].x_NCT.shape[2])
-    history = {"recipe": recipe, "preprocessed_by": RECIPES[made_by].origin, "units": units(RECIPES[made_by])}
+    return Plan(
+        made_by=made_by,
+        recipe=recipe,
+        shape=(n, len(kept), parts["training"].x_NCT.shape[2]),
+        labels={name: labels[0][name] for name in ("sfreq", "tmin", "ch_names", "kind")} | joined,
+        notes=notes,
+        files=files,
+        x_NCT={part: x.x_NCT for part, x in parts.items()},
+        index_C=[parts["training"].ch_names.index(name) for name in kept],
+    )
+
+
+def _convert(folder: Path, path: Path, recipe: str | None, stimuli: Path | None) -> None:
+    sources = {file.name: file for file in _files(folder).values()}
+    if _kind(folder) != "ubp":
+        sources |= {"image_metadata.npy": find_metadata(folder, stimuli)}
+    work = _plan(folder, recipe, stimuli)
+    if is_finished(path, work.recipe, sources):
+        return
+    say(folder.name, work.notes)
+    made_by = RECIPES[work.made_by]
+    history = {"recipe": work.recipe, "preprocessed_by": made_by.origin, "units": units(made_by)}
     history |= {"stamps": stamps(sources), "sources": {name: sha256(file) for name, file in sources.items()}}
-    joint_labels: dict[str, Any] = {name: labels[0][name] for name in ("sfreq", "tmin", "ch_names", "kind")} | joined
-    with TrialsWriter(
-        path, shape, RECIPES[recipe].dtype, **joint_labels, subject=path.name.partition("_")[0], history=history
-    ) as writer:
+    number = path.name.partition("_")[0]
+    dtype = RECIPES[work.recipe].dtype
+    with TrialsWriter(path, work.shape, dtype, **work.labels, subject=number, history=history) as writer:
         row = 0
-        for part, x in parts.items():
-            for start in range(0, len(x.x_NCT), _BLOCK):
-                block_NCT = x.x_NCT[start : start + _BLOCK, index_C]
-                if not np.isfinite(block_NCT).all():
-                    raise HvfError(f"{files[part]} has NaN or infinite values from trial {start} on")
-                writer.x_NCT[row : row + len(block_NCT)] = block_NCT
-                row += len(block_NCT)
+        for block_NCT in work.blocks():
+            writer.x_NCT[row : row + len(block_NCT)] = block_NCT
+            row += len(block_NCT)
 
 
 def _kind(folder: Path) -> str | None:
@@ -206,6 +251,11 @@ def neurobridge_info(folder: Path) -> Path | None:
     return next((place / "info.json" for place in (folder, folder.parent) if (place / "info.json").is_file()), None)
 
 
+def of_meg(folder: Path) -> bool:
+    """Whether a folder of such files is of THINGS-MEG, by its name or that of the one above it."""
+    return any("meg" in name.lower() for name in folder.parts[-2:])
+
+
 def _files(folder: Path) -> dict[Part, Path]:
     kind = _kind(folder)
     if kind is None:
@@ -219,8 +269,8 @@ def _files(folder: Path) -> dict[Part, Path]:
     return files
 
 
-def _read_folder(folder: Path) -> dict[Part, Prepared]:
-    parts: dict[Part, Prepared] = {part: _read_file(path) for part, path in _files(folder).items()}
+def _read_folder(folder: Path, stimuli: Path | None) -> dict[Part, Prepared]:
+    parts: dict[Part, Prepared] = {part: _read_file(path, stimuli) for part, path in _files(folder).items()}
     train, test = parts["training"], parts["test"]
     for what in ("recipe", "ch_names", "sfreq", "tmin"):
         a, b = getattr(train, what), getattr(test, what)
@@ -250,27 +300,28 @@ def _labels(x: Prepared, part: Part) -> dict[str, Any]:
     return labels | {"ch_names": x.ch_names, "sfreq": x.sfreq, "tmin": x.tmin, "kind": "eeg"}
 
 
-def _read_file(path: Path) -> Prepared:
+def _read_file(path: Path, stimuli: Path | None) -> Prepared:
     if not path.is_file():
         raise HvfError(f"there is no file {path}")
     kind = next((kind for kind, names in NAMES.items() if path.name in names), None)
-    readers: dict[str, Callable[[Path], Prepared]] = {"ubp": _read_ubp, "neurobridge": _read_neurobridge}
-    return readers.get(kind or "", _read_dict)(path)
+    if kind == "ubp":
+        return _read_ubp(path)
+    return (_read_neurobridge if kind == "neurobridge" else _read_dict)(path, stimuli)
 
 
-def _read_dict(path: Path) -> Prepared:
+def _read_dict(path: Path, list_of_images: Path | None) -> Prepared:
     """The official code's file, or NICE's bare pickle under the same name, which differ in their times."""
     held = loading.load(path, mmap=True)
     if not isinstance(held, dict) or not {"preprocessed_eeg_data", "ch_names", "times"} <= set(held):
         raise HvfError(f"{path} is no preprocessed THINGS-EEG2: it must hold preprocessed_eeg_data, ch_names, times")
     x_IRCT = held["preprocessed_eeg_data"]
     sfreq, tmin = _axes(path, x_IRCT, held["ch_names"], held["times"], 4)
-    stimuli = read_metadata(path.parent)[_part_of(path)]
+    stimuli = read_metadata(path.parent, list_of_images)[_part_of(path)]
     recipe = "official" if len(held["times"]) == x_IRCT.shape[-1] else "nice"
     return _by_code(path, recipe, x_IRCT, stimuli, held["ch_names"], sfreq, tmin)
 
 
-def _read_neurobridge(path: Path) -> Prepared:
+def _read_neurobridge(path: Path, list_of_images: Path | None) -> Prepared:
     info_path = neurobridge_info(path.parent)
     if info_path is None:
         raise HvfError(f"{path} has no info.json beside it or above, which names its channels")
@@ -283,7 +334,8 @@ def _read_neurobridge(path: Path) -> Prepared:
     x = loading.load(path, mmap=True)  # (concepts, images, R, C, T)
     sfreq, tmin = _axes(path, x, ch_names, times, 5)
     x_IRCT = x.reshape(-1, *x.shape[2:])
-    return _by_code(path, recipe, x_IRCT, read_metadata(path.parent)[_part_of(path)], ch_names, sfreq, tmin)
+    stimuli = read_metadata(path.parent, list_of_images)[_part_of(path)]
+    return _by_code(path, recipe, x_IRCT, stimuli, ch_names, sfreq, tmin)
 
 
 def _read_ubp(path: Path) -> Prepared:
@@ -296,9 +348,8 @@ def _read_ubp(path: Path) -> Prepared:
     if images.shape != x_IRCT.shape[:2] or sessions.shape != images.shape:
         raise HvfError(f"{path}: {images.shape} image names and {sessions.shape} sessions for trials {x_IRCT.shape}")
     names = [str(name) for name in images.ravel()]
-    other = "training_images" if _part_of(path) == "test" else "test_images"
-    if any(f"{other}/" in name.replace("\\", "/") for name in names):
-        raise HvfError(f"{path} holds trials of {other}: the training and the test file are swapped")
+    if of_other_part(names, _part_of(path)):
+        raise HvfError(f"{path} holds trials of the other part's images: the training and the test file are swapped")
     return Prepared(
         recipe="ubp",
         x_NCT=x_IRCT.reshape(-1, *x_IRCT.shape[2:]),
@@ -334,6 +385,12 @@ def _by_code(
 def _axes(path: Path, x: Any, ch_names: Sequence[str], times: Any, ndim: int) -> tuple[float, float]:
     """(Hz, first sample in s). Code that drops samples keeps all times: the last ones are those of the samples."""
     times = np.asarray(times, dtype=float)
+    sensors = [str(name) for name in ch_names if CTF_SENSOR.fullmatch(str(name))]
+    if sensors:
+        raise HvfError(
+            f"{path} is of THINGS-MEG ({len(sensors)} sensors, {sensors[0]}, ...): hvf data prepare things-meg takes "
+            "its published epochs instead"
+        )
     if not isinstance(x, np.ndarray) or x.ndim != ndim or x.dtype.kind != "f":
         raise HvfError(f"{path} holds no array of real numbers with {ndim} axes")
     if len(ch_names) != x.shape[-2] or len(set(ch_names)) != len(ch_names):

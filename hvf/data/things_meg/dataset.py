@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hvf.data.datasets import RECIPE, Dataset, Source, subject_numbers
 from hvf.registry import DATASETS
@@ -51,10 +51,10 @@ class ThingsMEG(Dataset):
 
         return prepare(root, out, recipe, subject_numbers(subjects))
 
-    def checks(self, path: Path, images: Path | None) -> Iterator[Iterator[Finding]]:
-        from hvf.data.doctor import recordings, rehearsal
+    def checks(self, path: Path, images: Path | None, **options: Any) -> Iterator[Iterator[Finding]]:
+        from hvf.data.doctor import rehearsal, tables
 
         epochs = any(path.glob("derivatives/preprocessed/preprocessed_P*-epo*.fif"))
-        raw = any(path.glob("sub-BIGMEG*")) and bool(recordings.recordings_of(path))
+        raw = any(path.glob("sub-BIGMEG*")) and bool(tables.tables(path))
         if epochs or raw:
             yield rehearsal.rehearse_things_meg(path)

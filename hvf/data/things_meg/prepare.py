@@ -166,6 +166,7 @@ def _copy(source: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.
     first = round((recipe.tmin - ctf.TMIN) * ctf.SFREQ)
     train = splits == "train"
     scale = _Scale(len(source.ch_names))
+    low_C, high_C = np.full(len(source.ch_names), np.inf), np.full(len(source.ch_names), -np.inf)
     with track(len(rows), "reading trials") as bar:
         for rows_n, x_NCT in source.read(place >= 0):
             # Through float32, as the published files hold it, so that float16 rounds the same number.
@@ -180,9 +181,13 @@ def _copy(source: SubjectFiles, recipe: MegRecipe, rows: np.ndarray, splits: np.
                     f"large, among the trials {rows_n[0] + 1} to {rows_n[-1] + 1}: the file is damaged there"
                 )
             writer.x_NCT[place[rows_n]] = stored
+            low_C, high_C = np.minimum(low_C, stored.min((0, 2))), np.maximum(high_C, stored.max((0, 2)))
             if recipe.zscore:
                 scale.add(x_NCT[train[place[rows_n]]])
             bar.advance(len(rows_n))
+    flat = [source.ch_names[i] for i in np.flatnonzero(low_C == high_C)]
+    if flat:
+        raise HvfError(f"{source.files[0].parent}: channel {listed(flat)} has the same value in all trials")
     if recipe.zscore:
         mean_C, sd_C = scale.result()
         for start in range(0, len(rows), BLOCK):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.corruption.case import Input, case
-from tests.corruption.makers.bids import bids_input, write_session
+from tests.corruption.makers.bids import bids_input, stem_of, write_session
 from tests.corruption.makers.eeg2 import edit_raw, eeg2_raw_input
 from tests.corruption.makers.epochs import epochs_input
 from tests.corruption.makers.meg import SENSORS, meg_input
@@ -45,12 +45,13 @@ for name, values in SIGNALS.items():
 OF_ALL = ("TRIGGER", "Status", "photodiode", "Sample Counter", "TimeStamp", "GSR1", "ACC_X", "VEOG")
 
 
-def in_epochs(folder: Path, *names: str, kind: str = "eeg") -> Input:
+def in_epochs(folder: Path, *names: str, kind: str = "eeg", flat: bool = False) -> Input:
     shown = shown_in_order()
     extra_NCT = np.stack(
         [np.repeat(np.asarray(shown, float)[:, None], 20, axis=1) + i for i in range(len(names))], axis=1
     )
     extra_NCT = extra_NCT + np.random.default_rng(1).normal(size=extra_NCT.shape) * 1e-3
+    extra_NCT = 0 * extra_NCT if flat else extra_NCT
     kinds = ["eeg"] * len(BRAIN) + [kind] * len(names)
     given = epochs_input(folder, shown=shown, names=[*BRAIN, *names], kinds=kinds, extra=1e-6 * extra_NCT)
     return Input(given.read, given.shown, given.path, given.images, channels=BRAIN)
@@ -95,6 +96,13 @@ for what in ("BioSemi's names", "10-05 names"):
     case(5, "bids", what, bids_input, raw=raw_of(continuous(SHOWN, names=names), names), channels=names)
 
 
+def mark_bad(root: Path) -> None:
+    path = Path(f"{stem_of(root)}_channels.tsv")
+    rows = path.read_text(encoding="utf-8").splitlines()
+    states = ["status", *("bad" if row.startswith("X9") else "good" for row in rows[1:])]
+    path.write_text("\n".join(map("\t".join, zip(rows, states, strict=True))) + "\n", encoding="utf-8")
+
+
 def flat_channel() -> Any:
     raw = raw_with()
     raw._data[0] = 0
@@ -107,13 +115,40 @@ def spoilt_channel(value: float) -> Any:
     return raw
 
 
+def beside(kind: str = "eeg", value: float = 0.0, *, bad: bool = False, name: str = "X9") -> Any:
+    """A further channel that holds one value throughout."""
+    raw = raw_with(others=[(name, kind, value)])
+    raw.info["bads"] = [name] if bad else []
+    return raw
+
+
+def of_meg_and_eeg() -> Any:
+    """Sensors of the head, and an electrode that was not connected."""
+    names = ("MEG 0111", "MEG 0121", "MEG 0131", "Oz", "EEG060")
+    x_CN = continuous(SHOWN, names=names[:4])
+    kinds = ["mag"] * 4 + ["eeg"]
+    return raw_of(np.vstack([x_CN, 0 * x_CN[:1]]), names, kinds)
+
+
+FLAT = r"(Fz|X9).*never changes"
+case(5, "raw", "a flat channel", raw_input, raw=flat_channel(), refused=FLAT)
+case(5, "raw", "a flat channel that is bad", raw_input, raw=beside(bad=True))
+case(5, "raw", "a flat channel of another type", raw_input, raw=beside("misc"))
+case(5, "raw", "a flat channel that is a trigger by its name", raw_input, raw=beside(name="TRIGGER"))
+case(5, "raw", "a channel of NaN that is bad", raw_input, raw=beside(value=np.nan, bad=True))
+case(5, "raw", "a channel of NaN of another type", raw_input, raw=beside("misc", np.nan))
+case(5, "raw", "a flat electrode beside MEG", raw_input, raw=of_meg_and_eeg(), channels=of_meg_and_eeg().ch_names[:4])
+case(5, "bids", "a flat channel", bids_input, raw=flat_channel(), refused=FLAT)
+case(5, "bids", "a flat channel that is bad by channels.tsv", bids_input, raw=beside(), change=mark_bad)
+case(5, "bids", "a channel of NaN that is bad by channels.tsv", bids_input, raw=beside(value=np.nan), change=mark_bad)
+case(5, "epochs", "a flat trigger typed eeg", in_epochs, "TRIGGER", flat=True)
+case(5, "epochs", "a flat electrode", in_epochs, "CP1", flat=True, refused=r"CP1.*same value")
 case(
     5,
     "raw",
     "NaN in a channel",
     raw_input,
     raw=spoilt_channel(np.nan),
-    examined=True,
     refused=r"Cz.*NaN|NaN.*Cz",
 )
 

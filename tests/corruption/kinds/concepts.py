@@ -221,19 +221,20 @@ def of_raw(folder: Path, concept: Callable[[int], str], split: Callable[[int], s
         return study_of(path, images, 8, split_seed=seed)
 
     also = [lambda seed=seed: read(seed) for seed in ((1, 2) if split is None else ())]
-    return Input(read, ROWS, given.path, alone=True, concepts=CONCEPT, also=also, may_lack=ROWS)
+    return Input(read, ROWS, path, images, concepts=CONCEPT, also=also, may_lack=ROWS)
 
 
 def of_bids(folder: Path, concept: Callable[[int], str], split: Callable[[int], str] | None = None) -> Input:
     """The same of a data set."""
     given = bids_input(folder, shown=MORE, table=table_of(concept, split))
     images = write_pictures(folder / "images", in_folders, ROWS)
+    path = folder / "out" / "sub-01_trials.npy"
 
     def read() -> Reading:
         given.read()
-        return study_of(folder / "out" / "sub-01_trials.npy", images, 8)
+        return study_of(path, images, 8)
 
-    return Input(read, ROWS, given.path, alone=True, concepts=CONCEPT, may_lack=ROWS)
+    return Input(read, ROWS, path, images, concepts=CONCEPT, may_lack=ROWS)
 
 
 def apart(i: int) -> str:
@@ -280,6 +281,14 @@ case(
     eeg2_raw_input,
     metadata=eeg2.metadata_of(folder=one_concept),
     either=SHARED,
+)
+case(
+    2,
+    "eeg2-raw",
+    "a test concept in training",
+    eeg2_raw_input,
+    metadata=eeg2.metadata_of(folder=lambda i: FOLDERS(9 if i in (1, 2) else i)),
+    refused=r"(?i)test concepts in training",
 )
 case(
     2,

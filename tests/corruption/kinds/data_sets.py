@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from tests.corruption.case import Input, case
-from tests.corruption.makers import eeg2, meg
+from tests.corruption.makers import eeg2
 from tests.corruption.makers.bids import bids_input, stem_of, write_session
-from tests.corruption.makers.eeg2 import eeg2_prepared_input, eeg2_raw_input, raw_file
-from tests.corruption.makers.meg import meg_input
+from tests.corruption.makers.eeg2 import eeg2_raw_input, raw_file
 from tests.corruption.makers.raw import SHOWN, events_of, raw_with
 from tests.corruption.numbered import APPLE_DOUBLE, BRAIN
 
@@ -75,6 +73,8 @@ case(8, "bids", "a recording copied into a session", bids_input, change=copied_d
 case(8, "bids", "a session copied", bids_input, change=copied_session, refused=COPY, **TWO)
 case(8, "bids", "AppleDoubles beside", bids_input, change=apple_doubles)
 case(8, "bids", "AppleDoubles beside two sessions", bids_input, change=apple_doubles, **TWO)
+case(8, "bids", "no tables of events", bids_input, change=removed("events.tsv"), refused=r"no events\.tsv")
+case(8, "bids", "header in capitals", bids_input, change=in_capitals, refused=r"\.VHDR is in capitals")
 case(8, "bids", "no data file", bids_input, change=removed("eeg.eeg"), refused=r"(?i)\.eeg")
 case(8, "bids", "no marker file", bids_input, change=removed("eeg.vmrk"), either=r"vmrk")
 case(8, "bids", "no channels.tsv", bids_input, change=removed("channels.tsv"))
@@ -156,6 +156,16 @@ def cut_file(path: Callable[[Path], Path], share: float = 0.7) -> Callable[[Path
     return cut
 
 
+def packed(root: Path) -> None:
+    subject = root / "raw_data" / "sub-01"
+    shutil.make_archive(str(subject), "zip", subject)
+    shutil.rmtree(subject)
+
+
+def early_nan(held: dict[str, Any]) -> None:
+    held["raw_eeg_data"][5, 0] = np.nan
+
+
 RAW: dict[str, tuple[Callable[[Path], Any], dict[str, str]]] = {
     "a session copied": (eeg_copy((1, "training"), (2, "training")), {"refused": COPY}),
     "a test file copied": (eeg_copy((1, "test"), (2, "test")), {"refused": COPY}),
@@ -166,6 +176,16 @@ RAW: dict[str, tuple[Callable[[Path], Any], dict[str, str]]] = {
     "training and test swapped": (eeg_swap((1, "training"), (1, "test")), {"refused": r"(?i)event|often|mixed|fewer"}),
     "sessions swapped": (eeg_swap((1, "training"), (2, "training")), {}),
     "a file cut": (cut_file(raw_file), {"refused": r"(?i)damaged|cut|truncat|whole|end"}),
+    "sessions not unpacked": (packed, {"refused": r"unpack the zips.*sub-01\.zip"}),
+    "a rate that is not the study's": (
+        lambda root: [
+            eeg2.edit_raw(lambda held: held.update(sfreq=512), session, part)(root)
+            for session in (1, 2)
+            for part in ("training", "test")
+        ],
+        {"refused": r"512 Hz where 1000 Hz"},
+    ),
+    "NaN before the first image": (eeg2.edit_raw(early_nan), {}),
     "a session missing": (
         lambda root: shutil.rmtree(raw_file(root).parent),
         {"refused": r"(?i)lacks session 1|session"},
@@ -189,147 +209,3 @@ RAW: dict[str, tuple[Callable[[Path], Any], dict[str, str]]] = {
 }
 for what, (change, outcome) in RAW.items():
     case(8, "eeg2-raw", what, eeg2_raw_input, change=change, **outcome)
-
-
-def file_of(name: str) -> Callable[[Path], Path]:
-    return lambda root: root / "sub-01" / name
-
-
-def copy_half(one: str, two: str) -> Callable[[Path], None]:
-    return lambda root: shutil.copy(file_of(one)(root), file_of(two)(root))
-
-
-PREPARED: dict[str, tuple[str, Callable[[Path], Any], dict[str, str]]] = {
-    "AppleDoubles beside": ("official", apple_doubles, {}),
-    "a half missing": (
-        "official",
-        lambda root: file_of("preprocessed_eeg_test.npy")(root).unlink(),
-        {"refused": r"preprocessed_eeg_test"},
-    ),
-    "training copied over the test": (
-        "official",
-        copy_half("preprocessed_eeg_training.npy", "preprocessed_eeg_test.npy"),
-        {"refused": r"8.*4|4.*8|" + COPY},
-    ),
-    "a file cut": (
-        "official",
-        cut_file(file_of("preprocessed_eeg_training.npy")),
-        {"refused": r"(?i)damaged|cut|truncat|end|whole"},
-    ),
-    "ubp, training copied over the test": (
-        "ubp",
-        copy_half("train.pt", "test.pt"),
-        {"refused": r"(?i)training|both|" + COPY},
-    ),
-    "ubp, halves swapped": (
-        "ubp",
-        lambda root: (
-            file_of("train.pt")(root).rename(root / "x"),
-            file_of("test.pt")(root).rename(file_of("train.pt")(root)),
-            (root / "x").rename(file_of("test.pt")(root)),
-        ),
-        {"refused": r"(?i)test|training|swapped|folder"},
-    ),
-    "ubp, a file cut": ("ubp", cut_file(file_of("train.pt")), {"refused": r"(?i)damaged|cut|truncat|end|whole|zip"}),
-    "neurobridge without info.json": (
-        "neurobridge",
-        lambda root: file_of("info.json")(root).unlink(),
-        {"refused": r"(?i)info\.json|preprocessed"},
-    ),
-    "neurobridge, info.json above": (
-        "neurobridge",
-        lambda root: file_of("info.json")(root).rename(root / "info.json"),
-        {},
-    ),
-    "channels in another order in the test": (
-        "official",
-        eeg2.edit_dict(lambda held: held.update(ch_names=held["ch_names"][::-1]), "test"),
-        {"refused": r"(?i)ch_names|channel|order"},
-    ),
-    "times of another rate in the test": (
-        "official",
-        eeg2.edit_dict(lambda held: held.update(times=held["times"] * 2), "test"),
-        {"refused": r"(?i)sfreq|rate|times|tmin"},
-    ),
-    "a channel name more": (
-        "official",
-        eeg2.edit_dict(lambda held: held.update(ch_names=[*held["ch_names"], "Iz"])),
-        {"refused": r"(?i)channel"},
-    ),
-    "channels reordered alike": (
-        "official",
-        lambda root: [eeg2.edit_dict(reordered, part)(root) for part in eeg2.R],
-        {},
-    ),
-    "ubp, channels reordered alike": (
-        "ubp",
-        lambda root: [eeg2.edit_ubp(reordered_ubp, part)(root) for part in ("train", "test")],
-        {},
-    ),
-    "the list missing, not needed": ("ubp", lambda root: (root / "image_metadata.npy").unlink(), {}),
-}
-for what, (by, change, outcome) in PREPARED.items():
-    case(8, "eeg2-prepared", what, eeg2_prepared_input, by=by, change=change, **outcome)
-
-
-def reordered(held: dict[str, Any]) -> None:
-    place = np.random.default_rng(0).permutation(len(held["ch_names"]))
-    held["preprocessed_eeg_data"] = held["preprocessed_eeg_data"][:, :, place]
-    held["ch_names"] = [held["ch_names"][i] for i in place]
-
-
-def reordered_ubp(held: dict[str, Any]) -> None:
-    place = np.random.default_rng(0).permutation(len(held["ch_names"]))
-    held["eeg"] = held["eeg"][:, :, place]
-    held["ch_names"] = [held["ch_names"][i] for i in place]
-
-
-# --- THINGS-MEG -------------------------------------------------------------------------------------------------------
-
-case(8, "meg", "AppleDoubles beside", meg_input, change=apple_doubles)
-case(
-    8,
-    "meg",
-    "epochs cut",
-    meg_input,
-    change=cut_file(meg.epochs_file),
-    refused=r"(?i)truncat|fetch|cut|whole",
-)
-
-
-def not_fetched(root: Path) -> None:
-    meg.epochs_file(root).unlink()
-    meg.epochs_file(root).symlink_to("../../.git/annex/objects/x.fif")
-
-
-case(
-    8,
-    "meg",
-    "epochs not fetched",
-    meg_input,
-    change=not_fetched,
-    refused=r"(?i)datalad get|git annex|fetch",
-)
-case(
-    8,
-    "meg",
-    "no table at all",
-    meg_input,
-    metadata=lambda t: None,
-    csv=lambda t: None,
-    refused=r"sample_attributes",
-)
-
-
-def other_subject(table: pd.DataFrame) -> pd.DataFrame:
-    return meg.attributes(meg.shown_numbers(seed=3))
-
-
-case(
-    8,
-    "meg",
-    "csv of another subject",
-    meg_input,
-    csv=other_subject,
-    refused=r"(?i)differ|misordered|different",
-)

@@ -21,7 +21,7 @@ def of_brainvision(
     folder: Path, change: Callable[[Path], Path] = lambda path: path, file: str = "sub-01.vhdr", **more: Any
 ) -> Input:
     """A BrainVision recording; `change` corrupts its files and gives the header's path."""
-    return raw_input(folder, write=lambda raw, path: change(brainvision(raw, path, **more)), file=file, examined=True)
+    return raw_input(folder, write=lambda raw, path: change(brainvision(raw, path, **more)), file=file)
 
 
 def without(ending: str) -> Callable[[Path], Path]:
@@ -85,7 +85,6 @@ case(
     raw_input,
     write=lambda r, p: brainvision(r, p).with_suffix(".eeg"),
     file="sub-01.vhdr",
-    examined=True,
     refused=r"vhdr",
 )
 
@@ -107,11 +106,10 @@ case(
     "fif in capitals",
     raw_input,
     write=fif_as("SUB-01_RAW.FIF"),
-    examined=True,
     either=r"(?i)fif",
 )
-case(8, "raw", "fif of another name", raw_input, write=fif_as("recording.fif"), examined=True)
-case(8, "raw", "fif gzipped", raw_input, file="sub-01_raw.fif.gz", examined=True)
+case(8, "raw", "fif of another name", raw_input, write=fif_as("recording.fif"))
+case(8, "raw", "fif gzipped", raw_input, file="sub-01_raw.fif.gz")
 
 
 def cut_fif(raw: Any, path: Path) -> Path:
@@ -126,7 +124,6 @@ case(
     "fif cut",
     raw_input,
     write=cut_fif,
-    examined=True,
     refused=r"(?i)whole|damaged|cut|truncat|cannot read",
 )
 
@@ -142,7 +139,6 @@ case(
     "an empty file",
     raw_input,
     write=emptied,
-    examined=True,
     refused=r"(?i)whole|damaged|empty|cannot read",
 )
 
@@ -174,7 +170,6 @@ case(
     "an empty .ds",
     raw_input,
     write=empty_ds,
-    examined=True,
     refused=r"(?i)sub-01_meg\.ds|datalad",
 )
 
@@ -256,6 +251,7 @@ EPOCHS: dict[str, tuple[Callable[[Path], Path], dict[str, str]]] = {
     "cut": (cut_epochs, {"refused": r"(?i)cannot read|damaged|cut|truncat|whole"}),
     "empty": (lambda path: (path.write_bytes(b""), path)[1], {"refused": r"(?i)cannot read|empty|damaged|whole"}),
     "in capitals": (lambda path: path.rename(path.with_name("SUB-01-EPO.FIF")), {"either": r"(?i)fif"}),
+    "of any name": (lambda path: path.rename(path.with_name("sub-01.fif")), {}),
     "called _epo": (lambda path: path.rename(path.with_name("sub-01_epo.fif")), {}),
     "an AppleDouble beside": (apple_double, {}),
 }

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 import hvf
-from hvf.data.recordings.prepare import read_recording
+from hvf.data.recordings.single import read_recording
 from tests.corruption.case import Input, Reading, case
 from tests.corruption.makers import raw
 from tests.corruption.makers.arrays import array_input
 from tests.corruption.makers.bids import bids_input
 from tests.corruption.makers.epochs import epochs_input, epochs_of, save
-from tests.corruption.makers.raw import codes_table, events_of, raw_input, raw_with
+from tests.corruption.makers.raw import annotated, at, codes_table, events_of, raw_input, raw_with
 from tests.corruption.numbered import codes_of, png, shown_in_order, write_pictures
 
 Name = Callable[[int], str]
@@ -219,13 +219,14 @@ def epochs_with_table(folder: Path, names: list[str], shown: list[int], metadata
     """Epochs whose images stand in a table beside, a row per epoch."""
     path = save(epochs_of(shown, metadata), folder / "sub-01-epo.fif")
     images = write_pictures(folder / "images", png)
-    table = pd.DataFrame({"image": names})
+    table = folder / "table.csv"
+    pd.DataFrame({"image": names}).to_csv(table, index=False)
 
     def read() -> Reading:
         opened = hvf.open_images(images)
         return Reading.of_trials(read_recording(path, table, images=opened), opened)
 
-    return Input(read, shown=shown, path=None)
+    return Input(read, shown, path, images, events=table)
 
 
 named = [png(i) for i in ORDERED]
@@ -340,6 +341,24 @@ case(
     disk=png,
     refused=CONTRADICTS,
 )
+
+
+def annotated_with(name: Name) -> Any:
+    return annotated(raw_with(), *[(at(place), 0.2, name(i)) for place, i in enumerate(raw.SHOWN)])
+
+
+NO_TABLE = r"which images were shown when\?.*--events"
+case(1, "raw", "no table", raw_input, events="none", refused=NO_TABLE)
+case(1, "raw", "no table, images beside", raw_input, events="none", disk=png, refused=NO_TABLE)
+case(1, "raw", "annotations that name the images", raw_input, raw=annotated_with(png), events="none", disk=png)
+case(
+    1, "raw", "annotations of names, no images", raw_input, raw=annotated_with(png), events="none",
+    refused=NO_TABLE + ".*--images",
+)  # fmt: skip
+case(
+    1, "raw", "annotations that name other images", raw_input, raw=annotated_with(lambda i: f"photo{i}.png"),
+    events="none", disk=png, refused=NO_TABLE,
+)  # fmt: skip
 
 
 def with_codes() -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hvf
-from hvf.data.recordings.prepare import read_recording
+from hvf.data.recordings.single import read_recording
 from tests.corruption.case import Input, Reading, case
 from tests.corruption.makers.arrays import array_input, study_of
 from tests.corruption.makers.bids import bids_input, edit_events
@@ -114,7 +114,7 @@ def epochs_text(folder: Path, change: Text) -> Input:
         opened = hvf.open_images(images)
         return Reading.of_trials(read_recording(path, folder / "table.tsv", images=opened), opened)
 
-    return Input(read, SHOWN, None)
+    return Input(read, SHOWN, path, images, events=folder / "table.tsv")
 
 
 def meg_text(change: Text) -> Text:

@@ -179,7 +179,6 @@ def marked(
         raw=annotated(raw_with(), *marks),
         expected=expected,
         may_lack=[SHOWN[i] for i in may_lose],
-        examined=True,
     )
 
 
@@ -201,7 +200,7 @@ def seam(folder: Path) -> Input:
     x_CN = raw_with().get_data()
     cut = onsets_of(SHOWN)[6] + 25
     joined = mne.concatenate_raws([raw_of(x_CN[:, :cut]), raw_of(x_CN[:, cut:])], verbose="error")
-    return raw_input(folder, raw=joined, expected=[i for k, i in enumerate(SHOWN) if k != 6], examined=True)
+    return raw_input(folder, raw=joined, expected=[i for k, i in enumerate(SHOWN) if k != 6])
 
 
 case(3, "raw", "a seam in a trial", seam)

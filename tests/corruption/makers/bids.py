@@ -13,7 +13,7 @@ import hvf
 from hvf.data.recordings.prepare import prepare_bids
 from hvf.data.trials.trials import Trials
 from tests.corruption.case import Input, Reading
-from tests.corruption.makers.raw import PLAIN, SHOWN, brainvision, events_of, raw_with
+from tests.corruption.makers.raw import PLAIN, SHOWN, brainvision, events_of, options_of, raw_with
 from tests.corruption.numbered import BRAIN, SFREQ, png, write_pictures
 
 TYPES = {"eeg": "EEG", "stim": "TRIG", "misc": "MISC", "eog": "EOG", "ecg": "ECG"}
@@ -74,6 +74,7 @@ def bids_input(
         shown=list(shown) * len(sessions) if expected is None else expected,
         path=root,
         images=images,
+        options=options_of(PLAIN) | options,
         may_lack=may_lack,
         channels=channels,
     )

@@ -225,8 +225,12 @@ def eeg2_prepared_input(
     change: Callable[[Path], None] = lambda root: None,
     metadata: Mapping[str, Any] | None = None,
     images: bool = False,
+    stimuli: str | None = None,
 ) -> Input:
-    """One subject's folder as `by` leaves it, below image_metadata.npy; `change` corrupts the root."""
+    """One subject's folder as `by` leaves it, below image_metadata.npy; `change` corrupts the root.
+
+    `stimuli` is the list of images, in the folder above the root, that the reader is told.
+    """
     root = folder / "root"
     (root / "sub-01").mkdir(parents=True)
     metadata = metadata_of() if metadata is None else metadata
@@ -237,12 +241,13 @@ def eeg2_prepared_input(
     change(root)
 
     def read() -> Reading:
-        (path,) = prepare(root, folder / "out", "official" if by == "official" else "hvf")
+        (path,) = prepare(root, folder / "out", **options)
         return Reading.of_trials(Trials.load(path))
 
+    options = {} if stimuli is None else {"stimuli": folder / stimuli}
     numbers = [i for i in range(1, TRAIN + 1) for _ in range(R["training"])]
     numbers += [i for i in range(TRAIN + 1, TRAIN + TEST + 1) for _ in range(R["test"])]
-    return Input(read, shown=numbers, path=root, carried=in_units, channels=POSTERIOR)
+    return Input(read, shown=numbers, path=root, carried=in_units, channels=POSTERIOR, options=options)
 
 
 def in_units(trials: Trials) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import hvf
-from hvf.data.recordings.prepare import read_recording
+from hvf.data.recordings.single import read_recording
 from tests.corruption.case import Input, Reading
 from tests.corruption.makers.arrays import also_split, study_of
 from tests.corruption.numbered import BRAIN, SFREQ, png, shown_in_order, trials_of, write_pictures

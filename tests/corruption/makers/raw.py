@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 import hvf
-from hvf.data.recordings.prepare import Preprocessing, read_recording
+from hvf.data.recordings.epoching import Preprocessing
+from hvf.data.recordings.single import read_recording
 from tests.corruption.case import Input, Reading
 from tests.corruption.numbered import (
     BRAIN,
@@ -30,6 +31,13 @@ PLAIN = Preprocessing(
     l_freq=None, h_freq=None, sfreq=SFREQ, whiten=False, baseline=None, tmin=0.0, tmax=0.2, unseen_concepts=False
 )
 SHOWN = tuple(shown_in_order())
+
+
+def options_of(settings: Preprocessing) -> dict[str, Any]:
+    """The settings as options of the command line."""
+    given = {name: getattr(settings, name) or 0.0 for name in ("l_freq", "h_freq", "tmin", "tmax", "sfreq")}
+    baseline = "none" if settings.baseline is None else ",".join(map(str, settings.baseline))
+    return given | {"baseline": baseline, "whiten": "yes" if settings.whiten else "no"}
 
 
 def raw_with(shown: Sequence[int] = SHOWN, others: Sequence[tuple[str, str, Any]] = (), **more: Any) -> Any:
@@ -68,17 +76,18 @@ def raw_input(
     may_lack: Sequence[int] = (),
     channels: Sequence[str] | None = BRAIN,
     settings: Preprocessing = PLAIN,
-    examined: bool = False,
     **options: Any,
 ) -> Input:
     """A recording and its events, a DataFrame or what a callable writes into `folder` (returning the path).
 
-    With `disk`, the name of each number's picture, there is a folder of images. The doctor is shown the recording
-    alone; `examined` says that it must see there what is wrong.
+    With `events` "none" there is no table. With `disk`, the name of each number's picture, there is a folder of images.
     """
     path = write(raw_with(shown) if raw is None else raw, folder / file)
     events = events_of(shown) if events is None else events
-    events = events(folder) if callable(events) else events
+    events = events(folder) if callable(events) else None if isinstance(events, str) else events
+    if isinstance(events, pd.DataFrame):
+        events.to_csv(folder / "shown.tsv", sep="\t", index=False)
+        events = folder / "shown.tsv"
     images = write_pictures(folder / "images", disk, numbers) if disk else None
 
     def read() -> Reading:
@@ -91,7 +100,8 @@ def raw_input(
         shown=shown if expected is None else expected,
         path=path,
         images=images,
-        alone=not examined,
+        events=events,
+        options=options_of(settings) | options,
         may_lack=may_lack,
         channels=channels,
     )

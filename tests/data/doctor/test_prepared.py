@@ -129,14 +129,13 @@ def swap(told, key):
     ("edit", "check", "words"),
     [
         (lambda d: swap(d, "img"), "pairing", "do not belong to the concept"),
-        (lambda d: (swap(d, "img"), swap(d, "text")), "pairing", "not in the order of the event codes"),
         (lambda d: d["img"].__setitem__(0, d["img"][1]), "pairing", "several rows"),
         (lambda d: d.update(img=np.char.replace(d["img"], "train_", "test_")), "pairing", "not of the training set"),
         (lambda d: d["ch_names"].pop(), "channels", "63 channels of data have 62 names"),
         (lambda d: d["ch_names"].__setitem__(-6, "Oz"), "channels", "POz"),
         (lambda d: d.update(times=d["times"][:-9]), "sampling rate", "91 times for 50 samples"),
         (lambda d: d.update(times=d["times"] * 2), "sampling rate", "125 Hz"),
-        (lambda d: d["eeg"].__setitem__((0, 0, 7), np.inf), "signal", "F7: NaN"),
+        (lambda d: d["eeg"].__setitem__((0, 0, -2), np.inf), "signal", "Oz: NaN"),
         (lambda d: d["eeg"].__setitem__((0, 1), d["eeg"][0, 0]), "repeats", "exact copies"),
         (lambda d: d.update(eeg=d["eeg"][0]), "file", "no array"),
         (lambda d: d.update(img=np.char.replace(d["img"], "ant", "elk"), text=np.char.replace(d["text"], "ant", "elk")),
@@ -151,6 +150,15 @@ def test_repeats_of_two_images_in_one_row(tmp_path):
     """UBP's files name the image of each trial, by which `prepare` goes."""
     mixed = peers(tmp_path / "sub-01", lambda d: d["img"].__setitem__((0, 2), d["img"][1, 0]))
     has(examine(mixed), "warning", "pairing", "repeats that name another image")
+
+
+def test_what_prepare_takes_of_others_is_no_error(tmp_path):
+    """Names count, not the order of the rows; the recipe hvf reads the posterior channels alone."""
+    reordered = peers(tmp_path / "sub-01", lambda d: (swap(d, "img"), swap(d, "text")))
+    has(examine(reordered), "warning", "pairing", "not in the order of the event codes")
+    frontal = peers(tmp_path / "sub-02", lambda d: d["eeg"].__setitem__((0, 0, 7), np.inf))
+    has(examine(frontal), "warning", "signal", "F7: NaN")
+    has(examine(frontal, recipe="ubp"), "error", "signal", "F7: NaN")
 
 
 def test_what_others_prepared(tmp_path):

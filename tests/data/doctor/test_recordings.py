@@ -18,8 +18,8 @@ from tests.data.doctor.findings import POSTERIOR, has, only, recording, worst
 
 def test_a_recording(tmp_path):
     path = recording(tmp_path / "my_raw.fif")
-    assert worst(examine(path)) == "ok"
-    assert worst(examine(tmp_path)) == "ok"
+    only(examine(path), "error", "prepare", "which images were shown when?", "--events", "--images")
+    only(examine(tmp_path), "warning", "prepare", "which images were shown when?")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     has(examine(path), "error", "file", "truncated")
@@ -28,9 +28,13 @@ def test_a_recording(tmp_path):
         x[2], x[4, 5], x[6] = 0, np.nan, np.clip(x[6], -1e-5, 1e-5)
 
     found = examine(recording(tmp_path / "bad_raw.fif", spoil))
-    has(found, "warning", "signal", "P3: the same value")
+    has(found, "error", "signal", "P3: the same value")
     has(found, "error", "signal", "Pz: NaN")
-    has(found, "error", "signal", "P4: clipped")
+    has(found, "warning", "signal", "P4: clipped")
+    others = ",".join(name for name in POSTERIOR if name not in ("P3", "Pz"))
+    found = examine(tmp_path / "bad_raw.fif", picks=others)
+    has(found, "warning", "signal", "P3: the same value")
+    has(found, "warning", "signal", "Pz: NaN")
     has(examine(recording(tmp_path / "misc_raw.fif", types="misc")), "error", "channels", "no channel is typed")
 
 
@@ -115,7 +119,8 @@ def test_your_own_epochs(good_root, tmp_path):
     mne.EpochsArray(x[order], info, metadata=table, verbose="error").save(path, overwrite=True, verbose="error")
     has(examine(path, images), "error", "train", "eel_01b")
     mne.EpochsArray(x, info, verbose="error").save(path, overwrite=True, verbose="error")
-    has(examine(path), "warning", "pairing", "which images were shown")
+    has(examine(path), "error", "prepare", "which images were shown")
+    has(examine(tmp_path), "warning", "prepare", "which images were shown")
 
 
 def bids_run(folder: Path, edit=None) -> Path:
@@ -157,7 +162,7 @@ def test_a_bids_folder_without_recordings(tmp_path):
     has(found, "warning", "file", "no recording beside them")
     has(found, "warning", "channels", "2 MEG sensors are typed OTHER")
     has(found, "warning", "events", "1 of 10 runs")
-    assert worst(found) == "warning"
+    has(found, "error", "prepare", "holds no EEG or MEG recordings, only tables")
 
 
 def test_a_session_of_things_meg():

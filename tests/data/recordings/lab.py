@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hvf.data.recordings.prepare import Preprocessing
+from hvf.data.recordings.epoching import Preprocessing
 
 SFREQ = 200.0
 

@@ -10,7 +10,7 @@ import pytest
 from hvf.config import HvfError
 from hvf.data.montages import EEG_CHANNELS, montage_1005
 from hvf.data.recordings.channels import brain_channels, mend_channel_types, other_than_brain, steps
-from hvf.data.recordings.prepare import read_recording
+from hvf.data.recordings.single import read_recording
 from tests.data.recordings.lab import IMAGES, NAMES, PLAIN, SFREQ, names_of, responses, seen
 
 OTHERS = {

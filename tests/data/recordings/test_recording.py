@@ -14,8 +14,9 @@ from PIL import Image
 from hvf.config import HvfError
 from hvf.data.images.image_set import open_images
 from hvf.data.recordings.channels import mend_channel_types
-from hvf.data.recordings.prepare import Preprocessing, read_recording
+from hvf.data.recordings.epoching import Preprocessing
 from hvf.data.recordings.raw import attempt, give_positions
+from hvf.data.recordings.single import read_recording
 from hvf.data.trials.trials import Trials
 from tests.data.recordings.lab import (
     IMAGES,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hvf.config import HvfError
-from hvf.data.recordings.prepare import read_recording
+from hvf.data.recordings.single import read_recording
 from tests.data.recordings.lab import IMAGES, NAMES, PLAIN, SFREQ, names_of, order, responses, seen
 
 
