@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 from hvf.cli import main
+from hvf.config import HvfError
 from hvf.data.doctor.examination import examine
+from hvf.data.recordings.epoching import Preprocessing
+from hvf.data.recordings.options import PREPROCESSING
 from hvf.data.recordings.single import prepare_recording
 from hvf.data.trials.trials import Trials
 from tests.data.recordings.lab import IMAGES, PLAIN, SFREQ, names_of, order, responses, seen, write_brainvision
@@ -91,6 +94,74 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(lab: list[str], words,
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hvf: ")]
     assert reason in line
     assert sorted(Path().rglob("*")) == before
+
+
+def test_settings_are_given_to_prepare_and_to_the_doctor(lab: list[str], capsys) -> None:
+    """A recording too short for the usual filter, with a channel that never changes."""
+    x_CN, onsets = responses(lab[:30], 3)
+    x_CN[4] = 0
+    write_brainvision(Path("me.vhdr"), x_CN[:, : round(20 * SFREQ)])
+    table = pd.read_csv("log.csv")[:30].assign(onset=onsets)
+    table[table["onset"] < 18].to_csv("log.csv", index=False)
+    asked = ("--events", "log.csv", "--images", "photos")
+    picks = ("--picks", "Fz,Cz,Pz,P3,Oz")
+    settings = (*picks, "--l-freq", "1", "--tmax", "0.4", "--baseline", "-0.1,0", "--sfreq", "100", "--whiten", "no")
+    for given, codes, reason in (
+        ((), (2, 1), "channel P4 of me.vhdr never changes"),
+        (picks, (2, 1), "too short for a high-pass at 0.1 Hz, which needs 33 s: choose a higher one (--l-freq)"),
+        (settings, (0, 0), ""),
+        (("--baseline", "late"), (2, 2), "--baseline is its start and end in s"),
+        (("--whiten", "maybe"), (2, 2), "--whiten is yes or no"),
+        (("--tmin", "2"), (2, 2), "the window from tmin 2 to tmax 1 s is empty"),
+    ):
+        assert main([*COMMAND, *asked, *given, "--out", "trials"]) == codes[0], given
+        assert reason in capsys.readouterr().err
+        assert main(["data", "doctor", "me.vhdr", *asked, *given]) == codes[1], given
+    found = examine("me.vhdr", "photos", "log.csv", picks=picks[1])
+    assert [f.check for f in found if f.severity == "error"] == ["prepare"]  # the flat channel is not picked
+    trials = Trials.load("trials/sub-01_trials.npy")
+    assert trials.ch_names == ("Fz", "Cz", "Pz", "P3", "Oz")
+    assert trials.shape[2] == 40
+    assert [Path(name).name for name in trials.image_ids] == names_of(lab)[: len(trials)]
+    kept = {"l_freq": 1.0, "h_freq": 100.0, "baseline": [-0.1, 0.0], "whiten": False}
+    assert {name: trials.history["parameters"][name] for name in kept} == kept
+
+
+def test_the_help_names_the_defaults() -> None:
+    for option in PREPROCESSING:
+        default = getattr(Preprocessing(), option.name)
+        told = {"picks": "MEG where there is, else EEG", "baseline": "-0.2,0", "whiten": "yes"}.get(option.name)
+        assert f"(default: {f'{default:g}' if told is None else told})" in option.help
+    assert (Preprocessing().picks, Preprocessing().baseline, Preprocessing().whiten) == (None, (-0.2, 0.0), True)
+
+
+def test_the_sidecar_does_not_say_where_files_lie(lab: list[str], tmp_path: Path) -> None:
+    files = {"events": Path("log.csv"), "images": Path("photos")}
+    path = prepare_recording(Path("me.vhdr"), Path("out"), settings=PLAIN, **files)
+    assert str(tmp_path) not in path.with_suffix(".json").read_text()
+    assert Trials.load(path).history["parameters"]["file"].startswith("me.vhdr (")
+    Path("other").mkdir()
+    for file in Path().glob("me.*"):
+        (Path("other") / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(HvfError, match="--subject N for another person"):
+        prepare_recording(Path("other/me.vhdr"), Path("out"), settings=PLAIN, **files)
+
+
+def test_settings_of_recordings_mean_nothing_for_epochs(tmp_path: Path) -> None:
+    epochs = mne.EpochsArray(
+        np.random.default_rng(0).normal(size=(4, 3, 30)) * 1e-5,
+        mne.create_info(["O1", "Oz", "O2"], 100.0, "eeg"),
+        metadata=pd.DataFrame({"image": [f"{i}.png" for i in "abcd"]}),
+        verbose="error",
+    )
+    epochs.save(tmp_path / "me.fif", verbose="error")  # MNE would like another name
+    assert Trials.load(prepare_recording(tmp_path / "me.fif", tmp_path / "out")).image_ids.tolist() == list("abcd")
+    for options in ({"settings": PLAIN}, {"stim_channel": "STI"}, {"image_column": "image"}):
+        with pytest.raises(HvfError, match="means nothing for the epochs"):
+            prepare_recording(tmp_path / "me.fif", tmp_path / "out", **options)
+    assert [f.message for f in examine(tmp_path / "me.fif", l_freq=1.0) if f.severity == "error"] == [
+        f"--l-freq means nothing for the epochs {tmp_path / 'me.fif'}, which are taken as they are: leave it out"
+    ]
 
 
 def test_a_recording_without_events_is_refused(lab: list[str], capsys) -> None:
