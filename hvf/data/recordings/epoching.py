@@ -55,9 +55,10 @@ class Preprocessing:
         for name in ("l_freq", "h_freq"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise HvfError(f"{name} must be above 0 Hz, or None for no filter, not {value:g}")
+                flag = f"--{name.replace('_', '-')}"
+                raise HvfError(f"{flag} must be above 0 Hz, or 0 (None in Python) for no filter, not {value:g}")
         if self.l_freq and self.h_freq and self.l_freq >= self.h_freq:
-            raise HvfError(f"l_freq {self.l_freq:g} must be below h_freq {self.h_freq:g} Hz")
+            raise HvfError(f"--l-freq {self.l_freq:g} must be below --h-freq {self.h_freq:g} Hz")
         if isinstance(self.picks, str) and self.picks not in ("eeg", "meg"):
             raise HvfError(f"picks must be 'eeg', 'meg' or a tuple of channel names, not {self.picks!r}")
 
