@@ -102,6 +102,7 @@ class Decoder(ConfiguredEstimator):
         if an image has no trial, values are not finite, or weights are missing.
         """
         self.check_params()
+        self.confidence, self.gallery, self.encoders, self._initial_latents = None, None, {}, None  # of another training
         prior_fusion = self._prior_fusion()
         features = alignment.training_features(images, self.config, prior_fusion, self.device)
         aligned, fingerprint = self._load(trials.aligned_to(images), images)
@@ -109,7 +110,6 @@ class Decoder(ConfiguredEstimator):
             aligned, features, images.concepts, prior_fusion=prior_fusion, fingerprint=fingerprint
         )
         self.alignment = alignment.fit(training_set, self.config, self.device)
-        self._initial_latents = None
         if self.config.align.mode == "reconstruction":
             self._fit_drawing(aligned, images)
         self.calibrate(aligned, images, trials if single_trials is None else single_trials)
@@ -207,7 +207,7 @@ class Decoder(ConfiguredEstimator):
 
         Raises HvfError if it is missing or damaged, or was trained on other data, naming what differs.
         """
-        whole = artefact.read(folder, self.device)
+        whole = artefact.read(folder, self.device, resumed=True)
         whole.alignment.recording.check(trials, self.fingerprint(trials, images))
         return self._take(whole)
 

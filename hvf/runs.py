@@ -112,7 +112,7 @@ class Run:
 
 def write_json(path: str | Path, obj: Any) -> None:
     """Write `obj` (numpy scalars and arrays included) as JSON, atomically."""
-    text = json.dumps(obj, indent=2, default=_plain, ensure_ascii=False) + "\n"
+    text = json.dumps(obj, indent=2, default=plain, ensure_ascii=False) + "\n"
     write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 
@@ -228,7 +228,7 @@ def _read_json(path: Path) -> Any:
         raise HvfError(f"{path} cannot be read as JSON: {error}") from error
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
     """numpy scalars and arrays, paths, tuples inside them: as JSON knows them."""
     if hasattr(obj, "tolist"):
         return obj.tolist()

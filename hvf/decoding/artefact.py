@@ -31,7 +31,7 @@ from hvf.alignment import Alignment
 from hvf.config import HvfError
 from hvf.decoding.confidence import Confidence
 from hvf.decoding.gallery import Gallery
-from hvf.runs import code_version, write_atomic, write_json
+from hvf.runs import code_version, plain, write_atomic, write_json
 
 MANIFEST, CARD, CONFIDENCE, GALLERY = "decoder.json", "README.md", "confidence.safetensors", "gallery.safetensors"
 VERSION = 1  # of the folder; a newer one is refused
@@ -50,8 +50,15 @@ class Artefact:
 
 
 def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
-    """Write all files of a decoder, the manifest last; returns the folder. Raises HvfError as `write_atomic` does."""
+    """Write all files of a decoder, the manifest last; returns the folder.
+
+    Raises HvfError as `write_atomic` does, and before anything is written if `about` is no JSON, or the folder holds
+    another README.md.
+    """
     folder = Path(folder)
+    content = _content(artefact)
+    if (folder / CARD).exists() and not any((folder / name).exists() for name in (MANIFEST, ALIGNMENT)):
+        raise HvfError(f"{folder} holds a {CARD} of something else: save the decoder into a folder of its own")
     (folder / MANIFEST).unlink(missing_ok=True)  # until all are written, nothing vouches for them
     artefact.alignment.save(folder)
     files = [ALIGNMENT]
@@ -66,38 +73,48 @@ def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
         _write_arrays(folder / GALLERY, {"z_f": z_f_MD}, {"gallery": json.dumps(names)})
         files.append(GALLERY)
     hashes = {name: _sha256(folder / name) for name in files}
-    _write_manifest(folder, artefact, card, hashes)
+    _write_manifest(folder, content, card, hashes)
     return folder
 
 
 def describe(folder: Path, artefact: Artefact, card: str) -> None:
     """Write the card and the manifest anew; the other files stay as they are."""
     hashes = {name: digest for name, digest in _manifest(folder)["files"].items() if name != CARD}
-    _write_manifest(folder, artefact, card, hashes)
+    _write_manifest(folder, _content(artefact), card, hashes)
 
 
-def _write_manifest(folder: Path, artefact: Artefact, card: str, hashes: Mapping[str, str]) -> None:
-    """Write the card, then what vouches for all files."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    write_atomic(folder / CARD, lambda tmp: tmp.write_text(card, encoding="utf-8"))
+def _content(artefact: Artefact) -> dict[str, Any]:
+    """What the manifest says of a decoder, but for its files. Raises HvfError for what JSON does not know."""
     content = {
         "version": VERSION,
         "code": code_version(),
         "encoders": dict(artefact.encoders),
         "about": dict(artefact.about),
-        "files": {**hashes, CARD: _sha256(folder / CARD)},
     }
-    content = json.loads(json.dumps(content))
+    try:
+        return json.loads(json.dumps(content, default=plain))
+    except (TypeError, ValueError) as error:
+        raise HvfError(f"what is said about the decoder cannot be kept: {error}") from error
+
+
+def _write_manifest(folder: Path, content: Mapping[str, Any], card: str, hashes: Mapping[str, str]) -> None:
+    """Write the card, then what vouches for all files."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_atomic(folder / CARD, lambda tmp: tmp.write_text(card, encoding="utf-8"))
+    content = {**content, "files": {**hashes, CARD: _sha256(folder / CARD)}}
     write_json(folder / MANIFEST, {**content, "sha256": _digest(content)})
 
 
-def read(folder: str | Path, device: str = "cpu") -> Artefact:
+def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> Artefact:
     """Read what `write` wrote, every byte of it checked; of an older folder the weights alone.
 
-    Raises HvfError if a file is missing, damaged or of a newer version.
+    `resumed`: a folder that was not finished gives its weights alone, too, to be finished. Raises HvfError if a file is
+    missing, damaged or of a newer version.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).exists():
+        if not resumed and any((folder / name).exists() for name in (CONFIDENCE, GALLERY)):
+            raise HvfError(f"{folder} is not a whole decoder: {MANIFEST} is missing; copy it again, or finish its run")
         return Artefact(Alignment.load(folder, device))
     content = _manifest(folder)
     for name, expected in content["files"].items():
@@ -118,11 +135,6 @@ def read(folder: str | Path, device: str = "cpu") -> Artefact:
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise HvfError(f"{folder} is not a decoder written by hvf: {error}") from error
     return Artefact(Alignment.load(folder, device), confidence, gallery, content["encoders"], content["about"])
-
-
-def is_whole(folder: str | Path) -> bool:
-    """Whether a decoder's folder was finished."""
-    return (Path(folder) / MANIFEST).is_file()
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -99,7 +99,8 @@ def answer(
     Raises
     ------
     HvfError
-        If the widths differ, a value is not finite, the level does not lie between 0 and 1, or faiss is not installed.
+        If the widths or lengths differ, a value is not finite, the level does not lie between 0 and 1, or faiss is not
+        installed.
     """
     z_b_ND = np.asarray(z_b_ND, dtype=np.float32)
     if z_b_ND.ndim != 2 or z_b_ND.shape[1] != gallery.width:
@@ -112,6 +113,9 @@ def answer(
     if not 0 < level < 1:
         raise HvfError(f"the level of a set must lie between 0 and 1, not {level}")
     n, m = len(z_b_ND), len(gallery)
+    for given, what in ((repeats_N, "numbers of repeats"), (image_ids, "images")):
+        if given is not None and len(given) != n:
+            raise HvfError(f"{n} trials were given {len(given)} {what}: give one per trial")
     repeats_N = np.ones(n, dtype=int) if repeats_N is None else np.asarray(repeats_N, dtype=int)
     level_N = np.zeros(n, int)
     fitted: dict[int, Calibrated] = {} if calibrated is None else calibrated

@@ -28,6 +28,7 @@ from hvf.registry import did_you_mean, listed
 
 FOREIGN_UNITS = 50.0  # a mean over 100 trials is a tenth as large as one of them, a factor of 1000 is another unit
 FOREIGN_OFFSET = 50.0  # standard deviations that a channel's mean may be off
+FEW = 20  # trials of one sample, among which a channel may well have one value
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +133,8 @@ def _of_array(path: Path, recording: RecordingInfo) -> tuple[Trials, list[str]]:
         x = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise HvfError(f"cannot read {path} as an array of numbers: {error}") from error
+    if not isinstance(x, np.ndarray):
+        raise HvfError(f"{path} holds several arrays (.npz), not one: save the trials alone, by np.save")
     wanted = (len(recording.ch_names), recording.n_times)
     if x.dtype.kind not in "fiu" or x.ndim not in (2, 3):
         raise HvfError(f"{path} holds {x.dtype} {x.shape}; trials are numbers (trials, channels, samples)")
@@ -236,10 +239,12 @@ def check_values(trials: Trials, mean_C: np.ndarray, sd_C: np.ndarray, where: st
     most : int
         How many trials, evenly spread, the units are judged by.
     """
-    trials.check()
+    few = trials.shape[2] == 1 and len(trials) <= FEW
+    trials.check(constant=not few)
     rows = np.linspace(0, len(trials) - 1, min(most, len(trials))).astype(int)
     x_NCT = trials.batch(rows).astype(np.float64)
-    ratio = float(np.median(x_NCT.std(axis=(0, 2)) / sd_C)) if x_NCT.shape[0] * x_NCT.shape[2] > 1 else 1.0
+    ratio = float(np.median(x_NCT.std(axis=(0, 2)) / sd_C))
+    ratio = 1.0 if few and not ratio else ratio  # equal values tell no unit
     if not 1 / FOREIGN_UNITS < ratio < FOREIGN_UNITS:
         power = 10.0 ** round(math.log10(ratio)) if ratio > 0 else 0.0
         raise HvfError(

@@ -160,7 +160,7 @@ def conformal_threshold(mass_N: np.ndarray, level: float) -> float:
     if not 0 < level < 1:
         raise HvfError(f"the level of a set must lie between 0 and 1, not {level}")
     n = len(mass_N)
-    k = math.ceil((n + 1) * level - 1e-9)
+    k = max(1, math.ceil((n + 1) * level - 1e-9))
     return 1.0 if k > n else float(np.sort(mass_N)[k - 1])
 
 

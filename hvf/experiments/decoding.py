@@ -117,7 +117,7 @@ def open_decoder(question: Question, device: str = "cpu") -> Opened:
     if question.draw and not decoder.ready_to_draw:
         raise HvfError(f"{question.decoder} starts from latents that only its training run can fit: leave out --draw")
     gallery, images = open_gallery(question.gallery, decoder)
-    return Opened(question, decoder, gallery, _seen_beside(folder, gallery) if images is None else images)
+    return Opened(question, decoder, gallery, _seen_beside(folder, gallery) if question.gallery is None else images)
 
 
 def open_gallery(source: str | Path | None, decoder: Decoder) -> tuple[Gallery, ImageSet | None]:

@@ -107,6 +107,39 @@ def test_an_older_folder_has_its_weights_alone(fitted, saved):
         older.decode(trials)
 
 
+def test_a_folder_that_was_not_finished_can_be_resumed_alone(fitted, saved):
+    (saved / "decoder.json").unlink()
+    with pytest.raises(HvfError, match=r"decoder\.json is missing"):
+        Decoder.load(saved)
+    again = Decoder(fitted.config).resume(saved, *a_study())
+    assert again.confidence is None
+    assert np.array_equal(again.embed_trials(a_study()[0]), fitted.embed_trials(a_study()[0]))
+
+
+def test_what_cannot_be_kept_leaves_the_decoder_as_it_was(saved):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    with pytest.raises(HvfError, match="cannot be kept"):
+        Decoder.load(saved).save(saved, {"notes": object()})
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    Decoder.load(saved).save(saved, {"subject": np.int64(3), "study": Path("here")})
+    assert Decoder.load(saved).about["subject"] == 3
+
+
+def test_a_readme_of_something_else_is_kept(fitted, tmp_path):
+    (tmp_path / "README.md").write_text("notes")
+    with pytest.raises(HvfError, match=r"README\.md of something else"):
+        fitted.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "notes"
+
+
+def test_a_decoder_fitted_again_forgets_the_gallery_of_before(saved):
+    decoder = Decoder.load(saved).fit(*a_study())
+    assert decoder.gallery is None
+    with pytest.raises(HvfError, match="no gallery"):
+        decoder.decode(a_study()[0])
+
+
 def test_what_is_no_decoder(tmp_path):
     with pytest.raises(HvfError, match="holds no decoder"):
         Decoder.from_pretrained(tmp_path)

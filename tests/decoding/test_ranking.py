@@ -123,6 +123,10 @@ def test_what_does_not_fit_is_refused():
         answer(np.full((1, D), np.nan), gallery(z_MD), confidence)
     with pytest.raises(HvfError, match="level"):
         answer(z_MD, gallery(z_MD), confidence, level=1.5)
+    with pytest.raises(HvfError, match="20 trials were given 1 numbers of repeats"):
+        answer(z_MD, gallery(z_MD), confidence, [1])
+    with pytest.raises(HvfError, match="20 trials were given 21 images"):
+        answer(z_MD, gallery(z_MD), confidence, image_ids=["image 0"] * 21)
     z_MD[3, 0] = np.inf
     with pytest.raises(HvfError, match="'image 3' is not finite"):
         calibrate(confidence, gallery(z_MD), 1)

@@ -141,6 +141,28 @@ def test_other_units_and_offsets_are_refused(change, reason):
         check_values(good.replace(x_NCT=change(good.load_array())), mean, sd, "new")
 
 
+def test_few_trials_of_one_sample_may_have_one_value():
+    mean, sd = np.zeros(4), np.ones(4)
+    x_NCT = np.random.default_rng(0).integers(0, 2, (40, 4, 1)).astype(float)
+    x_NCT[:, 1] = 0.0
+    silent = Trials(x_NCT, [str(i) for i in range(40)], "s", 1.0, 0.0, NAMES, "features")
+    check_values(silent[:1], mean, sd, "one")
+    check_values(silent[:20], mean, sd, "few")
+    with pytest.raises(HvfError, match="channel Oz .*same value"):
+        check_values(silent, mean, sd, "many")
+    with pytest.raises(HvfError, match="NaN"):
+        check_values(silent[:1].replace(x_NCT=np.full((1, 4, 1), np.nan)), mean, sd, "new")
+    with pytest.raises(HvfError, match="other units"):
+        check_values(silent[:9].replace(x_NCT=1e6 * x_NCT[:9]), mean, sd, "new")
+
+
+def test_several_arrays_are_not_trials(tmp_path):
+    np.savez(tmp_path / "x.npz", x=values(6, 40))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(HvfError, match="several arrays"):
+        open_new_trials(tmp_path / "x.npy", INFO)
+
+
 def test_another_kind_is_refused(tmp_path):
     trials = Trials(values(6, 40), list("abcdef"), "sub-01", 100.0, 0.0, NAMES, "meg")
     trials.save(tmp_path / "sub-01_trials.npy")

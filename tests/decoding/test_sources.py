@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hvf import presets
 from hvf.config import HvfError, with_settings
 from hvf.decoder import Decoder
 from hvf.decoding import sources
-from hvf.experiments.decoding import open_gallery
+from hvf.experiments.decoding import Question, open_decoder, open_gallery
 from hvf.vision import shards
 from hvf.vision.cache import embed_all
 from hvf.vision.feature_images import open_image_set
@@ -69,6 +70,21 @@ def test_features_named_after_the_encoders(decoder, photos, features, tmp_path):
     content = {spec: x_Md[order] for spec, x_Md in arrays.items()}
     np.savez(tmp_path / "features.npz", names=np.array(ids)[order], **content)
     same(decoder, tmp_path / "features.npz", photos)
+
+
+def test_pictures_of_the_test_belong_to_its_own_gallery_alone(decoder, photos, features, tmp_path):
+    ids, arrays = features
+    np.savez(tmp_path / "others.npz", names=[f"other{i}" for i in range(len(ids))], **arrays)
+    tested = copy(decoder)
+    tested.gallery = tested.gallery_of(open_image_set(photos))
+    tested.save(tmp_path / "run" / "checkpoint")
+    seen = tmp_path / "run" / "images" / "seen"
+    seen.mkdir(parents=True)
+    for i, path in enumerate(sorted(photos.iterdir())):
+        (seen / f"{i:04d}_{path.name}").write_bytes(path.read_bytes())
+    trials = tmp_path / "new-epo.fif"
+    assert open_decoder(Question(str(tmp_path / "run"), trials)).images is not None
+    assert open_decoder(Question(str(tmp_path / "run"), trials, tmp_path / "others.npz")).images is None
 
 
 def test_prepared_shards(decoder, photos, features, tmp_path):

@@ -40,6 +40,7 @@ def test_the_threshold_is_the_conformal_quantile():
     mass_N = np.arange(1, 10) / 10  # nine trials: the ninth of ten at 90 %
     assert calibration.conformal_threshold(mass_N, 0.9) == 0.9
     assert calibration.conformal_threshold(mass_N, 0.5) == 0.5
+    assert calibration.conformal_threshold(mass_N, 1e-12) == 0.1
     assert calibration.conformal_threshold(mass_N[:8], 0.9) == 1.0  # too few: the whole gallery
     with pytest.raises(HvfError, match="between 0 and 1"):
         calibration.conformal_threshold(mass_N, 1.0)

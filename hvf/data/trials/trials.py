@@ -301,8 +301,11 @@ class Trials:
     def _window(self) -> str:
         return f"{self.tmin:.4g} s and {self.shape[2]} samples"
 
-    def check(self) -> None:
-        """Raise HvfError, naming the channels, if any holds NaN, infinity or never changes. Reads all, part by part."""
+    def check(self, *, constant: bool = True) -> None:
+        """Raise HvfError, naming the channels, if any holds NaN, infinity or, with `constant`, never changes.
+
+        Reads all, part by part.
+        """
         if 0 in self.shape:
             raise HvfError(f"the trials of {self.subject} are empty: {self.shape} (trials, channels, samples)")
         low_C, high_C = np.full(self.shape[1], np.inf), np.full(self.shape[1], -np.inf)
@@ -310,7 +313,7 @@ class Trials:
             low_C, high_C = np.minimum(low_C, x_NCT.min(axis=(0, 2))), np.maximum(high_C, x_NCT.max(axis=(0, 2)))
         for bad_C, what in (
             (~(np.isfinite(low_C) & np.isfinite(high_C)), "NaN or infinite values"),
-            (low_C == high_C, "the same value in every trial and sample"),
+            (constant & (low_C == high_C), "the same value in every trial and sample"),
         ):
             if bad_C.any():
                 names = [self.ch_names[i] for i in np.flatnonzero(bad_C)]
