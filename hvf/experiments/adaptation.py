@@ -60,7 +60,7 @@ class AdaptationCurve:
         results = each_repeat(run, configs, partial(self._one_person, run.path / "others"), options)
         combined = Result.combined(results)
         combined.write(run.path)
-        run.write_json(FILE, curves(results, self.shares))
+        run.write_json(FILE, curves(results))
         title = f"{len(self.subjects)} new people of {recording_name(config).partition('-')[2].partition('-')[2]}"
         write_atomic(run.path / PICTURE, lambda path: _draw(run.read_json(FILE), title, path))
         return run.path
@@ -117,7 +117,7 @@ class AdaptationCurve:
         best = max(choices.values(), key=lambda choice: choice.validation["mrr"])
         rows = {"adapted": best, "scratch": choose(part, scratch)}
         rows |= {method: choices[method] for method in LEARNT}
-        if share == max(self.shares):
+        if share == self.shares[len(self.shares) // 2]:
             permuted = part.permuted(config.align.seed)
             rows[PERMUTED] = choose(
                 permuted, with_settings(config, {"adapt.method": "all"}), fit=partial(alignment.adapt, start)
@@ -161,7 +161,7 @@ def _share_of(split: Split, fraction: float, seed: int) -> Split:
     return split.select(rows)
 
 
-def curves(results: Sequence[Result], shares: Sequence[float]) -> dict[str, list[dict[str, Any]]]:
+def curves(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
     """{curve: points} over all people and seeds: share, images, top-1 with its interval, of each, and the settings."""
     combined = Result.combined(results)
     ids, points = combined.image_ids, {}
@@ -196,7 +196,7 @@ def _draw(points: Mapping[str, Sequence[Mapping[str, Any]]], title: str, path: P
         axes.errorbar(x, y, [y - ends[:, 0], ends[:, 1] - y], fmt="o-", color=colour, capsize=2, label=label)
     for name, label, style in (
         (LOSO, "leave one out", "--"),
-        (PERMUTED, "adapted to permuted images (100 %)", "-."),
+        (PERMUTED, "adapted to permuted images", "-."),
         ("chance", "chance", ":"),
     ):
         if name in points:
