@@ -165,6 +165,17 @@ def test_weights_move_with_the_device(fitted: Decoder) -> None:
     assert trained.device.type == "cpu"
 
 
+def test_a_second_fit_forgets_the_first(study: Study) -> None:
+    decoder = Decoder(with_settings(small_config(), QUICK | {"targets.specs": ("vae:mini",)}))
+    decoder.fit(study.train, study.train_images)
+    decoder.gallery = decoder.gallery_of(study.test_images)
+    assert len(decoder.decode(study.test).similarity_NK) == len(study.test)
+    decoder.set_params(targets__specs=("vae:mini:grid2",)).fit(study.train, study.train_images)
+    assert set(decoder.encoders) == {"vae:mini:grid2"}
+    with pytest.raises(HvfError, match="no gallery of its own"):
+        decoder.decode(study.test)  # the embeddings of the first would not be comparable
+
+
 def test_score_is_top1_among_the_images_given(fitted: Decoder, study: Study) -> None:
     decoder = fitted
     found = decoder.retrieve(study.test, study.test_images)
@@ -178,6 +189,7 @@ def test_score_is_top1_among_the_images_given(fitted: Decoder, study: Study) -> 
         decoder.score(study.test, study.test_images[few])
 
 
+@pytest.mark.slow(part=8)
 def test_cross_validation_keeps_concepts_apart_and_shuffled_images_score_by_chance(study: Study, monkeypatch) -> None:
     trials, images = study.train.aligned_to(study.train_images), study.train_images
     parts: list[tuple[set[str], set[str]]] = []
