@@ -18,7 +18,7 @@ import numpy as np
 
 from hvf.alignment import RecordingInfo
 from hvf.config import HvfError
-from hvf.data.images.columns import texts_of
+from hvf.data.images.columns import is_image_column, texts_of
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.order import check_order
 from hvf.data.trials.epochs import epochs_values, open_epochs, shown_images
@@ -28,6 +28,7 @@ from hvf.registry import did_you_mean, listed
 
 FOREIGN_UNITS = 50.0  # a mean over 100 trials is a tenth as large as one of them, a factor of 1000 is another unit
 FOREIGN_OFFSET = 50.0  # standard deviations that a channel's mean may be off
+FOREIGN_CHANNEL = 1000.0  # times as far off its mean as in training: one channel in another unit
 FEW = 20  # trials of one sample, among which a channel may well have one value
 
 
@@ -77,8 +78,9 @@ def open_new_trials(
         table = epochs.metadata
         columns = {} if table is None else {str(name): texts_of(table[name]) for name in table.columns}
         shown = None if images is None else shown_images(epochs, images)
-        ids = _known_images(epochs) if shown is None else list(shown.names)
+        ids, unclear = _known_images(epochs) if shown is None else (list(shown.names), [])
         trials, notes = of_epochs(epochs, recording, path.name)
+        notes += unclear
         if shown is not None:
             trials = trials.replace(**shown.labels)
             notes.append(f"paired with their images by {shown.how}")
@@ -104,25 +106,40 @@ def _in_order(trials: Trials, images: ImageSet, path: Path) -> list[str]:
     return list(images.ids)
 
 
-def _known_images(epochs: mne.BaseEpochs) -> list[str]:
-    """The image that each epoch's metadata or event names; "" of all where nothing does."""
+def _known_images(epochs: mne.BaseEpochs) -> tuple[list[str], list[str]]:
+    """The image that each epoch's metadata or event names, "" of all where nothing does; why, if columns do."""
     try:
-        return list(shown_images(epochs, None).names)
-    except HvfError:
-        return [""] * len(epochs)
+        return list(shown_images(epochs, None).names), []
+    except HvfError as error:
+        columns = () if epochs.metadata is None else map(str, epochs.metadata.columns)
+        unclear = [f"which images were seen is not clear: {error}"] if any(map(is_image_column, columns)) else []
+        return [""] * len(epochs), unclear
 
 
 def of_epochs(epochs: mne.BaseEpochs, recording: RecordingInfo, where: str) -> tuple[Trials, list[str]]:
     """Epochs resampled to the decoder's rate and matched to its recording (`matched`); and what was done."""
-    notes = []
-    if not math.isclose(epochs.info["sfreq"], recording.sfreq, rel_tol=1e-6):
-        notes.append(f"resampled from {epochs.info['sfreq']:g} to {recording.sfreq:g} Hz")
+    notes, n, sfreq = [], len(epochs.times), float(epochs.info["sfreq"])
+    if recording.kind == "eeg" and {"eeg"} < set(epochs.get_channel_types()) & {"eeg", "mag", "grad"}:
+        epochs = epochs.copy().pick("eeg", exclude=(), verbose="error")
+        notes.append("MEG channels are left out: the decoder was trained on EEG")
+    near = round(n * recording.sfreq / sfreq) == n  # less than half a sample off at the end
+    if not near:
+        notes.append(f"resampled from {sfreq:g} to {recording.sfreq:g} Hz")
         # By FFT, MNE's default, epochs come out up to half a sample late where their padding is no multiple of both.
         epochs = epochs.copy().resample(recording.sfreq, method="polyphase", verbose="error")
     try:
         values, left_out = epochs_values(epochs)
     except HvfError as error:
         raise HvfError(f"{where}: {error}") from error
+    there, bad = ({_plain(name) for name in names} for names in (values["ch_names"], epochs.info["bads"]))
+    needed = [name for name in recording.ch_names if _plain(name) in bad - there]
+    if needed:
+        raise HvfError(
+            f"{where}: the decoder needs {listed(needed)}, marked bad there: interpolate first (MNE: "
+            "epochs.interpolate_bads())"
+        )
+    if near:
+        values["sfreq"] = recording.sfreq
     unknown = [str(i) for i in range(len(epochs))]
     trials, more = matched(Trials(image_ids=unknown, subject=where, **values), recording, where)
     return trials, [*left_out, *notes, *more]
@@ -250,6 +267,13 @@ def check_values(trials: Trials, mean_C: np.ndarray, sd_C: np.ndarray, where: st
         raise HvfError(
             f"{where}: the values vary about {power:g} times as much as those that the decoder was trained on: are "
             "they in other units? Convert them (MNE holds EEG in V and MEG in T), or prepare them by the same recipe"
+        )
+    far_C = np.median(np.abs(x_NCT - mean_C[:, None]), axis=(0, 2)) / sd_C
+    odd = [name for name, far in zip(trials.ch_names, far_C, strict=True) if far > FOREIGN_CHANNEL]
+    if odd and len(trials) > 1 and len(odd) < len(far_C) / 2:
+        raise HvfError(
+            f"{where}: {listed(odd)}: values lie {far_C.max():.0g} times as far off as in training, those of other "
+            "channels do not: in another unit, or broken? Convert or interpolate it"
         )
     offset = float(np.median(np.abs(x_NCT.mean(axis=(0, 2)) - mean_C) / sd_C))
     if offset > FOREIGN_OFFSET:

@@ -156,6 +156,50 @@ def test_few_trials_of_one_sample_may_have_one_value():
         check_values(silent[:9].replace(x_NCT=1e6 * x_NCT[:9]), mean, sd, "new")
 
 
+def test_one_channel_in_another_unit_is_named():
+    mean, sd = 1e-5 * np.arange(1, 5), np.full(4, 1e-6)
+    x_NCT = values(9, 40)
+    x_NCT[0, 1] = 1.0  # a jump in one trial
+    trials = Trials(x_NCT, [str(i) for i in range(9)], "s", 100.0, 0.0, NAMES, "eeg")
+    check_values(trials, mean, sd, "new")
+    x_NCT = values(9, 40)
+    x_NCT[:, 2] *= 1e6
+    with pytest.raises(HvfError, match="new: PO7: .*unit"):
+        check_values(trials.replace(x_NCT=x_NCT), mean, sd, "new")
+
+
+def test_a_channel_marked_bad_is_named(tmp_path):
+    path = epochs(tmp_path, names=("FP1", "oz", "PO7", "P3"))
+    marked = mne.read_epochs(path, verbose="error")
+    marked.info["bads"] = ["oz"]
+    marked.save(path, overwrite=True, verbose="error")
+    with pytest.raises(HvfError, match="needs Oz, marked bad"):
+        open_new_trials(path, INFO)
+
+
+def test_eeg_recorded_beside_meg_is_decoded(tmp_path):
+    info = mne.create_info(["MEG0111", *NAMES], 100.0, ["mag"] + ["eeg"] * 4)
+    x_NCT = np.concatenate([np.full((6, 1, 60), 1e-12), values(6, 60)], axis=1)
+    mne.EpochsArray(x_NCT, info, tmin=-0.1, verbose="error").save(tmp_path / "both-epo.fif", verbose="error")
+    new = open_new_trials(tmp_path / "both-epo.fif", INFO)
+    assert np.allclose(new.trials.load_array(), values(6, 60)[:, :, 10:50], atol=1e-9)
+    assert any("MEG channels are left out" in note for note in new.notes)
+
+
+def test_a_rate_less_than_half_a_sample_off_is_the_same(tmp_path):
+    new = open_new_trials(epochs(tmp_path, sfreq=99.99), INFO)
+    assert new.trials.sfreq == 100.0
+    assert np.allclose(new.trials.load_array(), values(6, 60)[:, :, 10:50], atol=1e-9)
+    assert not any("resampled" in note for note in new.notes)
+
+
+def test_images_that_are_named_for_some_trials_alone_are_said(tmp_path):
+    table = pd.DataFrame({"image": ["a.png", "b.png", None] * 2})
+    new = open_new_trials(epochs(tmp_path, metadata=table), INFO)
+    assert new.image_ids == ("",) * 6
+    assert any("names no image for epoch 2" in note for note in new.notes)
+
+
 def test_several_arrays_are_not_trials(tmp_path):
     np.savez(tmp_path / "x.npz", x=values(6, 40))
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
