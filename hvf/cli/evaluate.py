@@ -55,6 +55,7 @@ class Evaluate:
         from hvf.experiments.protocols import device
 
         print_evidence(evidence_run(run, self.repeats or (), device()), run)
+        report.write_evidence(run.path)
         if run.has("report.html"):
             report.write_report([run.path], run.path / "report.html")
         print(f"wrote {run.path / FILE}")

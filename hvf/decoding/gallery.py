@@ -13,7 +13,7 @@ import numpy as np
 
 from hvf.config import HvfError
 
-BLOCK_BYTES = 2**26  # of embeddings at once
+BLOCK_BYTES = 2**25  # of embeddings at once
 
 
 @dataclass(frozen=True, eq=False)

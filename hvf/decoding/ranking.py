@@ -21,7 +21,7 @@ from hvf.evaluation.calibration import Sharpness
 ANSWERS = 10  # of each trial that are listed
 LEVEL = 0.9  # share of trials whose set holds their image
 SAMPLE = 512  # gallery items that the temperature is fitted among
-SCORES_BYTES = 2**29  # of cosines at once: trials are ranked some at a time
+SCORES_BYTES = 2**28  # of cosines at once: trials are ranked some at a time
 SAYS_NOTHING = 0.05  # a trial does, if more than this share of trials without information lies as near to an image
 
 
@@ -176,8 +176,8 @@ def _fill(out: Answers, i: int, scores_M: np.ndarray, calibrated: Calibrated | N
     out.probability_NK[i] = p_M[top_K]
     out.set_size_N[i] = calibration.set_sizes(p_M[None], calibrated.threshold)[0]
     in_question = [*top_K, *([target] if target >= 0 else [])]
-    mass = calibration.mass_above(np.broadcast_to(p_M, (len(in_question), len(p_M))), np.array(in_question))
-    held = mass <= calibrated.threshold + 1e-9
+    above = np.array([p_M[p_M > p_M[item]].sum() for item in in_question])
+    held = above <= calibrated.threshold + 1e-9
     out.in_set_NK[i], out.held_N[i] = held[: len(top_K)], bool(target >= 0 and held[-1])
     # The highest cosine tells trials from noise better than the probability of the first answer does (docs/LOG.md).
     as_near = len(calibrated.nothing_N) - int(np.searchsorted(calibrated.nothing_N, scores_M.max(), side="left"))

@@ -14,7 +14,7 @@ from hvf.config import HvfError
 from hvf.methods import preset_with_figures
 from hvf.report import tables
 from hvf.report.compare import Comparison, compare
-from hvf.report.folder import STAGES, Folder, main_figure
+from hvf.report.folder import Folder, main_figure
 from hvf.report.pages import environment
 from hvf.report.pictures import draw_grid, evenly_spaced
 from hvf.report.sections import describe
@@ -57,21 +57,30 @@ def write_grid(run_path: str | Path, n_rows: int = 8) -> Path:
     Rows are not chosen by eye: they are evenly spaced from the best to the worst PixCorr of the brain's picture, which
     the caption says. Raises HvfError if the run holds no pictures.
     """
+    return _grid(Folder(run_path), ("seen", "ceiling", "brain"), "grid.png", n_rows)
+
+
+def write_evidence(run_path: str | Path, n_rows: int = 8) -> Path | None:
+    """Draw RUN/repeats.png: seen | from one trial | from more, as `write_grid`; None if nothing was drawn of trials."""
     folder = Folder(run_path)
+    drawn = [stage for stage in folder.stages if stage.startswith("trials_") and stage in folder.pictures]
+    return _grid(folder, ("seen", *drawn), "repeats.png", n_rows) if drawn else None
+
+
+def _grid(folder: Folder, stages: Sequence[str], name: str, n_rows: int) -> Path:
     seen = folder.pictures.get("seen")
     if not seen:
         raise HvfError(f"{folder.path} has no pictures in images/seen: draw them with hvf reconstruct")
-    figure = "reconstruction/brain/pixcorr"
-    scores = folder.scores.get(figure, {})
+    scores = folder.scores.get("reconstruction/brain/pixcorr", {})
     chosen, by_score = evenly_spaced(scores, seen, n_rows)
     how = "from the best PixCorr to the worst" if by_score else "in the order of the images"
     grid = draw_grid(
         folder.pictures,
-        {stage: STAGES[stage] for stage in ("seen", "ceiling", "brain")},
+        {stage: folder.stages[stage] for stage in stages},
         [(i, folder.names[i], f"PixCorr {scores.get(i, float('nan')):.3f}" if scores else "") for i in chosen],
         f"{folder.title}. {len(chosen)} of {len(seen)} pictures, evenly spaced {how}, not picked by eye.",
     )
-    out = folder.path / "grid.png"
+    out = folder.path / name
     runs.write_atomic(out, lambda tmp: grid.save(tmp, optimize=True))
     return out
 
@@ -90,4 +99,4 @@ def _page(folders: Sequence[Folder], published: str | None, comparisons: Sequenc
     )  # fmt: skip
 
 
-__all__ = ["Folder", "compare", "main_figure", "write", "write_grid", "write_report"]
+__all__ = ["Folder", "compare", "main_figure", "write", "write_evidence", "write_grid", "write_report"]

@@ -157,6 +157,7 @@ def test_evidence_adds_up(run, capsys):
     assert lines[1]["top1"]["value"] <= lines[20]["top1"]["value"]
     assert all(0 <= figures["coverage"]["value"] <= 1 and "pixcorr" in figures for figures in lines.values())
     assert len(list((run / "images" / "repeats" / "4").glob("*.png"))) == 12
+    assert (run / "repeats.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
