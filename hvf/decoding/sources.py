@@ -27,6 +27,7 @@ from hvf.vision.parquet import ParquetRows
 STREAMED = 2**28  # bytes of a parquet file from which on it is read some rows at a time
 ENOUGH = 10  # images whose mean is compared with that of training
 ALIKE = 0.3  # cosine of the two means, below which they come from different encoders
+LONGER = 4.0  # times as long as in training, or as short, at which features are scaled otherwise
 NAMELESS = ("", "features", "feature", "embeddings", "embedding", "x", "arr_0", "image", "images", "vector")
 
 
@@ -122,7 +123,7 @@ def _key_of(spec: str, keys: list[str], specs: tuple[str, ...], path: Path) -> s
 
 
 def _check(spec: str, x_Md: np.ndarray, looker: Looker, path: Path) -> None:
-    """Refuse features of another width, or of enough images with a mean elsewhere than that of training."""
+    """Refuse features of another width; of enough images, with a mean elsewhere, or longer or shorter by far."""
     standard = looker.alignment.normalisation.get(spec)
     if standard is None:
         return
@@ -137,4 +138,10 @@ def _check(spec: str, x_Md: np.ndarray, looker: Looker, path: Path) -> None:
         raise HvfError(
             f"{path}: these features lie elsewhere than those of {spec} that the decoder was trained with: they come "
             "from another encoder, or are scaled otherwise"
+        )
+    length = float(np.sqrt(np.mean(np.square(x_Md, dtype=np.float64)) / np.mean(mean_d**2 + sd**2)))
+    if len(x_Md) >= ENOUGH and not 1 / LONGER < length < LONGER:
+        raise HvfError(
+            f"{path}: these features are {length:.2g} times as long as those of {spec} that the decoder was trained "
+            "with: they are scaled otherwise (divided by their length?), or come from another encoder"
         )

@@ -76,11 +76,14 @@ def check_question(question: Question, out: Path) -> None:
     for file, what in ((ANSWERS, "answers"), ("config.json", "a run")):
         if (out / file).exists():
             raise HvfError(f"{out} holds {what} already: choose another --out")
+    for given, what in ((question.decoder, "DECODER"), (question.gallery, "--gallery")):
+        if given == "":  # a shell variable that is not set would stand for the folder one is in
+            raise HvfError(f"{what} is empty: name a folder or a file")
     if not 0 < question.level < 1:
         raise HvfError(f"--level must lie between 0 and 1, not {question.level}")
     if question.presentations < 1:
         raise HvfError(f"--presentations must be at least 1, not {question.presentations}")
-    check_writable(out)
+    check_writable(out / ANSWERS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,7 @@ def adapt(person: NewPerson, out: Path, device: str = "cpu") -> Moved:
         raise HvfError(f"--fraction is a share of the images, between 0 and 1, not {person.fraction:g}")
     if person.fraction and person.images is None:
         raise HvfError("name the images that the trials answer with --images, or learn from none with --fraction 0")
-    check_writable(out)
+    check_writable(out / SUMMARY)
     folder = artefact.find(person.decoder)
     decoder = Decoder.load(folder, device)
     decoder.config = _config(person, decoder.config)

@@ -16,7 +16,7 @@ from hvf import presets
 from hvf.config import HvfError, with_settings
 from hvf.decoder import Decoder
 from hvf.decoding import sources
-from hvf.experiments.decoding import Question, open_decoder, open_gallery
+from hvf.experiments.decoding import Question, check_question, open_decoder, open_gallery
 from hvf.vision import shards
 from hvf.vision.cache import embed_all
 from hvf.vision.feature_images import open_image_set
@@ -131,6 +131,22 @@ def test_features_of_other_encoders_are_refused(decoder, alone, features, tmp_pa
     refused(alone, "name its arrays", **{"openclip:other": vit})
     turned = vit @ np.linalg.qr(np.random.default_rng(0).standard_normal((vit.shape[1],) * 2))[0].astype(np.float32)
     refused(alone, "lie elsewhere", features=turned)
+    refused(alone, "10 times as long", features=10 * vit)
+    refused(alone, "0.1 times as long", features=0.1 * vit)
+
+
+def test_questions_that_need_no_look_into_files(tmp_path):
+    (tmp_path / "file").touch()
+    trials = tmp_path / "new-epo.fif"
+    for question, out, reason in (
+        (Question("", trials), "out", "DECODER is empty"),
+        (Question("run", trials, ""), "out", "--gallery is empty"),
+        (Question("run", trials), "file", "is a file, not a folder"),
+    ):
+        with pytest.raises(HvfError, match=reason):
+            check_question(question, tmp_path / out)
+    check_question(Question("run", trials), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_is_no_gallery(decoder, tmp_path):
