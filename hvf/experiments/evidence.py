@@ -108,7 +108,8 @@ def _figures(found: Sequence[Answers]) -> dict[str, dict[str, Any]]:
     figures = {f"top{k}": interval((ranks <= k).astype(float), ids) for k in (1, 5)}
     if found[0].calibrated:
         held = np.concatenate([one.held_N for one in found])
-        figures["coverage"] = {**coverage(found[0].held_N), "value": float(held.mean())}
+        n, share = len(found[0].held_N), float(held.mean())  # images, of which all draws hold as many as one would
+        figures["coverage"] = {**coverage(np.arange(n) < round(share * n)), "value": share}
         figures["set_size"] = interval(np.concatenate([one.set_size_N for one in found]).astype(float), ids)
         nothing = np.concatenate([one.says_nothing_N for one in found])
         figures["says_nothing"] = interval(nothing.astype(float), ids)
