@@ -114,6 +114,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow(part=8)
 def test_every_recipe_can_be_carried_out(workshop: Path):
     environment = os.environ | {"PYTHONPATH": str(workshop)}
     commands = json.dumps([command for recipe in RECIPES for command in recipe.commands])

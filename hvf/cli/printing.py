@@ -59,9 +59,9 @@ def print_answers(decoded: Decoded, most: int = 10) -> None:
 def print_live(state: State, most: int = 5) -> None:
     """The first answers to a stimulus after one more presentation, in a line."""
     answers = state.answers
-    found = []
-    for column, p in zip(answers.top_NK[0, :most], answers.probability_NK[0, :most], strict=True):
-        found.append(answers.gallery.ids[column] + ("" if p != p else f" {p:.0%}"))
+    found: list[str] = []
+    for column, p in zip(answers.top_NK[0, :most].tolist(), answers.probability_NK[0, :most].tolist(), strict=True):
+        found.append(str(answers.gallery.ids[column]) + ("" if p != p else f" {p:.0%}"))
     count = f"{state.presentations} presentation{'s' if state.presentations > 1 else ''}"
     nothing = " (says nothing)" if answers.says_nothing_N[0] else ""
     print(f"{state.stimulus}, {count}{nothing}: {', '.join(found)}", flush=True)

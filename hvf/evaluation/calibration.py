@@ -106,7 +106,7 @@ def _fit(scores_NM: np.ndarray, target_N: np.ndarray, popularity_NM: np.ndarray 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         sharpness = Sharpness(math.exp(x[0]), float(x[1]))
         logits_NM = _offset(sharpness.logits(scores_NM, popularity_NM), target_N, offset)
-        total_N1 = logsumexp(logits_NM, axis=1, keepdims=True)
+        total_N1 = np.asarray(logsumexp(logits_NM, axis=1, keepdims=True))
         p_NM = np.exp(logits_NM - total_N1)
 
         def slope(x_NM: np.ndarray) -> float:
@@ -143,7 +143,7 @@ def _offset(logits_NM: np.ndarray, target_N: np.ndarray, offset: float) -> np.nd
 
 def popularity(scores_BM: np.ndarray, scale: float) -> np.ndarray:
     """Log mean of exp(scale * cosine) over B trials of other images, (M,): how often an item is near anyway."""
-    return logsumexp(scale * np.asarray(scores_BM, dtype=np.float64), axis=0) - math.log(len(scores_BM))
+    return np.asarray(logsumexp(scale * np.asarray(scores_BM, dtype=np.float64), axis=0)) - math.log(len(scores_BM))
 
 
 def mass_above(p_NM: np.ndarray, target_N: np.ndarray) -> np.ndarray:

@@ -101,6 +101,7 @@ def _points(config: Config, axis: Axis, points: int) -> list[tuple[str, float, S
     split, held_out = open_split(config, specs, "loso" if axis == "subjects" else "intra")
     if axis == "subjects":
         people, person_N = rng.permutation(SUBJECTS[config.data.study] - 1), split.person_N
+        assert person_N is not None  # trained on others: it is known whose each trial is
         counts = sorted({max(1, len(people) >> i) for i in range(points)})
         rows = [np.flatnonzero(np.isin(person_N, people[:n])) for n in counts]
         return [(f"{n} other subjects", n, split.select(r), held_out) for n, r in zip(counts, rows, strict=True)]

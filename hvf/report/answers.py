@@ -31,7 +31,7 @@ def write_page(decoded: Decoded, path: Path) -> None:
 def write_live_page(latest: Mapping[str, State], path: Path) -> None:
     """A page that reloads itself: what was drawn of each stimulus so far, the latest first."""
     cards = []
-    for state in reversed(latest.values()):
+    for state in reversed(list(latest.values())):
         answers, picture = state.answers, state.picture_HWC
         cards.append(
             {

@@ -158,6 +158,7 @@ def test_bad_trials_are_refused_by_name(decoder, folder, tmp_path, capsys):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow(part=8)
 def test_test_trials_are_not_learnt_from(decoder, folder, tmp_path):
     study = study_of(8)
     moved = {}
@@ -170,6 +171,7 @@ def test_test_trials_are_not_learnt_from(decoder, folder, tmp_path):
     assert np.array_equal(moved["as-they-are"], moved["spoilt"])
 
 
+@pytest.mark.slow(part=8)
 def test_epochs_name_their_images_in_metadata(decoder, folder, tmp_path, capsys):
     train = study_of(8).train
     info = mne.create_info(list(reversed(train.ch_names)), train.sfreq, "eeg")

@@ -50,6 +50,7 @@ def refused(capsys: pytest.CaptureFixture, *command: str) -> str:
 TRAIN = ("train", "--trials", "x.npy", "--images", "images", "--test-images", "6", "--targets", "vae:mini")
 
 
+@pytest.mark.slow(part=8)
 def test_a_shell_without_utf_8_is_told_all_the_same(mine: Path) -> None:
     (mine / "images").rename(mine / "café ☕")
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONPATH": str(ROOT), "HVF_QUIET": "1"}

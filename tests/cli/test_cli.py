@@ -127,9 +127,20 @@ def test_every_setting_is_an_option(command):
     words = {"data.study": "simulated-meg", "data.subject": 3, "data.trials": "x.npy", "data.images": "y.zip"}
     words |= {"data.ch_names": ("Oz", "O1"), "data.tmin": -0.1, "brain.width": 64, "fusion.width": 64}
     words |= {"targets.specs": ("vae:mini",), "targets.views": (), "targets.view_choice": "confidence"}
-    words |= {"brain.encoder": "eegproject", "fusion.kind": "gated", "align.mode": "reconstruction"}
+    words |= {
+        "brain.people": "standardised",
+        "brain.encoder": "eegproject",
+        "fusion.kind": "gated",
+        "align.mode": "reconstruction",
+    }
     words |= {"align.betas": (0.5, 0.9), "align.loss": "brain-to-image", "align.learn_temperature": False}
-    words |= {"prior.path": "a", "prior.pipeline": "b", "sampling.scheduler": "euler", "sampling.start": "latents"}
+    words |= {
+        "prior.path": "a",
+        "prior.pipeline": "b",
+        "adapt.method": "all",
+        "sampling.scheduler": "euler",
+        "sampling.start": "latents",
+    }
     words |= {
         "align.text_weight": 0.0,
         "sampling.strength": 0.9,
@@ -355,8 +366,9 @@ def test_data_sets_are_asked_for_their_options_by_hvf_data_alone():
 
 EVERY = {(name,): command for name, command in COMMANDS.items()}
 EVERY |= {("data", name): command for name, command in data.COMMANDS.items()}
-BY_PLACE = {"evaluate": {"run"}, "decode": {"decoder"}, "report": {"runs"}, "explore": {"runs"}, "prepare": {"dataset"},
-            "doctor": {"path"}, "download": {"name"}, "simulate": {"dataset"}}  # fmt: skip
+BY_PLACE = {"evaluate": {"run"}, "decode": {"decoder"}, "adapt": {"decoder", "adapt"}, "report": {"runs"},
+            "explore": {"runs"}, "prepare": {"dataset"}, "doctor": {"path"}, "download": {"name"},
+            "simulate": {"dataset"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)

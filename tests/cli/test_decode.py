@@ -145,6 +145,7 @@ def test_a_run_says_how_sure_it_is(run):
     assert "coverage" in (run / "checkpoint" / "README.md").read_text()
 
 
+@pytest.mark.slow(part=8)
 def test_evidence_adds_up(run, capsys):
     assert main(["evaluate", str(run), "--repeats", "1", "4", "20"]) == 0
     printed = capsys.readouterr().out

@@ -85,6 +85,7 @@ def hvf(lab: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=lab, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow(part=8)
 def test_a_new_data_set_is_one_file(lab):
     shown = " ".join(re.sub("[│\n]", " ", hvf(lab, "data", "prepare", "--help").stdout).split())
     assert "lab-study" in shown

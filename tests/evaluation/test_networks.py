@@ -70,6 +70,7 @@ def _torchvision(name, size, nodes, **settings):
         ("swav", "resnet50", 224, ("avgpool",), {}),
     ],
 )
+@pytest.mark.slow(part=5)
 def test_features_are_those_of_torchvision(tmp_path, name, torchvision_name, size, nodes, settings):
     network, want = _torchvision(torchvision_name, size, list(nodes), **settings)
     state = network.state_dict()

@@ -52,6 +52,7 @@ def figures(out: str, *options: str) -> dict:
     return json.loads((Path(out) / "metrics.json").read_text())
 
 
+@pytest.mark.slow(part=8)
 def test_without_photographs_as_with_them(here: Path, capsys: pytest.CaptureFixture) -> None:
     alone = figures("alone", "--images", "features:clip.npz#image")
     assert alone["retrieval/brain/top1"]["ci95"][0] > alone["chance/retrieval/top1"]["ci95"][1]

@@ -75,6 +75,7 @@ def test_each_stage_runs_alone_and_gives_the_same(finished: Path, tmp_path: Path
     assert calls == []  # the checkpoint carries it
 
 
+@pytest.mark.slow(part=5)
 def test_the_same_seed_gives_the_same_run(finished: Path, config: Config, tmp_path: Path, monkeypatch) -> None:
     calls = count_learning(monkeypatch)
     run = Run.create(tmp_path / "again", config)
@@ -83,6 +84,7 @@ def test_the_same_seed_gives_the_same_run(finished: Path, config: Config, tmp_pa
     assert calls == ["learn"]
 
 
+@pytest.mark.slow(part=5)
 def test_pictures_swapped_by_hand_are_noticed(finished: Path, tmp_path: Path) -> None:
     """A control that must fail: with the rows exchanged, the floor beats chance or the brain does not."""
     copy = tmp_path / "swapped"
@@ -103,6 +105,7 @@ def test_evaluate_refuses_a_broken_picture(finished: Path, tmp_path: Path) -> No
     assert main(["evaluate", str(copy)]) == 2
 
 
+@pytest.mark.slow(part=5)
 def test_a_recording_that_changed_is_noticed(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same channels, same images, other numbers: the old checkpoint is not taken up in silence."""
     copy = tmp_path / "other"
@@ -118,6 +121,7 @@ def test_a_recording_that_changed_is_noticed(finished: Path, tmp_path: Path, mon
         stages.train_run(Run.open(copy))
 
 
+@pytest.mark.slow(part=5)
 def test_a_broken_picture_is_drawn_again(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mended"
     shutil.copytree(finished, copy)

@@ -236,6 +236,7 @@ def test_the_start_is_learnt_from_training_images(seen):
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "ancestral", "dpm", "pipeline"])
+@pytest.mark.slow(part=5)
 def test_starting_from_latents_stays_near_them(seen, scheduler):
     images, z_ND = seen
     pipeline = tiny_pipeline()

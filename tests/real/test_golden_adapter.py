@@ -101,6 +101,7 @@ def test_adapter_tokens_and_noise_predictions(adapter_folder, adapter_unet, weig
 
 
 @pytest.mark.parametrize("name", ["cfg_euler", "cfg_euler_scale_0.6", "turbo_ancestral"])
+@pytest.mark.slow(part=5)
 def test_adapter_in_the_stock_pipeline(adapter_folder, adapter_unet, name, tmp_path):
     run = json.loads((adapter_folder / "expected.json").read_text())["pipeline_runs"][name]
     inputs, expected = (load_file(adapter_folder / f"{name}.safetensors") for name in ("inputs", "outputs"))

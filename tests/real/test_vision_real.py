@@ -74,7 +74,7 @@ def top(scores_NN, k):
     return float(((scores_NN >= own_N1).sum(1) <= k).mean())  # itself counts once; a tie is a miss
 
 
-@pytest.mark.slow(part=6)
+@pytest.mark.slow(part=5)
 def test_ridge_from_v4_neurons_finds_the_known_share_of_images(v4):
     """The figures of the data's README, within 0.04: the splits there are other random ones of 200 images."""
     responses_NC, features = v4

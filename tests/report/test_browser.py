@@ -161,6 +161,7 @@ CARDS = (
 SELECTED = "return document.querySelector('[aria-selected=\"true\"]').firstChild.textContent"
 
 
+@pytest.mark.slow(part=8)
 def test_the_gallery_is_sorted_searched_and_walked_by_keyboard_alone(browser, page):
     window = browser()
     window.open(page)
@@ -190,6 +191,7 @@ def test_the_gallery_is_sorted_searched_and_walked_by_keyboard_alone(browser, pa
     assert window.asked_for() <= {"file", "data"}
 
 
+@pytest.mark.slow(part=8)
 def test_the_page_is_dark_in_the_dark_and_fits_a_phone(browser, page):
     light, dark = browser(width=390), browser(width=390, dark=True)
     colour = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
@@ -229,6 +231,7 @@ def test_two_thousand_images_load_sort_and_scroll_at_once(browser, tmp_path):
     assert window.complaints() == []
 
 
+@pytest.mark.slow(part=8)
 def test_the_explorer_shows_rounds_windows_and_two_runs_and_nothing_else(browser, small, tmp_path):
     other = a_run(tmp_path / "other", 30)
     server = explore.make_server([small.path, other.path], 0)

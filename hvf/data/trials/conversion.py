@@ -78,7 +78,8 @@ def to_epochs(trials: Responses) -> mne.EpochsArray:
             f"the first sample of {trials.subject} is at {trials.tmin:g} s, between two samples of {trials.sfreq:g} Hz "
             "counted from the onset: MNE's epochs cannot say that"
         )
-    info = mne.create_info(list(trials.ch_names), trials.sfreq, _types(trials), verbose="error")
+    types: Any = _types(trials)
+    info = mne.create_info(list(trials.ch_names), trials.sfreq, types, verbose="error")
     if "eeg" in info.get_channel_types():
         info.set_montage(montage_1005(), match_case=False, match_alias=True, on_missing="ignore", verbose="error")
     info["subject_info"] = {"his_id": trials.subject}

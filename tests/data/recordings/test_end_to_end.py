@@ -35,6 +35,7 @@ def roots(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("dataset", "subject", "images"), [("things-eeg", "08", "image_set"), ("things-meg", "01", "Images")]
 )
+@pytest.mark.slow(part=8)
 def test_prepare_then_retrieve(roots, dataset, subject, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = roots[dataset]
@@ -71,6 +72,7 @@ def pairs_told_apart(scores_NN: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
+@pytest.mark.slow(part=8)
 def test_prepared_meg_carries_the_images(roots, split, tmp_path):
     """Without any training: trials against the noise-free response to the picture that they name, as it lies on disk.
 
