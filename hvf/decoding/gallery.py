@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.evaluation.retrieval import unit
 
 BLOCK_BYTES = 2**25  # of embeddings at once
 
@@ -61,23 +62,22 @@ class Gallery:
         step = rows or max(1, BLOCK_BYTES // (4 * self.width))
         for start in range(0, len(self), step):
             z_MD = self.read(start, min(start + step, len(self)))
-            yield slice(start, start + len(z_MD)), _unit(z_MD, self, start)
+            yield slice(start, start + len(z_MD)), _finite_unit(z_MD, self, start)
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """z_f (n, D), scaled to length 1, of n images drawn at random; of all, in order, if there are no more."""
         if len(self) <= n:
             return np.concatenate([z_MD for _, z_MD in self.blocks()])
         chosen = np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False))
-        return np.concatenate([_unit(self.read(int(i), int(i) + 1), self, int(i)) for i in chosen])
+        return np.concatenate([_finite_unit(self.read(int(i), int(i) + 1), self, int(i)) for i in chosen])
 
 
 def _rows(z_f_MD: np.ndarray, start: int, stop: int) -> np.ndarray:
     return np.asarray(z_f_MD[start:stop], dtype=np.float32)
 
 
-def _unit(z_MD: np.ndarray, gallery: Gallery, start: int) -> np.ndarray:
+def _finite_unit(z_MD: np.ndarray, gallery: Gallery, start: int) -> np.ndarray:
     if not np.isfinite(z_MD).all():
         bad = start + int(np.flatnonzero(~np.isfinite(z_MD).all(axis=1))[0])
         raise HvfError(f"{gallery.what}: the embedding of {gallery.ids[bad]!r} is not finite")
-    norm_M1 = np.linalg.norm(z_MD, axis=1, keepdims=True)
-    return z_MD / np.where(norm_M1 > 0, norm_M1, 1.0)
+    return unit(z_MD)

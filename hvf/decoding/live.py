@@ -107,12 +107,12 @@ class LiveTrials:
         """Trials in the order of their markers, each as soon as its last sample is there."""
         kept_CN = np.empty((len(self.stream.ch_names), 0))
         first = cut = 0  # samples of the stream before those kept, and up to which markers were seen
-        heard = time.monotonic()
+        last = time.monotonic()
         margin = round((self._before + self._after) * self.sfreq)
         while True:
             new_CN = self._new_samples()
             if new_CN.shape[1]:
-                heard = time.monotonic()
+                last = time.monotonic()
                 kept_CN = np.concatenate([kept_CN, new_CN], axis=1)
                 for onset, code in self._markers(kept_CN):
                     start, stop = onset - round(self._before * self.sfreq), onset + round(self._after * self.sfreq) + 1
@@ -123,7 +123,7 @@ class LiveTrials:
                 surplus = kept_CN.shape[1] - margin - round(KEPT * self.sfreq)
                 if surplus > 0:
                     kept_CN, first = kept_CN[:, surplus:], first + surplus
-            elif time.monotonic() - heard > SILENCE:
+            elif time.monotonic() - last > SILENCE:
                 return
             else:
                 time.sleep(POLL)

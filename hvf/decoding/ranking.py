@@ -17,6 +17,7 @@ from hvf.decoding.confidence import Confidence
 from hvf.decoding.gallery import Gallery
 from hvf.evaluation import calibration
 from hvf.evaluation.calibration import Sharpness
+from hvf.evaluation.retrieval import unit
 
 ANSWERS = 10  # of each trial that are listed
 LEVEL = 0.9  # share of trials whose set holds their image
@@ -192,7 +193,7 @@ def nearest(
     Both ways read the gallery in blocks and keep the best of each. "faiss" (extra ``faiss``) finds them without a table
     of all cosines; of images at equal distance either may come first. Raises HvfError if it is not installed.
     """
-    queries_ND = unit(z_b_ND)
+    queries_ND = unit(np.asarray(z_b_ND, dtype=np.float32))
     find = _faiss_knn() if search == "faiss" else _block_knn
     tops, cosines = [], []
     for place, z_MD in gallery.blocks():
@@ -291,10 +292,3 @@ class _Sums:
             shift_V = np.where(np.isfinite(high_V), high_V, 0.0)
             block_V = np.log(np.exp(logits_VM - shift_V[:, None]).sum(axis=1)) + shift_V
         self.log_V = np.logaddexp(self.log_V, block_V)
-
-
-def unit(z_ND: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; zero rows stay zero."""
-    z_ND = np.asarray(z_ND, dtype=np.float32)
-    norm_N1 = np.linalg.norm(z_ND, axis=1, keepdims=True)
-    return z_ND / np.where(norm_N1 > 0, norm_N1, 1.0)

@@ -36,7 +36,7 @@ def similarity(z_b_ND: Numbers, z_f_MD: Numbers) -> np.ndarray:
             f"brain embeddings are {queries_ND.shape[1]} wide and image embeddings {gallery_MD.shape[1]}: "
             "they must come from one alignment"
         )
-    return _unit(queries_ND) @ _unit(gallery_MD).T
+    return unit(queries_ND) @ unit(gallery_MD).T
 
 
 def ranks(scores_NM: Numbers, target_N: ArrayLike | None = None) -> np.ndarray:
@@ -162,6 +162,7 @@ def _array(x: Numbers) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
-def _unit(x_ND: np.ndarray) -> np.ndarray:
+def unit(x_ND: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; zero rows stay zero."""
     norm_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
     return x_ND / np.where(norm_N1 > 0, norm_N1, 1.0)
