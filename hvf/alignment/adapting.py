@@ -6,7 +6,7 @@ then learns from the person's trials and images, by one of the methods of `Adapt
 none    nothing more is learnt
 input   a linear map of the channels in front of the frozen brain encoder (`PersonLayer`)
 all     all weights, starting from the trained ones, at a smaller rate; the prior's fusion stays frozen
-chosen  whichever of these has the highest mean reciprocal rank on validation concepts of the person
+chosen  whichever of these retrieves the person's validation concepts best
 
 The epoch is chosen on the same concepts; before the first epoch stands the decoder as it was, which is kept where
 nothing learnt is better. There is no argument for test data.
@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 
 from hvf.alignment.checkpoint import Alignment
-from hvf.alignment.epochs import adamw, seeded
+from hvf.alignment.epochs import adamw, retrieves_better, seeded
 from hvf.alignment.fitting import prepare
 from hvf.alignment.people import PersonInput
 from hvf.alignment.training import Prepared, Training
@@ -95,7 +95,7 @@ def adapt(
             for epoch in track(range(1, config.align.epochs + 1 if method in LEARNT else 1), f"adapting: {method}"):
                 training.run(epoch)
         fitted = training.finish()
-        if best is None or fitted.best["validation_mrr"] > best.best["validation_mrr"]:
+        if best is None or retrieves_better(fitted.best, best.best):
             best = fitted
     assert best is not None
     best.train_embeddings_MD = trained.train_embeddings_MD  # of the prior's fusion, which stays as it was

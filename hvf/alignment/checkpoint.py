@@ -67,7 +67,7 @@ class Alignment:
     ----------
     brain, hvf : modules in eval mode
     log_scale : float, log 1/τ
-    history : list of dict, one per epoch: loss, validation_mrr, validation_top1, validation_n, temperature, best
+    history : list of dict, one per epoch: loss, validation_{loss, mrr, top1, n}, temperature, best
     recording : RecordingInfo
     config : Config
     normalisation : {"x" | spec: (mean, sd)}, from training rows only; "x" is (1, C, 1) both, a spec (1, d_k) and (1, 1)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hvf.alignment import encoding
+from hvf.alignment.epochs import best_of
 from hvf.alignment.training import Training
 from hvf.models.fusions.linear import Linear
 
@@ -33,7 +34,7 @@ def solve(training: Training) -> None:
     for epoch, penalty in enumerate(penalties):
         loss = take(penalty)
         training.history.append({"epoch": epoch, "loss": loss, "penalty": penalty, **training.validate()})
-    best = max(training.history, key=lambda entry: entry["validation_mrr"])
+    best = best_of(training.history)
     training.history = [{**entry, "best": entry is best} for entry in training.history]
     solver(training, torch.cat([training.train_N, training.val_N]))(best["penalty"])
     training.keep()

@@ -6,7 +6,7 @@ Letters: N trials, M images, D embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,6 +68,24 @@ def adamw(
     return optimizer, CosineAnnealingLR(optimizer, batches * align.epochs)
 
 
+def retrieves_better(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether validation images are retrieved better: a higher mean reciprocal rank or, with equal ones, a lower loss.
+
+    Few validation images often have the same ranks in many epochs: then the loss tells these apart. Ranks of the same
+    numbers in another order are equal, though their mean may differ in its last digit.
+    """
+    mine, its = (round(e["validation_mrr"], 9) for e in (entry, other))
+    return mine > its or (mine == its and entry["validation_loss"] < other["validation_loss"])
+
+
+def best_of(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The entry that `retrieves_better` than all others; the first of equal ones."""
+    best = history[0]
+    for entry in history:
+        best = entry if retrieves_better(entry, best) else best
+    return best
+
+
 class Epochs:
     """Base of a training: batches in random order, validation after each epoch, and the best epoch's weights kept.
 
@@ -87,12 +105,12 @@ class Epochs:
         return self.train_N[order_N].tensor_split(self.batches)
 
     def judge(self, epoch: int, loss: float) -> None:
-        """Validate after an epoch, and keep the weights if the mean reciprocal rank is the best so far."""
+        """Validate after an epoch, and keep the weights if it `retrieves_better` than every epoch so far."""
         rate = self.config.align.learning_rate
         if not math.isfinite(loss):
             raise HvfError(f"the loss is not finite after epoch {epoch}: lower align.learning_rate, {rate}")
         entry = {"epoch": epoch, "loss": loss, **self.validate(), "best": False}
-        if not self.history or entry["validation_mrr"] > max(e["validation_mrr"] for e in self.history):
+        if not self.history or retrieves_better(entry, best_of(self.history)):
             self.history = [{**e, "best": False} for e in self.history]
             entry["best"] = True
             self.keep()
@@ -100,9 +118,12 @@ class Epochs:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Retrieval of the validation images among themselves."""
-        ranks_N = retrieval.ranks(retrieval.similarity(*self.embedded()), self.target_N)
+        """Retrieval of the validation images among themselves, and its cross-entropy: each trial among the images."""
+        scores_NM = retrieval.similarity(*self.embedded())
+        ranks_N = retrieval.ranks(scores_NM, self.target_N)
+        logits_NM = torch.from_numpy(scores_NM) * math.exp(self.log_scale.item())
         return {
+            "validation_loss": float(functional.cross_entropy(logits_NM, torch.from_numpy(self.target_N))),
             "validation_mrr": retrieval.mean_reciprocal_rank(ranks_N),
             "validation_top1": retrieval.topk(ranks_N, 1),
             "validation_n": len(ranks_N),

@@ -30,8 +30,9 @@ def fit(training_set: TrainingSet, config: Config, device: str | torch.device = 
 
     `config.align.mode` "retrieval" trains the brain encoder and a new fusion of the features together;
     "reconstruction" trains the brain encoder against the prior's fusion, frozen, on features as they are. A share of
-    the concepts is kept from training; the epoch with the best mean reciprocal rank among their images is returned.
-    Trials of one image are not contrasted with each other. The same seed gives the same numbers.
+    the concepts is kept from training; the epoch that retrieves their images best (mean reciprocal rank; of equal
+    ones, the lowest loss) is returned. Trials of one image are not contrasted with each other. The same seed gives the
+    same numbers.
 
     `config.targets` names the encoders, and may name views, of which a step takes one instead of the image, and a text
     encoder, whose features of the captions take part in the loss. Raises HvfError if a channel is constant or not

@@ -17,6 +17,7 @@ import torch
 
 from hvf import alignment
 from hvf.alignment import Alignment, TrainingSet
+from hvf.alignment.epochs import retrieves_better
 from hvf.config import SUBJECTS, Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
@@ -205,7 +206,7 @@ def choose(
     *,
     fit: Callable[..., Any] = alignment.fit,
 ) -> Choice[Any]:
-    """Fit every candidate and return the one with the highest mean reciprocal rank on validation images.
+    """Fit every candidate and return the one that retrieves validation images best (`retrieves_better`).
 
     Parameters
     ----------
@@ -227,7 +228,7 @@ def choose(
         one = with_settings(config, settings)
         fitted = fit(split, one, device())
         choice = Choice(fitted, settings, _MADE_HERE)
-        if best is None or choice.validation["mrr"] > best.validation["mrr"]:
+        if best is None or retrieves_better(fitted.best, best.alignment.best):
             best = choice
     assert best is not None
     return best
