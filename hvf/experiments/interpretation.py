@@ -26,6 +26,7 @@ from hvf.alignment import FILE as CHECKPOINT
 from hvf.alignment import Alignment, TrainingSet, fit
 from hvf.config import HvfError, with_settings
 from hvf.data.sensor_positions import positions_in, positions_of
+from hvf.data.trials.provenance import is_whitened
 from hvf.data.trials.splitting import concept_split
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
@@ -115,6 +116,7 @@ class Interpretation:
             "ch_names": list(data.test.ch_names),
             "positions": None if data.positions is None else data.positions.tolist(),
             "radius": self.radius,
+            "whitened": is_whitened(data.test.history),
         }
         result["categories"] = _part(run, "categories", partial(_by_category, data, named), named)
         result["map"] = _map(data)

@@ -14,6 +14,11 @@ from hvf.report.sensors import limits_of, ms
 from hvf.runs import Run, write_atomic
 
 STRONGEST = 5  # sensors in the table
+# Of whitened trials; Haufe et al. (2014) on filters and patterns.
+MIXED = (
+    "The trials are whitened, so that each channel is a mixture of all sensors: the map is one of mixtures, not of "
+    "places on the head. For those prepare the trials without whitening"
+)
 
 
 def write_interpretation(run: Run, result: Mapping[str, Any]) -> None:
@@ -31,6 +36,7 @@ def sensor_lists(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     lost, names = result["occlusion"], result["ch_names"]
     where = {} if result["positions"] is None else {"positions": result["positions"]}
     common = "occluded: replaced by the mean training response, images ranked again"
+    common += f". {MIXED}" if result["whitened"] else ""
     near = f"each sensor with those within {1000 * result['radius']:g} mm ({lost['neighbours_each']:.1f} on average)"
     maps = []
     for name, title, how in (
@@ -78,6 +84,8 @@ def _entry(figure: Mapping[str, Any]) -> dict:
 def summary(result: Mapping[str, Any]) -> Iterator[Table | str]:
     """The strongest sensors and all windows in a table, and the rest in lines."""
     yield _occlusion_table(result)
+    if result["whitened"]:
+        yield MIXED
     if result["retrained"]:
         best = max(result["retrained"], key=lambda window: window["validation"]["mrr"])
         top1 = best["figures"]["top1"]

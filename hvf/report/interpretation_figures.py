@@ -52,7 +52,8 @@ def _draw_heads(result: Mapping[str, Any], part: Any) -> None:
     grid = part.add_gridspec(1, 3 + n, width_ratios=[1.7, 0.05] + [1.0] * n + [0.05])
     values, marked = lost_of(lost["neighbours"])
     axes = part.add_subplot(grid[0])
-    axes.set_title(f"a  {LOST} without\na sensor and its neighbours", loc="left", fontsize=9)
+    mixed = "\n(whitened: channels are mixtures)" if result["whitened"] else ""
+    axes.set_title(f"a  {LOST} without\na sensor and its neighbours{mixed}", loc="left", fontsize=9)
     image = draw_topography(axes, np.array(values), positions, marked=np.array(marked))
     _bar(part, image, grid[1])
     every = np.array([one["lost"][FIGURE] for one in times])

@@ -16,6 +16,7 @@ from hvf import report
 from hvf.config import HvfError, with_settings
 from hvf.experiments import interpretation, stages
 from hvf.presets import mini
+from hvf.report.interpretation import sensor_lists
 from hvf.runs import Run
 from tests.script_module import load_script
 
@@ -94,6 +95,9 @@ def test_a_recording_with_places_and_times(study, tmp_path, capsys, monkeypatch)
     for name in ("interpretation.png", "embedding.png"):
         with Image.open(run.path / name) as picture:
             assert min(picture.size) > 500
+    assert not any("whitened" in one["how"] for one in maps)
+    whitened = sensor_lists(run.read_json("interpretation.json") | {"whitened": True})
+    assert all("channel is a mixture of all sensors" in one["how"] for one in whitened)
     page = report.write_report([run.path], tmp_path / "report.html").read_text(encoding="utf-8")
     for course in courses:
         assert course["title"] in page

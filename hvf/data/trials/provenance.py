@@ -13,6 +13,15 @@ from hvf.data.trials.store import is_prepared, read_store
 SIMULATED_TITLE = "# Simulated recordings: nothing here was measured from a person"
 
 
+def is_whitened(history: Mapping[str, Any] | None) -> bool:
+    """Whether the noise of trials with this history was whitened (MVNN), so that each channel is a mixture of all.
+
+    Every way of preparing trials says so in their units; of trials put together, any part counts.
+    """
+    history = history or {}
+    return "whitened" in str(history.get("units")) or any(map(is_whitened, history.get("concatenated", ())))
+
+
 def sha256(path: Path) -> str:
     """Digest of a file, read once from front to back."""
     digest, block = hashlib.sha256(), bytearray(2**20)
