@@ -3,6 +3,7 @@
     python eval/benchmark.py --methods hvf ubp nice ridge --subjects 1 8 --seeds 0 1 2    retrieval, simulated study
     python eval/benchmark.py --methods hvf ridge --trials DIR --images DIR --encoders published --preset things-eeg
     python eval/benchmark.py --subjects 1 8 10 --seeds 0 1 2          no method: what the preset retrieves and draws
+    python eval/benchmark.py --suite things-eeg2-intra-v1 --trials DIR --images DIR     a named suite, the same for all
 
 Each cell is a run folder of its own; a second call takes up the cells that are there, and several processes share them
 (`accelerate launch`, or a job array over --methods, --subjects or --seeds with one --out): the table is of all cells
@@ -27,7 +28,7 @@ from hvf.cli.options import run_script, study_settings
 from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
-from hvf.experiments import protocols
+from hvf.experiments import protocols, suites
 from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import ROWS, reconstruct_run
@@ -53,6 +54,7 @@ class Benchmark(Configured):
     specs: tuple[str, ...] = ()  # with --encoders given: the targets of every method
     epochs: int | None = None  # of every method, instead of its own
     control: bool = True  # a row for the first method on permuted trials
+    suite: str | None = None  # a named suite, which decides all but where the data are: hvf/experiments/suites.py
     out: Path = Path("runs/benchmark")  # run folders and the table
 
     def aliased(self) -> dict[str, Any]:
@@ -213,13 +215,25 @@ def _cell(entry: Mapping | None) -> str:
     return f"{entry['value']:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else "")
 
 
+def _part_of_suite(options: Benchmark) -> str:
+    """The line above a suite's table: its name, what part of it this is, and the command; "" without a suite."""
+    if options.suite is None:
+        return ""
+    asked = {name: getattr(options, name) for name in suites.NARROWED}
+    part = suites.check(options.suite, asked, options.trials)
+    where = "" if options.trials is None else f" --trials {options.trials} --images {options.images}"
+    about = f"**{options.suite}**{f', a part of it ({part})' if part else ''}: {suites.get(options.suite).about}"
+    return f"{about} Command: `python eval/benchmark.py --suite {options.suite}{where}`.\n\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     return run_script(run, arguments)
 
 
 def run(arguments: Sequence[str] | None) -> None:
     """Every cell that is not there yet, then the table of all."""
-    options = parse(Benchmark, arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse(Benchmark, suites.expanded(words))
     if not options.subjects or not options.seeds:
         raise HvfError("name at least one subject and one seed, as --subjects 8 --seeds 0")
     for name in ("methods", "subjects", "seeds"):
@@ -230,6 +244,7 @@ def run(arguments: Sequence[str] | None) -> None:
         raise HvfError("--protocol, --encoders and --specs are for methods: name some, as --methods hvf ridge")
     if options.specs and options.encoders != "given":
         raise HvfError(f"--specs needs --encoders given, not {options.encoders}")
+    part = _part_of_suite(options)
     of_methods = method_cells(options) if options.methods else {}
     cells = {} if of_methods else run_cells(options)
     if not PartialState().is_main_process:
@@ -237,7 +252,7 @@ def run(arguments: Sequence[str] | None) -> None:
     if of_methods:
         # A row for each method: means over subjects and seeds, intervals over images.
         result = Result.side_by_side([Result.combined(row_cells) for row_cells in of_methods.values()])
-        rows, text = method_rows(result), method_table(result, options)
+        rows, text = method_rows(result), part + method_table(result, options)
     else:
         result = Result.combined([Result.read(options.out / name) for name in cells])
         rows = table_rows(cells)
