@@ -34,7 +34,7 @@ from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic, write_json
-from hvf.vision.specs import check_targets
+from hvf.vision.specs import check_targets, short_name
 
 CONTROL = "trials permuted"
 
@@ -112,7 +112,7 @@ def _fit_and_test(config: Config, protocol: Literal["intra", "loso"], row: str) 
 
 def method_table(result: Result, options: Benchmark) -> str:
     """The table as Markdown, with the protocol's label, what stood in for what, and the published columns."""
-    label = f"{'meg' if result.study.kind == 'meg' else 'eeg'} {options.protocol}"
+    label = f"{result.study.kind} {options.protocol}"  # of figures of the same kind of recording: of neurons none
     lines = [
         f"Protocol: {options.protocol}, {len(options.subjects)} subject(s) x {len(options.seeds)} seed(s), "
         f"{len(result.runs)} run(s) a row; {result.study.note}"
@@ -120,19 +120,30 @@ def method_table(result: Result, options: Benchmark) -> str:
         "Gallery: the plain test images through the method's own encoders; ties are misses; the epoch and ridge's "
         "penalty are chosen on validation concepts. Intervals (95 %) draw test images again.",
         "",
-        f"| method{' (simulated)' if result.study.simulated else ''} | top-1 % | top-5 % | validation top-1 % "
-        f"| published, real {label}, top-1/top-5 % | decodes towards |",
-        "| --- | --- | --- | --- | --- | --- |",
     ]
-    works = methods.works()
+    works = {name: work for name, work in methods.works().items() if label in work.retrieval}
+    title = f"method{' (simulated)' if result.study.simulated else ''}"
+    columns = [title, "top-1 %", "top-5 %", "validation top-1 %"]
+    columns += [f"published, real {label}, top-1/top-5 %", "selected by"] if works else []
+    lines += [f"| {' | '.join([*columns, 'decodes towards'])} |", "| --- " * (len(columns) + 1) + "|"]
+
+    def of_paper(name: str) -> list[str]:
+        work = works.get(name)
+        told = ["–", ""] if work is None else [work.summary(label), work.selection(options.protocol)]
+        return told if works else []
+
+    files: dict[str, str] = {}
     for name, entries in method_rows(result).items():
-        printed = works[name].summary(label) if name in works else "–"
-        specs = ", ".join(result.rows[name].settings["targets.specs"]) if name in result.rows else ""
+        specs = result.rows[name].settings["targets.specs"] if name in result.rows else ()
+        short = [brief if files.setdefault(brief, spec) == spec else spec for spec in specs
+                 for brief in [short_name(spec)]]  # fmt: skip
         figures = [percent(entries.get(figure)) for figure in ("top1", "top5", "validation")]
-        lines.append(f"| {name} | " + " | ".join([*figures, printed, specs]) + " |")
-    for name, work in works.items():
-        if name not in result.rows and label in work.retrieval:
-            lines.append(f"| {name} | – | – | – | {work.summary(label)} | |")
+        lines.append(f"| {' | '.join([name, *figures, *of_paper(name), ', '.join(short)])} |")
+    for name in works:
+        if name not in result.rows:
+            lines.append(f"| {' | '.join([name, '–', '–', '–', *of_paper(name), ''])} |")
+    if told := [f"{brief} is {spec}" for brief, spec in files.items() if brief != spec]:
+        lines += ["", "; ".join(told) + "."]
     if options.encoders == "mini":
         swaps = "; ".join(f"{real} → {mini}" for real, mini in methods.STAND_INS.items())
         lines += ["", f"Mini encoders stand in for the papers': {swaps}."]

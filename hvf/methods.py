@@ -54,12 +54,12 @@ class Published:
     selected: Mapping[str, str] = field(default_factory=dict[str, Any])
 
     def summary(self, label: str) -> str:
-        """Top-1/top-5 in % of "eeg intra", say, with the gallery and the selection; a dash where there are none."""
+        """Top-1/top-5 in % of "eeg intra", say, and the gallery where it is not ours; a dash without any."""
         if label not in self.retrieval:
             return "–"
         top1, top5 = self.retrieval[label]
-        ranked = f"ranked against {self.gallery}; " if self.gallery else ""
-        return f"{top1}/{'–' if top5 is None else top5} ({ranked}selected by: {self.selection(label.split()[1])})"
+        ranked = f" (ranked against {self.gallery})" if self.gallery else ""
+        return f"{top1}/{'–' if top5 is None else top5}{ranked}"
 
     def selection(self, protocol: str) -> str:
         """By what the figures of a protocol were selected."""

@@ -96,9 +96,7 @@ def test_published_rows_say_how_they_were_selected():
     assert rows["HCF (arXiv 2603.07077)", "within subject"].figures == {"retrieval/top1": 0.846}
     assert {row.method for row in methods.published("things-meg")} >= {"HVF", "UBP"}
     assert methods.published("mini") == []
-    assert methods.works()["ubp"].summary("meg loso") == (
-        "2.2/10.4 (ranked against blurred test images; selected by: not known)"
-    )
+    assert methods.works()["ubp"].summary("meg loso") == ("2.2/10.4 (ranked against blurred test images)")
     assert Published("nothing").summary("eeg intra") == "–"
 
 

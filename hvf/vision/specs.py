@@ -129,6 +129,21 @@ def _checked(spec: FeatureSpec, text: str) -> FeatureSpec:
         raise HvfError(f"feature spec {text!r}: {error}") from None
 
 
+def short_name(text: str) -> str:
+    """A feature spec for a table: without the folders of its files, and of local weights without the file.
+
+    >>> short_name("torchvision:squeezenet1_0//data/weights.npz@8:grid4"), short_name("openclip:RN50/openai")
+    ('squeezenet1_0@8:grid4', 'openclip:RN50/openai')
+    """
+    head, slash, tail = text.rpartition("/")
+    if "/" not in head and not head.endswith(":"):
+        return text
+    file, _, how = re.fullmatch(r"([^@:~#]*)()(.*)", tail).groups()
+    kind, _, rest = text.partition(":")
+    name = "" if rest.startswith((".", "/", "~")) else rest.partition("/")[0]
+    return (name or file.rpartition(".")[0] or file) + how
+
+
 def versions(specs: Sequence[str], views: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """{spec: the same under each view}; a spec's own view gives way. Raises HvfError for an unknown view."""
     seen = {spec: [replace(parse_spec(spec), view=view) for view in views] for spec in specs}

@@ -207,8 +207,11 @@ def test_benchmark_of_methods(files, tmp_path, capsys):
     assert rows["ridge"]["top1"]["value"] > 0.2 > rows["trials permuted"]["top1"]["value"]
     assert rows["chance"]["top1"]["value"] == 0.05
     text = (out / "table.md").read_text()
-    assert "75.7/94.6" in text  # what the paper reports, beside ours
-    assert "| nice | – | – | – | 16.1/43.6 (ranked against concept centres of other images; selected by: not" in text
+    assert "published" not in text  # figures of EEG have no place beside those of neurons
+    assert "75.7" not in text
+    hvf = next(line for line in text.splitlines() if line.startswith("| hvf |"))
+    assert hvf.endswith("| squeezenet1_0@0:grid2, squeezenet1_0@2:grid2 |")
+    assert f"squeezenet1_0@0:grid2 is {specs[0]}" in text
     assert "Protocol: intra, 1 subject(s) x 2 seed(s)" in text
     cell = out / "intra-hvf-sub-08-seed-0" / "result.json"
     kept = cell.stat().st_mtime_ns
