@@ -180,11 +180,15 @@ def assert_serves(command: list[str], folder: Path) -> None:
     """The command says where, the page is there, and an interrupt ends it well."""
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
         assert server.stdout is not None
-        address = next(found for line in server.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+\S*", line)))[0]
-        with urllib.request.urlopen(address, timeout=30) as page:
-            assert b"<title>" in page.read()
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) in (0, 130)
+        try:
+            found = (re.search(r"http://127\.0\.0\.1:\d+\S*", line) for line in server.stdout)
+            address = next(one[0] for one in found if one)
+            with urllib.request.urlopen(address, timeout=30) as page:
+                assert b"<title>" in page.read()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) in (0, 130)
+        finally:  # leaving the block waits for it
+            server.kill()
 
 
 @pytest.mark.slow(part=1)
