@@ -105,6 +105,8 @@ class DataConfig(Section, name="data"):
     tmax: float = 0.8  # end of the window, s, not included: T = round((tmax - tmin) * sfreq)
     test_images: Count = 200  # files: how many images are held out for testing
     split_seed: Seed = 0  # files: which random split into training and test images
+    train_sessions: tuple[int, ...] | None = None  # files: sessions whose trials are trained on; None: all
+    test_sessions: tuple[int, ...] | None = None  # files: sessions whose trials are tested on; None: all
 
     def __post_init__(self) -> None:
         super().__post_init__()

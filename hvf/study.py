@@ -22,6 +22,7 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, stem
 from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.reading import read_trials
+from hvf.data.trials.splitting import check_apart, grouped, held_out
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
 from hvf.registry import STUDIES, feature_file, listed
@@ -103,6 +104,8 @@ def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
 
 
 def _simulated_study(data: DataConfig) -> Study:
+    if data.train_sessions is not None or data.test_sessions is not None:
+        raise HvfError(f"{data.study} has one session: data.train_sessions and data.test_sessions are for files")
     simulated.check_settings(data)
     train_images, test_images = simulated.simulated_stimuli(data)
     train = _cached_trials(data, train_images, "train")
@@ -159,7 +162,7 @@ def _files_study(data: DataConfig) -> Study:
             trials = trials.replace(splits=None)
     shown = with_concepts(images, trials)
     if trials.splits is None:
-        train_index, test_index = held_out(_groups(shown), data.test_images, data.split_seed)
+        train_index, test_index = held_out(grouped(shown), data.test_images, data.split_seed)
         how = f"split {data.split_seed}"
     else:
         row = {name: i for i, name in enumerate(shown.ids)}
@@ -167,10 +170,14 @@ def _files_study(data: DataConfig) -> Study:
             sorted({row[name] for name in trials.split(part).image_ids.tolist()}) for part in ("train", "test")
         )
         how = "split as prepared" if prepared else "split as in the metadata"
-    train_images, test_images = shown.select(train_index), shown.select(test_index)
-    _check_apart(train_images, test_images, path)
+    of_part = {"train": _of_part(trials, "train", data), "test": _of_part(trials, "test", data)}
+    train_images, test_images = (
+        part_images.select(np.flatnonzero(np.isin(part_images.ids, of_part[part].image_ids)))
+        for part, part_images in (("train", shown.select(train_index)), ("test", shown.select(test_index)))
+    )
+    check_apart(train_images, test_images, path.name)
     train, test = (
-        _marked(_of_images(trials if trials.splits is None else trials.split(part), part_images), part, part_images)
+        _marked(_of_images(of_part[part], part_images), part, part_images)
         for part, part_images in (("train", train_images), ("test", test_images))
     )
     history = trials.history or {}
@@ -180,16 +187,35 @@ def _files_study(data: DataConfig) -> Study:
     origin = f"{'simulated ' if simulated else ''}{trials.kind if trials.kind == 'features' else trials.kind.upper()}"
     recipe = f"recipe {history['recipe']}, " if history.get("recipe") else ""
     notes = "" if prepared else "".join(f"; {note}" for note in history.get("notes", []))
+    sessions = "".join(
+        f", {part} trials of session {', '.join(map(str, numbers))}"
+        for part, numbers in (("training", data.train_sessions), ("test", data.test_sessions))
+        if numbers is not None
+    )
     note = (
         f"{path.name}: {origin}, {trials.subject}, {recipe}{len(train)} training and {len(test)} test images of other "
-        f"concepts ({how}), {len(trials.ch_names)} channels{notes}"
+        f"concepts ({how}){sessions}, {len(trials.ch_names)} channels{notes}"
     )
 
     def single_trials(part: str, images: ImageSet) -> Trials:
-        of_part = trials if trials.splits is None else trials.split(part)
-        return _marked(of_part.select(np.isin(of_part.image_ids, images.ids)), part, images)
+        return _marked(of_part[part].select(np.isin(of_part[part].image_ids, images.ids)), part, images)
 
     return Study(path.stem, train, test, train_images, test_images, simulated, note, single_trials)
+
+
+def _of_part(trials: Trials, part: str, data: DataConfig) -> Trials:
+    """The trials of a split, where there is one, and of the sessions that are asked for."""
+    trials = trials if trials.splits is None else trials.split(part)
+    sessions = data.train_sessions if part == "train" else data.test_sessions
+    if sessions is None:
+        return trials
+    there = set() if trials.sessions is None else set(trials.sessions.tolist())
+    if not sessions:
+        raise HvfError(f"data.{part}_sessions names no session: leave it out for all, or give their numbers")
+    if missing := sorted(set(sessions) - there):
+        known = f"of sessions {', '.join(map(str, sorted(there)))}" if there else "without session numbers"
+        raise HvfError(f"data.{part}_sessions asks for {listed(map(str, missing))}: the {part} trials are {known}")
+    return trials.select(np.isin(trials.sessions, sessions))
 
 
 def _of_images(trials: Trials, images: ImageSet) -> Trials:
@@ -276,20 +302,6 @@ def with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
     return part
 
 
-def _check_apart(train: ImageSet, test: ImageSet, path: Path) -> None:
-    """Refuse a test concept, or the same picture under another name, among the training images."""
-    shared = sorted(set(train.concepts) & set(test.concepts))
-    if shared:
-        raise HvfError(
-            f"{len(shared)} test concepts of {path.name} are in training too: {listed(shared)}; split it anew"
-        )
-    first = dict(zip(train.content_hashes(), train.ids, strict=True))
-    for content, name in zip(test.content_hashes(), test.ids, strict=True):
-        if content in first:
-            same = "are the same picture" if test.has_pictures else "have the same features: they are one picture"
-            raise HvfError(f"the test image {name} and the training image {first[content]} {same}")
-
-
 def other_subjects(data: DataConfig, study: Study) -> tuple[Trials, np.ndarray]:
     """The training trials (N) of all subjects but that of `study`, averaged within each, and whose each is, from 0 (N).
 
@@ -318,57 +330,9 @@ def _other_files(data: DataConfig, study: Study) -> list[Trials]:
         if subject == data.subject:
             continue
         trials = _prepared_trials(data, path).pick(study.train.ch_names)
-        trials = trials if trials.splits is None else trials.split("train")
-        trials = trials.paired_with(everything)
+        trials = _of_part(trials, "train", data).paired_with(everything)
         parts.append(trials.select(np.isin(trials.image_ids, study.train_images.ids)).average())
     return parts
-
-
-def _groups(images: ImageSet) -> tuple[str, ...]:
-    """The concept of each image; concepts that share a picture, under whatever names, count as one.
-
-    So no picture is both trained on and tested. Decodes every image: a broken one is an HvfError that names it.
-    """
-    group = {concept: concept for concept in images.concepts}
-
-    def first(concept: str) -> str:
-        while group[concept] != concept:
-            concept = group[concept]
-        return concept
-
-    seen: dict[str, str] = {}
-    for content, concept in zip(images.content_hashes(), images.concepts, strict=True):
-        one, other = first(seen.setdefault(content, concept)), first(concept)
-        group[other] = one
-    return tuple(first(concept) for concept in images.concepts)
-
-
-def held_out(concepts: tuple[str, ...], n_test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choose `n_test` items at random for the test; return the indices (train, test), each ascending.
-
-    Where concepts repeat, whole concepts are drawn until there are enough items; the rest of the last one is dropped,
-    so that no test concept is trained on. Raises HvfError if too few items are left to train on.
-
-    Examples
-    --------
-    >>> train, test = held_out(("cat", "cat", "dog", "dog", "owl"), n_test=1, seed=0)
-    >>> len(test), set(train) & set(test)
-    (1, set())
-    """
-    concepts_N = np.asarray(concepts, dtype=str)
-    n = len(concepts_N)
-    if not 1 <= n_test < n:
-        raise HvfError(f"cannot hold out {n_test} of {n} images; --test-images must lie between 1 and {n - 1}")
-    names, first = np.unique(concepts_N, return_index=True)
-    names = names[np.argsort(first)]  # the images' order, so that the draw does not depend on spelling
-    rank = {name: i for i, name in enumerate(np.random.default_rng(seed).permutation(names).tolist())}
-    rank_N = np.asarray([rank[name] for name in concepts_N.tolist()])
-    drawn = np.argsort(rank_N, kind="stable")
-    test = drawn[:n_test]
-    train = np.flatnonzero(rank_N > rank_N[test[-1]])
-    if len(train) < 2:
-        raise HvfError(f"holding out {n_test} of {n} images leaves no other concept to train on; hold out fewer")
-    return train, np.sort(test)
 
 
 def _helmet(data: DataConfig) -> mne.Info:

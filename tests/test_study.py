@@ -11,12 +11,13 @@ from hvf import alignment
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config, DataConfig, HvfError, with_settings
 from hvf.data.trials.provenance import SIMULATED_TITLE
+from hvf.data.trials.splitting import held_out
 from hvf.data.trials.trials import Trials
 from hvf.presets import things_eeg
 from hvf.runs import cache_dir
 from hvf.simulation import stimuli
 from hvf.simulation import study as simulated
-from hvf.study import held_out, open_study, other_subjects, subjects
+from hvf.study import open_study, other_subjects, subjects
 
 TINY = DataConfig(train_concepts=3, images_per_concept=2, test_concepts=2, train_repeats=2, test_repeats=3)
 
@@ -237,6 +238,38 @@ def test_prepared_trials_bring_their_images_split_and_concepts(things, tmp_path)
     assert study.simulated
     assert "s.npy: simulated MEG, sub-08, 6 training" in study.note
     assert study.train.ch_names == ("Pz",)
+
+
+def test_sessions_to_train_and_to_test_on(things, tmp_path):
+    """The control for what a session has of its own: test trials of other sessions than training trials."""
+    again = np.round((prepared().load_array()[:, 0, 0] % 1) * 2).astype(int)
+    prepared(sessions=1 + again).save(tmp_path / "s.npy")
+    data = replace(things, trials=str(tmp_path / "s.npy"))
+    across = open_study(replace(data, train_sessions=(1,), test_sessions=(2,)))
+    for trials, images, session in ((across.train, across.train_images, 1), (across.test, across.test_images, 2)):
+        shown = [STEMS.index(name.rsplit("/", 1)[1]) for name in images.ids]
+        assert trials.load_array()[:, 0, 0].tolist() == [i + 0.5 * (session - 1) for i in shown]
+    assert "training trials of session 1, test trials of session 2" in across.note
+    assert len(across.single_trials("test", across.test_images)) == 2
+    both = open_study(replace(data, train_sessions=(2, 1)))
+    np.testing.assert_array_equal(both.train.load_array(), open_study(data).train.load_array())
+
+    splits = prepared().splits.tolist()
+    first = next(i for i in range(16) if again[i] == 0 and splits[i] == "train")
+    prepared(sessions=1 + again).select([i for i in range(16) if i != first]).save(tmp_path / "few.npy")
+    few = replace(data, trials=str(tmp_path / "few.npy"))
+    assert len(open_study(few).train_images) == 6
+    assert len(open_study(replace(few, train_sessions=(1,))).train_images) == 5  # one was shown in session 2 alone
+
+    for changes, reason in (
+        ({"train_sessions": (1, 3)}, "train_sessions asks for 3: the train trials are of sessions 1, 2"),
+        ({"test_sessions": ()}, "names no session"),
+        ({"trials": things.trials, "test_sessions": (1,)}, "without session numbers"),
+    ):
+        with pytest.raises(HvfError, match=reason):
+            open_study(replace(data, **changes))
+    with pytest.raises(HvfError, match="simulated-eeg has one session"):
+        open_study(replace(TINY, train_sessions=(1,)))
 
 
 def test_prepared_trials_without_split_or_concepts(things, tmp_path):
