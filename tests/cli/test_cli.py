@@ -125,6 +125,7 @@ def test_every_setting_is_an_option(command):
     """All of them at once, with values that differ from the preset's."""
     usual = presets.things_meg()
     words = {"data.study": "simulated-meg", "data.subject": 3, "data.trials": "x.npy", "data.images": "y.zip"}
+    words |= {"data.train_sessions": (1, 2), "data.test_sessions": (3,)}
     words |= {"data.ch_names": ("Oz", "O1"), "data.tmin": -0.1, "brain.width": 64, "fusion.width": 64}
     words |= {"targets.specs": ("vae:mini",), "targets.views": (), "targets.view_choice": "confidence"}
     words |= {
