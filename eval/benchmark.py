@@ -41,7 +41,7 @@ CONTROL = "trials permuted"
 
 @dataclass(frozen=True)
 class Benchmark(Configured):
-    """Compare methods, subjects and seeds in one table. A method sets its own settings over the configuration."""
+    """Compare methods, subjects and seeds in one table. Settings that are given hold for every method, over its own."""
 
     methods: tuple[str, ...] = ()  # names of hvf/methods.py, or "all"; none: what the preset itself retrieves and draws
     study: str | None = None  # a simulated study; the default is the preset's
@@ -95,10 +95,17 @@ def _method_config(options: Benchmark, name: str, subject: int, seed: int) -> Co
         settings["data.split_seed"] = seed
     settings |= {"targets.specs": options.specs} if options.specs else {}
     config = methods.apply(name, with_settings(options.config, settings), options.encoders)
-    config = config if options.epochs is None else with_settings(config, {"align.epochs": options.epochs})
+    config = with_settings(config, _set_over_methods(options))
     check_files(config)
     check_targets(config.targets)
     return config
+
+
+def _set_over_methods(options: Benchmark) -> dict[str, Any]:
+    """Settings that were given by name, and hold for every method."""
+    rooms, set_already = ("brain.", "fusion.", "align."), ("align.seed", "align.mode")
+    given = {k: v for k, v in options.settings.items() if k.startswith(rooms) and k not in set_already}
+    return given | ({} if options.epochs is None else {"align.epochs": options.epochs})
 
 
 def _fit_and_test(config: Config, protocol: Literal["intra", "loso"], row: str) -> Result:
@@ -116,16 +123,20 @@ def method_table(result: Result, options: Benchmark) -> str:
     lines = [
         f"Protocol: {options.protocol}, {len(options.subjects)} subject(s) x {len(options.seeds)} seed(s), "
         f"{len(result.runs)} run(s) a row; {result.study.note}"
-        + (f"; {options.epochs} epochs for every method." if options.epochs else "; each method's own epochs."),
-        "Gallery: the plain test images through the method's own encoders; ties are misses; the epoch and ridge's "
-        "penalty are chosen on validation concepts. Intervals (95 %) draw test images again.",
+        + "".join(f"; {name} {value} for every method" for name, value in _set_over_methods(options).items())
+        + ".",
+        "Gallery: the plain test images through the method's own encoders; ties are misses; ridge's penalty is chosen "
+        "on validation concepts. Intervals (95 %) draw test images again.",
+        f"In every row: {methods.COMMON}",
+        *(["Targets are those given, without a method's own views and captions."] * (options.encoders == "given")),
         "",
     ]
     works = {name: work for name, work in methods.works().items() if label in work.retrieval}
     title = f"method{' (simulated)' if result.study.simulated else ''}"
     columns = [title, "top-1 %", "top-5 %", "validation top-1 %"]
     columns += [f"published, real {label}, top-1/top-5 %", "selected by"] if works else []
-    lines += [f"| {' | '.join([*columns, 'decodes towards'])} |", "| --- " * (len(columns) + 1) + "|"]
+    columns += ["decodes towards", "differs from its paper"]
+    lines += [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
 
     def of_paper(name: str) -> list[str]:
         work = works.get(name)
@@ -138,10 +149,11 @@ def method_table(result: Result, options: Benchmark) -> str:
         short = [brief if files.setdefault(brief, spec) == spec else spec for spec in specs
                  for brief in [short_name(spec)]]  # fmt: skip
         figures = [percent(entries.get(figure)) for figure in ("top1", "top5", "validation")]
-        lines.append(f"| {' | '.join([name, *figures, *of_paper(name), ', '.join(short)])} |")
+        differs = METHODS[name].differs if name in METHODS else ""
+        lines.append(f"| {' | '.join([name, *figures, *of_paper(name), ', '.join(short), differs])} |")
     for name in works:
         if name not in result.rows:
-            lines.append(f"| {' | '.join([name, '–', '–', '–', *of_paper(name), ''])} |")
+            lines.append(f"| {' | '.join([name, '–', '–', '–', *of_paper(name), '', ''])} |")
     if told := [f"{brief} is {spec}" for brief, spec in files.items() if brief != spec]:
         lines += ["", "; ".join(told) + "."]
     if options.encoders == "mini":
@@ -253,6 +265,9 @@ def run(arguments: Sequence[str] | None) -> None:
     asks_for_methods = options.specs or options.encoders != "mini" or options.protocol != "intra"
     if asks_for_methods and not options.methods:
         raise HvfError("--protocol, --encoders and --specs are for methods: name some, as --methods hvf ridge")
+    named = [name for name in options.settings if options.methods and name.startswith("targets.")]
+    if named and options.encoders != "given":
+        raise HvfError(f"--{named[0]} needs --encoders given: a method names its own targets")
     if options.specs and options.encoders != "given":
         raise HvfError(f"--specs needs --encoders given, not {options.encoders}")
     part = _part_of_suite(options)

@@ -149,7 +149,8 @@ class BrainConfig(Section, name="brain"):
     intermediate: Count = 256  # hidden width of the residual block; mbp alone has one
     dropout: Part = 0.1  # dropout inside the encoder
     input_noise: NotNegative = 0.0  # sd of Gaussian noise added to standardised trials while training
-    input_smooth: Share = 0.0  # share of the channels smoothed over 5 samples while training, drawn anew each step
+    input_smooth: Share = 0.0  # share of each training trial's channels that are smoothed over 5 samples
+    smooth_once: bool = False  # whether these channels are drawn once, before training, or anew each step
     people: People = "alike"  # taken alike, or each person's trials "standardised" or "euclidean"ly aligned first
 
 
@@ -171,14 +172,17 @@ class AlignConfig(Section, name="align"):
     learning_rate: Positive = 5e-4  # AdamW, at the top of the cosine
     betas: Betas = (0.9, 0.995)  # AdamW's two moments
     weight_decay: NotNegative = 0.05  # AdamW's decoupled decay
+    schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate, over all steps
     batch_size: Count = 1024  # items contrasted with each other in a step
     epochs: Count = 25  # passes over the training images
     clip_norm: Positive = 1.0  # largest gradient norm
     temperature: Positive = 0.07  # τ, or where it starts
     learn_temperature: bool = True  # whether τ is learnt
+    unit_length: Literal["both", "images"] = "both"  # what the loss scales to length 1; "images": z_b keeps its own
     loss: Loss = "both"  # what is contrasted: trials among images, images among trials, or both
     text_weight: Part = 0.0  # share of the loss that contrasts trials with the images' captions (targets.text)
     validation_fraction: Part = 0.1  # share of the training concepts kept to choose the epoch
+    refit: bool = False  # whether, once the epoch is chosen, all images are trained on anew for as many epochs
     seed: Seed = 0  # weights, batches and the validation concepts
 
 

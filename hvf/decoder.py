@@ -21,7 +21,7 @@ import torch
 from hvf import alignment, presets
 from hvf.alignment import TrainingSet
 from hvf.alignment.estimator import ConfiguredEstimator
-from hvf.config import HvfError, with_settings
+from hvf.config import SOLVED, HvfError, with_settings
 from hvf.data import html
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames
@@ -106,10 +106,8 @@ class Decoder(ConfiguredEstimator):
         prior_fusion = self._prior_fusion()
         features = alignment.training_features(images, self.config, prior_fusion, self.device)
         aligned, fingerprint = self._load(trials.aligned_to(images), images)
-        training_set = TrainingSet(
-            aligned, features, images.concepts, prior_fusion=prior_fusion, fingerprint=fingerprint
-        )
-        self.alignment = alignment.fit(training_set, self.config, self.device)
+        whole = TrainingSet(aligned, features, images.concepts, prior_fusion=prior_fusion, fingerprint=fingerprint)
+        self.alignment = alignment.fit(whole, self.config, self.device)
         if self.config.align.mode == "reconstruction":
             self._fit_drawing(aligned, images)
         self.calibrate(aligned, images, trials if single_trials is None else single_trials)
@@ -148,16 +146,18 @@ class Decoder(ConfiguredEstimator):
             What the decoder was fitted to.
         single_trials : Trials, optional
             Of the validation images at least: several rows of an image are single trials, of which means over 1, 2,
-            4, ... are calibrated, each for itself. By default `trials`.
+            4, ... are calibrated, each for itself. By default `trials`. With `align.refit` none are left to do it by.
         """
         align = self.config.align
+        specs = self.prior.specs if align.mode == "reconstruction" else self.config.targets.specs
+        self.encoders = weights_hashes(specs, self.device)
+        if align.refit and self.config.brain.encoder not in SOLVED:  # images trained on would seem to be found surely
+            return
         train, held_out = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         z_f_MD, shown = self.embed_images(images), images.select(held_out.tolist())
         bank = trials.paired_with(images.select(train.tolist()))
-        single_trials = trials if single_trials is None else single_trials
-        self.confidence = Confidence.fit(self.embed_trials, z_f_MD[held_out], single_trials, shown, bank)
-        specs = self.prior.specs if align.mode == "reconstruction" else self.config.targets.specs
-        self.encoders = weights_hashes(specs, self.device)
+        single = trials if single_trials is None else single_trials
+        self.confidence = Confidence.fit(self.embed_trials, z_f_MD[held_out], single, shown, bank)
 
     def decode(
         self,

@@ -11,11 +11,12 @@ Sources: arXiv 2602.07495 (HVF), 2601.21948 (SA), and the works they compare wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hvf.config import AlignConfig, Config, TargetConfig
+from hvf.config import AlignConfig, BrainConfig, Config, FusionConfig, TargetConfig
 from hvf.registry import METHODS, HvfError, did_you_mean
 
 PICTURES = ("pixcorr", "alexnet5", "inception", "clip", "swav")
@@ -37,7 +38,21 @@ STAND_INS = {
     "vae:sdxl": "vae:mini",
     "text:ViT-H-14/laion2b_s32b_b79k": "text:mini-vit",
 }
+# Training settings that stay the configuration's own, lest methods differ in them.
+PROTOCOL = ("seed", "validation_fraction", "refit")
+UNCLIPPED = 1e9  # clip_norm of a loop that does not clip
+# UBP and NeuroBridge multiply by softplus(log 1/.07) = log(1 + 1/.07) = 2.73, and leave z_b its length: 32 for a
+# LayerNorm of 1,024, so that the cosine is divided by 1/87.
+SOFTPLUS = 1 / math.log(1 + 1 / 0.07)
 RN50_B32_VAE = ("openclip:RN50/openai", "openclip:ViT-B-32/laion2b_s34b_b79k", "vae:sdxl")
+
+
+# What is ours in every method, whatever its paper does.
+COMMON = (
+    "The epoch is chosen on validation concepts, a tenth of those to train on (and with align.refit all are then "
+    "trained on); each encoder's features are centred and brought to one sd; batches of an epoch are of equal size; "
+    "1/τ stays below 100; weights are decayed, gains and biases are not."
+)
 
 
 @dataclass(frozen=True)
@@ -68,20 +83,35 @@ class Published:
 
 @dataclass(frozen=True)
 class Method:
-    """A method: what it sets in a configuration. Study, size, prior and sampling stay those of the configuration."""
+    """A method: all that a configuration says of targets, brain encoder, fusion and training, but for the protocol.
 
-    about: str  # what meets what, and what the paper does that is not done here
+    Study, prior and sampling stay those of the configuration, and of training what `PROTOCOL` names.
+    """
+
+    about: str  # what meets what
     paper: str  # where it is published
     specs: tuple[str, ...]  # feature specs of the visual encoders
     encoder: str  # brain encoder
     fusion: str = "concatenated"
     dropout: float = 0.0  # inside the brain encoder
-    align: AlignConfig = field(default_factory=AlignConfig)  # mode and seed stay those of the configuration
+    width: int = 1024  # of the shared embedding, where the fusion learns one
+    intermediate: int = 1024  # hidden width of brain encoder and fusion, where they have one
+    align: AlignConfig = field(default_factory=AlignConfig)
     views: tuple[str, ...] = ()  # of the training images, chosen by confidence
     text: str | None = None  # text encoder of the images' captions
-    input_smooth: float = 0.0  # share of the channels that are smoothed while training
+    input_smooth: float = 0.0  # share of the channels that are smoothed, drawn once
+    differs: str = ""  # what is done here in another way than in the paper's own code, but for the gallery and `COMMON`
     published: Published | None = None  # what its paper reports
 
+
+# Loops without schedule and clipping: UBP's, which NeuroBridge and Shallow Alignment kept, and NICE's.
+UBP_LOOP = AlignConfig(
+    learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50, schedule="constant", clip_norm=UNCLIPPED
+)
+NICE_LOOP = replace(
+    UBP_LOOP, learning_rate=2e-4, betas=(0.5, 0.999), weight_decay=0.0, batch_size=1000, epochs=200,
+    learn_temperature=False,
+)  # fmt: skip
 
 METHODS.register("hvf")(
     Method(
@@ -91,6 +121,7 @@ METHODS.register("hvf")(
         encoder="mbp",
         fusion="hvf",
         dropout=0.1,
+        differs="Weights are drawn as torch does (there: normal, sd 0.02); float32 (there: bfloat16).",
         published=Published(
             "HVF",
             {"eeg intra": (75.7, 94.6), "eeg loso": (20.0, 44.1), "meg intra": (33.7, 60.5), "meg loso": (5.4, 15.2)},
@@ -103,14 +134,14 @@ METHODS.register("hvf")(
 METHODS.register("shallow")(
     Method(
         "Shallow Alignment: EEGProject meets one intermediate layer (28 of 46 of InternViT) through a linear "
-        "projector. Weights must be in the format that transformers itself reads. The layer of another encoder: "
-        "brain_training/layers.py.",
+        "projector. The layer of another encoder: brain_training/layers.py.",
         "arXiv 2601.21948",
         specs=("transformers:OpenGVLab/InternViT-6B-448px-V2_5@27:mean",),
         encoder="eegproject",
         fusion="linear",
         dropout=0.3,
-        align=AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50),
+        align=UBP_LOOP,
+        differs="The paper names no schedule, τ or width of the shared space: here none, learnt from 0.07, and 1,024.",
         published=Published(
             "SA (InternViT)",
             {"eeg intra": (82.6, 97.7), "eeg loso": (21.8, 49.4), "meg intra": (48.0, 74.4), "meg loso": (3.7, 13.0)},
@@ -122,14 +153,14 @@ METHODS.register("ubp")(
     Method(
         "Uncertainty-aware Blur Prior: EEGProject meets RN50's features of images blurred towards the edge. The "
         "blur is 51 pixels of 224 wide, and 45 or 57 for images that are retrieved too easily or too hardly while "
-        "training. The gallery is blurred as the tower is, by 51; the trials' vectors are normalised and τ is "
-        "bounded, which they are not there.",
+        "training. z_b keeps its length, whence an effective τ of 1/87.",
         "Wu et al., CVPR 2025",
         specs=("openclip:RN50/openai~fovea51",),
         encoder="eegproject",
         dropout=0.3,
-        align=AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50),
+        align=replace(UBP_LOOP, temperature=SOFTPLUS, unit_length="images"),
         views=("fovea45", "fovea51", "fovea57"),
+        differs="The scale is learnt as an exponential (there: softplus); confidence is measured by cosines (logits).",
         published=Published(
             "UBP",
             {"eeg intra": (50.9, 79.7), "eeg loso": (12.4, 33.4), "meg intra": (26.7, 55.2), "meg loso": (2.2, 10.4)},
@@ -140,17 +171,18 @@ METHODS.register("ubp")(
 
 METHODS.register("neurobridge")(
     Method(
-        "EEGProject and augmented RN50 features meet in a space of their own, through a projector. Images: the mean "
-        "of RN50's features under blur, noise, low resolution and mosaic, in training and gallery; responses: 30 % "
-        "of the channels smoothed, anew each step. Not here: a projector on the brain's side (its encoder ends in a "
-        "linear map as it is); τ is learnt, theirs is not.",
+        "EEGProject and augmented RN50 features meet in a space of 512 dimensions, each through a linear projector. "
+        "Images: the mean of RN50's features under blur, noise, low resolution and mosaic, in training and gallery; "
+        "responses: 30 % of the channels smoothed, once. z_b keeps its length; its scale is fixed.",
         "NeuroBridge (feroooooo/NeuroBridge)",
         specs=("openclip:RN50/openai~blur15+noise25+coarse22+mosaic44",),
-        encoder="eegproject",
+        encoder="neurobridge",
         fusion="linear",
         dropout=0.3,
-        align=AlignConfig(learning_rate=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, epochs=50),
+        width=512,
+        align=replace(UBP_LOOP, temperature=SOFTPLUS, learn_temperature=False, unit_length="images"),
         input_smooth=0.3,
+        differs="EEGProject is 1,024 wide whatever the features are (there: as they, which is 1,024 for RN50).",
         published=Published(
             "NeuroBridge",
             {"eeg intra": (63.2, 89.9), "eeg loso": (19.0, 45.9), "meg intra": (32.2, 60.8), "meg loso": (3.4, 12.8)},
@@ -166,7 +198,9 @@ METHODS.register("nice")(
         specs=("openclip:ViT-L-14/openai",),
         encoder="tsconv",
         dropout=0.5,
-        align=AlignConfig(learning_rate=2e-4, betas=(0.5, 0.999), weight_decay=0.0, batch_size=1000, epochs=200),
+        align=NICE_LOOP,
+        differs="Weights are drawn as torch does (there: normal, sd 0.02); there the epoch is that of the lowest loss "
+        "on 740 validation images.",
         published=Published(
             "NICE",
             {"eeg intra": (16.1, 43.6), "eeg loso": (6.2, 21.4), "meg intra": (12.8, 36.0)},
@@ -178,14 +212,25 @@ METHODS.register("nice")(
 METHODS.register("atm")(
     Method(
         "ATM-S meets CLIP ViT-H/14's image embedding as it is and, with weight 0.01, that of the image's caption: the "
-        'images\' own, or "This picture is CONCEPT" as there; images of one caption are not contrasted here.',
+        'images\' own, or "This picture is CONCEPT" as there. z_b keeps its length, whence an effective τ of 1/85.',
         "Li et al., NeurIPS 2024",
         specs=("openclip:ViT-H-14/laion2b_s32b_b79k",),
         encoder="atm",
         dropout=0.5,
         align=AlignConfig(
-            learning_rate=3e-4, betas=(0.9, 0.999), weight_decay=0.01, batch_size=64, epochs=40, text_weight=0.01
+            learning_rate=3e-4,
+            betas=(0.9, 0.999),
+            weight_decay=0.01,
+            batch_size=64,
+            epochs=40,
+            text_weight=0.01,
+            schedule="constant",
+            clip_norm=UNCLIPPED,
+            temperature=1 / math.log(1 / 0.07),
+            unit_length="images",
         ),
+        differs="The scale is learnt as an exponential (there: as it is, from log 1/0.07); images of one caption are "
+        "not contrasted.",
         text="text:ViT-H-14/laion2b_s32b_b79k",
         published=Published(
             "ATM (as in SA)",
@@ -203,7 +248,8 @@ METHODS.register("human_aligned")(
         specs=("dreamsim:synclr_vitb16",),
         encoder="tsconv",
         dropout=0.5,
-        align=AlignConfig(learning_rate=2e-4, betas=(0.5, 0.999), weight_decay=0.0, batch_size=1000, epochs=200),
+        align=NICE_LOOP,
+        differs="The loop is NICE's: the paper's own was not seen.",
     )
 )
 
@@ -227,6 +273,7 @@ METHODS.register("encoding")(
     )
 )
 
+
 # Works whose figures stand beside ours, but which are not among the methods.
 OTHERS = {
     "mb2c/atm": Published("MB2C/ATM (as in HVF)", {"eeg intra": (28.5, 60.4), "eeg loso": (11.8, 33.7)}),
@@ -249,7 +296,7 @@ OTHERS = {
 
 
 def apply(name: str, config: Config, encoders: str = "published") -> Config:
-    """`config` with the settings of a method: encoders, fusion, training; its study, size and seed stay.
+    """`config` with the settings of a method: targets, brain encoder, fusion, training; study and protocol stay.
 
     ``encoders`` "published" are those of the paper, "mini" their `STAND_INS`, "given" the targets that `config` names
     as they are, without the method's views of the images and without captions. Raises HvfError if the method or the
@@ -271,12 +318,18 @@ def apply(name: str, config: Config, encoders: str = "published") -> Config:
     align = method.align
     if encoders == "given":
         targets, align = config.targets, replace(align, text_weight=config.align.text_weight)
+    # Built anew, so that nothing of a preset's own method (its noise, its widths) is left in another's.
+    brain = BrainConfig(
+        method.encoder, method.width, method.intermediate, method.dropout, input_smooth=method.input_smooth,
+        smooth_once=method.input_smooth > 0, people=config.brain.people,
+    )  # fmt: skip
+    protocol = {name: getattr(config.align, name) for name in PROTOCOL}
     return replace(
         config,
         targets=targets,
-        brain=replace(config.brain, encoder=method.encoder, dropout=method.dropout, input_smooth=method.input_smooth),
-        fusion=replace(config.fusion, kind=method.fusion),
-        align=replace(align, mode="retrieval", seed=config.align.seed),
+        brain=brain,
+        fusion=FusionConfig(method.fusion, method.width, method.intermediate),
+        align=replace(align, mode="retrieval", **protocol),
     )
 
 

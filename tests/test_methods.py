@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from hvf import methods, presets
-from hvf.config import SOLVED, HvfError, check_files, from_dict, to_dict, with_settings
+from hvf.alignment.fitting import prepare
+from hvf.alignment.training_set import TrainingSet
+from hvf.config import SOLVED, HvfError, check_files, flatten, from_dict, to_dict, with_settings
+from hvf.data.trials.trials import Trials
 from hvf.methods import STAND_INS, Method, Published
 from hvf.registry import BRAIN_ENCODERS, FUSIONS, METHODS
 from hvf.vision.specs import parse_spec, versions
@@ -17,6 +24,7 @@ from hvf.vision.specs import parse_spec, versions
 def test_a_method_says_what_it_is_and_fits_any_study(name):
     method = METHODS[name]
     assert min(len(method.about), len(method.paper)) > 8
+    assert bool(method.differs) == (name not in SOLVED)  # regressions differ from no paper
     base = with_settings(presets.mini(), {"data.study": "simulated-meg", "data.subject": 2, "align.seed": 5})
     for encoders in methods.ENCODERS:
         config = methods.apply(name, base, encoders)
@@ -36,6 +44,14 @@ def test_a_method_says_what_it_is_and_fits_any_study(name):
             assert all("mini" in spec for spec in config.targets.specs)
 
 
+def test_the_page_says_of_every_method_where_it_differs():
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+    assert methods.COMMON in page
+    for name in METHODS:
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert row.endswith(f" | {METHODS[name].differs or '–'} |")
+
+
 def test_methods_are_those_of_the_papers_and_differ():
     assert list(METHODS) == [
         *("hvf", "shallow", "ubp", "neurobridge", "nice", "atm", "human_aligned", "ridge", "encoding"),
@@ -52,10 +68,43 @@ def test_every_target_has_a_stand_in_of_its_own_kind():
         methods._stand_in("openclip:none/at-all")
 
 
+@pytest.mark.parametrize("name", list(METHODS))
+def test_nothing_of_a_presets_own_method_is_left_in_another(name):
+    """Widths, noise and loop are a method's; how people are made alike, and what validation is, is the study's."""
+    kept = {"brain.people": "euclidean", "align.validation_fraction": 0.3, "align.refit": True}
+    other = {"brain.input_noise": 0.7, "brain.width": 48, "brain.intermediate": 32, "fusion.width": 48}
+    other |= {"fusion.intermediate": 16, "fusion.dropout": 0.6, "align.batch_size": 7, "align.temperature": 0.3}
+    other |= {"align.schedule": "constant", "align.unit_length": "images", "brain.smooth_once": True}
+    made = methods.apply(name, with_settings(presets.mini(), kept | other))
+    assert made == methods.apply(name, with_settings(presets.mini(), kept))
+    assert {key: value for key, value in flatten(made) if key in kept} == kept
+    assert made.brain.input_noise == 0
+
+
+@pytest.mark.parametrize(("name", "inverse"), [("ubp", 32 * math.log(1 + 1 / 0.07)), ("atm", 32 * math.log(1 / 0.07))])
+def test_the_effective_temperature_at_the_start_is_the_papers(name, inverse):
+    """1/87 and 1/85: their scale times the length of a vector that left a LayerNorm of 1,024."""
+    rng = np.random.default_rng(0)
+    ids = [f"{i}" for i in range(40)]
+    trials = Trials(rng.normal(size=(40, 4, 60)), ids, "s", 100.0, 0.0, tuple("abcd"), "eeg")
+    data = TrainingSet(trials, {"vae:mini": rng.normal(size=(40, 1024))}, ids)
+    given = methods.apply(name, with_settings(presets.mini(), {"targets.specs": ("vae:mini",)}), "given")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        started = prepare(data, given).start()
+        assert 1 / started.validate()["temperature"] == pytest.approx(inverse, rel=0.01)
+        cosines = prepare(data, with_settings(given, {"align.unit_length": "both"})).start()
+    assert 1 / cosines.validate()["temperature"] == pytest.approx(inverse / 32, rel=1e-4)
+
+
 def test_what_the_papers_add_to_the_loop_is_set():
     ubp, neurobridge, atm = (methods.apply(name, presets.mini()) for name in ("ubp", "neurobridge", "atm"))
     assert ubp.targets.views == ("fovea45", "fovea51", "fovea57")
-    assert neurobridge.brain.input_smooth == 0.3
+    assert (neurobridge.brain.input_smooth, neurobridge.brain.smooth_once) == (0.3, True)
+    assert (neurobridge.brain.encoder, neurobridge.brain.width, neurobridge.brain.intermediate) == (
+        *("neurobridge", 512, 1024),
+    )
+    assert not neurobridge.align.learn_temperature
     assert (atm.targets.text, atm.align.text_weight) == ("text:ViT-H-14/laion2b_s32b_b79k", 0.01)
     plain = methods.apply("atm", presets.mini(), "given")
     assert (plain.targets.text, plain.align.text_weight) == (None, 0.0)

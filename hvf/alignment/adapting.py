@@ -124,6 +124,8 @@ def adapted_config(config: Config) -> Config:
         "align.batch_size": adapt.batch_size,
         "align.epochs": adapt.epochs,
         "align.validation_fraction": adapt.validation_fraction,
+        "align.unit_length": "both",  # the decoder's τ is that of its cosines
+        "align.refit": False,
     }
     return with_settings(config, settings | {"targets.views": (), "targets.text": None, "align.text_weight": 0.0})
 

@@ -21,7 +21,7 @@ from torch.func import functional_call, vmap
 from hvf.alignment.checkpoint import Alignment
 from hvf.alignment.epochs import MAX_LOG_SCALE, adamw, info_nce, seeded
 from hvf.alignment.fitting import fit, prepare
-from hvf.alignment.inputs import augmented, new_brain
+from hvf.alignment.inputs import new_brain
 from hvf.alignment.training import Training
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import SOLVED, Config, HvfError
@@ -54,6 +54,8 @@ def why_not_batched(config: Config) -> str | None:
     name, targets = config.brain.encoder, config.targets
     if name in SOLVED:
         return f"{name} is solved, not trained"
+    if config.align.refit:
+        return "with align.refit each is trained anew for a number of epochs of its own"
     if targets.views or targets.text:
         return "views and captions of images are drawn for one run alone"
     if config.align.mode == "retrieval" and FUSIONS[config.fusion.kind].weighs_targets:
@@ -132,7 +134,7 @@ class Together:
         run = self.runs[0]
         z_b_ND = functional_call(run.brain, _part(parameters, "brain."), (x_NCT,))
         z_f_ND = functional_call(run.fusion, _part(parameters, "fusion."), (target,)) if run.fusion_learns else target
-        return info_nce(z_b_ND, z_f_ND, parameters["log_scale"], same_N, self.align.loss)
+        return info_nce(z_b_ND, z_f_ND, parameters["log_scale"], same_N, self.align.loss, self.align.unit_length)
 
     def run(self, epoch: int, generators: Sequence[torch.Generator]) -> None:
         """One pass over each run's training rows, in its own order, then each run's validation."""
@@ -157,7 +159,7 @@ class Together:
 
     def _update(self, rows_R: Sequence[Tensor]) -> Tensor:
         pairs = list(zip(self.runs, rows_R, strict=True))
-        x_RNCT = torch.stack([augmented(run.x_NCT[rows], run.config.brain) for run, rows in pairs])
+        x_RNCT = torch.stack([run.inputs(rows) for run, rows in pairs])
         targets = [self.target(run, run.image_N[rows]) for run, rows in pairs]
         same_RN = self.same_R and torch.stack([same_N[rows] for same_N, rows in zip(self.same_R, rows_R, strict=True)])
         losses_R = self.losses_R(self.stacks, x_RNCT, _stack(targets), same_RN)

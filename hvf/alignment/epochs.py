@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
 from hvf.config import AlignConfig, Config, HvfError
 from hvf.evaluation import retrieval
@@ -24,15 +24,30 @@ MAX_LOG_SCALE = math.log(100)  # 1/τ ≤ 100, as CLIP clamps it; the official c
 
 
 def info_nce(
-    z_b_ND: Tensor, z_f_ND: Tensor, log_scale: Tensor | float, image_N: Tensor | None = None, loss: str = "both"
+    z_b_ND: Tensor,
+    z_f_ND: Tensor,
+    log_scale: Tensor | float,
+    image_N: Tensor | None = None,
+    loss: str = "both",
+    unit_length: str = "both",
 ) -> Tensor:
     """Symmetric InfoNCE: cross-entropy of cosine · exp(log_scale) over rows and over columns, averaged. A scalar.
 
-    Where trials of one image share a batch, `image_N` numbers the images: such pairs are not contrasted. `loss`
-    "brain-to-image" is the rows' part alone (each trial among the images), "image-to-brain" the columns'.
+    Parameters
+    ----------
+    z_b_ND, z_f_ND : Tensor
+        Embeddings of trials and of their images.
+    log_scale : Tensor or float
+        Of the logits.
+    image_N : Tensor, optional
+        The image of each trial, where trials of one image share a batch: such pairs are not contrasted.
+    loss : str
+        "both"; "brain-to-image" is the rows' part alone (each trial among the images), "image-to-brain" the columns'.
+    unit_length : str
+        "both"; with "images" z_b keeps its length, by which the scale of its row is multiplied.
     """
-    scale = torch.as_tensor(log_scale).exp()
-    logits_NN = scale * functional.normalize(z_b_ND, dim=1) @ functional.normalize(z_f_ND, dim=1).T
+    z_b_ND = functional.normalize(z_b_ND, dim=1) if unit_length == "both" else z_b_ND
+    logits_NN = torch.as_tensor(log_scale).exp() * z_b_ND @ functional.normalize(z_f_ND, dim=1).T
     own_N = torch.arange(len(logits_NN), device=logits_NN.device)
     if image_N is not None:
         twin_NN = (image_N[:, None] == image_N[None, :]) & (own_N[:, None] != own_N[None, :])
@@ -54,7 +69,7 @@ def seeded(seed: int, device: str | torch.device) -> Iterator[None]:
 
 def adamw(
     parameters: Sequence[Tensor], align: AlignConfig, batches: int, stacked: bool = False
-) -> tuple[AdamW, CosineAnnealingLR]:
+) -> tuple[AdamW, LRScheduler]:
     """The optimiser, and its rate's schedule over all steps; `stacked`: of parameters of several runs, (R, ...)."""
     ranks = [p.ndim - stacked for p in parameters]
     # Decay is for matrices: it would pull gains to 0 and τ to 1.
@@ -65,6 +80,8 @@ def adamw(
     on_gpu = parameters[0].is_cuda
     rate: Any = torch.tensor(align.learning_rate, device=parameters[0].device) if on_gpu else align.learning_rate
     optimizer = AdamW(groups, rate, align.betas, weight_decay=align.weight_decay, fused=True, capturable=on_gpu)
+    if align.schedule == "constant":
+        return optimizer, ConstantLR(optimizer, factor=1.0, total_iters=0)
     return optimizer, CosineAnnealingLR(optimizer, batches * align.epochs)
 
 
@@ -93,6 +110,7 @@ class Epochs:
     """
 
     log_scale: Tensor
+    cosine_log_scale: float  # log 1/τ of cosines at the last validation: log_scale, plus log mean length of z_b if kept
 
     def __init__(self, config: Config, train_N: Tensor, target_N: np.ndarray) -> None:
         self.config, self.train_N, self.target_N = config, train_N, target_N
@@ -106,9 +124,7 @@ class Epochs:
 
     def judge(self, epoch: int, loss: float) -> None:
         """Validate after an epoch, and keep the weights if it `retrieves_better` than every epoch so far."""
-        rate = self.config.align.learning_rate
-        if not math.isfinite(loss):
-            raise HvfError(f"the loss is not finite after epoch {epoch}: lower align.learning_rate, {rate}")
+        self.check_loss(epoch, loss)
         entry = {"epoch": epoch, "loss": loss, **self.validate(), "best": False}
         if not self.history or retrieves_better(entry, best_of(self.history)):
             self.history = [{**e, "best": False} for e in self.history]
@@ -116,18 +132,30 @@ class Epochs:
             self.keep()
         self.history.append(entry)
 
+    def check_loss(self, epoch: int, loss: float) -> None:
+        """Raise HvfError if an epoch's loss is not finite."""
+        rate = self.config.align.learning_rate
+        if not math.isfinite(loss):
+            raise HvfError(f"the loss is not finite after epoch {epoch}: lower align.learning_rate, {rate}")
+
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Retrieval of the validation images among themselves, and its cross-entropy: each trial among the images."""
-        scores_NM = retrieval.similarity(*self.embedded())
+        z_b_ND, z_f_MD = self.embedded()
+        scores_NM = retrieval.similarity(z_b_ND, z_f_MD)
         ranks_N = retrieval.ranks(scores_NM, self.target_N)
-        logits_NM = torch.from_numpy(scores_NM) * math.exp(self.log_scale.item())
+        self.cosine_log_scale = self.log_scale.item()
+        logits_NM = torch.from_numpy(scores_NM) * math.exp(self.cosine_log_scale)
+        if self.config.align.unit_length == "images":
+            length_N = z_b_ND.norm(dim=1).cpu()
+            logits_NM *= length_N[:, None]
+            self.cosine_log_scale += math.log(length_N.mean().item())
         return {
             "validation_loss": float(functional.cross_entropy(logits_NM, torch.from_numpy(self.target_N))),
             "validation_mrr": retrieval.mean_reciprocal_rank(ranks_N),
             "validation_top1": retrieval.topk(ranks_N, 1),
             "validation_n": len(ranks_N),
-            "temperature": math.exp(-self.log_scale.item()),
+            "temperature": math.exp(-self.cosine_log_scale),
         }
 
     def embedded(self) -> tuple[Tensor, Tensor]:

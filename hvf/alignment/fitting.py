@@ -32,7 +32,7 @@ def fit(training_set: TrainingSet, config: Config, device: str | torch.device = 
     "reconstruction" trains the brain encoder against the prior's fusion, frozen, on features as they are. A share of
     the concepts is kept from training; the epoch that retrieves their images best (mean reciprocal rank; of equal
     ones, the lowest loss) is returned. Trials of one image are not contrasted with each other. The same seed gives the
-    same numbers.
+    same numbers. With `config.align.refit` the decoder is then trained anew on all images, for as many epochs.
 
     `config.targets` names the encoders, and may name views, of which a step takes one instead of the image, and a text
     encoder, whose features of the captions take part in the loss. Raises HvfError if a channel is constant or not
@@ -46,6 +46,30 @@ def fit(training_set: TrainingSet, config: Config, device: str | torch.device = 
         else:
             for epoch in track(range(config.align.epochs), "training the brain encoder"):
                 training.run(epoch)
+    fitted = training.finish()
+    if config.align.refit and config.brain.encoder not in SOLVED:
+        return _refit(fitted, training_set, device)
+    return fitted
+
+
+def _refit(chosen: Alignment, training_set: TrainingSet, device: str | torch.device) -> Alignment:
+    """Training anew on all images, for as many epochs as were best on validation images; its history is the first's.
+
+    Weights are drawn anew by the same seed, and the rate follows the same schedule. What validation losses weighed
+    stays as it was chosen.
+    """
+    config, history = chosen.config, chosen.history
+    with seeded(config.align.seed, device):
+        training = prepare(training_set, config, device, everything=True).start()
+        if training.fusion.weighs_targets:
+            training.fusion.load_state_dict(dict(chosen.hvf.named_buffers()), strict=False)
+        loss = 0.0
+        for epoch in track(range(chosen.best["epoch"] + 1), "training it on all images"):
+            loss = training.train_epoch()
+            training.check_loss(epoch, loss)
+        training.validate()  # for the temperature alone: these images were trained on
+        training.keep()
+    training.history = [entry | ({"refit_loss": loss} if entry["best"] else {}) for entry in history]
     return training.finish()
 
 
@@ -54,6 +78,7 @@ def prepare(
     config: Config,
     device: str | torch.device = "cpu",
     normalisation: dict[str, tuple[Tensor, Tensor]] | None = None,
+    everything: bool = False,
 ) -> Prepared:
     """Check, split and standardise a training set, and put it on the device; several threads may do so at once.
 
@@ -67,6 +92,8 @@ def prepare(
         Where it is put.
     normalisation : dict, optional
         {"x" | spec: (mean, sd)} of a trained decoder, which is kept; by default that of the rows to train on.
+    everything : bool
+        Whether validation rows are trained on, too.
     """
     training_set.check(config)
     trials, image_N, fusion = training_set.trials, training_set.image_N, training_set.prior_fusion
@@ -75,6 +102,7 @@ def prepare(
         trials = trials.replace(x_NCT=trials.batch(slice(None)))
     trials.check()
     train_N, val_N = training_set.validation_split(config.align)
+    train_N = np.arange(len(trials)) if everything else train_N
     specs = tuple(config.targets.specs) if fusion is None else fusion.specs
     people, kept = None, normalisation is not None
     if normalisation is None:

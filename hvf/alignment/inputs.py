@@ -73,15 +73,22 @@ def standardised(x: np.ndarray, statistics: tuple[Tensor, Tensor], device: Devic
     return (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device) - mean).div_(sd)
 
 
-def augmented(x_NCT: Tensor, brain: BrainConfig) -> Tensor:
+def channels_to_smooth(n: int, n_chans: int, share: float, device: Device) -> Tensor:
+    """Which channels of N trials are smoothed, (N, C) of bool, drawn from torch's global generator."""
+    return torch.rand((n, n_chans), device=device) < share
+
+
+def augmented(x_NCT: Tensor, brain: BrainConfig, smoothed_NC: Tensor | None = None) -> Tensor:
     """Standardised trials (N, C, T) as a training step sees them: some channels smoothed, noise added.
 
-    Smoothing is a moving average over SMOOTHED samples, fewer at the ends (NeuroBridge, feroooooo/NeuroBridge).
+    Smoothing is a moving average over SMOOTHED samples, fewer at the ends, of the channels `smoothed_NC`, by default
+    drawn here. Source: feroooooo/NeuroBridge.
     """
     if brain.input_smooth:
+        if smoothed_NC is None:
+            smoothed_NC = channels_to_smooth(*x_NCT.shape[:2], brain.input_smooth, x_NCT.device)
         smooth_NCT = functional.avg_pool1d(x_NCT, SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)
-        chosen_NC1 = torch.rand((*x_NCT.shape[:2], 1), device=x_NCT.device) < brain.input_smooth
-        x_NCT = torch.where(chosen_NC1, smooth_NCT, x_NCT)
+        x_NCT = torch.where(smoothed_NC[:, :, None], smooth_NCT, x_NCT)
     if brain.input_noise:
         x_NCT = x_NCT + brain.input_noise * torch.randn_like(x_NCT)
     return x_NCT

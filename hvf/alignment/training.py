@@ -17,7 +17,7 @@ from hvf.alignment import encoding
 from hvf.alignment.checkpoint import Alignment, RecordingInfo
 from hvf.alignment.epochs import MAX_LOG_SCALE, Epochs, adamw, info_nce
 from hvf.alignment.image_views import CaptionTargets, ImageViews
-from hvf.alignment.inputs import augmented, move, new_brain
+from hvf.alignment.inputs import augmented, channels_to_smooth, move, new_brain
 from hvf.alignment.rows import Rows
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config
@@ -90,22 +90,29 @@ class Training(Epochs):
         self.parameters += [self.log_scale] if align.learn_temperature else []
         self.views: ImageViews | None = None
         self.captions: CaptionTargets | None = None
+        self.smoothed_NC: Tensor | None = None
+        if config.brain.smooth_once and config.brain.input_smooth:
+            self.smoothed_NC = channels_to_smooth(*self.x_NCT.shape[:2], config.brain.input_smooth, device)
         self.optimizer, self.schedule = adamw(self.parameters, align, self.batches)
         self.kept: list[dict[str, Tensor]] = []
         self.replayed = Replayed(self.update, device)
 
     def run(self, epoch: int) -> None:
         """One epoch over the training rows, and its validation."""
-        self.brain.train()
-        self.fusion.train(self.fusion_learns)
-        losses = [self.step(rows) for rows in self.order()]
+        loss = self.train_epoch()
         if self.fusion_learns and self.fusion.weighs_targets:
             self.fusion.weigh(self.validation_losses())
-        self.judge(epoch, float(torch.stack(losses).mean()))
+        self.judge(epoch, loss)
+
+    def train_epoch(self) -> float:
+        """One epoch over the training rows; its mean loss."""
+        self.brain.train()
+        self.fusion.train(self.fusion_learns)
+        return float(torch.stack([self.step(rows) for rows in self.order()]).mean())
 
     def keep(self) -> None:
         self.kept = [{k: v.clone() for k, v in module.state_dict().items()} for module in self.learners]
-        self.kept_log_scale = self.log_scale.item()
+        self.kept_log_scale = self.cosine_log_scale
 
     def step(self, rows: Tensor) -> Tensor:
         """One update by the trials of these rows; the loss before it."""
@@ -121,13 +128,13 @@ class Training(Epochs):
 
     def _update(self, rows: Tensor) -> Tensor:
         align, image_N = self.config.align, self.image_N[rows]
-        z_b_ND = self.brain(augmented(self.x_NCT[rows], self.config.brain))
+        z_b_ND = self.brain(self.inputs(rows))
         targets = self.targets(image_N, None if self.views is None else self.views.gather(rows, image_N))
         same_N = None if self.same_N is None else self.same_N[rows]
         loss = self.contrast(z_b_ND, targets, same_N)
         if self.captions is not None:
             z_t_ND, same_N = self.captions.z_MD[image_N], self.captions.same_M[image_N]
-            in_words = info_nce(z_b_ND, z_t_ND, self.log_scale, same_N, align.loss)
+            in_words = info_nce(z_b_ND, z_t_ND, self.log_scale, same_N, align.loss, align.unit_length)
             loss = (1 - align.text_weight) * loss + align.text_weight * in_words
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -140,6 +147,11 @@ class Training(Epochs):
             self.views.choose_next(rows, z_b_ND, sum((w * z for w, z in targets), start=torch.zeros(())))
         return loss.detach()
 
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Standardised trials of these rows as a training step sees them."""
+        smoothed_NC = None if self.smoothed_NC is None else self.smoothed_NC[rows]
+        return augmented(self.x_NCT[rows], self.config.brain, smoothed_NC)
+
     def targets(self, image_N: Tensor, gathered: dict[str, Tensor] | None = None) -> list[tuple[Tensor, Tensor]]:
         """[(weight, z (N, D))] that z_b of these images is contrasted with; `gathered` are their features, if known."""
         if self.frozen_z_f_MD is not None:
@@ -149,8 +161,8 @@ class Training(Epochs):
 
     def contrast(self, z_b_ND: Tensor, targets: list[tuple[Tensor, Tensor]], same_N: Tensor | None) -> Tensor:
         """The weighted sum of InfoNCE with every target."""
-        parts = [w * info_nce(z_b_ND, z, self.log_scale, same_N, self.config.align.loss) for w, z in targets]
-        return torch.stack(parts).sum()
+        how = self.config.align.loss, self.config.align.unit_length
+        return torch.stack([w * info_nce(z_b_ND, z, self.log_scale, same_N, *how) for w, z in targets]).sum()
 
     @torch.no_grad()
     def validation_losses(self) -> Tensor:
@@ -163,7 +175,8 @@ class Training(Epochs):
             z_b_ND, image_N = self.brain(self.x_NCT[rows]), self.image_N[rows]
             same_N = None if self.same_N is None else self.same_N[rows]
             targets = self.targets(image_N)
-            losses.append(torch.stack([info_nce(z_b_ND, z, self.log_scale, same_N) for _, z in targets]))
+            how = "both", self.config.align.unit_length
+            losses.append(torch.stack([info_nce(z_b_ND, z, self.log_scale, same_N, *how) for _, z in targets]))
         return torch.stack(losses).mean(0)
 
     def images(self, image_N: Tensor) -> Tensor:

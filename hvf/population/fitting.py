@@ -119,6 +119,8 @@ def fit(
     training_set.check(config)
     if trials.shape[2] != 1:
         raise HvfError(f"DINA takes one number per neuron and trial, not {trials.shape[2]} samples: crop them")
+    if config.align.refit:
+        raise HvfError("align.refit is for a decoder of brain encoder and fusion; DINA's towers are not refitted")
     if not any(vars(losses).values()):
         raise HvfError("every loss has weight 0: DINA needs at least one")
     trials.check()

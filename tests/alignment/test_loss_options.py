@@ -10,6 +10,8 @@ import torch
 
 from hvf import alignment
 from hvf.alignment import info_nce, training
+from hvf.alignment.epochs import adamw
+from hvf.alignment.fitting import prepare
 from hvf.alignment.image_views import ImageViews
 from hvf.alignment.inputs import augmented
 from hvf.alignment.training_set import TrainingSet
@@ -90,6 +92,53 @@ def test_smoothing_is_a_moving_average_of_some_channels():
     torch.testing.assert_close(augmented(single, BrainConfig(input_smooth=1.0)), single)
 
 
+def test_smoothing_once_gives_the_same_inputs_in_each_epoch():
+    trials, y_ND = material()
+    x_NCT = np.random.default_rng(3).normal(size=(N, CHANNELS, 9)).astype(np.float32)
+    trials = trials.replace(x_NCT=x_NCT)
+    rows, steps = torch.arange(N), {}
+    for once in (True, False):
+        config = settings(brain__input_smooth=0.3, brain__smooth_once=once, align__epochs=1)
+        prepared = prepare(TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids)), config)
+        torch.manual_seed(0)
+        started = prepared.start()
+        steps[once] = [started.inputs(rows) for _ in range(3)]
+        assert (steps[once][0] != started.x_NCT[rows]).any(2).float().mean().item() == pytest.approx(0.3, abs=0.04)
+        assert not torch.equal(started.embedded()[0], started.brain(steps[once][0][prepared.val_N]))  # as they are
+    assert all(torch.equal(seen, steps[True][0]) for seen in steps[True])
+    assert not torch.equal(steps[False][0], steps[False][1])
+
+
+def test_where_the_brains_vectors_keep_their_length_it_multiplies_the_scale():
+    z_b, z_f = 3 * torch.randn(6, 4), torch.randn(6, 4)
+    logits_NN = math.e * z_b @ torch.nn.functional.normalize(z_f, dim=1).T
+    expected = -(logits_NN.log_softmax(1).diagonal() + logits_NN.log_softmax(0).diagonal()).mean() / 2
+    torch.testing.assert_close(info_nce(z_b, z_f, 1.0, None, "both", "images"), expected)
+    assert abs(float(info_nce(z_b, z_f, 1.0)) - float(expected)) > 1e-3
+
+
+def test_the_temperature_kept_is_that_of_cosines():
+    """Logits scale · z_b · z_f, with z_b of length L, are cosines over 1 / (scale · L): what a posterior mean takes."""
+    trials, y_ND = material()
+    on = settings(align__unit_length="images", align__learn_temperature=False, align__temperature=0.5, align__epochs=6)
+    fitted = alignment.fit(TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids)), on)
+    _, val_N = TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids)).validation_split(on.align)
+    length = np.linalg.norm(fitted.embed_brain(trials.select(val_N)), axis=1).mean()
+    assert math.exp(fitted.log_scale) == pytest.approx(length / 0.5, rel=1e-4)
+    assert fitted.best["temperature"] == pytest.approx(0.5 / length, rel=1e-4)
+    assert found(fitted, *material(1)) > 0.2
+
+
+def test_a_constant_rate_stays_and_a_cosine_ends_at_0():
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    for schedule, last in (("constant", 0.02), ("cosine", 0.0)):
+        optimizer, rates = adamw([weight], settings(align__schedule=schedule).align, batches=2)
+        for _ in range(60):
+            optimizer.step()
+            rates.step()
+        assert rates.get_last_lr()[0] == pytest.approx(last, abs=1e-9)
+
+
 def test_views_follow_confidence():
     """Outliers of a batch's cosines meet the first or third view next time; the others stay with the second."""
     config = settings(targets__views=VIEWS, targets__view_choice="confidence")
@@ -144,10 +193,10 @@ def test_images_of_one_caption_are_not_contrasted(monkeypatch):
     same: list[torch.Tensor] = []
     plain = training.info_nce
 
-    def watched(z_b, z_f, scale, image_N=None, loss="both"):
+    def watched(z_b, z_f, scale, image_N=None, *how):
         if image_N is not None:
             same.append(image_N)
-        return plain(z_b, z_f, scale, image_N, loss)
+        return plain(z_b, z_f, scale, image_N, *how)
 
     monkeypatch.setattr(training, "info_nce", watched)
     on = settings(targets__text=TEXT, align__text_weight=0.5, align__epochs=1, align__batch_size=200)
