@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvf.cli.options import Float, Folder, Int, StudyOptions, Word, run_name
+from hvf.cli.options import Float, Folder, Int, StudyOptions, Word, Words, run_name
 from hvf.cli.printing import print_figures, print_run
 from hvf.registry import HvfError, listed
 from hvf.runs import Run, check_writable, write_json
@@ -58,17 +58,25 @@ class Retrieve(_Stage):
     gallery: Word = None  # with --embeddings: the images'; FILE#KEY if a file holds several; matched by name, or order
     scores: Word = None  # instead of both: scores (queries, gallery), row i of the image in column i
     labels: Word = None  # with --scores: a file that says which column, from 0, or which image each query belongs to
+    scaling: Words = None  # scores scaled, too: centred csls; all trials at once: csls-transductive sinkhorn hungarian
+    bank: Word = None  # with --scaling csls and --embeddings or --scores: those of training trials
+    bank_gallery: Word = None  # with --bank and --embeddings: the images of the training trials
 
     def __call__(self) -> int:
-        if all(given is None for given in (self.embeddings, self.gallery, self.scores, self.labels)):
-            return super().__call__()
-        return self._rank_others()
+        from hvf.evaluation.scaling import check_scalings
+
+        check_scalings(self.scaling or ())
+        if any(given is not None for given in (self.embeddings, self.gallery, self.scores, self.labels)):
+            return self._rank_others()
+        if self.bank is not None or self.bank_gallery is not None:
+            raise HvfError("--bank is for --embeddings and --scores: a run scales by its own training trials")
+        return super().__call__()
 
     def carry_out(self, run: Run) -> None:
         from hvf import report
         from hvf.experiments import stages
 
-        stages.retrieve_run(run)
+        stages.retrieve_run(run, scalings=self.scaling or ())
         report.write_report([run.path], run.path / "report.html")
 
     def _rank_others(self) -> int:
@@ -77,8 +85,10 @@ class Retrieve(_Stage):
             raise HvfError("--labels says which column of --scores each query belongs to: give --scores too")
         if self.scores is None and (self.embeddings is None or self.gallery is None):
             raise HvfError("--embeddings and --gallery belong together: the brain's and the images'")
-        taken = ("out", "embeddings", "gallery") if self.scores is None else ("out", "scores", "labels")
-        if ignored := self.given(taken):
+        if self.bank is None and self.bank_gallery is not None:
+            raise HvfError("--bank and --bank-gallery belong together: training trials and their images")
+        taken = ("embeddings", "gallery") if self.scores is None else ("scores", "labels")
+        if ignored := self.given((*taken, "out", "scaling", "bank", "bank_gallery")):
             what = "--embeddings, which are" if self.scores is None else "--scores, which are"
             raise HvfError(f"{listed(ignored)}: leave it out beside {what} ranked as given")
         if self.out is not None:
@@ -87,10 +97,11 @@ class Retrieve(_Stage):
             check_writable(self.out / "metrics.json")
         from hvf.evaluation import others
 
+        scaled_by = (self.scaling or (), None if self.bank is None else others.Bank(self.bank, self.bank_gallery))
         if self.scores is None:
-            ranked = others.rank_embeddings(str(self.embeddings), str(self.gallery))
+            ranked = others.rank_embeddings(str(self.embeddings), str(self.gallery), *scaled_by)
         else:
-            ranked = others.rank_scores(self.scores, self.labels)
+            ranked = others.rank_scores(self.scores, self.labels, *scaled_by)
         print_figures(ranked.figures, ranked.title)
         if self.out is not None:
             write_json(self.out / "metrics.json", ranked.figures)

@@ -110,22 +110,25 @@ def print_not_computed(reasons: Mapping[str, str]) -> None:
 
 
 def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
-    """Figures as a table: value, interval, chance, n."""
+    """Figures as a table: value, interval, chance, n; transductive ones in a table of their own."""
     if not metrics:
         return
     from rich.console import Console
     from rich.table import Table
 
-    from hvf.evaluation.catalogue import chance_name
+    from hvf.evaluation.catalogue import chance_name, is_transductive
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("figure", overflow="fold")
-    for column in ("value", "95% interval", "chance", "n"):
-        table.add_column(column, justify="right")
-    for name, m in metrics.items():
-        if name.startswith("chance/"):
-            continue
-        chance = metrics.get(chance_name(name))
-        interval = "{:.3f} to {:.3f}".format(*m["ci95"]) if m["ci95"] else ""
-        table.add_row(name, f"{m['value']:.3f}", interval, f"{chance['value']:.3f}" if chance else "", str(m["n"]))
-    Console().print(table)
+    apart = {name for name in metrics if is_transductive(name)}
+    for names, of in ((metrics.keys() - apart, title), (apart, f"{title}: transductive, all test trials at once")):
+        table = Table(title=of, title_justify="left")
+        table.add_column("figure", overflow="fold")
+        for column in ("value", "95% interval", "chance", "n"):
+            table.add_column(column, justify="right")
+        for name, m in metrics.items():
+            if name.startswith("chance/") or name not in names:
+                continue
+            chance = metrics.get(chance_name(name))
+            interval = "{:.3f} to {:.3f}".format(*m["ci95"]) if m["ci95"] else ""
+            table.add_row(name, f"{m['value']:.3f}", interval, f"{chance['value']:.3f}" if chance else "", str(m["n"]))
+        if table.row_count or not apart:
+            Console().print(table)

@@ -18,6 +18,7 @@ import numpy as np
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
+from hvf.evaluation.scaling import Scaling
 
 ENOUGH = 20  # validation images of a new person, below which nothing is said of how sure an answer is
 BANK = 256  # training trials, for the popularity of gallery items
@@ -38,7 +39,7 @@ class Confidence:
     nothing : mapping
         {R: z_b (N, D)} of trials without information, as noisy as means over R trials.
     bank_BD : ndarray
-        z_b of training trials.
+        z_b of training trials; scores are scaled by them, too.
     concepts : sequence of str
         What each validation image shows.
     """
@@ -94,6 +95,10 @@ class Confidence:
         if repeats < 1:
             raise HvfError(f"an answer rests on at least one trial, not {repeats}")
         return max(r for r in self.z_b if r <= repeats)
+
+    def scaling(self, name: str) -> Scaling:
+        """A scaling of scores by the bank of training trials, its k chosen on means over most validation trials."""
+        return Scaling.fit(name, self.bank_BD, self.z_b[max(self.z_b)], self.z_f_VD)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """All arrays by name, for a file."""

@@ -63,6 +63,17 @@ def is_two_way(name: str) -> bool:
     return name.startswith("two_way_") or (name in METRICS and isinstance(METRICS[name], TwoWayMetric))
 
 
+def is_transductive(name: str) -> bool:
+    """Whether the figure takes all test trials at once, so that it compares with no figure of single trials."""
+    return name.startswith("transductive/") or leaf(name) == "one_to_one"
+
+
+def rows_of(metrics: Mapping[str, Any], section: str) -> list[str]:
+    """The rows of a section, in order: retrieval/csls floor/top1 is one of the row "csls floor"."""
+    names = (name.partition("/")[2].rpartition("/")[0] for name in metrics if name.startswith(f"{section}/"))
+    return list(dict.fromkeys(names))
+
+
 def chance_name(name: str) -> str:
     """Where the chance level of a figure stands: "retrieval/brain/top1" -> "chance/retrieval/top1"."""
     section, *_, figure = name.split("/")
@@ -79,12 +90,14 @@ def findings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if not name.startswith("chance/") or chance["ci95"][1] >= 1:
             continue
         _, section, figure = name.split("/")
-        floor, brain = (metrics.get(f"{section}/{row}/{figure}") for row in ("floor", "brain"))
-        high = chance["ci95"][1]
-        if floor and floor["value"] > high:
-            sentences.append(
-                f"{section} {figure}: permuted trials score {floor['value']:.3f}, above chance ({high:.3f})"
-            )
+        brain, high = metrics.get(f"{section}/brain/{figure}"), chance["ci95"][1]
+        for row in rows_of(metrics, section):
+            floor = metrics.get(f"{section}/{row}/{figure}") if row.split(" ")[-1] == "floor" else None
+            if floor and floor["value"] > high:
+                scaled = "" if row == "floor" else f" ({row.removesuffix(' floor')})"
+                sentences.append(
+                    f"{section} {figure}{scaled}: permuted trials score {floor['value']:.3f}, above chance ({high:.3f})"
+                )
         if brain and brain["value"] <= high:
             sentences.append(
                 f"{section} {figure}: the brain scores {brain['value']:.3f}, no better than chance ({high:.3f})"

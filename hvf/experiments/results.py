@@ -33,6 +33,7 @@ import numpy as np
 from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.decoder import TOP
 from hvf.evaluation import retrieval, statistics
+from hvf.evaluation.scaling import scaled_figures, section
 from hvf.experiments.descriptions import ProtocolInfo, RunInfo, StudyInfo, common_protocol, common_study
 from hvf.runs import Run, code_version, write_json
 
@@ -90,6 +91,26 @@ class Row:
             top5=tuple(map(tuple, retrieval.top_items(scores_NN, TOP).tolist())),
         )
 
+    @classmethod
+    def of_scaling(cls, name: str, ranks_N: np.ndarray, of: Row, row: str = "brain", k: int = 0) -> Row:
+        """The row of scaled scores (`hvf.evaluation.scaling`) beside that of the cosine.
+
+        Parameters
+        ----------
+        name : str
+            The scaling.
+        ranks_N : ndarray
+            Of each test item's own image under it.
+        of, row : Row, str
+            The row of the cosine, and its name.
+        k : int
+            Of CSLS.
+        """
+        figures = scaled_figures(name, ranks_N, None if row == "floor" else np.array(of.ranks))
+        settings = {"scaling": name, "of": row} | ({"k": k} if k else {})
+        each = {figure: (entry["value"],) for figure, entry in figures.items()}
+        return cls(tuple(ranks_N.tolist()), figures, each, settings=settings)
+
     def hits(self, k: int) -> np.ndarray:
         """Whether each test item's image is among the first k, (N,) bool."""
         return np.asarray(self.ranks) <= k
@@ -116,6 +137,7 @@ class Result:
     main: str = "brain"
     details: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    transductive: Mapping[str, Row] = field(default_factory=dict)  # whose scores all test items were scaled by at once
 
     @classmethod
     def start(
@@ -169,6 +191,14 @@ class Result:
             raise HvfError(f"row {name!r} has {len(row.ranks)} ranks for {len(self.image_ids)} test items")
         return replace(self, rows={**self.rows, name: row})
 
+    def with_scaled(self, row: Row, name: str = "") -> Result:
+        """The same result with a row of scaled scores, a transductive one apart from all others (`transductive`)."""
+        scaling = row.settings["scaling"]
+        name = name or (scaling if row.settings["of"] == self.main else f"{scaling} {row.settings['of']}")
+        if section(scaling) == "retrieval":
+            return self.with_row(name, row)
+        return replace(self, transductive={**self.transductive, name: row})
+
     def with_details(self, **details: Any) -> Result:
         """The same result with more details."""
         return replace(self, details={**self.details, **as_json(details)})
@@ -191,6 +221,11 @@ class Result:
         for name, row in self.rows.items():
             entries |= {f"retrieval/{name}/{figure}": entry for figure, entry in row.figures.items()}
         entries |= {f"chance/retrieval/{name}": entry for name, entry in self.chance.items()}
+        for name, row in self.transductive.items():
+            entries |= {f"transductive/{name}/{figure}": entry for figure, entry in row.figures.items()}
+        if self.transductive:
+            n, m = len(self.image_ids), self.gallery_size
+            entries |= {f"chance/transductive/top{k}": retrieval.chance(k, n, m) for k in retrieval.KS}
         for name, row in self.rows.items():
             n = int(row.validation.get("n", 0))
             entries |= {
@@ -209,7 +244,14 @@ class Result:
         """
         run = Run(Path(folder), from_dict(Config, self.config))
         write_json(run.path / FILE, {"version": VERSION, **asdict(self)})
-        ours = ("retrieval/", "validation/", "confidence/", "chance/retrieval/")
+        ours = (
+            "retrieval/",
+            "transductive/",
+            "validation/",
+            "confidence/",
+            "chance/retrieval/",
+            "chance/transductive/",
+        )
         kept = {name: entry for name, entry in run.metrics().items() if not name.startswith(ours)}
         run.write_metrics({**kept, **self.metrics()}, merge=False)
 
@@ -229,13 +271,13 @@ class Result:
             was = "no version" if there is None else f"version {there}"
             raise HvfError(f"{path} has {was}, and this hvf reads version {VERSION}: {again}")
         try:
-            rows = {name: Row(**_with_tuples(row)) for name, row in stored.pop("rows").items()}
-            rows = {name: replace(row, each={k: tuple(v) for k, v in row.each.items()}) for name, row in rows.items()}
+            rows, transductive = _rows(stored.pop("rows")), _rows(stored.pop("transductive", {}))
             return cls(
                 study=StudyInfo(**_with_tuples(stored.pop("study"))),
                 protocol=ProtocolInfo(**stored.pop("protocol")),
                 runs=tuple(RunInfo(**run) for run in stored.pop("runs")),
                 rows=rows,
+                transductive=transductive,
                 **_with_tuples(stored),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -257,7 +299,11 @@ class Result:
             raise HvfError(f"results of different kinds cannot be combined: {', '.join(kinds)}")
         ids = tuple(name for result in results for name in result.image_ids)
         same = all(result.gallery == first.gallery for result in results)
-        names = [name for name in first.rows if all(name in result.rows for result in results)]
+        kept: list[dict[str, Row]] = []
+        for each in ([result.rows for result in results], [result.transductive for result in results]):
+            names = [name for name in each[0] if all(name in rows for rows in each)]
+            kept.append({name: _combined_row([rows[name] for rows in each], ids, same) for name in names})
+        rows, transductive = ({name: _scaled_again(row, kept[0], ids) for name, row in part.items()} for part in kept)
         return replace(
             first,
             study=common_study([result.study for result in results]),
@@ -266,7 +312,8 @@ class Result:
             concepts=tuple(concept for result in results for concept in result.concepts),
             gallery=first.gallery if same else (),
             runs=tuple(run for result in results for run in result.runs),
-            rows={name: _combined_row([result.rows[name] for result in results], ids, same) for name in names},
+            rows=rows,
+            transductive=transductive,
             details={},
         )
 
@@ -278,7 +325,12 @@ class Result:
         for other in others:
             if other.image_ids != first.image_ids or other.gallery != first.gallery:
                 raise HvfError("rows stand beside one another only where they were tested on the same images")
-            joined = replace(joined, rows={**joined.rows, **other.rows}, details={**joined.details, **other.details})
+            joined = replace(
+                joined,
+                rows={**joined.rows, **other.rows},
+                transductive={**joined.transductive, **other.transductive},
+                details={**joined.details, **other.details},
+            )
         protocol = common_protocol([first.protocol, *(other.protocol for other in others)])
         return replace(joined, protocol=protocol, main=main or next(iter(joined.rows)))
 
@@ -309,6 +361,20 @@ def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
         name: tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else value
         for name, value in stored.items()
     }
+
+
+def _rows(stored: Mapping[str, Any]) -> dict[str, Row]:
+    """Rows as JSON has them."""
+    rows = {name: Row(**_with_tuples(row)) for name, row in stored.items()}
+    return {name: replace(row, each={k: tuple(v) for k, v in row.each.items()}) for name, row in rows.items()}
+
+
+def _scaled_again(row: Row, rows: Mapping[str, Row], ids: Sequence[str]) -> Row:
+    """A combined row of scaled scores with its own figures: those above the cosine's, of a matching top-1 alone."""
+    if "scaling" not in row.settings:
+        return row
+    of = np.array(rows[row.settings["of"]].ranks) if "top1_gain" in row.each else None
+    return replace(row, figures=scaled_figures(row.settings["scaling"], np.array(row.ranks), of, ids))
 
 
 def _combined_row(rows: Sequence[Row], ids: Sequence[str], one_gallery: bool) -> Row:

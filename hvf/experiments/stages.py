@@ -8,6 +8,7 @@ Letters: N trials or images, M gallery, D embedding, H and W pixels.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,12 @@ from hvf.decoder import Decoder, array_hash, weights_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
+from hvf.evaluation.scaling import check_scalings
 from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
 from hvf.experiments.descriptions import StudyInfo
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
+from hvf.experiments.scaled_scores import with_scalings
 from hvf.runs import Run, write_atomic
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
@@ -62,13 +65,14 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     return decoder, study
 
 
-def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]:
+def retrieve_run(run: Run, decoder: Decoder | None = None, scalings: Sequence[str] = ()) -> tuple[Decoder, Study]:
     """Train if need be, and retrieve the test images from the brain (`write_test_result`).
 
-    Leaves images/seen, too, where there are pictures.
+    `scalings` of the scores are measured, too (`hvf.evaluation.scaling`). Leaves images/seen where there are pictures.
     """
+    scalings = check_scalings(scalings)
     decoder, study = train_run(run, decoder)
-    write_test_result(run, decoder, study)
+    write_test_result(run, decoder, study, scalings=scalings)
     images = study.test_images
     if not images.has_pictures:
         return decoder, study
@@ -77,11 +81,25 @@ def retrieve_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Stu
     return decoder, study
 
 
-def write_test_result(run: Run, decoder: Decoder, study: Study, training: Literal["intra", "loso"] = "intra") -> None:
+def write_test_result(
+    run: Run,
+    decoder: Decoder,
+    study: Study,
+    training: Literal["intra", "loso"] = "intra",
+    scalings: Sequence[str] = (),
+) -> None:
     """Rank the test images for every test trial, and for the same trials permuted against the images.
 
-    ``training`` says whose trials the decoder was fitted on: the tested subject's, or all others'. Leaves
-    ``result.json``, ``embeddings.safetensors`` and figures.
+    Leaves ``result.json``, ``embeddings.safetensors`` and figures.
+
+    Parameters
+    ----------
+    run, decoder, study
+        Where the result is left, what is tested, and on what.
+    training : "intra" or "loso"
+        Whose trials the decoder was fitted on: the tested subject's, or all others'.
+    scalings : sequence of str
+        Of scores, measured beside the cosine.
     """
     z = _embeddings(run, decoder, study)
     validation, chosen = selection(decoder.fitted().best)
@@ -89,6 +107,7 @@ def write_test_result(run: Run, decoder: Decoder, study: Study, training: Litera
     scores_NN = {row: retrieval.similarity(z[f"z_{row}"], z["z_ceiling"]) for row in ("brain", "floor")}
     result = result.with_row("brain", Row.of_scores(scores_NN["brain"], validation, chosen))
     result = result.with_row("floor", Row.of_scores(scores_NN["floor"]))
+    result = with_scalings(result, z, decoder.confidence, scalings)
     confidence = confidence_details(decoder, study)
     result = result.with_details(confidence=confidence) if confidence else result
     result.write(run.path)

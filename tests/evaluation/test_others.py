@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hvf.cli import main
-from hvf.evaluation import retrieval
-from hvf.evaluation.others import rank_embeddings, rank_scores
+from hvf.evaluation import retrieval, scaling
+from hvf.evaluation.others import Bank, rank_embeddings, rank_scores
 from hvf.registry import HvfError
 
 # Query 0 finds its own first, 1 its own third, 2 its own second; matched at once, 1 and 2 change places.
@@ -214,6 +214,19 @@ def test_embeddings_that_cannot_be_matched(pair):
         (["--labels", "l.npy"], "--labels says which column of --scores"),
         ([*BOTH, "--labels", "l.npy"], "--labels says which column of --scores"),
         (BOTH[:2], "--embeddings and --gallery belong together"),
+        ([*BOTH, "--scaling", "cssl"], "--scaling is 'cssl'; did you mean 'csls'?"),
+        ([*BOTH, "--scaling", "csls"], "--scaling csls needs --bank TRIALS and --bank-gallery IMAGES"),
+        ([*BOTH, "--scaling", "centred"], "by the test trials themselves it is centred-transductive"),
+        ([*BOTH, "--scaling", "csls", "--bank", "t.npy"], "--bank and --bank-gallery belong together"),
+        ([*BOTH, "--scaling", "csls", "--bank-gallery", "t.npy"], "--bank and --bank-gallery belong together"),
+        ([*BOTH, "--scaling", "sinkhorn", "--bank", "t.npy", "--bank-gallery", "t.npy"], "--bank is what --scaling"),
+        (["--scores", "s.npy", "--scaling", "centred-transductive"], "takes the mean of embeddings off, which scores"),
+        (["--scores", "s.npy", "--scaling", "csls"], "--scaling csls needs --bank, scores with this gallery"),
+        (
+            ["--scores", "s.npy", "--scaling", "csls", "--bank", "t", "--bank-gallery", "g"],
+            "--bank alone is the bank's",
+        ),
+        (["--bank", "t.npy"], "--bank is for --embeddings and --scores"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(tmp_path, monkeypatch, capsys, options, message):
@@ -230,3 +243,67 @@ def test_the_command_writes_the_figures(pair, capsys):
     written = json.loads((folder / "out" / "metrics.json").read_text())
     assert written == rank_embeddings(folder / "brain.npz", folder / "gallery.npz").figures
     assert "matched by name" in capsys.readouterr().out
+
+
+def a_bank(folder, n=12):
+    """Files of training trials and their images, none of which is tested."""
+    rng = np.random.default_rng(7)
+    names = [f"other/img_{i:02d}.png" for i in range(100, 100 + n)]
+    np.savez(folder / "bank.npz", z=rng.normal(size=(n, 8)), names=names)
+    np.savez(folder / "bank_g.npz", z=rng.normal(size=(n, 8)), names=names)
+    return Bank(folder / "bank.npz", folder / "bank_g.npz")
+
+
+def test_scaled_scores_are_matched_by_name_too(pair):
+    folder, z_ND, z_MD, order = pair
+    bank = a_bank(folder)
+    names = ["csls", "csls-transductive", "hungarian"]
+    figures, _ = rank_embeddings(folder / "brain.npz", folder / "gallery.npz", names, bank)
+    fitted = scaling.Scaling.of_bank("csls", np.load(bank.trials)["z"], np.load(bank.images)["z"])
+    ranks_N = retrieval.ranks(fitted.scores(z_ND.astype(np.float32), z_MD.astype(np.float32)))
+    assert figures["retrieval/csls/mrr"]["value"] == pytest.approx(np.mean(1 / ranks_N))
+    centred_NN = scaling.centred_cosine(z_ND, z_MD)
+    ranks_N = scaling.transductive_ranks("csls-transductive", centred_NN)
+    assert figures["transductive/csls-transductive/mrr"]["value"] == pytest.approx(np.mean(1 / ranks_N), rel=1e-4)
+    assert figures["transductive/hungarian/top1"]["value"] == retrieval.one_to_one(centred_NN).mean()
+    assert figures["transductive/hungarian/top1_gain"]["n"] == 30
+
+
+def test_columns_of_a_bank_are_matched_by_name(tmp_path):
+    rng = np.random.default_rng(0)
+    scores, bank, order = rng.normal(size=(5, 5)), rng.normal(size=(9, 5)), [3, 0, 4, 1, 2]
+    np.savez(tmp_path / "s.npz", scores=scores, names=list("abcde"))
+    np.savez(tmp_path / "bank.npz", scores=bank[:, order], names=[list("abcde")[i] for i in order])
+    figures, _ = rank_scores(tmp_path / "s.npz", None, ["csls"], Bank(tmp_path / "bank.npz"))
+    expected = 1 / retrieval.ranks(2 * scores - bank.mean(axis=0))  # k is 10, and there are 9
+    assert figures["retrieval/csls/mrr"]["value"] == pytest.approx(expected.mean())
+
+
+@pytest.mark.parametrize("fault", ["a tested name", "a tested row", "a tested image", "another width"])
+def test_banks_that_hold_what_is_tested(pair, fault):
+    folder, z_ND, z_MD, _ = pair
+    bank = a_bank(folder)
+    trials, images = np.load(bank.trials), np.load(bank.images)
+    if fault == "a tested name":
+        np.savez(bank.trials, z=trials["z"], names=["c0/img_00.png", *trials["names"][1:]])
+        said = "bank.npz names 'c0/img_00.png', which is tested: a bank is of training trials"
+    elif fault == "a tested row":
+        np.savez(bank.trials, z=np.vstack([trials["z"][:-1], z_ND[3]]), names=trials["names"])
+        said = "bank.npz holds rows of .*brain.npz .1, the first 11.: a bank is of training trials"
+    elif fault == "a tested image":
+        np.savez(bank.images, z=np.vstack([z_MD[5], images["z"][1:]]), names=images["names"])
+        said = "bank_g.npz holds rows of .*gallery.npz"
+    else:
+        np.savez(bank.trials, z=trials["z"][:, :7], names=trials["names"])
+        said = "bank.npz is 7 wide and the gallery 8"
+    with pytest.raises(HvfError, match=said):
+        rank_embeddings(folder / "brain.npz", folder / "gallery.npz", ["csls"], bank)
+
+
+def test_a_matching_needs_one_trial_of_each_image(pair):
+    folder, z_ND, _, _ = pair
+    np.savez(folder / "brain.npz", z=z_ND[[3, 3, 7]], names=["img_03", "img_03", "img_07"])
+    with pytest.raises(HvfError, match="here 3 trials answer 2 of 30 images"):
+        rank_embeddings(folder / "brain.npz", folder / "gallery.npz", ["hungarian"])
+    figures, _ = rank_embeddings(folder / "brain.npz", folder / "gallery.npz", ["sinkhorn"])  # these can be
+    assert figures["transductive/sinkhorn/mrr"]["n"] == 2

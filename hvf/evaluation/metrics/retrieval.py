@@ -29,3 +29,5 @@ METRICS.register("mrr")(RetrievalMetric(label="mAP (= MRR)", per_query=reciproca
 METRICS.register("median_rank")(RetrievalMetric(label="median rank", lower_is_better=True))
 METRICS.register("rank")(RetrievalMetric(label="rank", lower_is_better=True))
 METRICS.register("one_to_one")(RetrievalMetric(label="one-to-one matching (Hungarian)", share=True))
+METRICS.register("top1_gain")(RetrievalMetric(label="top-1 above the cosine's", share=True))
+METRICS.register("top5_gain")(RetrievalMetric(label="top-5 above the cosine's", share=True))
