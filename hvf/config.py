@@ -169,6 +169,7 @@ class AlignConfig(Section, name="align"):
     """Contrastive training of the brain encoder."""
 
     mode: Literal["retrieval", "reconstruction"] = "retrieval"  # the fusion trains too, or is the prior's, frozen
+    normal_weights: bool = False  # whether weights start normal with sd 0.02 and biases at 0, not as torch draws them
     learning_rate: Positive = 5e-4  # AdamW, at the top of the cosine
     betas: Betas = (0.9, 0.995)  # AdamW's two moments
     weight_decay: NotNegative = 0.05  # AdamW's decoupled decay

@@ -110,7 +110,7 @@ UBP_LOOP = AlignConfig(
 )
 NICE_LOOP = replace(
     UBP_LOOP, learning_rate=2e-4, betas=(0.5, 0.999), weight_decay=0.0, batch_size=1000, epochs=200,
-    learn_temperature=False,
+    learn_temperature=False, normal_weights=True,
 )  # fmt: skip
 
 METHODS.register("hvf")(
@@ -121,7 +121,8 @@ METHODS.register("hvf")(
         encoder="mbp",
         fusion="hvf",
         dropout=0.1,
-        differs="Weights are drawn as torch does (there: normal, sd 0.02); float32 (there: bfloat16).",
+        align=AlignConfig(normal_weights=True),
+        differs="In float32 (there: bfloat16).",
         published=Published(
             "HVF",
             {"eeg intra": (75.7, 94.6), "eeg loso": (20.0, 44.1), "meg intra": (33.7, 60.5), "meg loso": (5.4, 15.2)},
@@ -199,8 +200,7 @@ METHODS.register("nice")(
         encoder="tsconv",
         dropout=0.5,
         align=NICE_LOOP,
-        differs="Weights are drawn as torch does (there: normal, sd 0.02); there the epoch is that of the lowest loss "
-        "on 740 validation images.",
+        differs="There the epoch is that of the lowest loss on 740 validation images.",
         published=Published(
             "NICE",
             {"eeg intra": (16.1, 43.6), "eeg loso": (6.2, 21.4), "meg intra": (12.8, 36.0)},

@@ -33,6 +33,16 @@ def move(module: nn.Module, device: Device) -> None:
     nn.Module.to(module, device)
 
 
+@torch.no_grad()
+def normal_weights(module: nn.Module, sd: float = 0.02) -> None:
+    """Draw linear and convolutional weights anew, normal with this sd; biases are 0. As transformers and NICE do."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.weight.normal_(0.0, sd)
+            if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                layer.bias.zero_()
+
+
 def standard(trials: Trials, device: Device) -> tuple[Tensor, Tensor]:
     """Mean and sd of each channel, (1, C, 1), read part by part; a channel that never changes gets sd 1."""
     n, shift, sum_C, square_C = 0, np.zeros((1, 1, 1)), np.zeros(1), np.zeros(1)

@@ -17,7 +17,7 @@ from hvf.alignment import encoding
 from hvf.alignment.checkpoint import Alignment, RecordingInfo
 from hvf.alignment.epochs import MAX_LOG_SCALE, Epochs, adamw, info_nce
 from hvf.alignment.image_views import CaptionTargets, ImageViews
-from hvf.alignment.inputs import augmented, channels_to_smooth, move, new_brain
+from hvf.alignment.inputs import augmented, channels_to_smooth, move, new_brain, normal_weights
 from hvf.alignment.rows import Rows
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config
@@ -58,6 +58,9 @@ class Prepared:
             fusion: Fusion = kind(dims, width, config.fusion.intermediate, config.fusion.dropout)
         else:
             fusion = data.prior_fusion.eval()
+        if config.align.normal_weights:
+            for module in (brain, fusion) if data.prior_fusion is None else (brain,):
+                normal_weights(module)
         move(fusion, device)
         training = Training(brain, fusion, self)
         if config.targets.views:

@@ -129,6 +129,21 @@ def test_the_temperature_kept_is_that_of_cosines():
     assert found(fitted, *material(1)) > 0.2
 
 
+def test_normal_weights_are_of_one_width_whatever_their_inputs():
+    trials, y_ND = material()
+    data = TrainingSet(trials, {SPEC: y_ND}, list(trials.image_ids))
+    wide = {"brain__encoder": "mbp", "brain__width": 256, "fusion__width": 256, "fusion__kind": "hvf"}
+    for normal in (True, False):
+        torch.manual_seed(0)
+        started = prepare(data, settings(**wide, align__normal_weights=normal)).start()
+        brain, (of_image,) = started.brain, started.fusion.projections
+        for layer in (brain.project, of_image):  # of 14 and of 8 inputs: torch's own have sd 0.15 and 0.20
+            assert (abs(layer.weight.std().item() - 0.02) < 0.002) == normal
+            assert (layer.bias.abs().max().item() == 0) == normal
+        assert brain.block.up.weight.std().item() == pytest.approx(0.02 if normal else 1 / math.sqrt(3 * 256), rel=0.1)
+        assert torch.equal(brain.norm.weight, torch.ones(256))
+
+
 def test_a_constant_rate_stays_and_a_cosine_ends_at_0():
     weight = torch.nn.Parameter(torch.ones(2, 2))
     for schedule, last in (("constant", 0.02), ("cosine", 0.0)):
