@@ -14,6 +14,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +26,7 @@ from safetensors.numpy import save_file
 from hvf import runs
 from hvf.registry import BACKBONES, HvfError
 from hvf.vision.loading import load_encoder
+from hvf.vision.processes import ALONE, Processes
 from hvf.vision.specs import parse_spec
 
 if TYPE_CHECKING:
@@ -83,10 +85,19 @@ def embed_all(
     device: str | torch.device = "cpu",
     cache: str | Path | None = None,
     weights: Mapping[str, str] | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, np.ndarray]:
     """{spec as given: features (N, D)} as `embed` gives them; layers of one network are computed in one pass.
 
-    `weights` are the hashes that encoders' weights must have: features of others cannot be compared, and are refused.
+    Parameters
+    ----------
+    images, specs, device, cache
+        As for `embed`.
+    weights : mapping, optional
+        The hashes that encoders' weights must have: features of others cannot be compared, and are refused.
+    processes : Processes
+        Those that call this together, each with the same images and specs: every one computes its share. They must
+        share the cache folder.
     """
     folder = Path(cache if cache is not None else runs.cache_dir() / "features")
     networks: dict[FeatureSpec, list[FeatureSpec]] = {}
@@ -98,7 +109,7 @@ def embed_all(
         else:
             features[spec] = family.of_images(spec, images.ids)
     for group in networks.values():
-        encoder = load_encoder(group[0], device)
+        encoder = processes.first(lambda spec=group[0]: load_encoder(spec, device))
         if (weights or {}).get(str(group[0]), encoder.weights_hash) != encoder.weights_hash:
             raise HvfError(
                 f"the encoder {group[0]} on this machine has other weights than the one that the decoder was trained "
@@ -109,11 +120,29 @@ def embed_all(
         features |= {s: x for s in group if (x := _read(paths[s], entries[s], len(images))) is not None}
         missing = [spec for spec in dict.fromkeys(group) if spec not in features]
         features |= {s: x for s in missing if (x := _of_other_sets(folder, entries[s], images)) is not None}
-        missing = [spec for spec in missing if spec not in features]
-        computed = _compute(images, encoder, missing, device) if missing else {}
+        missing = processes.same([spec for spec in missing if spec not in features])
+        computed = processes.attempt(partial(_compute, images, encoder, missing, device, processes)) if missing else {}
+        if missing and processes.count > 1:
+            rows = {rank: _rows(processes, images, device, rank) for rank in range(processes.count)}
+            parts = {paths[spec]: features_ND for spec, features_ND in computed.items()}
+            if processes.rank:
+                processes.attempt(partial(_leave_rows, processes, parts, rows[processes.rank]))
+                processes.attempt(lambda: None)
+                computed = {}
+            else:
+                processes.attempt(lambda: None)
+                processes.attempt(partial(_take_rows, processes, parts, rows))
         for spec, features_ND in computed.items():
             features[spec] = features_ND
             _write(paths[spec], entries[spec], features_ND, _contents(images))
+        processes.wait()
+        for spec in (one for one in missing if one not in computed):  # the first process has written it
+            features_ND = _read(paths[spec], entries[spec], len(images))
+            if features_ND is None:
+                raise HvfError(
+                    f"{paths[spec]} is not there: processes need one cache folder together, set by HVF_CACHE"
+                )
+            features[spec] = features_ND
     return {str(spec): features[parse_spec(spec)] for spec in specs}
 
 
@@ -138,20 +167,28 @@ def _name(entry: dict[str, str]) -> str:
     return hashlib.sha256("\n".join(f"{key}={value}" for key, value in sorted(entry.items())).encode()).hexdigest()[:32]
 
 
+def _batch(images: Images, device: str | torch.device) -> int:
+    """How many images go through together."""
+    if len(images) and torch.device(device).type == "cuda":
+        return max(BATCH, PIXELS // max(1, math.prod(_pixels(images, 0).shape[:2])))
+    return BATCH
+
+
 def _compute(
-    images: Images, encoder: Encoder, specs: Sequence[FeatureSpec], device: str | torch.device
+    images: Images,
+    encoder: Encoder,
+    specs: Sequence[FeatureSpec],
+    device: str | torch.device,
+    processes: Processes = ALONE,
 ) -> dict[FeatureSpec, np.ndarray]:
-    """Features (N, D) of each spec, which are layers of one network."""
+    """Features (N, D) of each spec, which are layers of one network; of several processes, the rows of this one."""
     features: dict[FeatureSpec, np.ndarray] = {}
     title = str(specs[0]) if len(specs) == 1 else f"{specs[0]} and {len(specs) - 1} other layers"
-    batch = BATCH
-    if len(images) and torch.device(device).type == "cuda":
-        batch = max(BATCH, PIXELS // max(1, math.prod(_pixels(images, 0).shape[:2])))
-    starts = list(range(0, len(images), batch))
-    for start in runs.track(starts, f"features {title}"):
+    batches = processes.share(len(images), _batch(images, device))
+    for share in runs.track(batches, f"features {title}"):
         # Images may differ in size: those of one size go through together, each batch's result lands in its own rows.
         by_size: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
-        for index in range(start, min(start + batch, len(images))):
+        for index in share:
             pixels_HW3 = _pixels(images, index)
             by_size.setdefault(pixels_HW3.shape, []).append((index, pixels_HW3))
         for group in by_size.values():
@@ -160,11 +197,42 @@ def _compute(
             for spec, part_ND in zip(specs, encoder.encode_layers(batch_N3HW, specs), strict=True):
                 whole_ND = features.setdefault(spec, np.empty((len(images), part_ND.shape[1]), np.float32))
                 whole_ND[list(rows)] = part_ND.cpu().numpy()
+    rows = [index for share in batches for index in share]
     for spec, features_ND in features.items():
-        bad = np.flatnonzero(~np.isfinite(features_ND).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(features_ND[rows]).all(axis=1))
         if len(bad):
-            raise HvfError(f"{spec}: features of image {images.ids[bad[0]]!r} are not finite ({len(bad)} such images)")
+            image = images.ids[rows[bad[0]]]
+            raise HvfError(f"{spec}: features of image {image!r} are not finite ({len(bad)} such images)")
     return features
+
+
+def _rows(processes: Processes, images: Images, device: str | torch.device, rank: int) -> list[int]:
+    """The images of a process."""
+    return [i for share in processes.share(len(images), _batch(images, device), rank) for i in share]
+
+
+def _part(path: Path, processes: Processes, rank: int) -> Path:
+    """Where a process leaves its rows, beside the entry that they are for."""
+    return path.with_name(f"{path.stem}-{rank}-of-{processes.count}.npy")
+
+
+def _leave_rows(processes: Processes, features: Mapping[Path, np.ndarray], rows: Sequence[int]) -> None:
+    """Write this process's rows of each entry, for the first process."""
+    for path, features_ND in features.items():
+        own_ND = features_ND[list(rows)]
+        runs.write_atomic(_part(path, processes, processes.rank), lambda temporary, x=own_ND: np.save(temporary, x))
+
+
+def _take_rows(processes: Processes, features: Mapping[Path, np.ndarray], rows: Mapping[int, Sequence[int]]) -> None:
+    """Put the rows of the other processes where they belong."""
+    for path, features_ND in features.items():
+        for rank in (rank for rank in range(1, processes.count) if rows[rank]):
+            part = _part(path, processes, rank)
+            try:
+                features_ND[list(rows[rank])] = np.load(part, allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise HvfError(f"processes need one cache folder together, set by HVF_CACHE: {error}") from error
+            part.unlink()
 
 
 def _pixels(images: Images, index: int) -> np.ndarray:

@@ -6,16 +6,22 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from hvf.config import HvfError
+from hvf.registry import BACKBONES, HvfError
+from hvf.vision.filling import HALF
+from hvf.vision.precision import compute_in_float32, input_type, place
+from hvf.vision.remembered import Remembered
 from hvf.vision.specs import FeatureSpec
 from hvf.vision.weights import nearest
+
+PART = 2**22  # numbers of a tensor that are hashed at once
 
 
 @dataclass(frozen=True)
@@ -31,16 +37,21 @@ class Tower:
     layers: Mapping[str, nn.Module] = field(default_factory=dict)  # by the name that a spec gives them
     final: str | None = None  # the layer that stands for the last output where `run` would give classes
     channels_last: bool = False  # whether maps of layers are (N, H, W, D)
+    files: tuple[Path, ...] = ()  # that the network was read from
 
 
 class FrozenEncoder:
     """An `Encoder`: one layer of a network, pooled as its spec says, on one device."""
 
     def __init__(self, spec: FeatureSpec, tower: Tower, device: str | torch.device = "cpu") -> None:
-        self.spec, self.device, self._tower = spec, torch.device(device), tower
-        tower.network.requires_grad_(False).eval().to(self.device)
-        self.weights_hash = weights_hash(tower.state, tower.preprocessing)
-        self.dim = self(torch.zeros(1, 3, 64, 64)).shape[1]
+        self.spec, self.device = spec, torch.device(device)
+        tower.network.requires_grad_(False).eval()
+        self._tower, self._placed = replace(tower, state={}), False
+        network = BACKBONES[spec.kind].network(spec)
+        known = Remembered(tower.files, f"{network} {tower.preprocessing}")
+        self.weights_hash = known.get("hash") or weights_hash(tower.state, tower.preprocessing)
+        self.dim = known.get(str(spec)) or self._width()
+        known.put({"hash": self.weights_hash, str(spec): self.dim})
 
     def __call__(self, images_N3HW: torch.Tensor) -> torch.Tensor:
         """Features (N, D) float32 of RGB images (N, 3, H, W), floats in 0..1. Raises HvfError for other shapes."""
@@ -51,6 +62,7 @@ class FrozenEncoder:
         if images_N3HW.ndim != 4 or images_N3HW.shape[1] != 3 or not images_N3HW.is_floating_point():
             shape = tuple(images_N3HW.shape)
             raise HvfError(f"{self.spec}: images must be floats (N, 3, H, W) in 0..1, not {images_N3HW.dtype} {shape}")
+        self._place()
         with torch.no_grad(), exact_convolutions():
             return self._features(self._tower.prepare(images_N3HW.to(self.device, torch.float32)), specs)
 
@@ -60,13 +72,38 @@ class FrozenEncoder:
         ``precision`` "bfloat16" runs the network, not the resizing, under autocast: several times faster on a GPU, and
         the features are a little off.
         """
+        self._place()
         with torch.no_grad(), exact_convolutions():
             x = torch.cat([self._tower.prepare(image[None].to(self.device).float() / 255) for image in images])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 return self._features(x, (self.spec,))[0]
 
+    def _width(self) -> int:
+        """How many features it gives, from a black image."""
+        try:
+            return self(torch.zeros(1, 3, 64, 64)).shape[1]
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if self.spec.size is None:
+                raise
+            reason = " ".join(str(error).split())[:240]
+            raise HvfError(f"{self.spec}: this network cannot run at {self.spec.size} px: {reason}") from error
+
+    def _place(self) -> None:
+        """Move the network to the device when it is first used: whoever has its features already never reads it."""
+        if not self._placed:
+            place(self._tower.network, self.device)
+            self._placed = True
+
     def _features(self, x: torch.Tensor, specs: Sequence[FeatureSpec]) -> list[torch.Tensor]:
         """Features (N, D) float32 of the network's input, for each spec."""
+        tower, kind = self._tower, input_type(self._tower.network)
+        features = self._outputs(x.to(kind), specs)
+        if kind is torch.float16 and not all(bool(one.isfinite().all()) for one in features):
+            compute_in_float32(tower.network)  # what overflows in float16 does not there
+            features = self._outputs(x, specs)
+        return features
+
+    def _outputs(self, x: torch.Tensor, specs: Sequence[FeatureSpec]) -> list[torch.Tensor]:
         tower = self._tower
         named = {spec: (spec.layer or tower.final) if tower.layers else None for spec in specs}
         for spec, layer in named.items():
@@ -75,6 +112,8 @@ class FrozenEncoder:
         layers = {name: tower.layers[name] for name in named.values() if name}
         outputs = capture_layers(tower.network, layers, x)
         outs = [tower.run(x) if name is None else outputs[name] for name in named.values()]
+        if input_type(tower.network) in HALF:
+            outs = [out.float() for out in outs]  # means over positions are not rounded again
         maps = [x.permute(0, 3, 1, 2) if tower.channels_last and x.ndim == 4 else x for x in outs]
         return [pooled(x, spec, tower.prefix).float() for x, spec in zip(maps, specs, strict=True)]
 
@@ -192,7 +231,8 @@ def weights_hash(state: Mapping[str, torch.Tensor], preprocessing: str) -> str:
     """16 hex digits of a network's tensors and of its preprocessing in words."""
     digest = hashlib.sha256(preprocessing.encode())
     for name, tensor in sorted(state.items()):
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {flat.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+        kind = torch.float32 if tensor.dtype in HALF else tensor.dtype  # the values, however they are stored
+        digest.update(f"{name} {kind} {tuple(tensor.shape)}".encode())
+        for part in tensor.detach().reshape(-1).split(PART):
+            digest.update(part.cpu().to(kind).contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

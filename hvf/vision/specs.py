@@ -1,6 +1,6 @@
 """Feature specs: one line of text that names a frozen encoder, its weights, a layer and a pooling.
 
-Grammar: ``KIND:NAME[/WEIGHTS][@LAYER][:POOL][~VIEW]``
+Grammar: ``KIND:NAME[/WEIGHTS][@LAYER][@SIZEpx][:POOL][~VIEW]``
 
 A KIND is a family of backbones, a file of its name in `hvf.vision.backbones`, which tells the specs it takes. Examples:
 
@@ -10,6 +10,7 @@ A KIND is a family of backbones, a file of its name in `hvf.vision.backbones`, w
 ``openclip:ViT-B-32/FILE@11:mean``          a local weights file; output of transformer block 11 (from 0), its mean
 ``vae:mini``, ``vae:sdxl@512``              scaled latents, flattened as (channel, row, column), at 64 and 512 px
 ``timm:vit_base_patch14_dinov2.lvd142m``    a timm name and tag (DINOv2, EVA-02, SynCLR, …)
+``timm:…@5@168px:grid4``                    images of 168 by 168 pixels instead of the network's own size
 ``transformers:ORG/REPO@27:mean``           a vision model that transformers knows
 ``torchvision:…``, ``glocal:…``             classification networks; human-aligned CLIP
 ``dreamsim:synclr_vitb16``                  DreamSim's human-aligned encoders
@@ -18,6 +19,8 @@ A KIND is a family of backbones, a file of its name in `hvf.vision.backbones`, w
 ``…~blur15+noise25+coarse22+mosaic44``      the mean of an image's features under several views (NeuroBridge)
 ==========================================  ========================================================================
 
+SIZE: the side of the square that the network sees, where its family can choose (positions are interpolated, bicubic):
+a multiple of its patch. A ``vae`` has no layers, and so no need of ``px``: ``@112``.
 A NAME that starts with ``/``, ``./``, ``../`` or ``~`` is a path. ``@`` and ``:`` separate only after the last ``/``:
 folders may carry them, file names may not. POOL: ``cls`` the class token; ``mean`` over positions, class token left
 out; ``flat`` every position, as (channel, row, column); ``gridK`` adaptive average pooling to K by K, then ``flat``;
@@ -55,13 +58,16 @@ class FeatureSpec:
     kind: str  # a family in `hvf.registry.BACKBONES`
     name: str  # of the model: a library's name, a path or a Hub id
     weights: str | None = None  # pretrained tag or file
-    layer: str | None = None  # block number, stage or submodule; for ``vae`` the pixel size to encode at
+    layer: str | None = None  # block number, stage or submodule
     pool: str | None = None  # how a map or tokens become a vector
     view: str | None = None  # how images are blurred or coarsened first
+    size: int | None = None  # side of the network's input in pixels; None: its own
 
     def __str__(self) -> str:
         weights = f"/{self.weights}" if self.weights else ""
         layer = f"@{self.layer}" if self.layer else ""
+        if self.size:
+            layer += f"@{self.size}" + ("px" if BACKBONES[self.kind].has_layers else "")
         pool = f":{self.pool}" if self.pool else ""
         view = f"~{self.view}" if self.view else ""
         return f"{self.kind}:{self.name}{weights}{layer}{pool}{view}"
@@ -111,19 +117,29 @@ def parse_spec(text: str | FeatureSpec) -> FeatureSpec:
     head, slash, tail = rest.rpartition("/")
     tail, has_view, view = tail.partition("~") if slash or not tail.startswith("~") else (tail, "", "")
     tail, has_pool, pool = tail.partition(":")
-    tail, has_layer, layer = tail.partition("@")
+    tail, *marks = tail.split("@")
     name, weights = family.name_and_weights(head + slash + tail)
     if not colon or not name:
         raise HvfError(f"feature spec {text!r}: no model is named; write {kind}:NAME[/WEIGHTS][@LAYER][:POOL]")
-    for mark, has, value in (("@", has_layer, layer), (":", has_pool, pool), ("~", has_view, view)):
+    parts = [*(("@", "@", mark) for mark in marks), (":", has_pool, pool), ("~", has_view, view)]
+    for mark, has, value in parts:
         if has and not value:
             raise HvfError(f"feature spec {text!r}: nothing follows {mark!r}")
-    return _checked(FeatureSpec(kind, name, weights, layer or None, pool or None, view or None), text)
+    sizes = [one for one in marks if re.fullmatch(r"\d+px" if family.has_layers else r"\d+(px)?", one)]
+    layers = [one for one in marks if one not in sizes]
+    if len(sizes) > 1 or len(layers) > 1:
+        raise HvfError(f"feature spec {text!r}: after '@' stand one layer and one size, as @LAYER@168px")
+    size = int(sizes[0].removesuffix("px")) if sizes else None
+    spec = FeatureSpec(kind, name, weights, layers[0] if layers else None, pool or None, view or None, size)
+    return _checked(spec, text)
 
 
 def _checked(spec: FeatureSpec, text: str) -> FeatureSpec:
     try:
         _check_pool_and_view(spec)
+        if spec.size is not None and not (BACKBONES[spec.kind].has_sizes and spec.size):
+            reason = "is not a size" if BACKBONES[spec.kind].has_sizes else f"{spec.kind} has no size to choose"
+            raise HvfError(f"{spec.size} px: {reason}; leave it out")
         return BACKBONES[spec.kind].check(spec)
     except HvfError as error:
         raise HvfError(f"feature spec {text!r}: {error}") from None

@@ -59,7 +59,8 @@ def embed_captions(images: Captioned, text: str, device: str | torch.device = "c
     except (OSError, ValueError, IndexError):  # absent, or damaged: made anew
         pass
     tokens = clip_tokenizer(spec)
-    model = model.to(device)
+    del model.visual
+    model = model.to(device, torch.float32)
     parts = []
     with torch.no_grad():
         for start in track(range(0, len(lines), BATCH), f"features {text}"):

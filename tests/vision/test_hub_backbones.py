@@ -90,8 +90,11 @@ def test_refusals_name_what_is_wrong(timm_vit, dinov2, tmp_path):
         (f"timm:test_vit/{timm_vit[0]}@99", "no layer '99'; blocks go from 0 to"),
         (f"timm:test_vit2/{timm_vit[0]}", "does not hold timm test_vit2"),
         (f"transformers:{dinov2[0]}@9", "no layer '9'; blocks go from 0 to 2"),
-        (f"transformers:{tmp_path}", "does not hold a vision model"),
-        ("transformers:some/repository", "hf download some/repository config.json"),
+        (
+            f"transformers:{tmp_path}",
+            "config.json is missing; fetch it with: hf download ORG/REPOSITORY config.json --local-dir",
+        ),
+        ("transformers:some/repository", "hf download some/repository --include 'config.json' --include 'preproc"),
         ("dreamsim:synclr_vitb16", "dreamsim"),
     ):
         with pytest.raises(HvfError, match=said) as refusal:

@@ -21,8 +21,14 @@ from hvf.vision.specs import FeatureSpec, parse_spec
         ("openclip:./clips/mine@layer3:grid2", FeatureSpec("openclip", "./clips/mine", None, "layer3", "grid2")),
         ("openclip:/a:b@c/folder@2:cls", FeatureSpec("openclip", "/a:b@c/folder", None, "2", "cls")),
         ("vae:mini", FeatureSpec("vae", "mini")),
-        ("vae:sdxl@256", FeatureSpec("vae", "sdxl", None, "256")),
-        ("vae:madebyollin/taesdxl@112:grid4", FeatureSpec("vae", "madebyollin/taesdxl", None, "112", "grid4")),
+        ("vae:sdxl@256", FeatureSpec("vae", "sdxl", size=256)),
+        ("vae:madebyollin/taesdxl@112:grid4", FeatureSpec("vae", "madebyollin/taesdxl", pool="grid4", size=112)),
+        (
+            "timm:vit//w/dino.safetensors@5@168px:grid4",
+            FeatureSpec("timm", "vit", "/w/dino.safetensors", "5", "grid4", None, 168),
+        ),
+        ("transformers:./a@b/folder@168px", FeatureSpec("transformers", "./a@b/folder", size=168)),
+        ("openclip:mini-vit@2@96px:mean~blur9", FeatureSpec("openclip", "mini-vit", None, "2", "mean", "blur9", 96)),
         (
             "torchvision:squeezenet1_0//w/s.npz@features.9:grid2",
             FeatureSpec("torchvision", "squeezenet1_0", "/w/s.npz", "features.9", "grid2"),
@@ -37,6 +43,8 @@ def test_specs_parse_and_their_text_parses_back(text, spec):
 
 def test_two_spellings_of_one_feature_have_one_text():
     assert str(parse_spec("vae:mini:flat")) == "vae:mini"
+    assert str(parse_spec("vae:sdxl@112px:grid4")) == "vae:sdxl@112:grid4"
+    assert str(parse_spec("timm:vit/w.pt@168px@5:grid4")) == "timm:vit/w.pt@5@168px:grid4"
     assert str(parse_spec(" vae:/models/vae/ ")) == "vae:/models/vae"
     assert str(parse_spec("torchvision:squeezenet1_0/s.npz@9")) == "torchvision:squeezenet1_0/s.npz@features.9"
 
@@ -52,6 +60,14 @@ def test_two_spellings_of_one_feature_have_one_text():
         ("vae:mini:grid0", "unknown pool"),
         ("vae:mini:cls", "no class token"),
         ("vae:mini@big", "input size in pixels"),
+        ("vae:mini@3@64", "one layer and one size"),
+        ("timm:vit/w.pt@5@6", "one layer and one size"),
+        ("timm:vit/w.pt@168px@224px", "one layer and one size"),
+        ("timm:vit/w.pt@0px", "0 px: is not a size"),
+        ("vae:mini@0", "0 px: is not a size"),
+        ("timm:vit/w.pt@5@", "nothing follows '@'"),
+        ("dreamsim:synclr_vitb16@224px", "dreamsim has no size to choose"),
+        ("glocal:ViT-L-14/w.npz@336px", "glocal has no size to choose"),
         ("openclip:mini-vit:mean", "name a layer"),
         ("openclip:mini-vit@", "nothing follows '@'"),
         ("openclip:mini-vit@3:", "nothing follows ':'"),

@@ -24,6 +24,8 @@ class Backbone:
     """
 
     has_network = True
+    has_layers = True  # where it has none, a bare number after "@" is a size
+    has_sizes = False  # whether `load` heeds the size of a spec
 
     @classmethod
     def name_and_weights(cls, text: str) -> tuple[str, str | None]:

@@ -58,4 +58,6 @@ class Glocal(Backbone):
 
         transform = {f"glocal.{name}": tensor for name, tensor in state.items()}
         state = {**clip.state, **transform}
-        return replace(clip, run=aligned, state=state, preprocessing=f"{clip.preprocessing} glocal")
+        return replace(
+            clip, run=aligned, state=state, preprocessing=f"{clip.preprocessing} glocal", files=(*clip.files, path)
+        )

@@ -41,12 +41,21 @@ def preprocessing(
     return prepare, f"{size} of {whole} {how} mean {tuple(mean)} std {tuple(std)}"
 
 
+def check_size(spec: FeatureSpec, patch: object) -> None:
+    """Raise HvfError unless the size of a spec, if it has one, is a multiple of the network's patch (or its sides)."""
+    sides = patch if isinstance(patch, (tuple, list)) else (patch,)
+    for side in sides:
+        if spec.size and isinstance(side, int) and spec.size % side:
+            below = spec.size // side * side
+            near = f"{below} or {below + side}" if below else str(side)
+            raise HvfError(f"{spec}: {spec.size} px is no multiple of the network's patches of {side} px; {near} is")
+
+
 def named_layers(spec: FeatureSpec, network: nn.Module) -> dict[str, nn.Module]:
     """Layers that a spec may name: blocks by their number from 0, in the longest list, and any submodule."""
-    from torch import nn
+    from hvf.vision.precision import blocks_of
 
-    lists = [module for module in network.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))]
-    blocks = {str(number): block for number, block in enumerate(max(lists, key=len, default=nn.ModuleList()))}
+    blocks = {str(number): block for number, block in enumerate(blocks_of(network))}
     layers = blocks | {name: module for name, module in network.named_modules() if name}
     if spec.layer is not None and spec.layer not in layers:
         hint = nearest(spec.layer, list(layers))

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hvf.registry import BACKBONES, HvfError, did_you_mean
 from hvf.vision.backbones.base import Backbone
-from hvf.vision.weights import cached_from_hub, nearest, packaged, reading
+from hvf.vision.backbones.hub import check_size
+from hvf.vision.weights import (
+    INDEX,
+    cached_from_hub,
+    nearest,
+    packaged,
+    read_json,
+    read_state,
+    reading,
+    weight_files,
+    weights_in,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +33,11 @@ if TYPE_CHECKING:
     from hvf.vision.encoder import Tower
     from hvf.vision.specs import FeatureSpec
 
-CLIP_CONFIG, CLIP_FILES = "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+CLIP_CONFIG = "open_clip_config.json"
+CLIP_FILES = (  # what the weights in a folder may be called, whole or in shards
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+    "model.safetensors",
+)
 MINI = ("mini-resnet", "mini-vit")  # that ship with hvf
 
 
@@ -36,10 +52,14 @@ class OpenCLIP(Backbone):
     ``openclip:ViT-H-14/laion2b_s32b_b79k``          an open_clip name and one of its pretrained tags
     ``openclip:ViT-B-32/FILE``                       an open_clip name and a weights file (relative, or ``//absolute``)
                                                      OpenAI's files (ViT-B-32.pt) get their QuickGELU
-    ``openclip:FOLDER``                              open_clip_config.json and open_clip_model.safetensors
+    ``openclip:FOLDER``                              open_clip_config.json and open_clip_model.safetensors, whole or as
+                                                     open_clip_model.safetensors.index.json and its shards
     ``openclip:...@11:mean``                         output of transformer block 11 (from 0); ``cls`` (default), ...
     ``openclip:...@layer3:grid2``                    output of ResNet stage layer1 ... layer4; ``mean`` (default), ...
+    ``openclip:...@11@336px:mean``                   at 336 px instead of the model's own size
     """
+
+    has_sizes = True
 
     @classmethod
     def check(cls, spec: FeatureSpec) -> FeatureSpec:
@@ -61,7 +81,9 @@ def image_tower(spec: FeatureSpec) -> Tower:
 
     from hvf.vision.encoder import Tower, resized
 
-    model: Any = clip_model(spec)
+    source = _source(spec)
+    loaded, changed = _loaded(spec, source)
+    model: Any = loaded
     visual: Any = model.visual
     config = get_model_preprocess_cfg(model)
     size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"], config["size"])
@@ -85,20 +107,109 @@ def image_tower(spec: FeatureSpec) -> Tower:
     if spec.layer is not None and spec.layer not in layers:
         raise HvfError(f"{spec}: no layer {spec.layer!r}; there is {', '.join(layers)}")
     prefix = getattr(getattr(visual, "trunk", None), "num_prefix_tokens", 1)
-    return Tower(visual, prepare, project, visual.state_dict(), preprocessing, prefix, layers)
+    inside = {name.removeprefix("visual."): x for name, x in changed.items() if name.startswith("visual.")}
+    return Tower(
+        visual, prepare, project, visual.state_dict() | inside, preprocessing, prefix, layers, files=source.files
+    )
+
+
+class Source(NamedTuple):
+    """Where an open_clip model comes from."""
+
+    files: tuple[Path, ...]  # whose contents it depends on
+    weights: Path  # one of them, or an index of shards
+    config: dict[str, Any]  # open_clip's model_cfg
+    preprocess: dict[str, Any]  # what its preprocess_cfg has beyond the library's
+    where: str  # in messages
+    what: str
 
 
 def clip_model(spec: FeatureSpec) -> nn.Module:
-    """The whole open_clip model that an ``openclip`` spec names, in eval mode."""
+    """The whole open_clip model that an ``openclip`` spec names, in eval mode, its weights as the file has them."""
+    return _loaded(spec, _source(spec))[0]
+
+
+def _source(spec: FeatureSpec) -> Source:
     import open_clip
 
     folder = _clip_folder(spec)
     if folder:
-        with reading(folder, "an open_clip model"):
-            return open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
-    path, settings = _clip_weights(spec)
-    with reading(path, f"open_clip {spec.name} weights"):
-        return open_clip.create_model(spec.name, pretrained=str(path), require_pretrained=True, **settings).eval()
+        path = weights_in(spec, folder, CLIP_FILES)
+        content = read_json(folder / CLIP_CONFIG, "an open_clip model's settings")
+        if "model_cfg" not in content:
+            raise HvfError(f"{folder / CLIP_CONFIG} does not hold an open_clip model's settings: no model_cfg")
+        files = (folder / CLIP_CONFIG, *weight_files(path))
+        return Source(
+            files, path, content["model_cfg"], content.get("preprocess_cfg", {}), str(folder), "an open_clip model"
+        )
+    path, tag = _clip_weights(spec)
+    config: dict[str, Any] = open_clip.get_model_config(spec.name) or {}
+    config |= {"quick_gelu": True} if tag.get("quick_gelu") else {}
+    preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
+    return Source(tuple(weight_files(path)), path, config, preprocess, str(path), f"open_clip {spec.name} weights")
+
+
+def _loaded(spec: FeatureSpec, source: Source) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """The model, and the tensors of its weights that were brought to the spec's size, as they were."""
+    import torch
+    from open_clip.convert import convert_state_dict, load_big_vision_weights
+    from open_clip.factory import load_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+
+    from hvf.vision.filling import fill, fit_positions, without_values
+
+    with reading(source.where, source.what):
+        if source.weights.suffix in (".npz", ".npy"):  # SigLIP as big_vision publishes it
+            model = _without_weights(spec, source)
+            load_big_vision_weights(model, str(source.weights))
+            return model.eval(), {}
+        with without_values():
+            model = _without_weights(spec, source)
+        shards = source.weights.name.endswith(INDEX)
+        state = dict(read_state(source.weights) if shards else load_state_dict(str(source.weights)))
+        state = convert_state_dict(model, state)  # of other libraries
+        if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+            state = convert_to_custom_text_state_dict(state)
+        if "logit_bias" not in state and getattr(model, "logit_bias", None) is not None:
+            state["logit_bias"] = torch.zeros_like(state["logit_scale"])
+        positions = "text.transformer.embeddings.position_ids"  # of older versions of transformers
+        if positions in state and positions not in model.state_dict():
+            del state[positions]
+        fitted = fit_positions(model, state) if spec.size else dict(state)
+        resize_pos_embed(fitted, model)
+        resize_text_pos_embed(fitted, model)
+        fill(model, fitted, f"{source.where} does not hold {source.what}")
+    changed = {name: x for name, x in state.items() if spec.size and fitted[name] is not x}
+    return model.eval(), changed
+
+
+def _without_weights(spec: FeatureSpec, source: Source) -> Any:
+    """The model of open_clip's settings, as `open_clip.create_model` makes it, without its weights."""
+    from open_clip.coca_model import CoCa
+    from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    config = copy.deepcopy(source.config)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"] = False
+    if spec.size:
+        vision["image_size"] = spec.size
+    custom = config.pop("custom_text", False) or "hf_model_name" in text
+    kind: Any = (CoCa if "multimodal_cfg" in config else CustomTextCLIP) if custom else CLIP
+    model = kind(**config)
+    visual = model.visual
+    if spec.size:
+        trunk = getattr(visual, "trunk", visual)
+        patch = getattr(getattr(trunk, "patch_embed", None), "patch_size", getattr(visual, "patch_size", None))
+        check_size(spec, 32 if hasattr(visual, "attnpool") else patch)
+        if "timm_model_name" in vision:
+            visual.set_input_size(spec.size)
+    preprocess = merge_preprocess_dict(PreprocessCfg(), source.preprocess)
+    set_model_preprocess_cfg(model, {**preprocess, "size": getattr(visual, "image_size", preprocess["size"])})
+    return model
 
 
 def clip_tokenizer(spec: FeatureSpec) -> Callable[[list[str]], torch.Tensor]:
@@ -141,13 +252,11 @@ def _clip_folder(spec: FeatureSpec) -> Path | None:
     folder = Path(spec.name).expanduser()
     if not (folder / CLIP_CONFIG).is_file():
         raise HvfError(f"{spec}: {folder / CLIP_CONFIG} is missing; an open_clip folder has it and {CLIP_FILES[0]}")
-    if not any((folder / file).is_file() for file in CLIP_FILES):
-        raise HvfError(f"{spec}: {folder / CLIP_FILES[0]} is missing")
     return folder
 
 
-def _clip_weights(spec: FeatureSpec) -> tuple[Path, dict[str, Any]]:
-    """The weights file of an open_clip name, and its pretrained tag's activation and preprocessing."""
+def _clip_weights(spec: FeatureSpec) -> tuple[Path, Mapping[str, Any]]:
+    """The weights of an open_clip name, and the settings of their pretrained tag, if they have one."""
     import open_clip
 
     known, tags = open_clip.list_models(), open_clip.list_pretrained_tags_by_model(spec.name)
@@ -162,25 +271,17 @@ def _clip_weights(spec: FeatureSpec) -> tuple[Path, dict[str, Any]]:
         if not path.is_file():
             hint = nearest(spec.weights, tags)
             raise HvfError(f"{spec}: {spec.weights!r} is neither a file nor a pretrained tag{hint}")
-        tag = _tag_of_file(spec, path)
-        return path, _tag_settings(tag) if tag else {}
-    settings = _tag_settings(tag)
+        return path, _tag_of_file(spec, path) or {}
     repository, file = os.path.split(tag.get("hf_hub") or "")
     if not repository:
         hint = f"curl -LO {tag.get('url')}, then write openclip:{spec.name}/FILE"
         raise HvfError(f"{spec}: these weights are not on the Hub; fetch them with: {hint}")
-    return cached_from_hub(spec, repository, (file or CLIP_FILES[0],))[0], settings
+    return cached_from_hub(spec, repository, (), weights=(file or CLIP_FILES[0],))[-1], tag
 
 
 def _own_file(spec: FeatureSpec) -> bool:
     """Whether the weights are a file under the name of a model that has no QuickGELU by itself."""
     return spec.weights is not None and Path(spec.weights).expanduser().is_file() and "quickgelu" not in spec.name
-
-
-def _tag_settings(tag: Mapping[str, Any]) -> dict[str, Any]:
-    """Activation and preprocessing of a pretrained tag, as `open_clip.create_model` takes them."""
-    preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
-    return {"force_quick_gelu": bool(tag.get("quick_gelu")), "force_preprocess_cfg": preprocess}
 
 
 def _tag_of_file(spec: FeatureSpec, path: Path) -> Mapping[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,8 @@ class VAE(Backbone):
     ``vae:FOLDER@112:grid4``, ``vae:ORG/REPO``   a local or a Hub VAE; after ``@`` the pixel size to encode at
     """
 
+    has_layers, has_sizes = False, True
+
     @classmethod
     def name_and_weights(cls, text: str) -> tuple[str, str | None]:
         # A VAE has one identity, be it shorthand, path or Hub id (which has a slash of its own).
@@ -38,7 +39,7 @@ class VAE(Backbone):
 
     @classmethod
     def check(cls, spec: FeatureSpec) -> FeatureSpec:
-        if spec.layer is not None and not re.fullmatch(r"[1-9]\d*", spec.layer):
+        if spec.layer is not None:
             raise HvfError(f"after '@' a vae takes its input size in pixels, not {spec.layer!r}")
         if spec.pool in ("cls", "attn"):
             raise HvfError("latents have no class token; use mean, flat or gridK")
@@ -47,14 +48,14 @@ class VAE(Backbone):
 
     @classmethod
     def network(cls, spec: FeatureSpec) -> FeatureSpec:
-        return spec  # its layer is an input size
+        return spec  # its output depends on the pool
 
     @classmethod
     def load(cls, spec: FeatureSpec) -> Tower:
         from hvf.vision.encoder import Tower, resized
 
         vae: Any = load_vae(spec)
-        pixels = int(spec.layer) if spec.layer else 64 if spec.name == "mini" else VAE_SIZE
+        pixels = spec.size or (64 if spec.name == "mini" else VAE_SIZE)
         scale, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
 
         def run(x: torch.Tensor) -> torch.Tensor:
