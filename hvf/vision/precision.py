@@ -1,7 +1,8 @@
 """Arithmetic of networks whose weights are in half precision.
 
-On a GPU they compute in their own precision. A CPU multiplies halves 8 to 20 times more slowly than floats, and less
-exactly: there the weights stay as they are, and each block has a float32 copy of its own while it runs.
+A large network computes in its own precision on a GPU, as it is published. A CPU multiplies halves 8 to 20 times more
+slowly than floats, and less exactly: there, and for small networks everywhere, the weights stay as they are, and each
+block has a float32 copy of its own while it runs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from torch import nn
 
 from hvf.vision.filling import HALF
+
+LARGE = 2**30  # bytes of weights from which on a GPU computes in their precision
 
 _in_float32: WeakSet[nn.Module] = WeakSet()  # networks that compute in float32 already
 
@@ -32,14 +35,15 @@ def input_type(network: nn.Module) -> torch.dtype:
 
 
 def place(network: nn.Module, device: torch.device) -> None:
-    """Move a network to its device, in place; on a CPU, half precision then computes in float32."""
-    own = {x.dtype for x in network.parameters() if x.is_floating_point()}
-    if device.type == "cpu" and own & set(HALF):
+    """Move a network to its device, in place, and let it compute in float32 unless it is large and this is a GPU."""
+    halves = list(_halves(network))
+    if not halves:
+        nn.Module.to(network, device)
+    elif device.type != "cpu" and sum(x.nbytes for x in halves) >= LARGE:
+        nn.Module.to(network, device, halves[0].dtype)  # positions of another size are in float32
+    else:
+        nn.Module.to(network, device)
         compute_in_float32(network)
-    elif len(own) > 1 and own & set(HALF):  # positions of another size are in float32
-        nn.Module.to(network, device, (own & set(HALF)).pop())
-        return
-    nn.Module.to(network, device)
 
 
 def compute_in_float32(network: nn.Module) -> None:

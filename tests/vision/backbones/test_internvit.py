@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_named(tmp_path):
         ("lacks", TINY, without, "no encoder.layer.3.attention.q_norm.weight"),
         ("more", TINY, state | {"head.weight": torch.zeros(2)}, "it has head.weight, which InternViT has not"),
         ("bias", TINY, published(VARIANTS["mixed"]), "attention.q_proj.bias has no place in it"),
-        ("wide", TINY | {"intermediate_size": 48}, state, r"mlp.fc1.weight is \(40, 24\), not \(48, 24\)"),
+        ("wide", TINY | {"intermediate_size": 48}, state, r"mlp.fc1.bias is \(40,\), not \(48,\)"),
         ("norm", TINY | {"norm_type": "batch_norm"}, state, "norm_type is 'batch_norm', not 'rms_norm'"),
         ("heads", TINY | {"num_attention_heads": 7}, state, "is no configuration of InternViT: embed_dim"),
         ("none", {k: v for k, v in TINY.items() if k != "qkv_bias"}, state, "it has no qkv_bias"),
