@@ -1,12 +1,14 @@
 """Train brain encoders by a protocol, over several seeds, and test each once: a run folder per seed and their mean.
 
-    accelerate launch brain_training/train.py [--subject 8] [--protocol intra|loso] [--seeds 3] [--out DIR]
+    accelerate launch brain_training/train.py [--subject 8] [--protocol intra|loso|pooled] [--seeds 3] [--out DIR]
     accelerate launch brain_training/train.py --subjects 1 2 3 4 5 6 7 8 9 10 [--seeds 3] [--out DIR]
 
 intra: trained and tested on one subject. loso: trained on all other subjects of the study, or of a folder of prepared
-ones (`--trials DIR --images DIR`), tested on this one. Every setting of a configuration is an option too
-(`--align.epochs 50`, see --help). Several processes share the runs; one that is finished is not trained again. On a
-CUDA device runs that share a shape train together, as one batched model (`--together`).
+ones (`--trials DIR --images DIR`), tested on this one. pooled: one decoder trained on all of them, tested on each of
+`--subjects` with the gate and the map of channels that are theirs, where it has learnt these (`--fusion.kind routed`,
+`--brain.person-layer`). `--trained-on` names some of the people instead of all. Every setting of a configuration is
+an option too (`--align.epochs 50`, see --help). Several processes share the runs; one that is finished is not trained
+again. On a CUDA device runs that share a shape train together, as one batched model (`--together`).
 Letters: N trials, C channels, T samples.
 """
 
@@ -14,9 +16,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -29,20 +31,22 @@ from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.experiments.confidence import keep_gallery, validation_trials
+from hvf.experiments.descriptions import Training
 from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import about, started_result, write_test_result
 from hvf.runs import Run
-from hvf.study import Study, open_study, other_subjects
+from hvf.study import Study, open_study, other_subjects, trials_of_subjects
 
 FIGURES = ("top1", "top5", "mrr")
 
 
 @dataclass(frozen=True)
-class Training(StudyOptions):
+class Options(StudyOptions):
     """Train brain encoders by a protocol, over several seeds, and test each once."""
 
     subjects: tuple[int, ...] = ()  # several, each in a folder of its own inside --out
-    protocol: Literal["intra", "loso"] = "intra"  # train on this subject, or on all others of the study
+    protocol: Training = "intra"  # train on this subject, on all others of the study, or on all
+    trained_on: tuple[int, ...] = ()  # loso, pooled: the people trained on (default: all others, or all)
     seeds: int = 3  # how many seeds, from --align.seed up
     together: int | None = None  # runs trained as one batched model, at most (default: all on CUDA, 1 on a CPU)
     out: Path | None = None  # the folder of runs (default: a readable name in runs/)
@@ -59,11 +63,12 @@ class Protocol:
     train: Trials
     row_N: np.ndarray
     person_N: np.ndarray | None  # whose each row is, of several people
+    people: tuple[str, ...]  # their names
     study: Study
-    training: Literal["intra", "loso"]
+    training: Training
 
 
-def train(options: Training) -> Path:
+def train(options: Options) -> Path:
     """Train and test all runs, write everything, and return the folder. Raises HvfError before writing if refused."""
     state = PartialState()
     config = options.config
@@ -73,9 +78,10 @@ def train(options: Training) -> Path:
         if subjects.count(subject) > 1:
             raise HvfError(f"--subjects names {subject} twice")
         check_files(with_settings(config, {"data.subject": subject, "align.seed": max(seeds, default=0)}))
+    _check_people(options, config, subjects)
     several = config.data.study in SUBJECTS or Path(config.data.trials or "").is_dir()
-    if (options.protocol == "loso" or options.subjects) and not several:
-        option = "--subjects" if options.subjects else "--protocol loso"
+    if (options.protocol != "intra" or options.subjects) and not several:
+        option = "--subjects" if options.subjects else f"--protocol {options.protocol}"
         raise HvfError(f"{option} needs a study of several subjects: {' or '.join(SUBJECTS)}, or --trials DIR of them")
     for name, number in (("seeds", options.seeds), ("together", options.together)):
         if number is not None and number < 1:
@@ -89,12 +95,15 @@ def train(options: Training) -> Path:
     folders = {subject: out / f"sub-{subject:02d}" if options.subjects else out for subject in subjects}
     with state.main_process_first():
         for folder, subject in ({out: subjects[0]} | {folder: s for s, folder in folders.items()}).items():
-            _claim(folder, with_settings(config, {"data.subject": subject}), options.protocol)
-    protocols = {}
+            _claim(folder, with_settings(config, {"data.subject": subject}), options)
+    protocols: dict[Path, Protocol] = {}
     for subject, folder in folders.items():
-        protocols[folder] = _protocol(with_settings(config, {"data.subject": subject}).data, options.protocol)
+        data = with_settings(config, {"data.subject": subject}).data
+        protocols[folder] = _protocol(data, options, next(iter(protocols.values()), None))
     paths = [folder / f"seed-{seed}" for folder in folders.values() for seed in seeds]
-    share = paths[state.process_index :: state.num_processes]
+    trainings = paths if options.protocol != "pooled" else [f"seed-{seed}" for seed in seeds]
+    own = trainings[state.process_index :: state.num_processes]
+    share = [path for path in paths if path in own or path.name in own]
     _train(share, protocols, config, together, str(state.device))
     state.wait_for_everyone()
     if state.is_main_process:
@@ -107,7 +116,7 @@ def train(options: Training) -> Path:
     return out
 
 
-def _together(options: Training, config: Config, kind: str) -> int | None:
+def _together(options: Options, config: Config, kind: str) -> int | None:
     """How many runs train as one at most; None: all. Refuses only an explicit --together."""
     why = batched.why_not_batched(config)
     if why and (options.together or 1) > 1:
@@ -115,22 +124,57 @@ def _together(options: Training, config: Config, kind: str) -> int | None:
     return 1 if why or (options.together is None and kind != "cuda") else options.together
 
 
-def _claim(out: Path, config: Config, protocol: str) -> None:
+def _check_people(options: Options, config: Config, subjects: Sequence[int]) -> None:
+    """Refuse people trained on who are not those of the protocol, and layers of people where there is one."""
+    protocol, trained_on = options.protocol, options.trained_on
+    if protocol == "intra" and (trained_on or config.brain.person_layer):
+        option = "--trained-on" if trained_on else "--brain.person-layer"
+        raise HvfError(f"{option} is for several people: --protocol loso or pooled")
+    for number in trained_on:
+        if trained_on.count(number) > 1:
+            raise HvfError(f"--trained-on names {number} twice")
+    for subject in subjects if trained_on else ():
+        if protocol == "loso" and subject in trained_on:
+            raise HvfError(f"--protocol loso leaves subject {subject} out: take {subject} from --trained-on")
+        if protocol == "pooled" and subject not in trained_on:
+            raise HvfError(f"--protocol pooled tests people who are trained on: add {subject} to --trained-on")
+
+
+def _claim(out: Path, config: Config, options: Options) -> None:
     """Make the folder, or enter it again if it belongs to the same protocol (and settings: Run.create sees to that)."""
     Run.create(out, config)
     for file in (out / FILE, *out.glob(f"seed-*/{FILE}")):
         stored = Result.read(file.parent) if file.is_file() else None
         if stored and stored.kind != "retrieval":
             raise HvfError(f"{file.parent} holds a result of kind {stored.kind}, not retrieval: choose another --out")
-        if stored and stored.protocol.training != protocol:
-            raise HvfError(f"{out} holds runs of the other protocol, not {protocol}: choose another --out")
+        if stored and stored.protocol.training != options.protocol:
+            raise HvfError(f"{out} holds runs of another protocol, not {options.protocol}: choose another --out")
+        before = tuple(stored.details.get("trained_on", ())) if stored else ()
+        if before and options.trained_on and before != _names(options.trained_on):
+            raise HvfError(f"{out} holds runs trained on {', '.join(before)}: choose another --out")
 
 
-def _protocol(data: DataConfig, protocol: Literal["intra", "loso"]) -> Protocol:
+def _names(numbers: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"sub-{number:02d}" for number in sorted(numbers))
+
+
+def _protocol(data: DataConfig, options: Options, first: Protocol | None) -> Protocol:
+    """What one subject is trained and tested on; `first`, that of the first subject, whose training is everybody's."""
     study = open_study(data)
-    train, person_N = other_subjects(data, study) if protocol == "loso" else (study.train, None)
+    if options.protocol == "pooled" and first is not None:
+        if study.train_images.digest != first.study.train_images.digest:
+            raise HvfError(
+                f"{study.train.subject} and {first.study.train.subject} were shown other training images: a pooled "
+                "decoder is trained on images that all have seen"
+            )
+        return replace(first, study=study)
+    train, person_N, people = study.train, None, ()
+    if options.protocol != "intra":
+        of_several = other_subjects if options.protocol == "loso" else trials_of_subjects
+        train, person_N, people = of_several(data, study, options.trained_on)
     row = {name: i for i, name in enumerate(study.train_images.ids)}
-    return Protocol(train, np.array([row[name] for name in train.image_ids.tolist()]), person_N, study, protocol)
+    row_N = np.array([row[name] for name in train.image_ids.tolist()])
+    return Protocol(train, row_N, person_N, people, study, options.protocol)
 
 
 def _train(
@@ -138,8 +182,8 @@ def _train(
 ) -> None:
     """Train what is not finished, as many at once as may be, and test each run as soon as it is trained."""
     everyones = Decoder(config, device)  # its prior and encoders are those of all runs
-    runs: list[Run] = []
-    sets: dict[Path, TrainingSet] = {}
+    runs: dict[tuple[int, int], list[Run]] = {}  # those of one training: by the trials trained on, and the seed
+    sets: dict[int, TrainingSet] = {}
     for path in paths:
         protocol, images = protocols[path.parent], protocols[path.parent].study.train_images
         seed, subject = int(path.name.removeprefix("seed-")), Run.open(path.parent).config.data.subject
@@ -148,22 +192,28 @@ def _train(
             Alignment.load(path / "checkpoint").recording.check(protocol.study.test)
             continue
         hvf = everyones.prior.hvf if config.align.mode == "reconstruction" else None
-        if path.parent not in sets:
+        of = id(protocol.train)
+        if of not in sets:
             features = alignment.training_features(images, config, hvf, device)
-            sets[path.parent] = TrainingSet(
-                protocol.train, features, images.concepts, protocol.row_N, hvf, images.digest, protocol.person_N
+            whose = protocol.person_N, protocol.people
+            sets[of] = TrainingSet(
+                protocol.train, features, images.concepts, protocol.row_N, hvf, images.digest, *whose
             )
-        runs.append(run)
-    fits = [(sets[run.path.parent], run.config) for run in runs]
+        runs.setdefault((of, seed), []).append(run)
+    trainings = list(runs.values())
+    fits = [(sets[of], tested[0].config) for (of, _), tested in runs.items()]
     for group in batched.groups(fits, together):
         fitted = batched.fit_together([fits[i] for i in group], device)
         for i, one in zip(group, fitted, strict=True):
-            _test(runs[i], one, protocols[runs[i].path.parent], device)
+            for run in trainings[i]:
+                _test(run, one, protocols[run.path.parent], device)
 
 
 def _test(run: Run, fitted: Alignment, protocol: Protocol, device: str) -> None:
-    decoder = Decoder(run.config, device)
-    decoder.alignment = alignment.on_person(fitted, protocol.study.train) if fitted.needs_person else fitted
+    decoder, own = Decoder(run.config, device), f"sub-{run.config.data.subject:02d}"
+    person = own if protocol.training == "pooled" else None
+    decoder.alignment = alignment.on_person(fitted, protocol.study.train, person) if fitted.people else fitted
+    decoder.alignment.config = run.config
     decoder.keep_train_embeddings(protocol.study.train_images)
     if protocol.training == "intra":  # other people's trials do not say how sure it is of this one
         study = protocol.study
@@ -192,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str] | None) -> None:
-    out = train(parse(Training, arguments))
+    out = train(parse(Options, arguments))
     if PartialState().is_main_process:
         print(f"wrote {out}")
 

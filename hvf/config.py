@@ -151,6 +151,7 @@ class BrainConfig(Section, name="brain"):
     input_noise: NotNegative = 0.0  # sd of Gaussian noise added to standardised trials while training
     input_smooth: Share = 0.0  # share of each training trial's channels that are smoothed over 5 samples
     smooth_once: bool = False  # whether these channels are drawn once, before training, or anew each step
+    person_layer: bool = False  # whether each of several people has a learnt map of the channels in front of it
     people: People = "alike"  # taken alike, or each person's trials "standardised" or "euclidean"ly aligned first
 
 
@@ -158,7 +159,7 @@ class BrainConfig(Section, name="brain"):
 class FusionConfig(Section, name="fusion"):
     """The fusion of visual features (arXiv 2602.07495, HVF)."""
 
-    kind: Annotated[str, Named(FUSIONS)] = "hvf"  # of hvf/models/fusions: "hvf", "linear", "gated", "concatenated"
+    kind: Annotated[str, Named(FUSIONS)] = "hvf"  # "hvf", "linear", "gated", "routed", "concatenated"
     width: Count = 256  # D, the shared embedding
     intermediate: Count = 256  # hidden width of the residual block
     dropout: Part = 0.1  # dropout inside the residual block
@@ -182,6 +183,8 @@ class AlignConfig(Section, name="align"):
     unit_length: Literal["both", "images"] = "both"  # what the loss scales to length 1; "images": z_b keeps its own
     loss: Loss = "both"  # what is contrasted: trials among images, images among trials, or both
     text_weight: Part = 0.0  # share of the loss that contrasts trials with the images' captions (targets.text)
+    mmd_weight: Share = 0.0  # share of the loss, in the first epochs, that is the MMD of z_b and z_f; 1: no contrast
+    mmd_epochs: Count = 5  # how many epochs these are
     validation_fraction: Part = 0.1  # share of the training concepts kept to choose the epoch
     refit: bool = False  # whether, once the epoch is chosen, all images are trained on anew for as many epochs
     seed: Seed = 0  # weights, batches and the validation concepts
@@ -251,12 +254,15 @@ class Config(Section):
                 f"targets.text {targets.text} and align.text_weight {align.text_weight} go together: "
                 "set both or neither"
             )
-        for name, auxiliary in (("targets.views", targets.views), ("targets.text", targets.text)):
-            if auxiliary and align.mode == "reconstruction":
+        if align.mmd_weight and align.mmd_epochs >= align.epochs:
+            raise HvfError(f"align.mmd_epochs must be fewer than align.epochs, {align.epochs}, not {align.mmd_epochs}")
+        auxiliary = {"targets.views": targets.views, "targets.text": targets.text}
+        stepwise = auxiliary | {"align.mmd_weight": align.mmd_weight, "brain.person_layer": brain.person_layer}
+        for name, used in stepwise.items():
+            if used and name in auxiliary and align.mode == "reconstruction":
                 raise HvfError(f"{name} is for align.mode 'retrieval': the prior's fusion is frozen")
-            if auxiliary and brain.encoder in SOLVED:
-                solved = f"{brain.encoder}, solved at once, takes the images as they are"
-                raise HvfError(f"{name} is learnt from step by step: {solved}")
+            if used and brain.encoder in SOLVED:
+                raise HvfError(f"{name} is learnt from step by step: {brain.encoder} is solved at once, without it")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -62,7 +62,8 @@ class StudyType:
     """How one kind of study is opened."""
 
     open: Callable[[DataConfig], Study]  # everything checked
-    other_subjects: Callable[[DataConfig, Study], list[Trials]]  # training trials of each, averaged over repeats
+    subjects: Callable[[DataConfig], list[int]]  # numbers of all
+    training_trials: Callable[[DataConfig, Study, Sequence[int]], list[Trials]]  # of each, averaged over repeats
     channel_info: Callable[[DataConfig], mne.Info | None] = lambda data: None  # with positions; None: names alone
     categories: Callable[[], dict[str, str]] = dict  # {concept: superordinate category}
 
@@ -302,34 +303,59 @@ def with_concepts(images: ImageSet, trials: Trials) -> ImageSet:
     return part
 
 
-def other_subjects(data: DataConfig, study: Study) -> tuple[Trials, np.ndarray]:
-    """The training trials (N) of all subjects but that of `study`, averaged within each, and whose each is, from 0 (N).
+def other_subjects(
+    data: DataConfig, study: Study, numbers: Sequence[int] = ()
+) -> tuple[Trials, np.ndarray, tuple[str, ...]]:
+    """Leave one subject out: `trials_of_subjects` of all but that of `study`, or of those of these numbers.
 
-    Leave one subject out: they are responses to images that `study` trains on. Raises HvfError if there is no other, or
-    one does not fit.
+    Raises HvfError if there is no other, or one does not fit.
     """
-    parts = STUDIES[data.study].other_subjects(data, study)
-    if not parts:
+    others = [number for number in numbers or STUDIES[data.study].subjects(data) if number != data.subject]
+    if not others:
         raise HvfError(f"there is no other subject than {data.subject} in {data.trials or data.study}")
+    trials, person_N, names = trials_of_subjects(data, study, others)
+    subject = trials.subject if numbers else f"all but {study.train.subject}"
+    return trials.replace(subject=subject), person_N, names
+
+
+def trials_of_subjects(
+    data: DataConfig, study: Study, numbers: Sequence[int] = ()
+) -> tuple[Trials, np.ndarray, tuple[str, ...]]:
+    """The training trials (N) of several subjects, averaged within each, whose each is, from 0 (N), and their names.
+
+    They are responses to images that `study` trains on. By default all subjects of the study. Raises HvfError for one
+    who is not there, or does not fit.
+    """
+    known = STUDIES[data.study].subjects(data)
+    numbers = sorted(numbers or known)
+    if missing := [number for number in numbers if number not in known]:
+        there = ", ".join(map(str, known)) or "none"
+        raise HvfError(f"{data.trials or data.study} has no subject {missing[0]}; there are {there}")
+    parts = STUDIES[data.study].training_trials(data, study, numbers)
     person_N = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    return Trials.concatenate(parts, subject=f"all but {study.train.subject}"), person_N
+    return Trials.concatenate(parts), person_N, tuple(f"sub-{number:02d}" for number in numbers)
 
 
-def _other_simulated(data: DataConfig, study: Study) -> list[Trials]:
-    others = [s for s in range(1, SUBJECTS[data.study] + 1) if s != data.subject]
-    return [_simulated_study(replace(data, subject=s)).train for s in others]
+def _simulated_subjects(data: DataConfig) -> list[int]:
+    return list(range(1, SUBJECTS[data.study] + 1))
 
 
-def _other_files(data: DataConfig, study: Study) -> list[Trials]:
+def _simulated_training(data: DataConfig, study: Study, numbers: Sequence[int]) -> list[Trials]:
+    return [_simulated_study(replace(data, subject=number)).train for number in numbers]
+
+
+def _subjects_of_files(data: DataConfig) -> list[int]:
     folder = Path(data.trials or "")
     if not folder.is_dir():
         raise HvfError("leaving one subject out needs a folder of prepared subjects: --trials DIR --subject N")
+    return list(subjects(folder))
+
+
+def _training_of_files(data: DataConfig, study: Study, numbers: Sequence[int]) -> list[Trials]:
     parts: list[Trials] = []
-    everything = open_image_set(data.images or "", data.background)
-    for subject, path in subjects(folder).items():
-        if subject == data.subject:
-            continue
-        trials = _prepared_trials(data, path).pick(study.train.ch_names)
+    everything, stores = open_image_set(data.images or "", data.background), subjects(Path(data.trials or ""))
+    for number in numbers:
+        trials = _prepared_trials(data, stores[number]).pick(study.train.ch_names)
         trials = _of_part(trials, "train", data).paired_with(everything)
         parts.append(trials.select(np.isin(trials.image_ids, study.train_images.ids)).average())
     return parts
@@ -349,6 +375,7 @@ def _simulated_categories() -> dict[str, str]:
     return {concept.name: concept.category for concept in rendering.concepts()}
 
 
-STUDIES.register("simulated-eeg")(StudyType(_simulated_study, _other_simulated, categories=_simulated_categories))
-STUDIES.register("simulated-meg")(StudyType(_simulated_study, _other_simulated, _helmet, _simulated_categories))
-STUDIES.register("files")(StudyType(_files_study, _other_files, _info_of_epochs))
+_SIMULATED = _simulated_study, _simulated_subjects, _simulated_training
+STUDIES.register("simulated-eeg")(StudyType(*_SIMULATED, categories=_simulated_categories))
+STUDIES.register("simulated-meg")(StudyType(*_SIMULATED, _helmet, _simulated_categories))
+STUDIES.register("files")(StudyType(_files_study, _subjects_of_files, _training_of_files, _info_of_epochs))

@@ -144,7 +144,7 @@ def test_every_word_of_the_settings_is_one_of_a_list():
     numbers = {"align.betas", "data.train_sessions", "data.test_sessions"}
     assert texts - numbers == free | set(WORDS)
     assert set(WORDS["brain.encoder"]) >= {"mbp", "eegproject", "tsconv", "atm", "ridge", "encoding"}
-    assert set(WORDS["fusion.kind"]) == {"hvf", "linear", "gated", "concatenated"}
+    assert set(WORDS["fusion.kind"]) == {"hvf", "linear", "gated", "routed", "concatenated"}
 
 
 @pytest.mark.parametrize("name", WORDS)
@@ -249,7 +249,7 @@ def test_digest_knows_no_type_of_number():
         ({"targets.views": ("blur9",), "align.mode": "reconstruction"}, "targets.views is for align.mode 'retrieval'"),
         ({"targets.text": "text:mini-vit"}, "targets.text text:mini-vit and align.text_weight 0.0 go together"),
         ({"align.text_weight": 0.1}, "targets.text None and align.text_weight 0.1 go together"),
-        ({"targets.views": ("blur9",), "brain.encoder": "ridge"}, "ridge, solved at once, takes the images as they"),
+        ({"targets.views": ("blur9",), "brain.encoder": "ridge"}, "targets.views is learnt from step by step: ridge"),
         ({"data.tmax": 0.0}, "data.tmax 0.0 must come after data.tmin 0.0"),
         ({"align.betas": (0.9, 1.0)}, "align.betas must be at least 0 and less than 1, not (0.9, 1.0)"),
         ({"brain.input_noise": -1.0}, "brain.input_noise must be at least 0, not -1.0"),

@@ -17,7 +17,7 @@ from hvf.presets import things_eeg
 from hvf.runs import cache_dir
 from hvf.simulation import stimuli
 from hvf.simulation import study as simulated
-from hvf.study import open_study, other_subjects, subjects
+from hvf.study import open_study, other_subjects, subjects, trials_of_subjects
 
 TINY = DataConfig(train_concepts=3, images_per_concept=2, test_concepts=2, train_repeats=2, test_repeats=3)
 
@@ -345,13 +345,21 @@ def test_a_folder_of_subjects_and_all_but_one(things, tmp_path):
     with pytest.raises(HvfError, match="no prepared trials of subject 3 .* there are 1, 8, 10"):
         open_study(replace(folder, subject=3))
 
-    train, person_N = other_subjects(folder, study)
+    train, person_N, names = other_subjects(folder, study)
+    assert names == ("sub-01", "sub-10")
     assert person_N.tolist() == [0] * 6 + [1] * 6
     assert (train.subject, train.shape) == ("all but sub-08", (12, 2, 300))
     assert set(train.image_ids) == set(study.train_images.ids)  # and no test image
     row = {name: i for i, name in enumerate(study.train_images.ids)}
     own = study.train.load_array()[[row[name] for name in train.image_ids]]
     np.testing.assert_allclose(train.load_array() - own, np.repeat([100, 200], 6)[:, None, None] * np.ones(own.shape))
+    assert other_subjects(folder, study, (10,))[2] == ("sub-10",)
+    whole, person_N, names = trials_of_subjects(folder, study, (8, 1))
+    assert (names, person_N.tolist(), whole.subject) == (("sub-01", "sub-08"), [0] * 6 + [1] * 6, "sub-01, sub-08")
+    own = whole.select(person_N == 1).aligned_to(study.train_images).load_array()
+    np.testing.assert_array_equal(own, study.train.load_array())
+    with pytest.raises(HvfError, match="has no subject 3; there are 1, 8, 10"):
+        trials_of_subjects(folder, study, (3, 8))
     with pytest.raises(HvfError, match="needs a folder of prepared subjects"):
         other_subjects(things, study)
     prepared(subject="sub-02", sfreq=200.0).save(tmp_path / "sub-02_trials.npy")

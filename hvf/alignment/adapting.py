@@ -30,28 +30,39 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.splitting import concept_split
 from hvf.data.trials.trials import Trials
 from hvf.models.brain import BrainEncoder
-from hvf.models.brain.person_layer import PersonLayer
+from hvf.models.brain.person_layer import PeopleLayers, PersonLayer
+from hvf.models.fusions.routed import Routed
 from hvf.runs import track
 
 INPUT_RATE = 5.0  # of an input layer, which has few weights, beside that of all
 LEARNT = ("input", "all")  # methods that train
 
 
-def on_person(trained: Alignment, trials: Trials) -> Alignment:
+def on_person(trained: Alignment, trials: Trials, person: str | None = None) -> Alignment:
     """The decoder for the person whose trials these are, before anything is learnt from their images.
 
-    A decoder that takes people alike stays as it is, but for another person's layer. Raises HvfError for trials of
-    another recording, or that are not finite.
+    A decoder that takes people alike stays as it is, but for another person's layer. `person` is one of
+    `trained.people`, whose gate over layers and whose map of the channels are taken, where it has learnt these; anybody
+    else is given the shared gate and no map, which is the mean of everybody's. Raises HvfError for trials of another
+    recording, or that are not finite, and for a person who was not trained on.
     """
     trained.recording.check(trials)
     trials.check()
+    place = _place(trained, person)
     brain, normalisation = _shared(trained.brain), dict(trained.normalisation)
+    own_CC = None
+    if place is not None and isinstance(trained.brain, PeopleLayers):
+        own_CC = trained.brain.maps_SCC[place].detach().clone()
     if trained.config.brain.people != "alike":
         own = PersonInput.of(trials, trained.config.brain.people, trained.device, trained.average_CC)
-        brain = brain if own.map_CC is None else PersonLayer(brain, own.map_CC)
+        own_CC = own.map_CC if own_CC is None or own.map_CC is None else own_CC @ own.map_CC
         normalisation["x"] = (own.mean, own.sd)
+    brain, fusion = brain if own_CC is None else PersonLayer(brain, own_CC), copy.deepcopy(trained.hvf)
+    if isinstance(fusion, Routed):
+        fusion.of_person(place)
     belongings = trained.history, normalisation, trained.recording, trained.config
-    moved = Alignment(brain, copy.deepcopy(trained.hvf), trained.log_scale, *belongings)
+    moved = Alignment(brain, fusion, trained.log_scale, *belongings, people=trained.people)
+    moved.person = trained.person if person is None else person
     moved.train_embeddings_MD, moved.average_CC = trained.train_embeddings_MD, trained.average_CC
     return moved
 
@@ -100,6 +111,7 @@ def adapt(
     assert best is not None
     best.train_embeddings_MD = trained.train_embeddings_MD  # of the prior's fusion, which stays as it was
     best.average_CC = trained.average_CC
+    best.people, best.person = placed.people, placed.person
     return best
 
 
@@ -127,7 +139,9 @@ def adapted_config(config: Config) -> Config:
         "align.unit_length": "both",  # the decoder's τ is that of its cosines
         "align.refit": False,
     }
-    return with_settings(config, settings | {"targets.views": (), "targets.text": None, "align.text_weight": 0.0})
+    of_people = {"brain.person_layer": False, "align.mmd_weight": 0.0}
+    settings |= {"targets.views": (), "targets.text": None, "align.text_weight": 0.0}
+    return with_settings(config, settings | of_people)
 
 
 def check_concepts(concepts: list[str], config: Config) -> None:
@@ -154,8 +168,25 @@ def share_of(images: ImageSet, fraction: float, seed: int) -> ImageSet:
 
 
 def _shared(brain: BrainEncoder) -> BrainEncoder:
-    """A copy of the encoder that all people share, without a person's layer."""
-    return copy.deepcopy(brain.encoder if isinstance(brain, PersonLayer) else brain)
+    """A copy of the encoder that all people share, without people's layers."""
+    return copy.deepcopy(brain.encoder if isinstance(brain, (PersonLayer, PeopleLayers)) else brain)
+
+
+def _place(trained: Alignment, person: str | None) -> int | None:
+    """The place of a person among those trained on, whose gate and layer the decoder still has."""
+    if person is None:
+        return None
+    if person not in trained.people:
+        known = ", ".join(trained.people) or "one person alone"
+        raise HvfError(f"{person} is not among the people that this decoder was trained on: {known}")
+    fusion, layered = trained.hvf, trained.config.brain.person_layer
+    gone = isinstance(fusion, Routed) and len(fusion.offset_SK) < len(trained.people)
+    if gone or (layered and not isinstance(trained.brain, PeopleLayers)):
+        raise HvfError(
+            f"this decoder was moved to {trained.person or 'a new person'} already: what was learnt of {person} is in "
+            "the one that it was moved from"
+        )
+    return trained.people.index(person)
 
 
 class Adaptation(Training):

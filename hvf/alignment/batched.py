@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from hvf.alignment.checkpoint import Alignment
+from hvf.alignment.distribution import with_mmd
 from hvf.alignment.epochs import MAX_LOG_SCALE, adamw, info_nce, seeded
 from hvf.alignment.fitting import fit, prepare
 from hvf.alignment.inputs import new_brain
@@ -60,6 +61,8 @@ def why_not_batched(config: Config) -> str | None:
         return "views and captions of images are drawn for one run alone"
     if config.align.mode == "retrieval" and FUSIONS[config.fusion.kind].weighs_targets:
         return f"fusion {config.fusion.kind} follows each run's validation losses between epochs"
+    if config.brain.person_layer:
+        return "the layers of people belong to those of one run"
     with torch.device("meta"):
         brain = new_brain(config, config.brain.width, 64, 256)  # of whatever shape
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in brain.modules()):
@@ -112,6 +115,7 @@ class Together:
         ]
         self.same_R = every if any(run.same_N is not None for run in runs) else None
         dims = (0, 0, 0, 0 if self.same_R else None)
+        self.mmd_share = 0.0
         self.losses_R = vmap(self.loss, in_dims=dims, randomness="different")
         self.replayed = Replayed(self.update, self.device)
 
@@ -134,10 +138,16 @@ class Together:
         run = self.runs[0]
         z_b_ND = functional_call(run.brain, _part(parameters, "brain."), (x_NCT,))
         z_f_ND = functional_call(run.fusion, _part(parameters, "fusion."), (target,)) if run.fusion_learns else target
-        return info_nce(z_b_ND, z_f_ND, parameters["log_scale"], same_N, self.align.loss, self.align.unit_length)
+        loss = info_nce(z_b_ND, z_f_ND, parameters["log_scale"], same_N, self.align.loss, self.align.unit_length)
+        if not self.mmd_share:
+            return loss
+        return with_mmd(loss, z_b_ND, [(torch.ones((), device=self.device), z_f_ND)], same_N, self.mmd_share)
 
     def run(self, epoch: int, generators: Sequence[torch.Generator]) -> None:
         """One pass over each run's training rows, in its own order, then each run's validation."""
+        share = self.runs[0].mmd_share_of(epoch)
+        if share != self.mmd_share:
+            self.mmd_share, self.replayed = share, Replayed(self.update, self.device)
         for run in self.runs:
             run.brain.train()
             run.fusion.train(run.fusion_learns)

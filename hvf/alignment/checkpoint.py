@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
 from hvf.models.brain import BrainEncoder
-from hvf.models.brain.person_layer import PersonLayer
+from hvf.models.brain.person_layer import PeopleLayers, PersonLayer
 from hvf.models.fusions.base import Fusion
+from hvf.models.fusions.routed import Routed
 from hvf.registry import FUSIONS
 from hvf.runs import code_version, write_atomic
 
@@ -72,6 +73,8 @@ class Alignment:
     config : Config
     normalisation : {"x" | spec: (mean, sd)}, from training rows only; "x" is (1, C, 1) both, a spec (1, d_k) and (1, 1)
     needs_person : bool, trained on several people made alike (`brain.people`): to decode, it is moved to one (`adapt`)
+    people : names of the people trained on, if several: in this order a routed fusion has gates, and the brain layers
+    person : name of the one whose gate and layer it was given (`on_person`); None: what people have on average
     average_CC : covariance that people have on average, which a new person's trials get ("euclidean"); else None
     train_embeddings_MD : z_f of the training images, float32, for sampling.posterior_mean; else None
     """
@@ -86,8 +89,10 @@ class Alignment:
         recording: RecordingInfo,
         config: Config,
         needs_person: bool = False,
+        people: Sequence[str] = (),
     ) -> None:
-        self.needs_person = needs_person
+        self.needs_person, self.people = needs_person, tuple(people)
+        self.person: str | None = None
         self.brain, self.hvf, self.log_scale, self.history = brain.eval(), hvf.eval(), log_scale, history
         self.normalisation, self.recording, self.config = normalisation, recording, config
         self.train_embeddings_MD: np.ndarray | None = None
@@ -165,6 +170,8 @@ class Alignment:
             "log_scale": self.log_scale,
             "history": self.history,
             "needs_person": self.needs_person,
+            "people": self.people,
+            "person": self.person,
         }
         whole = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         path = Path(folder) / FILE
@@ -188,18 +195,23 @@ class Alignment:
             brain = new_brain(config, hvf.width, len(recording.ch_names), recording.n_times)
             if "brain.start_CC" in state:
                 brain = PersonLayer(brain)
+            if "brain.change_SCC" in state:
+                brain = PeopleLayers(brain, len(state["brain.change_SCC"]))
+            if isinstance(hvf, Routed):
+                hvf.for_people(len(state["hvf.offset_SK"]))
             brain.load_state_dict(_part(state, "brain."))
             hvf.load_state_dict(_part(state, "hvf."))
             mean, sd = _part(state, "mean."), _part(state, "sd.")
             normalisation = {name: (mean[name].to(device), sd[name].to(device)) for name in mean}
-            log_scale, history = metadata["log_scale"], metadata["history"]
+            log_scale, history, people = metadata["log_scale"], metadata["history"], metadata.get("people", ())
         except FileNotFoundError:
             raise HvfError(f"{path} is missing: train first, with hvf train") from None
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise HvfError(f"{path} is not an alignment written by hvf: {error}") from error
         move(hvf, device)
         needs_person = bool(metadata.get("needs_person", False))
-        trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config, needs_person)
+        trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config, needs_person, people)
+        trained.person = metadata.get("person")
         trained.train_embeddings_MD = state["train_embeddings"].numpy() if "train_embeddings" in state else None
         trained.average_CC = state["average"].numpy() if "average" in state else None
         return trained

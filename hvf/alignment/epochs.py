@@ -30,6 +30,7 @@ def info_nce(
     image_N: Tensor | None = None,
     loss: str = "both",
     unit_length: str = "both",
+    weight_N: Tensor | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE: cross-entropy of cosine · exp(log_scale) over rows and over columns, averaged. A scalar.
 
@@ -45,6 +46,8 @@ def info_nce(
         "both"; "brain-to-image" is the rows' part alone (each trial among the images), "image-to-brain" the columns'.
     unit_length : str
         "both"; with "images" z_b keeps its length, by which the scale of its row is multiplied.
+    weight_N : Tensor, optional
+        Of each item's part of the mean.
     """
     z_b_ND = functional.normalize(z_b_ND, dim=1) if unit_length == "both" else z_b_ND
     logits_NN = torch.as_tensor(log_scale).exp() * z_b_ND @ functional.normalize(z_f_ND, dim=1).T
@@ -52,11 +55,13 @@ def info_nce(
     if image_N is not None:
         twin_NN = (image_N[:, None] == image_N[None, :]) & (own_N[:, None] != own_N[None, :])
         logits_NN = logits_NN.masked_fill(twin_NN, -torch.inf)
-    if loss == "brain-to-image":
-        return functional.cross_entropy(logits_NN, own_N)
-    if loss == "image-to-brain":
-        return functional.cross_entropy(logits_NN.T, own_N)
-    return (functional.cross_entropy(logits_NN, own_N) + functional.cross_entropy(logits_NN.T, own_N)) / 2
+    directions = {"brain-to-image": (logits_NN,), "image-to-brain": (logits_NN.T,)}.get(loss, (logits_NN, logits_NN.T))
+    if weight_N is None:
+        entropies = [functional.cross_entropy(each_NN, own_N) for each_NN in directions]
+    else:
+        each = [functional.cross_entropy(each_NN, own_N, reduction="none") for each_NN in directions]
+        entropies = [(weight_N * entropy_N).mean() for entropy_N in each]
+    return torch.stack(entropies).mean()
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def _refit(chosen: Alignment, training_set: TrainingSet, device: str | torch.dev
             training.fusion.load_state_dict(dict(chosen.hvf.named_buffers()), strict=False)
         loss = 0.0
         for epoch in track(range(chosen.best["epoch"] + 1), "training it on all images"):
-            loss = training.train_epoch()
+            loss = training.train_epoch(epoch)
             training.check_loss(epoch, loss)
         training.validate()  # for the temperature alone: these images were trained on
         training.keep()

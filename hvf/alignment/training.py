@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hvf.alignment import encoding
 from hvf.alignment.checkpoint import Alignment, RecordingInfo
+from hvf.alignment.distribution import with_mmd
 from hvf.alignment.epochs import MAX_LOG_SCALE, Epochs, adamw, info_nce
 from hvf.alignment.image_views import CaptionTargets, ImageViews
 from hvf.alignment.inputs import augmented, channels_to_smooth, move, new_brain, normal_weights
@@ -22,8 +23,9 @@ from hvf.alignment.rows import Rows
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config
 from hvf.models.brain import BrainEncoder
-from hvf.models.brain.person_layer import PersonLayer
+from hvf.models.brain.person_layer import PeopleLayers, PersonLayer
 from hvf.models.fusions.base import Fusion
+from hvf.models.fusions.routed import Routed
 from hvf.registry import FUSIONS
 from hvf.training.cuda_graphs import Replayed, fast_products
 
@@ -53,7 +55,8 @@ class Prepared:
         width = data.prior_fusion.width if data.prior_fusion else kind.width_of(dims, config.fusion.width)
         if config.brain.encoder == "encoding":  # as wide as the responses have components
             width = min(encoding.COMPONENTS, len(trained_M), math.prod(self.x_NCT.shape[1:]))
-        brain = new_brain(config, width, *self.x_NCT.shape[1:]).to(device)
+        brain, people = new_brain(config, width, *self.x_NCT.shape[1:]), len(data.people_trained_on()[0])
+        brain = (PeopleLayers(brain, people) if config.brain.person_layer else brain).to(device)
         if data.prior_fusion is None:
             fusion: Fusion = kind(dims, width, config.fusion.intermediate, config.fusion.dropout)
         else:
@@ -61,6 +64,8 @@ class Prepared:
         if config.align.normal_weights:
             for module in (brain, fusion) if data.prior_fusion is None else (brain,):
                 normal_weights(module)
+        if isinstance(fusion, Routed):
+            fusion.for_people(people)
         move(fusion, device)
         training = Training(brain, fusion, self)
         if config.targets.views:
@@ -82,6 +87,8 @@ class Training(Epochs):
         self.fusion_learns = data.training_set.prior_fusion is None
         rows = (data.val_N, image_N, gallery)
         self.val_N, self.image_N, self.gallery = (torch.as_tensor(r, device=device) for r in rows)
+        self.people, place_N = data.training_set.people_trained_on()
+        self.person_N = torch.as_tensor(place_N, device=device) if len(self.people) > 1 else None
         repeated = len(np.unique(image_N)) < len(image_N)
         self.same_N = self.image_N if repeated else None
         self.x_NCT, self.image_features, self.normalisation = data.x_NCT, data.features, data.normalisation
@@ -98,20 +105,29 @@ class Training(Epochs):
             self.smoothed_NC = channels_to_smooth(*self.x_NCT.shape[:2], config.brain.input_smooth, device)
         self.optimizer, self.schedule = adamw(self.parameters, align, self.batches)
         self.kept: list[dict[str, Tensor]] = []
+        self.mmd_share = 0.0
         self.replayed = Replayed(self.update, device)
 
     def run(self, epoch: int) -> None:
         """One epoch over the training rows, and its validation."""
-        loss = self.train_epoch()
+        loss = self.train_epoch(epoch)
         if self.fusion_learns and self.fusion.weighs_targets:
             self.fusion.weigh(self.validation_losses())
         self.judge(epoch, loss)
 
-    def train_epoch(self) -> float:
+    def train_epoch(self, epoch: int) -> float:
         """One epoch over the training rows; its mean loss."""
+        share = self.mmd_share_of(epoch)
+        if share != self.mmd_share:  # another loss: a graph of its own
+            self.mmd_share, self.replayed = share, Replayed(self.update, self.x_NCT.device)
         self.brain.train()
         self.fusion.train(self.fusion_learns)
         return float(torch.stack([self.step(rows) for rows in self.order()]).mean())
+
+    def mmd_share_of(self, epoch: int) -> float:
+        """The share of the loss that is MMD in this epoch."""
+        align = self.config.align
+        return align.mmd_weight if epoch < align.mmd_epochs else 0.0
 
     def keep(self) -> None:
         self.kept = [{k: v.clone() for k, v in module.state_dict().items()} for module in self.learners]
@@ -131,10 +147,12 @@ class Training(Epochs):
 
     def _update(self, rows: Tensor) -> Tensor:
         align, image_N = self.config.align, self.image_N[rows]
-        z_b_ND = self.brain(self.inputs(rows))
-        targets = self.targets(image_N, None if self.views is None else self.views.gather(rows, image_N))
+        z_b_ND = self.embed(self.inputs(rows), rows)
+        targets = self.targets(image_N, None if self.views is None else self.views.gather(rows, image_N), rows)
         same_N = None if self.same_N is None else self.same_N[rows]
         loss = self.contrast(z_b_ND, targets, same_N)
+        if self.mmd_share:
+            loss = with_mmd(loss, z_b_ND, targets, same_N, self.mmd_share)
         if self.captions is not None:
             z_t_ND, same_N = self.captions.z_MD[image_N], self.captions.same_M[image_N]
             in_words = info_nce(z_b_ND, z_t_ND, self.log_scale, same_N, align.loss, align.unit_length)
@@ -147,7 +165,7 @@ class Training(Epochs):
             with torch.no_grad():
                 self.log_scale.clamp_(max=MAX_LOG_SCALE)
         if self.views is not None and self.views.by_confidence:
-            self.views.choose_next(rows, z_b_ND, sum((w * z for w, z in targets), start=torch.zeros(())))
+            self.views.choose_next(rows, z_b_ND, sum((w.reshape(-1, 1) * z for w, z in targets), start=torch.zeros(())))
         return loss.detach()
 
     def inputs(self, rows: Tensor) -> Tensor:
@@ -155,30 +173,50 @@ class Training(Epochs):
         smoothed_NC = None if self.smoothed_NC is None else self.smoothed_NC[rows]
         return augmented(self.x_NCT[rows], self.config.brain, smoothed_NC)
 
-    def targets(self, image_N: Tensor, gathered: dict[str, Tensor] | None = None) -> list[tuple[Tensor, Tensor]]:
-        """[(weight, z (N, D))] that z_b of these images is contrasted with; `gathered` are their features, if known."""
+    def embed(self, x_NCT: Tensor, rows: Tensor) -> Tensor:
+        """z_b (N, D) of these rows' standardised trials, through the layers of the people whose they are."""
+        if isinstance(self.brain, PeopleLayers) and self.person_N is not None:
+            return self.brain(x_NCT, self.person_N[rows])
+        return self.brain(x_NCT)
+
+    def targets(
+        self, image_N: Tensor, gathered: dict[str, Tensor] | None = None, rows: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """[(weight, z (N, D))] that z_b of these images is contrasted with, weighed as for the people of these rows.
+
+        `gathered` are the images' features, if known.
+        """
         if self.frozen_z_f_MD is not None:
             return [(torch.ones(()), self.frozen_z_f_MD.index_select(0, image_N))]
         gathered = self.features(image_N) if gathered is None else gathered
-        return self.fusion.targets(self.standardised(gathered))
+        person_N = None if self.person_N is None or rows is None else self.person_N[rows]
+        return self.fusion.targets(self.standardised(gathered), person_N)
 
     def contrast(self, z_b_ND: Tensor, targets: list[tuple[Tensor, Tensor]], same_N: Tensor | None) -> Tensor:
         """The weighted sum of InfoNCE with every target."""
-        how = self.config.align.loss, self.config.align.unit_length
-        return torch.stack([w * info_nce(z_b_ND, z, self.log_scale, same_N, *how) for w, z in targets]).sum()
+        how = self.log_scale, same_N, self.config.align.loss, self.config.align.unit_length
+        parts = [info_nce(z_b_ND, z, *how, w) if w.ndim else w * info_nce(z_b_ND, z, *how) for w, z in targets]
+        return torch.stack(parts).sum()
 
     @torch.no_grad()
     def validation_losses(self) -> Tensor:
-        """The contrastive loss of each of a fusion's targets on the validation rows, (K,)."""
+        """The contrastive loss of each of a fusion's targets on the validation rows, (S, K): see `Fusion.weigh`."""
         self.brain.eval()
         self.fusion.eval()
-        parts = self.val_N.tensor_split(math.ceil(len(self.val_N) / self.config.align.batch_size))
+        if self.person_N is None or not self.fusion.weighs_people:
+            return self._losses(self.val_N)[None]
+        person_N = self.person_N[self.val_N]
+        each = [self.val_N[person_N == i] for i in range(len(self.people))]
+        nothing_K = torch.full((len(self.fusion.specs),), torch.nan, device=person_N.device)
+        return torch.stack([self._losses(r) if len(self.image_N[r].unique()) > 1 else nothing_K for r in each])
+
+    def _losses(self, rows: Tensor) -> Tensor:
+        """The contrastive loss of each target on these rows, (K,)."""
         losses = []
-        for rows in parts:
-            z_b_ND, image_N = self.brain(self.x_NCT[rows]), self.image_N[rows]
-            same_N = None if self.same_N is None else self.same_N[rows]
-            targets = self.targets(image_N)
-            how = "both", self.config.align.unit_length
+        how = "both", self.config.align.unit_length
+        for part in rows.tensor_split(math.ceil(len(rows) / self.config.align.batch_size)):
+            z_b_ND, same_N = self.embed(self.x_NCT[part], part), None if self.same_N is None else self.same_N[part]
+            targets = self.targets(self.image_N[part])
             losses.append(torch.stack([info_nce(z_b_ND, z, self.log_scale, same_N, *how) for _, z in targets]))
         return torch.stack(losses).mean(0)
 
@@ -203,20 +241,20 @@ class Training(Epochs):
         self.brain.eval()
         self.fusion.eval()
         parts = self.val_N.split(self.config.align.batch_size)
-        return torch.cat([self.brain(self.x_NCT[rows]) for rows in parts]), self.images(self.gallery)
+        return torch.cat([self.embed(self.x_NCT[rows], rows) for rows in parts]), self.images(self.gallery)
 
     def finish(self) -> Alignment:
         """The alignment with the best epoch's weights."""
         for module, state in zip(self.learners, self.kept, strict=True):
             module.load_state_dict(state)
         belongings = self.history, self.normalisation, self.recording, self.config
-        people, brain = self.x_NCT.people, self.brain
+        people, brain, names = self.x_NCT.people, self.brain, self.people if len(self.people) > 1 else ()
         if people is None:
-            return Alignment(brain, self.fusion, self.kept_log_scale, *belongings)
+            return Alignment(brain, self.fusion, self.kept_log_scale, *belongings, people=names)
         one = len(people.inputs) == 1
         if one and (map_CC := next(iter(people.inputs.values())).map_CC) is not None:
             brain = PersonLayer(brain, map_CC)
-        fitted = Alignment(brain, self.fusion, self.kept_log_scale, *belongings, needs_person=not one)
+        fitted = Alignment(brain, self.fusion, self.kept_log_scale, *belongings, needs_person=not one, people=names)
         fitted.average_CC = people.average_CC
         return fitted
 

@@ -44,6 +44,8 @@ class TrainingSet:
         The prior's frozen fusion, for `align.mode` "reconstruction".
     person_N : sequence of int, optional
         The person, from 0, whose each trial is; by default all are one person's.
+    people : sequence of str
+        Names of the people whom `person_N` numbers; by default "person 0" and so on.
     fingerprint : str, optional
         A hash that tells this training set from others, kept in the checkpoint; by default of the trials' image ids.
 
@@ -71,6 +73,7 @@ class TrainingSet:
     prior_fusion: HVF | None = None
     fingerprint: str | None = None
     person_N: np.ndarray | None = None
+    people: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_N", _image_rows(self.trials, len(self.concepts), self.image_N))
@@ -81,6 +84,8 @@ class TrainingSet:
                 raise HvfError(f"features by {name} hold NaN or infinite values")
         if self.person_N is not None and len(self.person_N) != len(self.trials):
             raise HvfError(f"person_N must give the person of each of {len(self.trials)} trials")
+        if self.people and self.person_N is not None and np.max(self.person_N, initial=0) >= len(self.people):
+            raise HvfError(f"person_N names person {self.person_N.max()} (from 0), but people are {len(self.people)}")
         if self.trials.splits is not None and (test_N := self.trials.splits == "test").any():
             raise HvfError(f"{test_N.sum()} of the trials to be trained on are test trials")
 
@@ -93,6 +98,13 @@ class TrainingSet:
     def digest(self) -> str:
         """The fingerprint, or a hash of the trials' image ids where none was given."""
         return self.fingerprint or hashlib.sha256("\n".join(self.trials.image_ids).encode()).hexdigest()
+
+    def people_trained_on(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names of the people who have trials here, and the place of each trial's person among them (N)."""
+        if self.person_N is None:
+            return (self.trials.subject,), np.zeros(len(self.trials), int)
+        here, place_N = np.unique(self.person_N, return_inverse=True)
+        return tuple(self.people[i] if self.people else f"person {i}" for i in here.tolist()), place_N
 
     def select(self: Self, rows: np.ndarray) -> Self:
         """The trials of these rows; all images stay."""
@@ -125,6 +137,8 @@ class TrainingSet:
             raise HvfError(
                 f"the prior's embedding is {fusion.config['width']} wide, brain.width is {config.brain.width}"
             )
+        if config.brain.person_layer and len(self.people_trained_on()[0]) < 2:
+            raise HvfError("brain.person_layer needs trials of several people: leave it out for one")
         for name in required_specs(config, fusion):
             if name not in self.features:
                 raise HvfError(f"no features of {name} were given: compute them with hvf embed --targets {name}")

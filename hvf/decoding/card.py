@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hvf.alignment import Alignment
 from hvf.decoding.artefact import Artefact
 from hvf.evaluation.catalogue import label, leaf
+from hvf.models.fusions.routed import Routed
 from hvf.registry import listed
 
 
@@ -28,6 +30,7 @@ def model_card(artefact: Artefact) -> str:
         "## Trained on",
         "",
         f"- {about.get('study') or 'trials that were given in Python'}",
+        *_people(artefact.alignment),
         *_origin(about),
         f"- {len(recording.ch_names)} channels: {listed(recording.ch_names, 80)}",
         f"- {recording.sfreq:g} Hz, {recording.n_times} samples from {recording.tmin:g} to {end:g} s after onset",
@@ -73,6 +76,17 @@ def _origin(about: Mapping[str, Any]) -> list[str]:
     of = f" `{adapted['from']}`" if adapted.get("from") else ""
     how = f"by method `{method}` to {n} images" if n else "without images"
     return [f"- adapted from another decoder,{of or ' of several people'}, {how}"]
+
+
+def _people(trained: Alignment) -> list[str]:
+    """Who was trained on, if several, and whose gate over layers and map of channels the decoder has."""
+    if not trained.people:
+        return []
+    routed, layered = isinstance(trained.hvf, Routed), trained.config.brain.person_layer
+    learnt = [name for name, has in (("gate over layers", routed), ("map of the channels", layered)) if has]
+    whose = f"{trained.person}'s own" if trained.person else "the mean of all people's"
+    of = f"; {' and '.join(learnt)}: {whose}" if learnt else ""
+    return [f"- {len(trained.people)} people: {listed(trained.people, 20)}{of}"]
 
 
 def _front_matter(kind: str, simulated: bool) -> list[str]:

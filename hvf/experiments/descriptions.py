@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from hvf.config import Config
 from hvf.data.images.image_set import ImageSet
@@ -14,9 +15,11 @@ OF_NAMES = "names:"  # a digest that knows no pictures begins so
 
 TRAINING = {
     "intra": "within-subject",
-    "loso": "trained on all other subjects",
+    "loso": "trained on other subjects",
+    "pooled": "trained on several subjects, the tested one among them",
     "both": "within-subject, or trained on other subjects where a row says so",
 }
+Training = Literal["intra", "loso", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def _digest(images: ImageSet) -> str:
 class ProtocolInfo:
     """How a figure was obtained: a figure without it cannot be compared."""
 
-    training: str  # "intra": on the subject who is tested; "loso": on all others; "both": rows of either kind
+    training: str  # whose trials are trained on: a key of TRAINING
     held_out: str  # how test images were held out
     gallery: str = "plain test images as gallery"
     selection: str = "epoch, penalty and settings chosen on validation concepts"

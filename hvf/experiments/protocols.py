@@ -37,6 +37,8 @@ LINEAR = {  # settings of the ridge baseline, over any configuration; a closed f
     "targets.views": (),
     "targets.text": None,
     "align.text_weight": 0.0,
+    "align.mmd_weight": 0.0,
+    "brain.person_layer": False,
 }
 ENCODING = LINEAR | {"brain.encoder": "encoding", "fusion.kind": "linear"}  # ridge from images to responses
 _MADE_HERE = object()
@@ -86,6 +88,8 @@ class HeldOut:
         The study that they belong to; `result` needs it.
     concepts : sequence of str
         (N) What each test image shows.
+    own : Trials, optional
+        The person's training trials, by which a decoder of other people, each made alike, is moved to the person.
     """
 
     def __init__(
@@ -94,8 +98,9 @@ class HeldOut:
         features: Mapping[str, np.ndarray],
         study: StudyInfo | None = None,
         concepts: Sequence[str] = (),
+        own: Trials | None = None,
     ) -> None:
-        self.__trials, self.__features = trials, dict(features)
+        self.__trials, self.__features, self.__own = trials, dict(features), own
         self.image_ids = tuple(trials.image_ids.tolist())
         self.study, self.concepts = study, tuple(concepts)
 
@@ -126,11 +131,16 @@ class HeldOut:
             raise HvfError("test trials are ranked by a Choice: give at least one")
         for choice in choices:
             _refuse_unchosen(choice)
-        fitted = [choice.alignment for choice in choices]
+        fitted = [self.__moved(choice.alignment) for choice in choices]
         similarities = [
             retrieval.similarity(one.embed_brain(self.__trials), one.embed_images(self.__features)) for one in fitted
         ]
         return np.mean(similarities, axis=0)
+
+    def __moved(self, fitted: Any) -> Any:
+        """The fitted model; of several people who were made alike, moved to the person tested."""
+        several = isinstance(fitted, Alignment) and fitted.needs_person
+        return alignment.on_person(fitted, self.__own) if several and self.__own is not None else fitted
 
     def analyse_feature_maps(self, choice: Choice[DinaAlignment]) -> FeatureMapAnalysis:
         """What a chosen DINA's maps hold of the test trials. Raises HvfError for anything but a `Choice` of one."""
@@ -165,20 +175,20 @@ def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") ->
     with_specs = with_settings(config, {"targets.specs": tuple(specs)})
     features = alignment.training_features(everything, with_specs, device=device())
     row = {name: i for i, name in enumerate(everything.ids)}
-    train, person_N = study.train.aligned_to(study.train_images), None
+    train, person_N, people = study.train.aligned_to(study.train_images), None, ()
     if protocol == "loso":
-        train, person_N = other_subjects(config.data, study)
+        train, person_N, people = other_subjects(config.data, study)
     place = {name: i for i, name in enumerate(study.train_images.ids)}
     image_N = np.array([place[name] for name in train.image_ids.tolist()])
     rows_M = [row[name] for name in study.train_images.ids]
     train_features = {spec: x_Md[rows_M] for spec, x_Md in features.items()}
-    split = Split(train, train_features, study.train_images.concepts, image_N, person_N=person_N)
+    split = Split(train, train_features, study.train_images.concepts, image_N, person_N=person_N, people=people)
     if simulated:
         test_features = embed_all(study.test_images, specs, device())
     else:
         test_features = {spec: features[spec][[row[name] for name in study.test_images.ids]] for spec in specs}
     test = study.test.aligned_to(study.test_images)
-    return split, HeldOut(test, test_features, StudyInfo.of(study), study.test_images.concepts)
+    return split, HeldOut(test, test_features, StudyInfo.of(study), study.test_images.concepts, study.train)
 
 
 def _every_image(config: Config, train_images: ImageSet) -> ImageSet:

@@ -164,7 +164,7 @@ class Result:
             The data that are trained and tested on.
         image_ids, concepts : sequence of str
             (N) The image of every test item, and what it shows.
-        training : "intra" or "loso"
+        training : "intra", "loso" or "pooled"
             Whose trials are trained on.
         run : str
             The run's name, by default that of its seed.

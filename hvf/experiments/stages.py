@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +25,7 @@ from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
 from hvf.evaluation.scaling import check_scalings
 from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
-from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.experiments.scaled_scores import with_scalings
@@ -85,7 +85,7 @@ def write_test_result(
     run: Run,
     decoder: Decoder,
     study: Study,
-    training: Literal["intra", "loso"] = "intra",
+    training: Training = "intra",
     scalings: Sequence[str] = (),
 ) -> None:
     """Rank the test images for every test trial, and for the same trials permuted against the images.
@@ -96,8 +96,8 @@ def write_test_result(
     ----------
     run, decoder, study
         Where the result is left, what is tested, and on what.
-    training : "intra" or "loso"
-        Whose trials the decoder was fitted on: the tested subject's, or all others'.
+    training : "intra", "loso" or "pooled"
+        Whose trials the decoder was fitted on: the tested subject's, others', or both.
     scalings : sequence of str
         Of scores, measured beside the cosine.
     """
@@ -110,6 +110,8 @@ def write_test_result(
     result = with_scalings(result, z, decoder.confidence, scalings)
     confidence = confidence_details(decoder, study)
     result = result.with_details(confidence=confidence) if confidence else result
+    people = decoder.fitted().people
+    result = result.with_details(trained_on=people) if people else result
     result.write(run.path)
     decoder.describe(run.path / "checkpoint", about(result))
 
@@ -128,7 +130,7 @@ def about(result: Result) -> dict[str, Any]:
     }
 
 
-def started_result(kind: Kind, run: Run, study: Study, training: Literal["intra", "loso"] = "intra") -> Result:
+def started_result(kind: Kind, run: Run, study: Study, training: Training = "intra") -> Result:
     """The result of a run on a study, before any row is tested."""
     images = study.test_images
     return Result.start(kind, run.config, StudyInfo.of(study), images.ids, images.concepts, training=training)

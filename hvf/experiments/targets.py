@@ -69,7 +69,8 @@ class TargetComparison:
             sets = (s for size in range(2, len(specs)) for s in itertools.combinations(specs, size))
             rows |= {" + ".join(some): {"targets.specs": some} for some in sets}
         if "projector" in self.ablations:
-            rows |= {f"fusion: {kind}": {"fusion.kind": kind} for kind in FUSIONS if kind != config.fusion.kind}
+            kinds = [kind for kind in FUSIONS if kind != config.fusion.kind and not FUSIONS[kind].weighs_people]
+            rows |= {f"fusion: {kind}": {"fusion.kind": kind} for kind in kinds}
         if "temperature" in self.ablations:
             fixed = {"align.learn_temperature": False}
             rows |= {f"τ fixed at {value:g}": {**fixed, "align.temperature": value} for value in self.temperatures}

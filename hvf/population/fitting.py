@@ -121,6 +121,8 @@ def fit(
         raise HvfError(f"DINA takes one number per neuron and trial, not {trials.shape[2]} samples: crop them")
     if config.align.refit:
         raise HvfError("align.refit is for a decoder of brain encoder and fusion; DINA's towers are not refitted")
+    if config.align.mmd_weight or config.brain.person_layer:
+        raise HvfError("align.mmd_weight and brain.person_layer are for brain encoders: DINA's towers have neither")
     if not any(vars(losses).values()):
         raise HvfError("every loss has weight 0: DINA needs at least one")
     trials.check()

@@ -56,6 +56,20 @@ def test_the_candidate_that_validation_likes_is_chosen_and_tested(parts):
     assert held_out.row(choice).hits(1).mean() > 0.5
 
 
+def test_a_decoder_of_people_made_alike_is_moved_to_the_one_who_is_tested(parts):
+    split, _ = parts
+    whole = Trials.concatenate([split.trials, split.trials.replace(x_NCT=4 * split.trials.load_array() - 7)])
+    rows, person_N = np.tile(np.arange(WIDE), 2), np.repeat([0, 1], WIDE)
+    choice = choose(
+        Split(whole, {"a:a": split.features["a:a"]}, split.concepts, rows, person_N=person_N),
+        config(brain__people="standardised", align__epochs=10),
+    )
+    test, y_ND = material(1, 40)
+    assert HeldOut(test, {"a:a": y_ND}, own=split.trials).row(choice).hits(5).mean() > 0.5
+    with pytest.raises(HvfError, match="hvf adapt"):  # of whom nothing is known
+        HeldOut(test, {"a:a": y_ND}).row(choice)
+
+
 def test_permuted_trials_find_nothing(parts):
     split, held_out = parts
     ranks_N = np.array(held_out.row(choose(split.permuted(0), config())).ranks)

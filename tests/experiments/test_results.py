@@ -157,7 +157,7 @@ def test_the_protocol_says_how_images_were_held_out():
     config = Config(data=DataConfig(study="files", split_seed=7))
     assert "held-out images, split 7" in Result.start("retrieval", config, STUDY, IDS, IDS).protocol.label
     loso = Result.start("retrieval", config, STUDY, IDS, IDS, training="loso")
-    assert loso.protocol.label.startswith("trained on all other subjects, ")
+    assert loso.protocol.label.startswith("trained on other subjects, ")
 
 
 def test_results_of_another_experiment_are_refused(tmp_path):

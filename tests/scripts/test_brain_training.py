@@ -290,6 +290,10 @@ def test_refused_in_one_line(tmp_path, capsys, script, arguments, said):
     [
         (TRAIN, "--subjects 8 1 8", "--subjects names 8 twice"),
         (TRAIN, "--align.seed 4294967295 --seeds 2", "align.seed must lie between"),
+        (TRAIN, "--brain.person-layer", "--brain.person-layer is for several people"),
+        (TRAIN, "--trained-on 1 2", "--trained-on is for several people: --protocol loso or pooled"),
+        (TRAIN, "--protocol loso --trained-on 1 8", "leaves subject 8 out: take 8 from --trained-on"),
+        (TRAIN, "--protocol pooled --trained-on 1 2", "tests people who are trained on: add 8 to --trained-on"),
         (BENCHMARK, "--methods hvf hvf", "--methods names one of them twice"),
         (BENCHMARK, "--methods hvf --seeds 1 1", "--seeds names one of them twice"),
         (BENCHMARK, "--methods hvf --specs vae:mini", "--specs needs --encoders given, not mini"),
@@ -323,5 +327,29 @@ def test_leave_one_subject_out_of_the_simulated_study(files, tmp_path, capsys):
     assert "protocol loso" in capsys.readouterr().out
     history = json.loads((out / "seed-0" / "history.json").read_text())
     assert history[0]["validation_n"] == 2 * 3  # two concepts, three other people
+    assert Result.read(out / "seed-0").details["trained_on"] == ["sub-01", "sub-03", "sub-04"]
     assert call(TRAIN, *arguments, "--protocol", "intra") == 2
-    assert "other protocol" in capsys.readouterr().err
+    assert "another protocol" in capsys.readouterr().err
+    assert call(TRAIN, *arguments, "--protocol", "loso", "--trained-on", "1", "3") == 2
+    assert "trained on sub-01, sub-03, sub-04" in capsys.readouterr().err
+
+
+@pytest.mark.slow(part=5)
+def test_one_decoder_of_several_people_is_tested_on_each(files, tmp_path, capsys):
+    specs = files[files.index("--targets.specs") + 1 : files.index("--targets.specs") + 3]
+    tiny = ["--data.train-concepts", "20", "--data.images-per-concept", "1", "--data.test-concepts", "10"]
+    tiny += ["--data.study", "simulated-meg", "--data.train-repeats", "1", "--data.test-repeats", "2"]
+    of_people = ["--fusion.kind", "routed", "--brain.person-layer", "--brain.people", "euclidean"]
+    arguments = ["--subjects", "1", "2", "--trained-on", "1", "2", "3", "--protocol", "pooled", "--seeds", "1"]
+    arguments += ["--targets.specs", *specs, *tiny, *of_people, "--align.epochs", "2", "--out", tmp_path / "out"]
+    assert call(TRAIN, *arguments) == 0
+    assert "protocol pooled" in capsys.readouterr().out
+    each = [Alignment.load(tmp_path / "out" / f"sub-0{i}" / "seed-0" / "checkpoint") for i in (1, 2)]
+    assert [one.person for one in each] == ["sub-01", "sub-02"]
+    assert each[0].people == ("sub-01", "sub-02", "sub-03")
+    assert each[0].history == each[1].history  # one training
+    first, second = (one.brain.encoder.state_dict() for one in each)
+    assert all((first[name] == second[name]).all() for name in first)
+    assert not (each[0].hvf.regret_K == each[1].hvf.regret_K).all()  # each with the own gate, and the own channels
+    assert not (each[0].brain.start_CC == each[1].brain.start_CC).all()
+    assert Result.read(tmp_path / "out").protocol.training == "pooled"

@@ -1,6 +1,6 @@
 """The interface of a fusion: {encoder: features (N, d_k)} -> z_f (N, D).
 
-Shape suffixes: N items, D embedding, d_k width of encoder k, K encoders.
+Shape suffixes: N items, D embedding, d_k width of encoder k, K encoders, S people.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Fusion(ModelMixin, ConfigMixin):
     """
 
     weighs_targets: ClassVar[bool] = False  # whether `weigh` follows the validation losses of `targets`
+    weighs_people: ClassVar[bool] = False  # whether it does so for each person who is trained on
 
     def __init__(
         self,
@@ -78,11 +79,17 @@ class Fusion(ModelMixin, ConfigMixin):
         """D of a new fusion of encoders of these widths; by default the setting `fusion.width`."""
         return width
 
-    def weigh(self, losses_K: Tensor) -> None:
-        """After each epoch, if `weighs_targets`: take each target's contrastive loss (K,) on validation images."""
+    def weigh(self, losses_SK: Tensor) -> None:
+        """After each epoch, if `weighs_targets`: take each target's contrastive loss on validation trials.
 
-    def targets(self, features: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """[(weight, z (N, D))]: the targets of the contrastive loss and their weights; z_f alone by default."""
+        (S, K), of each person apart if `weighs_people`, otherwise of all together in one row.
+        """
+
+    def targets(self, features: Mapping[str, Tensor], person_N: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+        """[(weight, z (N, D))]: the targets of the contrastive loss, and their weights, of each item or of all.
+
+        `person_N` numbers the person whose trial contrasts with each item. By default there is z_f alone.
+        """
         return [(torch.ones(()), self(features))]
 
     def parts(self, features: Mapping[str, Tensor]) -> list[Tensor]:

@@ -35,15 +35,18 @@ class Gated(Linear):
         """g (K,), positive, of sum 1, in the order of ``specs``."""
         return (-self.ETA * self.regret_K).softmax(0)
 
-    def targets(self, features: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """[(g_k, z_k (N, D))]."""
+    def embedded(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """[z_k (N, D)] of each encoder."""
         pairs = zip(self.projections, self.parts(features), strict=True)
-        normed = [functional.layer_norm(projection(x_Nd), (self.width,)) for projection, x_Nd in pairs]
-        return list(zip(self.gate, normed, strict=True))
+        return [functional.layer_norm(projection(x_Nd), (self.width,)) for projection, x_Nd in pairs]
 
-    def weigh(self, losses_K: Tensor) -> None:
-        """Update the gate with each z_k's contrastive loss (K,) on validation images."""
-        self.regret_K += losses_K.detach()
+    def targets(self, features: Mapping[str, Tensor], person_N: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+        """[(g_k, z_k (N, D))]."""
+        return list(zip(self.gate, self.embedded(features), strict=True))
+
+    def weigh(self, losses_SK: Tensor) -> None:
+        """Update the gate with each z_k's contrastive loss (1, K) on validation images."""
+        self.regret_K += losses_SK.detach().mean(0)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """{spec: (N, d_k)} -> z_f (N, D), not L2-normalised."""
