@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import secrets
 import shutil
 import subprocess
+import time
+import uuid
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +27,10 @@ from hvf import __version__
 from hvf.config import Config, HvfError, check_files, first_difference, from_dict, to_dict
 from hvf.progress import say, track
 
-__all__ = ["Run", "cache_dir", "check_writable", "code_version", "say", "track", "write_atomic", "write_json"]
+__all__ = [
+    "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "say", "temporary_beside", "track",
+    "write_atomic", "write_json",
+]  # fmt: skip
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -35,6 +43,14 @@ _REASONS = {
     errno.EISDIR: "a folder of this name is in the way",
     errno.ENAMETOOLONG: "the name is too long",
 }
+
+
+# `.STEM.hvf-MACHINE-PID-START-TOKEN.ENDING` is being written. A process of this machine is asked for by its number and
+# its start, since numbers come again; those of other machines on a shared disk cannot be: their names go after a week.
+NAME = re.compile(r"\..*\.hvf-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}(\.[^.]*)?")
+WEEK = 7 * 86400.0  # s
+STEM = 100  # characters of the name that the temporary one keeps: file systems take 255
+_looked_through: set[tuple[int, Path]] = set()  # (process, folder)
 
 
 class Run:
@@ -123,13 +139,15 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
     folder read-only or the path impossible; anything else that `write` raises passes through.
     """
     path = Path(path)
-    tmp = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    tmp = temporary_beside(path)
     made: list[Path] = []
     try:
         made = _make_folders(path.parent)
         write(tmp)
         with open(tmp, "r+b") as file:
             os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # some file systems have no permissions
+            os.chmod(tmp, 0o666 & ~_umask())  # safetensors' writer lets nobody else read
         os.replace(tmp, path)
     except BaseException as error:
         reason = _reason(error, tmp.parent)
@@ -139,6 +157,72 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
         if reason:
             raise HvfError(f"cannot write {path}: {reason}") from error
         raise
+
+
+def _umask() -> int:
+    """The permissions that this process's files do not get."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):  # Linux: reading it changes nothing
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name of this process in the folder of `path`, with its ending.
+
+    The first time in a folder, what dead processes left there is removed.
+    """
+    folder = path.parent.absolute()
+    if (os.getpid(), folder) not in _looked_through:
+        _looked_through.add((os.getpid(), folder))
+        clear_leftovers(folder)
+    owner = f"{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
+    return path.with_name(f".{path.stem[:STEM]}.hvf-{owner}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what dead processes were writing in a folder; what cannot be looked at or removed stays."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            owner = NAME.fullmatch(entry.name)
+            if owner is None or not _is_dead(owner[1], int(owner[2]), int(owner[3]), Path(entry.path)):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _is_dead(machine: str, pid: int, started: int, path: Path) -> bool:
+    if machine != _machine():
+        return time.time() - path.lstat().st_mtime > WEEK
+    now = _started(pid)
+    return now is None or abs(now - started) > 2  # s: the clock may be set while a process runs
+
+
+def _started(pid: int) -> int | None:
+    """When a process of this machine started, in s since 1970; None if there is none of that number."""
+    import psutil  # here: `hvf --help` writes nothing
+
+    try:
+        return int(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Eight hex digits of this machine, and of the container whose process numbers are meant."""
+    with contextlib.suppress(OSError):
+        return _digest(platform.node(), str(uuid.getnode()), os.readlink("/proc/self/ns/pid"))
+    return _digest(platform.node(), str(uuid.getnode()))
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("/".join(words).encode()).hexdigest()[:8]
 
 
 def check_writable(path: str | Path) -> None:
@@ -152,7 +236,7 @@ def check_writable(path: str | Path) -> None:
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         # Permission bits do not tell (root, read-only mounts, full disks): only writing does.
-        probe = folder / f".hvf-{secrets.token_hex(4)}"
+        probe = temporary_beside(folder / "probe")
         try:
             with open(probe, "wb") as file:
                 file.write(bytes(65536))

@@ -210,13 +210,14 @@ def _of_part(trials: Trials, part: str, data: DataConfig) -> Trials:
     sessions = data.train_sessions if part == "train" else data.test_sessions
     if sessions is None:
         return trials
-    there = set() if trials.sessions is None else set(trials.sessions.tolist())
+    session_N = np.zeros(len(trials), int) if trials.sessions is None else trials.sessions  # counted from 1
+    there = set(session_N.tolist()) - {0}
     if not sessions:
         raise HvfError(f"data.{part}_sessions names no session: leave it out for all, or give their numbers")
     if missing := sorted(set(sessions) - there):
         known = f"of sessions {', '.join(map(str, sorted(there)))}" if there else "without session numbers"
         raise HvfError(f"data.{part}_sessions asks for {listed(map(str, missing))}: the {part} trials are {known}")
-    return trials.select(np.isin(trials.sessions, sessions))
+    return trials.select(np.isin(session_N, sessions))
 
 
 def _of_images(trials: Trials, images: ImageSet) -> Trials:

@@ -78,7 +78,7 @@ PARTS = {
     "Use the real thing": 1, "Keep a decoder, and ask it what was seen": 1,
     "Take recordings in": 2,
     "Compare methods, encoders, layers, amounts of data": 3,
-    "brain_training/layers.py": 4, "brain_training/scaling.py": 4, "brain_training/interpret.py": 4,
+    "brain_training/layers.py": 7, "brain_training/scaling.py": 7, "brain_training/interpret.py": 4,
     "brain_training/timecourse.py": 4, "brain_training/adaptation.py": 4,
     "brain_training/benchmark.py": 4, "eval/prepare_benchmark.py": 4, "Train": 4,
 }  # fmt: skip

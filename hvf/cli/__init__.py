@@ -15,6 +15,7 @@ from hvf.cli.adapt import Adapt
 from hvf.cli.answers import Decode
 from hvf.cli.decode import Reconstruct, Retrieve, Train
 from hvf.cli.embed import Embed
+from hvf.cli.endings import run_to_end
 from hvf.cli.evaluate import Evaluate, Explore, Report
 from hvf.cli.parser import parse
 from hvf.registry import HvfError, did_you_mean
@@ -34,27 +35,14 @@ GROUPS = {"data": ("prepare", "doctor", "download", "simulate")}  # `hvf data pr
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0: done; 1: done, and something is wrong with what was looked at; 2: refused."""
+    """Run one command; the exit code (`hvf.cli.endings`)."""
     # Read when torch is loaded. Its threads otherwise wait for one another by spinning; where anything else wants a
     # core, they spin while the one that they wait for cannot run, and drawing takes fifteen times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):  # a shell without UTF-8 gets \xe9 for é, not a traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        return _command(list(sys.argv[1:] if argv is None else argv))()
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, e.g. `| head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a disk that fills up, a file that goes away: nothing that a traceback would explain
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hvf: interrupted; the same command continues from what is finished", file=sys.stderr)
-        return 130
+    return run_to_end(lambda: _command(list(sys.argv[1:] if argv is None else argv))())
 
 
 def _command(argv: list[str]) -> Callable[[], int]:

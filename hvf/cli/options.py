@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, Union, cast
 from tyro.conf import arg
 
 from hvf import presets
+from hvf.cli.endings import run_to_end
 from hvf.cli.parser import Configured, preset_named, read_options
 from hvf.config import EXECUTION_ONLY, SUBJECTS, Config, flatten
 from hvf.registry import FEATURES, HvfError, did_you_mean, feature_file
@@ -67,13 +68,13 @@ def parse_preset(
 
 
 def run_script(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> int:
-    """Run a script's `main` on its arguments; the exit code: 0, or 2 after an HvfError, printed in one line."""
-    try:
+    """Run a script's `main` on its arguments; the exit code (`hvf.cli.endings`)."""
+
+    def work() -> int:
         main(argv)
-    except HvfError as error:
-        print(f"hvf: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return run_to_end(work)
 
 
 def study_settings(

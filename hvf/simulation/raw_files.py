@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.provenance import SIMULATED_TITLE
-from hvf.runs import check_writable
+from hvf.runs import check_writable, temporary_beside
 from hvf.simulation.brain import Brain
 from hvf.simulation.features import concept_drive, low_level
 from hvf.simulation.study import check_settings
@@ -83,7 +82,7 @@ def new_folder(out: Path, n_bytes: float) -> Iterator[Path]:
     free = shutil.disk_usage(next(p for p in out.absolute().parents if p.exists())).free
     if free < n_bytes * 1.02:
         raise HvfError(f"{out} needs {n_bytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left")
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    temporary = temporary_beside(out)
     try:
         temporary.mkdir(parents=True)
         yield temporary

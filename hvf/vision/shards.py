@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from hvf.config import HvfError
-from hvf.runs import check_writable, code_version, write_atomic, write_json
+from hvf.runs import check_writable, clear_leftovers, code_version, write_atomic, write_json
 
 INDEX = "index.json"
 FORMAT = "hvf-shards-1"
@@ -64,7 +63,7 @@ class Settings:
 
 
 def start(folder: Path, settings: Settings) -> None:
-    """Make the folder, or enter one with the same settings and remove what a killed process left half-written there.
+    """Make the folder, or enter one with the same settings; what a killed process left half-written there goes.
 
     To be called by one process before any writes. Raises HvfError for a folder that holds something else, naming the
     first setting that differs.
@@ -80,9 +79,7 @@ def start(folder: Path, settings: Settings) -> None:
         raise HvfError(f"{folder} exists and holds no prepared images: choose another --out")
     else:
         _write_index(folder, settings, None)
-    for left in folder.glob(".*"):
-        if re.fullmatch(r"\.(shard-\d+|index)\.[0-9a-f]+\.(arrow|json)", left.name):
-            left.unlink()
+    clear_leftovers(folder)
 
 
 def missing(folder: Path, settings: Settings) -> list[int]:

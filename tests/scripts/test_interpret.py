@@ -128,7 +128,7 @@ def test_neurons_have_neither_places_nor_times(study, tmp_path, capsys):
     table = tmp_path / "few.csv"
     table.write_text("image000,cold")
     assert call(run.path, "--categories", table) == 2
-    assert "test concepts, the first 'image" in capsys.readouterr().err
+    assert "few.csv lacks 40 of the concepts shown, the first 'image" in capsys.readouterr().err
 
 
 @pytest.mark.slow(part=5)

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 from hvf.config import HvfError
 from hvf.data.trials.categorical import Categorical, packed, unpacked
 from hvf.data.trials.lazy import BLOCK_BYTES
-from hvf.runs import check_writable, code_version
+from hvf.runs import check_writable, code_version, temporary_beside
 
 FORMAT = "hvf trials 1"
 HEAD = f'{{\n"format": "{FORMAT}"'  # the first bytes of every sidecar, by which it is recognised
@@ -89,8 +88,7 @@ class TrialsWriter:
         if needed + 2**24 > free:
             gigabytes = f"{needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free"
             raise HvfError(f"cannot write {self.path}: {gigabytes}; make room or choose another disk")
-        token = secrets.token_hex(4)
-        self._tmp = self.path.with_name(f".{self.path.stem}.{token}.npy")
+        self._tmp = temporary_beside(self.path)
         self._sidecar_tmp = self._tmp.with_suffix(".json")
         try:
             self.x_NCT = np.lib.format.open_memmap(self._tmp, "w+", self.dtype, self.shape)

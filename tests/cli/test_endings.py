@@ -1,0 +1,95 @@
+"""How commands and scripts end: by themselves, refused, interrupted, terminated, and with nobody reading."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hvf.cli.endings import Terminated, run_to_end
+from hvf.cli.options import run_script
+from hvf.registry import HvfError
+
+
+def raising(error: BaseException):
+    def work() -> int:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (HvfError("no such file"), 2, "hvf: no such file\n"),
+        (OSError(28, "No space left on device"), 2, "hvf: [Errno 28] No space left on device\n"),
+        (KeyboardInterrupt(), 130, "hvf: interrupted; the same command continues from what is finished\n"),
+        (Terminated(), 143, "hvf: terminated; the same command continues from what is finished\n"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_one_line_and_a_code(capfd, error, code, said):
+    out = os.dup(1)
+    try:
+        assert run_to_end(raising(error)) == code
+    finally:
+        os.dup2(out, 1)
+    assert capfd.readouterr().err == said
+
+
+def test_codes_of_its_own_and_faults_of_ours_pass():
+    assert run_to_end(lambda: 1) == 1
+    with pytest.raises(ZeroDivisionError):
+        run_to_end(raising(ZeroDivisionError()))
+
+
+def test_sigterm_unwinds_as_ctrl_c_does(tmp_path, capsys):
+    seen = []
+
+    def script(argv) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):
+                pass
+        finally:
+            seen.append("cleaned up")
+
+    assert run_script(script) == 143
+    assert seen == ["cleaned up"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert "terminated" in capsys.readouterr().err
+
+
+def test_a_forked_child_dies_of_sigterm_without_a_word(capfd):
+    def work() -> int:
+        ready, told = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(told, b"x")
+            time.sleep(30)
+            os._exit(0)
+        os.read(ready, 1)  # Python forgets a signal that comes while it forks
+        os.kill(pid, signal.SIGTERM)
+        return os.waitpid(pid, 0)[1]
+
+    assert run_to_end(work) == signal.SIGTERM
+    assert capfd.readouterr().err == ""
+
+
+PIPED = "import sys\nfrom hvf.cli.options import run_script\n" \
+    "sys.exit(run_script(lambda argv: [print('line') for _ in range(100000)]))"  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["-m", "hvf", "data", "--help"], ["-c", PIPED]], ids=["help", "lines"])
+def test_a_reader_that_leaves_is_no_fault(words):
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
