@@ -144,7 +144,7 @@ class Straightforward:
     def __init__(self, data: TrainingSet, config: Config, train_N: np.ndarray, device: str) -> None:
         self.config, self.device, align = config, device, config.align
         _, n_chans, n_times = data.trials.shape
-        self.brain = new_brain(config, config.brain.width, n_chans, n_times).to(device).train()
+        self.brain = new_brain(config, config.brain.width, n_chans, n_times, data.trials).to(device).train()
         self.learns = data.prior_fusion is None
         self.fusion: HVF = (data.prior_fusion or new_hvf(config, data.features)).to(device).train(self.learns)
         self.log_scale = nn.Parameter(torch.tensor(np.log(1 / align.temperature), dtype=torch.float32, device=device))

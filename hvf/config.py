@@ -12,14 +12,15 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
+from hvf import registry
 from hvf.registry import BRAIN_ENCODERS, FEATURES, FUSIONS, STUDIES, HvfError, Registry, did_you_mean, feature_file
 
 Cls = TypeVar("Cls")
@@ -153,6 +154,8 @@ class BrainConfig(Section, name="brain"):
     smooth_once: bool = False  # whether these channels are drawn once, before training, or anew each step
     person_layer: bool = False  # whether each of several people has a learnt map of the channels in front of it
     people: People = "alike"  # taken alike, or each person's trials "standardised" or "euclidean"ly aligned first
+    weights: str | None = None  # of a foundation encoder (docs/methods.md): a file, or "random"
+    frozen: bool = False  # whether a foundation encoder stays as it is, and its head alone learns
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,7 @@ class Config(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         targets, brain, align = self.targets, self.brain, self.align
+        registry.check_weights(brain.encoder, brain.weights, brain.frozen)
         if brain.width != self.fusion.width:
             raise HvfError(f"brain.width {brain.width} and fusion.width {self.fusion.width} must be equal")
         if (targets.text is not None) != (align.text_weight > 0):
@@ -332,18 +336,20 @@ def first_difference(a: Config, b: Config) -> tuple[str, Any, Any] | None:
     return None
 
 
-def check_files(config: Config) -> None:
-    """Refuse a study whose files are not named or not there, before anything is read, computed or written."""
+def check_files(config: Config, trained: bool = False) -> None:
+    """Refuse files that are not named or not there, before anything is read, computed or written."""
+    if not trained:  # else the decoder has them
+        registry.check_weights_file(config.brain.encoder, config.brain.weights)
     for name, path in (("trials", config.data.trials), ("images", config.data.images)):
         if path is None and config.data.study == "files":
             raise HvfError(f"data.{name} is missing: give --trials FILE and --images FOLDER-OR-ZIP")
         file = feature_file(path) if path is not None and name == "images" else None
-        if path is not None and not _exists(file.path if file else path):
+        if path is not None and not os.path.exists(file.path if file else path):
             raise HvfError(f"data.{name}: no such file or folder: {file.path if file else path}")
     in_files = [spec for spec in config.targets.specs if spec.startswith(FEATURES)]
     for spec in in_files:
         file = feature_file(spec)
-        if file is not None and not _exists(file.path):
+        if file is not None and not os.path.exists(file.path):
             raise HvfError(f"targets.specs: there is no file of features {file.path}, which {spec} names")
     if config.data.images is None or feature_file(config.data.images) is None:
         return
@@ -356,13 +362,6 @@ def check_files(config: Config) -> None:
             f"{looking[0]} looks at pictures and {config.data.images} holds none: name features instead, as "
             "--targets features:FILE#KEY, or give a folder or zip of images"
         )
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # a name too long, a folder that may not be searched
-        return False
 
 
 @cache

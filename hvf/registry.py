@@ -147,6 +147,7 @@ def feature_file(text: str | os.PathLike[str]) -> FeatureFile | None:
 
 
 BRAIN_ENCODERS: Registry[Any] = Registry("brain encoder", "BRAIN_ENCODERS", "models/brain")
+FOUNDATION: Registry[Any] = Registry("foundation encoder", "FOUNDATION", "models/brain")  # those with weights of others
 FUSIONS: Registry[Any] = Registry("fusion", "FUSIONS", "models/fusions")
 BACKBONES: Registry[Any] = Registry("family of backbones", "BACKBONES", "vision/backbones")
 METRICS: Registry[Any] = Registry("metric", "METRICS", "evaluation/metrics")
@@ -154,3 +155,25 @@ NETWORKS: Registry[Any] = Registry("metric network", "NETWORKS", "evaluation/met
 DATASETS: Registry[Any] = Registry("data set", "DATASETS", "data")
 STUDIES: Registry[Any] = Registry("study", "STUDIES", "study")
 METHODS: Registry[Any] = Registry("method", "METHODS", "methods")
+
+RANDOM = "random"  # in the place of a file: weights drawn at random
+
+
+def check_weights(encoder: str, weights: str | None, frozen: bool) -> None:
+    """Raise HvfError for weights that this brain encoder cannot take, and for none where it needs some."""
+    if encoder not in FOUNDATION:
+        if weights is not None or frozen:
+            name = "brain.weights" if weights is not None else "brain.frozen"
+            raise HvfError(f"{name} is for encoders trained by others ({listed(FOUNDATION, 20)}), not for {encoder!r}")
+    elif weights is None:
+        raise HvfError(
+            f"brain encoder {encoder} needs brain.weights: fetch them with: {FOUNDATION[encoder].fetch}; then "
+            f"--brain.weights FILE, or {RANDOM!r} for weights drawn at random"
+        )
+
+
+def check_weights_file(encoder: str, weights: str | None) -> None:
+    """Raise HvfError, with the command that fetches it, if the file of the weights is not there."""
+    if weights not in (None, RANDOM) and not os.path.isfile(weights):
+        what = "is a folder: name a file in it" if os.path.isdir(weights) else "is not there"
+        raise HvfError(f"brain.weights: {weights} {what}; fetch it with: {FOUNDATION[encoder].fetch}")

@@ -68,7 +68,7 @@ class Run:
         something else than a run, or a run whose settings give other results (naming the first that differs).
         """
         path = Path(path)
-        check_files(config)
+        check_files(config, trained=(path / "checkpoint").is_dir())
         check_writable(path)
         if (path / "config.json").exists():
             difference = first_difference(cls.open(path).config, config)

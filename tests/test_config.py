@@ -138,6 +138,7 @@ def test_every_word_of_the_settings_is_one_of_a_list():
         "targets.specs",
         "targets.views",
         "targets.text",
+        "brain.weights",
     }
     free |= {"prior.path", "prior.pipeline"}
     texts = {name for name, value in flatten(presets.things_eeg()) if isinstance(value, (str, tuple, type(None)))}

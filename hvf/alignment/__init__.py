@@ -9,6 +9,7 @@ from hvf.alignment.checkpoint import FILE, Alignment, RecordingInfo
 from hvf.alignment.closed_form import PENALTIES
 from hvf.alignment.epochs import MAX_LOG_SCALE, info_nce
 from hvf.alignment.fitting import RESIDENT_BYTES, fit
+from hvf.alignment.pretrained import check_recording
 from hvf.alignment.training_set import TrainingSet, training_features
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "RecordingInfo",
     "TrainingSet",
     "adapt",
+    "check_recording",
     "fit",
     "info_nce",
     "on_person",

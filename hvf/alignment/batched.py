@@ -26,7 +26,7 @@ from hvf.alignment.inputs import new_brain
 from hvf.alignment.training import Training
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import SOLVED, Config, HvfError
-from hvf.registry import FUSIONS
+from hvf.registry import FOUNDATION, FUSIONS
 from hvf.runs import track, usable_cores
 from hvf.training.cuda_graphs import Replayed, fast_products
 
@@ -57,6 +57,8 @@ def why_not_batched(config: Config) -> str | None:
         return f"{name} is solved, not trained"
     if config.align.refit:
         return "with align.refit each is trained anew for a number of epochs of its own"
+    if name in FOUNDATION:
+        return f"encoder {name} is large, and its runs share no step"
     if targets.views or targets.text:
         return "views and captions of images are drawn for one run alone"
     if config.align.mode == "retrieval" and FUSIONS[config.fusion.kind].weighs_targets:

@@ -192,7 +192,7 @@ class Alignment:
             recording = RecordingInfo(**{**metadata["recording"], "ch_names": tuple(metadata["recording"]["ch_names"])})
             config = from_dict(Config, metadata["config"])
             hvf = FUSIONS[config.fusion.kind if config.align.mode == "retrieval" else "hvf"](**metadata["hvf"])
-            brain = new_brain(config, hvf.width, len(recording.ch_names), recording.n_times)
+            brain = new_brain(config, hvf.width, len(recording.ch_names), recording.n_times, recording)
             if "brain.start_CC" in state:
                 brain = PersonLayer(brain)
             if "brain.change_SCC" in state:

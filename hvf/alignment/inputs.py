@@ -16,16 +16,18 @@ from torch.nn import functional
 
 from hvf.config import SOLVED, BrainConfig, Config, HvfError
 from hvf.data.trials.trials import Trials
-from hvf.models.brain import BrainEncoder, build_brain
+from hvf.models.brain import BrainEncoder, Recording, build_brain
 
 Device = str | torch.device
 SMOOTHED = 5  # samples that a smoothed channel is averaged over, as NeuroBridge does
 
 
-def new_brain(config: Config, width: int, n_chans: int, n_times: int) -> BrainEncoder:
-    """As wide as the fusion; what is solved is, once fitted, the linear encoder."""
+def new_brain(
+    config: Config, width: int, n_chans: int, n_times: int, recording: Recording | None = None
+) -> BrainEncoder:
+    """As wide as the fusion (`build_brain`); what is solved is, once fitted, the linear encoder."""
     encoder = "linear" if config.brain.encoder in SOLVED else config.brain.encoder
-    return build_brain(replace(config.brain, encoder=encoder, width=width), n_chans, n_times)
+    return build_brain(replace(config.brain, encoder=encoder, width=width), n_chans, n_times, recording)
 
 
 def move(module: nn.Module, device: Device) -> None:

@@ -19,6 +19,7 @@ from hvf.alignment.distribution import with_mmd
 from hvf.alignment.epochs import MAX_LOG_SCALE, Epochs, adamw, info_nce
 from hvf.alignment.image_views import CaptionTargets, ImageViews
 from hvf.alignment.inputs import augmented, channels_to_smooth, move, new_brain, normal_weights
+from hvf.alignment.pretrained import start_from_weights
 from hvf.alignment.rows import Rows
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import Config
@@ -55,7 +56,8 @@ class Prepared:
         width = data.prior_fusion.width if data.prior_fusion else kind.width_of(dims, config.fusion.width)
         if config.brain.encoder == "encoding":  # as wide as the responses have components
             width = min(encoding.COMPONENTS, len(trained_M), math.prod(self.x_NCT.shape[1:]))
-        brain, people = new_brain(config, width, *self.x_NCT.shape[1:]), len(data.people_trained_on()[0])
+        brain = new_brain(config, width, *self.x_NCT.shape[1:], self.recording)
+        people = len(data.people_trained_on()[0])
         brain = (PeopleLayers(brain, people) if config.brain.person_layer else brain).to(device)
         if data.prior_fusion is None:
             fusion: Fusion = kind(dims, width, config.fusion.intermediate, config.fusion.dropout)
@@ -66,6 +68,7 @@ class Prepared:
                 normal_weights(module)
         if isinstance(fusion, Routed):
             fusion.for_people(people)
+        start_from_weights(brain, config.brain.weights)  # after all that is drawn
         move(fusion, device)
         training = Training(brain, fusion, self)
         if config.targets.views:
@@ -96,7 +99,7 @@ class Training(Epochs):
         self.frozen_z_f_MD = None if self.fusion_learns else _fused_once(fusion, data.features)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
         self.learners = [brain, fusion] if self.fusion_learns else [brain]
-        self.parameters = [p for module in self.learners for p in module.parameters()]
+        self.parameters = [p for module in self.learners for p in module.parameters() if p.requires_grad]
         self.parameters += [self.log_scale] if align.learn_temperature else []
         self.views: ImageViews | None = None
         self.captions: CaptionTargets | None = None
@@ -136,7 +139,7 @@ class Training(Epochs):
     def step(self, rows: Tensor) -> Tensor:
         """One update by the trials of these rows; the loss before it."""
         # On a GPU replayed: but not what reads trials from disk, or chooses by values, as image views do.
-        plain = self.views is not None or not self.x_NCT.resident
+        plain = self.views is not None or not self.x_NCT.resident or not self.brain.replayable
         loss = self.update(rows) if plain else self.replayed(rows)
         self.schedule.step()
         return loss

@@ -118,6 +118,7 @@ def run_name(config: Config) -> str:
         if name in named or value == usual[name]:
             continue
         leaf = name.rpartition(".")[2]
+        value = Path(str(value)).stem if name == "brain.weights" else value
         label = "-".join(map(_brief, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else str(value)
         word = label if leaf in ("mode", "specs") else f"{leaf}-{label}"
         if word not in words:  # one --seed sets two

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import types
@@ -23,7 +24,7 @@ from tyro.conf import Fixed, Suppress, arg
 
 from hvf import presets
 from hvf.config import Config, flatten, with_settings
-from hvf.registry import FEATURES, HvfError, did_you_mean, feature_file
+from hvf.registry import FEATURES, RANDOM, HvfError, did_you_mean, feature_file
 from hvf.vision.specs import check_targets
 
 Options = TypeVar("Options")
@@ -66,12 +67,14 @@ class Configured:
     def config(self) -> Config:
         """The configuration, built once: settings that fit only together may be given in any order.
 
-        Files of features are named by absolute paths: a run is opened from elsewhere too.
+        Files of features and of weights are named by absolute paths: a run is opened from elsewhere too.
         """
         config = with_settings(self.base, {**self.settings, **self.aliased()})
         named: dict[str, Any] = {"targets.specs": tuple(map(_absolute, config.targets.specs))}
         if config.data.images is not None:
             named["data.images"] = _absolute(config.data.images)
+        if config.brain.weights not in (None, RANDOM):
+            named["brain.weights"] = os.path.abspath(os.path.expanduser(config.brain.weights))
         return with_settings(config, named)
 
     def given(self, but: Sequence[str] = ()) -> list[str]:

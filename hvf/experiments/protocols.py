@@ -33,6 +33,8 @@ from hvf.vision.feature_images import open_image_set
 PROTOCOLS = ("intra", "loso")
 LINEAR = {  # settings of the ridge baseline, over any configuration; a closed form, which takes no views or captions
     "brain.encoder": "ridge",
+    "brain.weights": None,
+    "brain.frozen": False,
     "fusion.kind": "concatenated",
     "targets.views": (),
     "targets.text": None,

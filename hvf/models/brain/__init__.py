@@ -5,6 +5,6 @@ One file each, registered by the word that `brain.encoder` takes: a new one is a
 in closed form in hvf/alignment, and kept as the linear encoder.
 """
 
-from hvf.models.brain.base import BrainEncoder, build_brain
+from hvf.models.brain.base import BrainEncoder, Recording, build_brain
 
-__all__ = ["BrainEncoder", "build_brain"]
+__all__ = ["BrainEncoder", "Recording", "build_brain"]

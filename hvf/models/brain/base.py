@@ -6,9 +6,9 @@ Shape suffixes: N items, C channels, T samples, D embedding.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -19,6 +19,17 @@ from hvf.registry import BRAIN_ENCODERS
 from hvf.runs import write_atomic
 
 
+class Recording(Protocol):
+    """What a brain encoder may need to know of a recording: `Trials` are one, and what a checkpoint keeps of them."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def ch_names(self) -> Sequence[str]: ...
+    @property
+    def sfreq(self) -> float: ...
+
+
 class BrainEncoder(nn.Module):
     """Base of all brain encoders: x (N, C, T) -> z_b (N, D), not L2-normalised, saved with its settings.
 
@@ -26,6 +37,8 @@ class BrainEncoder(nn.Module):
     """
 
     reads: tuple[str, ...] = ("width", "dropout")  # fields of `BrainConfig` that the subclass's constructor takes
+    takes: tuple[str, ...] = ()  # fields of the `Recording` that it takes too
+    replayable = True  # whether a GPU may record its step and replay it (`hvf.training.cuda_graphs`)
 
     def __init__(self, n_chans: int, n_times: int, width: int, **settings: Any) -> None:
         super().__init__()
@@ -89,10 +102,25 @@ class _Residual(nn.Sequential):
         return h_ND + super().forward(h_ND)
 
 
-def build_brain(config: BrainConfig | Mapping[str, Any], n_chans: int, n_times: int) -> BrainEncoder:
+def build_brain(
+    config: BrainConfig | Mapping[str, Any], n_chans: int, n_times: int, recording: Recording | None = None
+) -> BrainEncoder:
     """A new brain encoder for trials of C channels and T samples, its weights drawn from torch's global generator.
 
-    Raises HvfError for an encoder that `BRAIN_ENCODERS` has not, with the nearest name.
+    Parameters
+    ----------
+    config : BrainConfig or mapping
+        Which encoder, and its settings.
+    n_chans, n_times : int
+        C and T.
+    recording : Recording, optional
+        Whose channels and rate an encoder matches that was trained on other recordings.
+
+    Raises
+    ------
+    HvfError
+        For an encoder that `BRAIN_ENCODERS` has not, with the nearest name; for one that needs the recording, and
+        cannot use this one.
 
     Examples
     --------
@@ -104,4 +132,7 @@ def build_brain(config: BrainConfig | Mapping[str, Any], n_chans: int, n_times: 
     """
     values = dict(config) if isinstance(config, Mapping) else vars(config)
     encoder = BRAIN_ENCODERS[values["encoder"]]
-    return encoder(n_chans, n_times, **{field: values[field] for field in encoder.reads})
+    if encoder.takes and recording is None:
+        raise HvfError(f"brain encoder {values['encoder']} needs the recording's {', '.join(encoder.takes)}")
+    of_recording = {field: getattr(recording, field) for field in encoder.takes}
+    return encoder(n_chans, n_times, **{field: values[field] for field in encoder.reads}, **of_recording)

@@ -45,7 +45,8 @@ class _Braindecode(BrainEncoder):
         return self.head(self.network(x_NCT.repeat(1, self.rows // self.n_chans, 1)).flatten(1))
 
 
-def _models() -> Any:
+def braindecode_models() -> Any:
+    """braindecode's networks. Raises HvfError with the command that installs it."""
     try:
         import braindecode.models as models
     except ImportError as error:
@@ -67,7 +68,7 @@ class EEGNet(_Braindecode):
     shortest, dropout = 32, 0.25
 
     def build(self, **shape: Any) -> nn.Module:
-        return _headless(_models().EEGNet(final_layer_with_constraint=True, **shape))
+        return _headless(braindecode_models().EEGNet(final_layer_with_constraint=True, **shape))
 
 
 @BRAIN_ENCODERS.register("shallownet")
@@ -77,7 +78,7 @@ class ShallowNet(_Braindecode):
     shortest, fewest = 99, 2
 
     def build(self, **shape: Any) -> nn.Module:
-        return _headless(_models().ShallowFBCSPNet(**shape))
+        return _headless(braindecode_models().ShallowFBCSPNet(**shape))
 
 
 @BRAIN_ENCODERS.register("deepnet")
@@ -88,7 +89,7 @@ class Deep4(_Braindecode):
 
     def build(self, **shape: Any) -> nn.Module:
         pool = 3 if shape["n_times"] >= 441 else 2
-        return _headless(_models().Deep4Net(pool_time_length=pool, pool_time_stride=pool, **shape))
+        return _headless(braindecode_models().Deep4Net(pool_time_length=pool, pool_time_stride=pool, **shape))
 
 
 @BRAIN_ENCODERS.register("eegconformer")
@@ -98,6 +99,6 @@ class EEGConformer(_Braindecode):
     shortest = 99
 
     def build(self, **shape: Any) -> nn.Module:
-        network = _models().EEGConformer(return_features=True, **shape)
+        network = braindecode_models().EEGConformer(return_features=True, **shape)
         network.fc = nn.Identity()  # its own way from features to classes, not ours
         return _headless(network)

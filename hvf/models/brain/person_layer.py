@@ -24,7 +24,7 @@ class PersonLayer(BrainEncoder):
 
     def __init__(self, encoder: BrainEncoder, start_CC: Tensor | None = None) -> None:
         super().__init__(encoder.n_chans, encoder.n_times, encoder.width)
-        self.encoder = encoder
+        self.encoder, self.replayable = encoder, encoder.replayable
         start_CC = torch.eye(encoder.n_chans) if start_CC is None else start_CC
         self.register_buffer("start_CC", start_CC)
         self.change_CC = nn.Parameter(torch.zeros_like(start_CC))
@@ -45,7 +45,7 @@ class PeopleLayers(BrainEncoder):
 
     def __init__(self, encoder: BrainEncoder, people: int) -> None:
         super().__init__(encoder.n_chans, encoder.n_times, encoder.width)
-        self.encoder = encoder
+        self.encoder, self.replayable = encoder, encoder.replayable
         self.change_SCC = nn.Parameter(torch.zeros(people, encoder.n_chans, encoder.n_chans))
 
     @property
