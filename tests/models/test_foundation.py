@@ -108,15 +108,17 @@ def test_biot_takes_differences():
 
 
 def test_rate_and_patches_are_those_trained_on():
-    """A sine of 10 Hz at 250 Hz is one at 200 Hz, in units of 100 µV, and zeros fill the last patch."""
+    """A wave of 10 Hz at 250 Hz is one at 200 Hz, in units of 100 µV, and zeros fill the last patch."""
     brain = built("labram", trials_of(samples=300, sfreq=250.0))
     seen = []
     brain.tokens = lambda x_NKT: seen.append(x_NKT) or torch.zeros(len(x_NKT), 8 * 2 * 200)  # type: ignore[assignment]
-    sine = torch.sin(2 * math.pi * 10 * torch.arange(300) / 250)
-    brain(sine.expand(1, 8, 300))
-    expected = torch.sin(2 * math.pi * 10 * torch.arange(240) / 200)
+    wave, resampled = (
+        torch.sin(2 * math.pi * 10 * t) * torch.sin(math.pi * t / 1.2) ** 2
+        for t in (torch.arange(300) / 250, torch.arange(240) / 200)
+    )
+    brain(wave.expand(1, 8, 300))
     assert seen[0].shape == (1, 8, 400)
-    torch.testing.assert_close(seen[0][0, 0, 30:210], 0.1 * expected[30:210], atol=2e-3, rtol=0)
+    torch.testing.assert_close(seen[0][0, 0, :240], 0.1 * resampled, atol=2e-4, rtol=0)
     assert (seen[0][0, :, 240:] == 0).all()
     assert (built("eegpt").scaled(torch.randn(3, 8, 64)).mean(dim=1).abs() < 1e-6).all()  # average reference
 
