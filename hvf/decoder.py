@@ -102,7 +102,6 @@ class Decoder(ConfiguredEstimator):
         if an image has no trial, values are not finite, or weights are missing.
         """
         self.check_params()
-        alignment.check_recording(self.config, trials)
         self.confidence, self.gallery, self.encoders, self._initial_latents = None, None, {}, None
         prior_fusion = self._prior_fusion()
         features = alignment.training_features(images, self.config, prior_fusion, self.device)

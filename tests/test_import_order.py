@@ -29,7 +29,7 @@ PICTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ORDER = PICTURE.split("```import-order\n")[1].split("```")[0]
 FLOORS = [set(line.split()) for line in ORDER.splitlines()]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-NEIGHBOURS = {("config", "registry"), ("study", "simulation"), ("population", "alignment"), ("models", "data")}
+NEIGHBOURS = {("config", "registry"), ("study", "simulation"), ("population", "alignment")}
 SEE_THE_SIMULATION = {"hvf/study.py", "hvf/cli/data.py"}  # and scripts: everything else takes trials as they come
 
 

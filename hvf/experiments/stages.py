@@ -50,6 +50,7 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     if trained_before:
         decoder.resume(folder, study.train, study.train_images)
     else:
+        alignment.check_recording(run.config, study.train)  # before any feature is computed
         decoder.fit(study.train, study.train_images, validation_trials(study, run.config.align))
     if decoder.gallery is None:  # trained just now, or by an older version, or killed before all was written
         if decoder.confidence is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvf.config import HvfError
-from hvf.data.montages import montage_1005
 from hvf.models.brain.base import BrainEncoder, ProjectionHead
 from hvf.registry import BRAIN_ENCODERS, listed
 
@@ -200,16 +200,23 @@ def row_of_site(name: str, row_of: Mapping[str, int], known: Iterable[str] = ())
     return row_of.get(name, row_of.get(other) if other not in known else None)
 
 
+@cache
 def places_1005() -> dict[str, np.ndarray]:
     """{name in capitals: place on the head, (3,) in m} of the 10-05 system."""
-    return {name.upper(): place for name, place in montage_1005().get_positions()["ch_pos"].items()}
+    import mne
+
+    known = mne.channels.get_builtin_montages()
+    montage = mne.channels.make_standard_montage("colin27_1005" if "colin27_1005" in known else "standard_1005")
+    return {name.upper(): place for name, place in montage.get_positions()["ch_pos"].items()}
 
 
 def _resampling(n_times: int, sfreq: float, rate: float) -> Tensor:
     """The matrix (S, T) that resamples a trial: MNE's resampling, which is linear, of the unit vectors."""
     import mne
 
-    x_ST = mne.filter.resample(np.eye(n_times), rate, sfreq, pad="edge", npad="auto", verbose="error")
+    # The rate is exact where the padded trial, too, has a whole number of samples at the new one.
+    exact = (n for n in range(n_times, n_times + 1000) if ((n_times + 2 * n) * rate / sfreq).is_integer())
+    x_ST = mne.filter.resample(np.eye(n_times), rate, sfreq, pad="edge", npad=next(exact, "auto"), verbose="error")
     return torch.from_numpy(x_ST.astype(np.float32))
 
 

@@ -178,7 +178,8 @@ class LUNA(_AtPlaces):
 
     def published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         network: Any = self.network
-        return {network.mapping.get(key, key): value for key, value in state.items()}
+        constant = {key: value for key, value in network.state_dict().items() if key.endswith("rotary_emb.freqs")}
+        return constant | {network.mapping.get(key, key): value for key, value in state.items()}
 
 
 @BRAIN_ENCODERS.register("luna-large")
@@ -204,8 +205,8 @@ class LUNAHuge(LUNA):
 class BIOT(Foundation):
     """BIOT (Yang et al., 2023): bipolar derivations, each trial's by its 95th percentile; one vector a trial.
 
-    A derivation is the difference of two channels of the recording; those whose channels are there are taken. The
-    weights are those with 18 channels (six data sets).
+    A derivation is the difference of two channels of the recording, here of standardised ones; those whose channels are
+    there are taken. The weights are those with 18 channels (six data sets).
     """
 
     fetch = "hf download braindecode/biot-pretrained-six-datasets-18chs"
