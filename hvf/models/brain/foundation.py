@@ -64,7 +64,7 @@ class Foundation(BrainEncoder):
     any_name = False  # whether channels of other names are taken too, after those of `known`
 
     rows_K: Tensor
-    resampling_ST: Tensor
+    resampling_ST: Tensor | None
 
     def __init__(
         self,
