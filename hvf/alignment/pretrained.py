@@ -9,6 +9,7 @@ from hvf.config import Config
 from hvf.data.trials.trials import Trials
 from hvf.models.brain import BrainEncoder
 from hvf.models.brain.foundation import Foundation
+from hvf.models.brain.person_layer import PeopleLayers
 from hvf.progress import say
 from hvf.registry import FOUNDATION, RANDOM, check_weights_file, listed
 from hvf.vision.weights import read_state, reading
@@ -27,6 +28,7 @@ def start_from_weights(brain: BrainEncoder, weights: str | None) -> None:
 
     Raises HvfError if the file is missing, unreadable or holds another network.
     """
+    brain = brain.encoder if isinstance(brain, PeopleLayers) else brain
     if not isinstance(brain, Foundation):
         return
     if weights is not None and weights != RANDOM:
