@@ -21,7 +21,7 @@ import torch
 from hvf import alignment, presets
 from hvf.alignment import TrainingSet
 from hvf.alignment.estimator import ConfiguredEstimator
-from hvf.config import SOLVED, HvfError, with_settings
+from hvf.config import HvfError, with_settings
 from hvf.data import html
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames
@@ -146,12 +146,12 @@ class Decoder(ConfiguredEstimator):
             What the decoder was fitted to.
         single_trials : Trials, optional
             Of the validation images at least: several rows of an image are single trials, of which means over 1, 2,
-            4, ... are calibrated, each for itself. By default `trials`. With `align.refit` none are left to do it by.
+            4, ... are calibrated, each for itself (default: `trials`). Nothing is kept where none is left to judge by.
         """
         align = self.config.align
         specs = self.prior.specs if align.mode == "reconstruction" else self.config.targets.specs
         self.encoders = weights_hashes(specs, self.device)
-        if align.refit and self.config.brain.encoder not in SOLVED:  # images trained on would seem to be found surely
+        if {"penalty", "refit_loss"} & self.fitted().best.keys():  # fitted to these images too: found too surely
             return
         train, held_out = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         z_f_MD, shown = self.embed_images(images), images.select(held_out.tolist())

@@ -68,6 +68,22 @@ def forgetful(decoder: Decoder, **settings: object) -> Decoder:
     return other
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"brain.encoder": "ridge", "fusion.kind": "concatenated"}, {"align.refit": True, "align.epochs": 1}],
+    ids=["ridge", "refit"],
+)
+def test_whoever_learnt_from_the_validation_images_says_nothing_of_how_sure_it_is(config, study, changes) -> None:
+    """Answers would be calibrated by trials that were fitted to."""
+    decoder = Decoder(with_settings(config, {"align.mode": "retrieval", **changes}))
+    decoder.fit(study.train, study.train_images)
+    assert decoder.confidence is None
+    answers = decoder.decode(study.test, study.test_images)
+    assert answers.top_NK.shape[0] == len(study.test)
+    assert np.isnan(answers.probability_NK).all()
+    assert not answers.set_size_N.any()
+
+
 def test_own_embeddings_are_found_and_permuted_ones_are_not(fitted: Decoder, study: Study) -> None:
     z = fitted.embed_images(study.test_images)
     assert rank(z, z).top(1) == 1.0
