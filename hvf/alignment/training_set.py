@@ -104,7 +104,7 @@ class TrainingSet:
         if self.person_N is None:
             return (self.trials.subject,), np.zeros(len(self.trials), int)
         here, place_N = np.unique(self.person_N, return_inverse=True)
-        return tuple(self.people[i] if self.people else f"person {i}" for i in here.tolist()), place_N
+        return tuple(self.people[int(i)] if self.people else f"person {i}" for i in here), place_N
 
     def select(self: Self, rows: np.ndarray) -> Self:
         """The trials of these rows; all images stay."""

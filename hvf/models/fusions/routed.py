@@ -27,7 +27,8 @@ class Routed(Gated):
     """
 
     weighs_people = True
-    offset_SK: Tensor  # a buffer
+    regret_K: Tensor  # buffers
+    offset_SK: Tensor
 
     def build(self) -> None:
         super().build()
