@@ -106,7 +106,7 @@ def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
 
 def _simulated_study(data: DataConfig) -> Study:
     if data.train_sessions is not None or data.test_sessions is not None:
-        raise HvfError(f"{data.study} has one session: data.train_sessions and data.test_sessions are for files")
+        raise HvfError(f"{data.study} has one session: --data.train-sessions and --data.test-sessions are for files")
     simulated.check_settings(data)
     train_images, test_images = simulated.simulated_stimuli(data)
     train = _cached_trials(data, train_images, "train")
@@ -207,16 +207,18 @@ def _files_study(data: DataConfig) -> Study:
 def _of_part(trials: Trials, part: str, data: DataConfig) -> Trials:
     """The trials of a split, where there is one, and of the sessions that are asked for."""
     trials = trials if trials.splits is None else trials.split(part)
-    sessions = data.train_sessions if part == "train" else data.test_sessions
+    sessions, option = data.test_sessions, "--data.test-sessions"
+    if part == "train":
+        sessions, option = data.train_sessions, "--data.train-sessions"
     if sessions is None:
         return trials
     session_N = np.zeros(len(trials), int) if trials.sessions is None else trials.sessions  # counted from 1
     there = set(session_N.tolist()) - {0}
     if not sessions:
-        raise HvfError(f"data.{part}_sessions names no session: leave it out for all, or give their numbers")
+        raise HvfError(f"{option} names no session: leave it out for all, or give their numbers")
     if missing := sorted(set(sessions) - there):
         known = f"of sessions {', '.join(map(str, sorted(there)))}" if there else "without session numbers"
-        raise HvfError(f"data.{part}_sessions asks for {listed(map(str, missing))}: the {part} trials are {known}")
+        raise HvfError(f"{option} asks for {listed(map(str, missing))}: the {part} trials are {known}")
     return trials.select(np.isin(session_N, sessions))
 
 

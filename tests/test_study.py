@@ -262,7 +262,7 @@ def test_sessions_to_train_and_to_test_on(things, tmp_path):
     assert len(open_study(replace(few, train_sessions=(1,))).train_images) == 5  # one was shown in session 2 alone
 
     for changes, reason in (
-        ({"train_sessions": (1, 3)}, "train_sessions asks for 3: the train trials are of sessions 1, 2"),
+        ({"train_sessions": (1, 3)}, "train-sessions asks for 3: the train trials are of sessions 1, 2"),
         ({"test_sessions": ()}, "names no session"),
         ({"trials": things.trials, "test_sessions": (1,)}, "without session numbers"),
     ):

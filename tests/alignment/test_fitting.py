@@ -165,7 +165,7 @@ def test_fit_has_no_place_for_test_data():
     names = set(inspect.signature(alignment.fit).parameters)
     assert names == {"training_set", "config", "device"}
     given = {field.name for field in fields(TrainingSet)}
-    assert given == {"trials", "features", "concepts", "image_N", "person_N", "prior_fusion", "fingerprint"}
+    assert given == {"trials", "features", "concepts", "image_N", "person_N", "people", "prior_fusion", "fingerprint"}
 
 
 def test_the_same_seed_gives_the_same_numbers(fitted):

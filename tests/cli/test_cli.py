@@ -44,7 +44,7 @@ def stages(monkeypatch, tmp_path):
     module, report = types.ModuleType("hvf.experiments.stages"), types.ModuleType("hvf.report")
 
     def stage(name):
-        def call(run):
+        def call(run, **scalings):
             calls.append((name, run))
             run.write_metrics(
                 {
@@ -125,7 +125,9 @@ def test_every_setting_is_an_option(command):
     """All of them at once, with values that differ from the preset's."""
     usual = presets.things_meg()
     words = {"data.study": "simulated-meg", "data.subject": 3, "data.trials": "x.npy", "data.images": "y.zip"}
-    words |= {"data.train_sessions": (1, 2), "data.test_sessions": (3,)}
+    words |= {"data.train_sessions": (1, 2), "data.test_sessions": (3,), "brain.weights": None}
+    words |= {"align.unit_length": "images", "align.schedule": "constant", "align.refit": True, "brain.frozen": False}
+    words |= {"brain.smooth_once": True, "brain.person_layer": True, "align.normal_weights": True}
     words |= {"data.ch_names": ("Oz", "O1"), "data.tmin": -0.1, "brain.width": 64, "fusion.width": 64}
     words |= {"targets.specs": ("vae:mini",), "targets.views": (), "targets.view_choice": "confidence"}
     words |= {
@@ -295,7 +297,7 @@ def test_refusals_are_one_line_and_write_nothing(stages, tmp_path, capsys, argv,
 
 
 def test_a_stage_that_refuses_its_input_leaves_no_folder(stages, tmp_path, capsys):
-    def refuse(run):
+    def refuse(run, **scalings):
         raise HvfError("mine.npy has 3 trials, photos has 4 images")
 
     stages.module.retrieve_run = refuse

@@ -22,7 +22,9 @@ COMMANDS = (
     *(["data", "prepare"], ["data", "doctor"], ["data", "download"], ["data", "simulate"]),
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z][a-z0-9-]*)*")
-OF_OTHER_PROGRAMS = re.compile(r"hf download|curl |preprocess_\w+\.py|^--(always|dirty|exclude)\b")  # and git
+OF_OTHER_PROGRAMS = re.compile(  # git's, too
+    r"hf download|--local-dir|curl |preprocess_\w+\.py|^--(always|dirty|exclude|include)\b"
+)
 SCRIPTS = ("prior_training", "brain_training", "eval", "hvf/experiments")  # whose settings are dataclasses' fields
 
 

@@ -11,6 +11,7 @@ import pytest
 from hvf.config import HvfError
 from hvf.vision import shards
 from hvf.vision.shards import Settings, open_shards
+from tests.leftovers import left_by_a_dead_process
 
 N, SIZE = 23, 8
 ENCODERS = {"vae:mini": {"dim": 6, "weights_hash": "aa"}, "openclip:mini-vit": {"dim": 3, "weights_hash": "bb"}}
@@ -62,7 +63,7 @@ def test_a_killed_preparation_goes_on_to_the_same_folder(folder, tmp_path):
     again = tmp_path / "again"
     shards.start(again, SETTINGS)
     write(again, 1)
-    (again / ".shard-00000.0123abcd.arrow").write_bytes(b"half")
+    left_by_a_dead_process(again / "shard-00000.arrow")
     assert shards.missing(again, SETTINGS) == [0, 2]
     with pytest.raises(HvfError, match="not complete: 2 of 3 shards are to come"):
         open_shards(again)
