@@ -1,10 +1,11 @@
-"""Regression in closed form, its penalty chosen on validation images.
+"""Regression in closed form, its penalties chosen on validation images or by leaving training images out.
 
 Letters: N trials, M images, P flat samples of a trial, D embedding.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -23,20 +24,27 @@ PENALTIES = tuple(10.0**e for e in range(7))  # ridge, for standardised trials
 
 
 def solve(training: Training) -> None:
-    """Try every penalty on the training rows, and fit the one that finds validation images best to all rows.
+    """Choose the penalties on the training rows, and fit all rows with them.
 
-    In the history a penalty stands where an epoch would.
+    Ridge takes the penalty that finds validation images best; in the history a penalty stands where an epoch would. The
+    encoding model weighs its bands by leaving out training images, of which there are more, and is only validated.
     """
     training.fusion.eval()
-    ridge = training.config.brain.encoder == "ridge"
-    solver, penalties = (ridge_of, PENALTIES) if ridge else (encoding_of, encoding.PENALTIES)
-    take = solver(training, training.train_N)
-    for epoch, penalty in enumerate(penalties):
-        loss = take(penalty)
-        training.history.append({"epoch": epoch, "loss": loss, "penalty": penalty, **training.validate()})
-    best = best_of(training.history)
-    training.history = [{**entry, "best": entry is best} for entry in training.history]
-    solver(training, torch.cat([training.train_N, training.val_N]))(best["penalty"])
+    every_N = torch.cat([training.train_N, training.val_N])
+    if training.config.brain.encoder == "ridge":
+        take = ridge_of(training, training.train_N)
+        for epoch, penalty in enumerate(PENALTIES):
+            loss = take(penalty)
+            training.history.append({"epoch": epoch, "loss": loss, "penalty": penalty, **training.validate()})
+        best = best_of(training.history)
+        training.history = [{**entry, "best": entry is best} for entry in training.history]
+        ridge_of(training, every_N)(best["penalty"])
+    else:
+        model = encoding_of(training, training.train_N)
+        chosen = model.choose()
+        put(training, model, chosen)
+        training.history = [{"epoch": 0, **chosen.entry(), **training.validate(), "best": True}]
+        put(training, encoding_of(training, every_N), chosen)
     training.keep()
 
 
@@ -60,11 +68,16 @@ def take_ridge(project: torch.nn.Linear, x_NP: np.ndarray, y_ND: np.ndarray, pen
     return float(np.square(ridge.predict(x_NP) - y_ND).mean())
 
 
-def encoding_of(training: Training, rows_N: Tensor) -> Callable[[float], float]:
-    """From the images' features to the mean responses to them."""
+def encoding_of(training: Training, rows_N: Tensor) -> encoding.Encoding:
+    """The encoding model of the mean responses to the images of these rows."""
     x_NP = training.x_NCT[rows_N].flatten(1).cpu().double().numpy()
     image_M, x_MP = encoding.mean_by_image(x_NP, training.image_N[rows_N].cpu().numpy())
     parts = training.standardised(training.features(torch.from_numpy(image_M).to(training.x_NCT.device)))
-    solved = encoding.Encoding.of(x_MP, encoding.features_together(parts), training.fusion.width)
-    project, fusion = cast("torch.nn.Linear", training.brain.project), cast("Linear", training.fusion)
-    return lambda penalty: encoding.put(solved, penalty, project, fusion)
+    return encoding.Encoding.of(x_MP, parts, training.shown_M[image_M], training.fusion.width - 1)
+
+
+@torch.no_grad()
+def put(training: Training, model: encoding.Encoding, chosen: encoding.Choice) -> None:
+    """Write what was chosen into the training's brain encoder, fusion and temperature."""
+    encoding.put(model, chosen, cast("torch.nn.Linear", training.brain.project), cast("Linear", training.fusion))
+    training.log_scale.fill_(math.log(chosen.scale))

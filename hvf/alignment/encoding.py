@@ -1,75 +1,198 @@
-"""Encoding model: ridge regression from image features to responses; the image of the nearest prediction is retrieved.
+"""Encoding model: banded ridge from image features to responses; the image of the nearest prediction is retrieved.
 
-Ridge regression from the features of all encoders to the principal components of the responses; then trial and
-predictions are compared where what the regression leaves unexplained is white. Closed form, and for few channels and
-trials stronger than decoding (Kay et al., Nature 2008, "Identifying natural images from human brain activity"; the
-noise covariance as in Naselaris et al., NeuroImage 2011).
+Ridge regression (`hvf.alignment.banded`) from the features of all encoders to the principal components of the
+responses; then trial and predictions are compared where what the regression leaves unexplained is white. Closed form,
+and for few channels and trials stronger than decoding (Kay et al., Nature 2008, "Identifying natural images from human
+brain activity"; the noise covariance as in Naselaris et al., NeuroImage 2011).
 
-Letters: M images, P components of the responses, F features of all encoders, X flat samples of a trial (C·T).
+Both embeddings get one more coordinate, a constant. By cosine, a constant of 0 compares directions; a large one
+compares distances, which is the likelihood of the trial under each prediction: cos ≈ 1 - |z_b - z_f|² / 2 constant².
+
+Letters: M images, P components of the responses, F features of all encoders, X flat samples of a trial (C·T), B bands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from torch import Tensor
 
+from hvf.alignment.banded import centred_kernel, left_out, ridge, search
+from hvf.evaluation import retrieval
 from hvf.models.fusions.linear import Linear
+from hvf.registry import FEATURE_ENDINGS, FEATURES, feature_file
+from hvf.vision.specs import parse_spec
 
 COMPONENTS = 512  # of the responses, at most; of fewer channels x samples all are kept
-PENALTIES = tuple(10.0**e for e in np.arange(-3, 2.01, 0.5))  # for features of mean squared length 1
+SEARCHED = 1000  # images, at most, on which bands are weighed and the score is chosen
+CONSTANTS = (0.0, 0.5, 1.0, 2.0, 8.0)  # of the embeddings, for trials of length 1 on average: cosine to likelihood
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen by leaving out training images."""
+
+    weights: dict[str, float]  # of each band; the noise has 1
+    constant: float  # of the embeddings, in root mean squares of |z_b|
+    scale: float  # 1/τ
+    loss: float  # cross-entropy of telling the left-out trials' images apart
+
+    def entry(self) -> dict[str, object]:
+        """As it stands in a history."""
+        weights = {band: float(f"{weight:.3g}") for band, weight in self.weights.items()}
+        return {"loss": self.loss, "bands": weights, "constant": self.constant}
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Ridge from features (M, F) to responses (M, X), for any penalty, from one decomposition."""
+    """Responses to images and the images' features, for any weights of the bands.
+
+    Parameters
+    ----------
+    mean_X, axes_XP : ndarray
+        Mean and principal components of the responses.
+    y_MP : ndarray
+        The responses' components.
+    mean_F, f_MF : ndarray
+        Mean of the features of all encoders side by side, and what is left of them.
+    band_F : ndarray of str
+        The band of each feature; those of a band have a mean squared length of 1 together.
+    group_M : ndarray
+        What each image shows: left out together.
+    """
 
     mean_X: np.ndarray
-    axes_XP: np.ndarray  # principal components of the responses
+    axes_XP: np.ndarray
     y_MP: np.ndarray
     mean_F: np.ndarray
     f_MF: np.ndarray
-    vectors: np.ndarray  # of the smaller of f fᵀ (M, R) and fᵀ f (F, R)
-    power_R: np.ndarray
+    band_F: np.ndarray
+    group_M: np.ndarray
 
     @classmethod
-    def of(cls, x_MX: np.ndarray, f_MF: np.ndarray, kept: int) -> Encoding:
-        """Decompose, keeping so many components of the responses; features come scaled, each encoder alike."""
+    def of(cls, x_MX: np.ndarray, parts: Mapping[str, Tensor], group_M: np.ndarray, kept: int) -> Encoding:
+        """From mean responses and standardised features {spec: (M, d)}, keeping so many components of the responses."""
         from sklearn.decomposition import PCA
 
-        mean_X, mean_F = x_MX.mean(0), f_MF.mean(0)
-        x_MX, f_MF = x_MX - mean_X, f_MF - mean_F
+        mean_X = x_MX.mean(0)
+        x_MX = x_MX - mean_X
         if kept < x_MX.shape[1]:
             axes_XP = np.asarray(PCA(kept, svd_solver="randomized", random_state=0).fit(x_MX).components_).T
         else:
             axes_XP = np.eye(x_MX.shape[1])
-        few = len(f_MF) <= f_MF.shape[1]
-        power_R, vectors = np.linalg.eigh(f_MF @ f_MF.T if few else f_MF.T @ f_MF)
-        return cls(mean_X, axes_XP, x_MX @ axes_XP, mean_F, f_MF, vectors, np.maximum(power_R, 0))
+        factors = factors_of({spec: x_Md.shape[1] for spec, x_Md in parts.items()})
+        f_MF = np.concatenate([x_Md.cpu().numpy() * factors[spec] for spec, x_Md in parts.items()], 1)
+        mean_F = f_MF.mean(0)
+        f_MF -= mean_F
+        band_F = np.repeat([band_of(spec) for spec in parts], [x_Md.shape[1] for x_Md in parts.values()])
+        if len(np.unique(group_M)) == 1:  # nothing would be left
+            group_M = np.arange(len(group_M))
+        return cls(mean_X, axes_XP, x_MX @ axes_XP, mean_F, f_MF, band_F, group_M)
 
-    def weights(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (F, P), and the error (M, P) of predicting each image's response from the others'."""
-        inverse_R = 1 / (self.power_R + penalty)
-        if len(self.vectors) == len(self.f_MF):
-            weights_FP = self.f_MF.T @ (self.vectors @ (inverse_R[:, None] * (self.vectors.T @ self.y_MP)))
-            leverage_M = np.square(self.vectors) @ (self.power_R * inverse_R)
-        else:
-            weights_FP = self.vectors @ (inverse_R[:, None] * (self.vectors.T @ (self.f_MF.T @ self.y_MP)))
-            leverage_M = np.square(self.f_MF @ self.vectors) @ inverse_R
-        left_MP = self.y_MP - self.f_MF @ weights_FP
-        return weights_FP, left_MP / np.maximum(1 - leverage_M, 1e-6)[:, None]
+    @cached_property
+    def bands(self) -> list[str]:
+        """Names of the bands, in the encoders' order."""
+        return list(dict.fromkeys(self.band_F.tolist()))
 
-    def maps(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def kernels_BMM(self) -> np.ndarray:
+        """Products of the images' features within each band, (B, M, M)."""
+        return self._kernels(np.arange(len(self.f_MF)))
+
+    def _kernels(self, rows_M: np.ndarray) -> np.ndarray:
+        return np.array([centred_kernel(self.f_MF[np.ix_(rows_M, self.band_F == band)]) for band in self.bands])
+
+    def choose(self) -> Choice:
+        """Weigh the bands and choose the score, leaving out images of these alone."""
+        rows_M = _some(self.group_M, SEARCHED)
+        kernels_BMM = self.kernels_BMM if len(rows_M) == len(self.f_MF) else self._kernels(rows_M)
+        y_MP, group_M = self.y_MP[rows_M] - self.y_MP[rows_M].mean(0), self.group_M[rows_M]
+        weights_B = search(kernels_BMM, y_MP, group_M, misfit)
+        errors_MP = left_out(np.tensordot(weights_B, kernels_BMM, 1), y_MP, group_M)
+        z_b_MP, z_f_MP = (part_MP @ whitening(errors_MP) for part_MP in (y_MP, y_MP - errors_MP))
+        length = np.sqrt(np.square(z_b_MP).sum(1).mean())
+        scored = [(*_sharpest(_with(z_b_MP, length * c), _with(z_f_MP, length * c)), length * c) for c in CONSTANTS]
+        loss, scale, constant = min(scored)
+        return Choice(dict(zip(self.bands, weights_B.tolist(), strict=True)), constant, scale, loss)
+
+    def solved(self, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (F, P) of the features, and errors (M, P) of the responses that are left out."""
+        root_F = np.sqrt([weights[band] for band in self.band_F.tolist()]).astype(self.f_MF.dtype)
+        known = None
+        if "kernels_BMM" in self.__dict__:
+            known = np.tensordot([weights[band] for band in self.bands], self.kernels_BMM, 1)
+        coefficients_FP, errors_MP = ridge(self.f_MF * root_F, self.y_MP, self.group_M, known)
+        return root_F[:, None] * coefficients_FP, errors_MP
+
+    def maps(self, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """To where the error is white: of responses (X, P) and of features (F, P)."""
-        from sklearn.covariance import LedoitWolf
+        coefficients_FP, errors_MP = self.solved(weights)
+        white_PP = whitening(errors_MP)
+        return self.axes_XP @ white_PP, coefficients_FP @ white_PP
 
-        weights_FP, left_MP = self.weights(penalty)
-        white_PP = np.linalg.cholesky(np.asarray(LedoitWolf(assume_centered=True).fit(left_MP).precision_))
-        return self.axes_XP @ white_PP, weights_FP @ white_PP
+
+def band_of(spec: str) -> str:
+    """The family of an encoder: layers, poolings and sizes of one network are a band, and arrays of one file."""
+    file = feature_file(spec) if spec.startswith(FEATURES) else None
+    if file is not None:
+        return f"{FEATURES}{file.path}" if Path(file.path).suffix.lower() in FEATURE_ENDINGS else spec
+    parsed = parse_spec(spec)
+    return f"{parsed.kind}:{parsed.name}" + (f"/{parsed.weights}" if parsed.weights else "")
+
+
+def factors_of(dims: Mapping[str, int]) -> dict[str, float]:
+    """{spec: factor} by which each band's standardised features get a mean squared length of 1."""
+    bands = {spec: band_of(spec) for spec in dims}
+    return {spec: 1 / np.sqrt(dim * list(bands.values()).count(bands[spec])) for spec, dim in dims.items()}
+
+
+def whitening(errors_MP: np.ndarray) -> np.ndarray:
+    """The map (P, P) under which errors have unit covariance, shrunk (Ledoit and Wolf)."""
+    from sklearn.covariance import LedoitWolf
+
+    return np.linalg.cholesky(np.asarray(LedoitWolf(assume_centered=True).fit(errors_MP).precision_))
+
+
+def misfit(errors_MP: np.ndarray) -> float:
+    """Mean over components of the log of the left-out error: no component counts for more because it is larger."""
+    return float(np.log(np.square(errors_MP).mean(0) + np.finfo(float).tiny).mean())
+
+
+def _sharpest(z_b_MD: np.ndarray, z_f_MD: np.ndarray) -> tuple[float, float]:
+    """Least cross-entropy of telling by cosine which row each belongs to, and 1/τ that gives it."""
+    cosine_MM = retrieval.similarity(z_b_MD, z_f_MD).astype(np.float64)
+    own_M = np.diag(cosine_MM)
+
+    def loss(log_scale: float) -> float:
+        scale = np.exp(log_scale)
+        return float((logsumexp(scale * cosine_MM, axis=1) - scale * own_M).mean())
+
+    found = minimize_scalar(loss, bounds=(0, 12), method="bounded", options={"xatol": 0.05})
+    return float(found.fun), float(np.exp(found.x))
+
+
+def _with(z_MP: np.ndarray, constant: float) -> np.ndarray:
+    return np.pad(z_MP, ((0, 0), (0, 1)), constant_values=constant)
+
+
+def _some(group_M: np.ndarray, most: int) -> np.ndarray:
+    """Rows of at most so many images, all or none of a group, or else any."""
+    if len(group_M) <= most:
+        return np.arange(len(group_M))
+    names, size_G = np.unique(group_M, return_counts=True)
+    order_G = np.random.default_rng(0).permutation(len(names))
+    fits = np.cumsum(size_G[order_G]) <= most
+    taken_M = np.isin(group_M, names[order_G[fits]])
+    rows_M = np.flatnonzero(taken_M)
+    return rows_M if fits.sum() > 1 else np.sort(np.random.default_rng(0).permutation(len(group_M))[:most])
 
 
 def mean_by_image(x_NX: np.ndarray, image_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,23 +203,17 @@ def mean_by_image(x_NX: np.ndarray, image_N: np.ndarray) -> tuple[np.ndarray, np
     return image_M, total_MX / np.bincount(place_N)[:, None]
 
 
-def features_together(parts: Mapping[str, Tensor]) -> np.ndarray:
-    """All encoders' standardised features side by side (M, F), each encoder of mean squared length 1 / K."""
-    return np.concatenate(
-        [x_Md.flatten(1).cpu().double().numpy() / np.sqrt(len(parts) * x_Md[0].numel()) for x_Md in parts.values()], 1
-    )
-
-
 @torch.no_grad()
-def put(encoding: Encoding, penalty: float, project: torch.nn.Linear, fusion: Linear) -> float:
-    """Write this penalty's maps into a linear brain encoder and a linear fusion; returns the mean squared error."""
-    responses_XP, features_FP = encoding.maps(penalty)
-    project.weight.copy_(torch.from_numpy(responses_XP.T))
-    project.bias.copy_(torch.from_numpy(-encoding.mean_X @ responses_XP))
-    dims, projections = list(fusion.dims.values()), cast("list[torch.nn.Linear]", list(fusion.projections))
-    parts = np.split(features_FP, np.cumsum(dims)[:-1])
-    for projection, part_dP, dim in zip(projections, parts, dims, strict=True):
-        projection.weight.copy_(torch.from_numpy(part_dP.T / np.sqrt(len(dims) * dim)))
+def put(encoding: Encoding, chosen: Choice, project: torch.nn.Linear, fusion: Linear) -> None:
+    """Write the maps of what was chosen into a linear brain encoder and a linear fusion."""
+    responses_XP, features_FP = encoding.maps(chosen.weights)
+    constant = np.append(np.zeros(responses_XP.shape[1]), chosen.constant)
+    project.weight.copy_(torch.from_numpy(_with(responses_XP, 0).T))
+    project.bias.copy_(torch.from_numpy(_with(-encoding.mean_X @ responses_XP[None], 0)[0] + constant))
+    dims, projections = fusion.dims, cast("Sequence[torch.nn.Linear]", list(fusion.projections))
+    factors = factors_of(dims)
+    parts = np.split(_with(features_FP, 0), np.cumsum(list(dims.values()))[:-1])
+    for projection, part_dD, spec in zip(projections, parts, dims, strict=True):
+        projection.weight.copy_(torch.from_numpy(factors[spec] * part_dD.T))
         projection.bias.zero_()
-    projections[0].bias.copy_(torch.from_numpy(-encoding.mean_F @ features_FP))
-    return float(np.square(encoding.weights(penalty)[1]).mean())
+    projections[0].bias.copy_(torch.from_numpy(_with((-encoding.mean_F @ features_FP)[None], 0)[0] + constant))

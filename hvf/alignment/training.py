@@ -54,8 +54,8 @@ class Prepared:
         dims = {spec: x_Md.shape[1] for spec, x_Md in self.features.items()}
         kind = FUSIONS[config.fusion.kind]
         width = data.prior_fusion.width if data.prior_fusion else kind.width_of(dims, config.fusion.width)
-        if config.brain.encoder == "encoding":  # as wide as the responses have components
-            width = min(encoding.COMPONENTS, len(trained_M), math.prod(self.x_NCT.shape[1:]))
+        if config.brain.encoder == "encoding":  # as wide as the responses have components, and one more
+            width = min(encoding.COMPONENTS, len(trained_M), math.prod(self.x_NCT.shape[1:])) + 1
         brain = new_brain(config, width, *self.x_NCT.shape[1:], self.recording)
         people = len(data.people_trained_on()[0])
         brain = (PeopleLayers(brain, people) if config.brain.person_layer else brain).to(device)
@@ -95,7 +95,7 @@ class Training(Epochs):
         repeated = len(np.unique(image_N)) < len(image_N)
         self.same_N = self.image_N if repeated else None
         self.x_NCT, self.image_features, self.normalisation = data.x_NCT, data.features, data.normalisation
-        self.recording = data.recording
+        self.recording, self.shown_M = data.recording, np.unique(data.training_set.concepts, return_inverse=True)[1]
         self.frozen_z_f_MD = None if self.fusion_learns else _fused_once(fusion, data.features)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
         self.learners = [brain, fusion] if self.fusion_learns else [brain]

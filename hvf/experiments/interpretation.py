@@ -24,7 +24,7 @@ import numpy as np
 
 from hvf.alignment import FILE as CHECKPOINT
 from hvf.alignment import Alignment, TrainingSet, fit
-from hvf.config import HvfError, with_settings
+from hvf.config import SOLVED, HvfError, with_settings
 from hvf.data.sensor_positions import positions_in, positions_of
 from hvf.data.trials.provenance import is_whitened
 from hvf.data.trials.splitting import concept_split
@@ -253,9 +253,9 @@ def _explained(data: RunData, layers: Sequence[str]) -> dict[str, Any]:
 
 
 def _encoder_without_validation(data: RunData, learnt: np.ndarray) -> Alignment:
-    """The run's encoder; for ridge, whose final fit takes the validation rows too, another from the rows ``learnt``."""
+    """The run's encoder; where it is solved at once, and of the validation rows too, another from ``learnt``."""
     config = data.run.config
-    if config.brain.encoder != "ridge":
+    if config.brain.encoder not in SOLVED:
         return data.alignment
     prior = data.alignment.hvf if config.align.mode == "reconstruction" else None
     concepts = data.study.train_images.concepts

@@ -39,6 +39,7 @@ from hvf.runs import Run, code_version, write_json
 
 FILE = "result.json"
 VERSION = 1
+CHOSEN = ("epoch", "penalty", "bands", "constant", "method")  # what a fit chooses beside the settings
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
 
 Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}
@@ -340,9 +341,9 @@ class Result:
 
 
 def selection(best: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """(validation figures, epoch or penalty) of the best entry of a fit's history (`Alignment.best`)."""
+    """(validation figures, what was chosen) of the best entry of a fit's history (`Alignment.best`)."""
     validation = {name: best[f"validation_{name}"] for name in ("mrr", "top1", "n")}
-    return validation, {name: best[name] for name in ("epoch", "penalty", "method") if name in best}
+    return validation, {name: best[name] for name in CHOSEN if name in best}
 
 
 def is_simulated(run: Run) -> bool:
