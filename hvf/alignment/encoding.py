@@ -33,6 +33,8 @@ from hvf.vision.specs import parse_spec
 
 COMPONENTS = 512  # of the responses, at most; of fewer channels x samples all are kept
 SEARCHED = 1000  # images, at most, on which bands are weighed and the score is chosen
+SHRINKAGES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+FOLDS = 5  # of images, whose errors are whitened by those of others
 CONSTANTS = (0.0, 0.5, 1.0, 2.0, 8.0)  # of the embeddings, for trials of length 1 on average: cosine to likelihood
 
 
@@ -41,14 +43,15 @@ class Choice:
     """What was chosen by leaving out training images."""
 
     weights: dict[str, float]  # of each band; the noise has 1
-    constant: float  # of the embeddings, in root mean squares of |z_b|
+    shrinkage: float  # of what errors of different components have in common
+    constant: float  # of the embeddings
     scale: float  # 1/τ
     loss: float  # cross-entropy of telling the left-out trials' images apart
 
     def entry(self) -> dict[str, object]:
         """As it stands in a history."""
         weights = {band: float(f"{weight:.3g}") for band, weight in self.weights.items()}
-        return {"loss": self.loss, "bands": weights, "constant": self.constant}
+        return {"loss": self.loss, "bands": weights, "shrinkage": self.shrinkage, "constant": self.constant}
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,9 @@ class Encoding:
         y_MP, group_M = self.y_MP[rows_M] - self.y_MP[rows_M].mean(0), self.group_M[rows_M]
         weights_B = search(kernels_BMM, y_MP, group_M, misfit)
         errors_MP = left_out(np.tensordot(weights_B, kernels_BMM, 1), y_MP, group_M)
-        z_b_MP, z_f_MP = (part_MP @ whitening(errors_MP) for part_MP in (y_MP, y_MP - errors_MP))
-        length = np.sqrt(np.square(z_b_MP).sum(1).mean())
-        scored = [(*_sharpest(_with(z_b_MP, length * c), _with(z_f_MP, length * c)), length * c) for c in CONSTANTS]
-        loss, scale, constant = min(scored)
-        return Choice(dict(zip(self.bands, weights_B.tolist(), strict=True)), constant, scale, loss)
+        loss, scale, shrinkage, constant = choose_score(y_MP, errors_MP, group_M)
+        weights = dict(zip(self.bands, weights_B.tolist(), strict=True))
+        return Choice(weights, shrinkage, constant, scale, loss)
 
     def solved(self, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients (F, P) of the features, and errors (M, P) of the responses that are left out."""
@@ -132,10 +133,10 @@ class Encoding:
         coefficients_FP, errors_MP = ridge(self.f_MF * root_F, self.y_MP, self.group_M, known)
         return root_F[:, None] * coefficients_FP, errors_MP
 
-    def maps(self, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    def maps(self, chosen: Choice) -> tuple[np.ndarray, np.ndarray]:
         """To where the error is white: of responses (X, P) and of features (F, P)."""
-        coefficients_FP, errors_MP = self.solved(weights)
-        white_PP = whitening(errors_MP)
+        coefficients_FP, errors_MP = self.solved(chosen.weights)
+        white_PP = whitening(errors_MP, chosen.shrinkage)
         return self.axes_XP @ white_PP, coefficients_FP @ white_PP
 
 
@@ -154,11 +155,31 @@ def factors_of(dims: Mapping[str, int]) -> dict[str, float]:
     return {spec: 1 / np.sqrt(dim * list(bands.values()).count(bands[spec])) for spec, dim in dims.items()}
 
 
-def whitening(errors_MP: np.ndarray) -> np.ndarray:
-    """The map (P, P) under which errors have unit covariance, shrunk (Ledoit and Wolf)."""
-    from sklearn.covariance import LedoitWolf
+def whitening(errors_MP: np.ndarray, shrinkage: float) -> np.ndarray:
+    """The map (P, P) under which errors have unit covariance, its part off the diagonal shrunk."""
+    covariance_PP = errors_MP.T @ errors_MP / len(errors_MP)
+    own_P = np.diag(covariance_PP) + np.finfo(float).tiny
+    covariance_PP = (1 - shrinkage) * covariance_PP + shrinkage * np.diag(own_P)
+    return np.linalg.cholesky(np.linalg.inv(covariance_PP))
 
-    return np.linalg.cholesky(np.asarray(LedoitWolf(assume_centered=True).fit(errors_MP).precision_))
+
+def choose_score(y_MP: np.ndarray, errors_MP: np.ndarray, group_M: np.ndarray) -> tuple[float, float, float, float]:
+    """(cross-entropy, 1/τ, shrinkage, constant) by which left-out responses are told apart most surely.
+
+    Errors are whitened by those of other folds: by their own, no shrinkage would seem best.
+    """
+    names, place_M = np.unique(group_M, return_inverse=True)
+    fold_M = np.random.default_rng(0).permutation(np.arange(len(names)) % FOLDS)[place_M]
+    folds = [fold_M == k for k in range(FOLDS) if 0 < (fold_M == k).sum() < len(fold_M)]
+    scored: list[tuple[float, float, float, float]] = []
+    for shrinkage in SHRINKAGES:
+        white = [whitening(errors_MP[~fold], shrinkage) for fold in folds]
+        z = [(y_MP[fold] @ w, (y_MP - errors_MP)[fold] @ w) for fold, w in zip(folds, white, strict=True)]
+        length = float(np.sqrt(np.square(np.concatenate([z_b_MP for z_b_MP, _ in z])).sum(1).mean()))
+        for constant in (length * c for c in CONSTANTS):
+            cosines = [retrieval.similarity(_with(z_b_MP, constant), _with(z_f_MP, constant)) for z_b_MP, z_f_MP in z]
+            scored.append((*_sharpest(cosines), shrinkage, constant))
+    return min(scored)
 
 
 def misfit(errors_MP: np.ndarray) -> float:
@@ -166,14 +187,12 @@ def misfit(errors_MP: np.ndarray) -> float:
     return float(np.log(np.square(errors_MP).mean(0) + np.finfo(float).tiny).mean())
 
 
-def _sharpest(z_b_MD: np.ndarray, z_f_MD: np.ndarray) -> tuple[float, float]:
-    """Least cross-entropy of telling by cosine which row each belongs to, and 1/τ that gives it."""
-    cosine_MM = retrieval.similarity(z_b_MD, z_f_MD).astype(np.float64)
-    own_M = np.diag(cosine_MM)
+def _sharpest(cosines: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Least cross-entropy of telling by cosine which column each row belongs to, and 1/τ that gives it."""
 
     def loss(log_scale: float) -> float:
-        scale = np.exp(log_scale)
-        return float((logsumexp(scale * cosine_MM, axis=1) - scale * own_M).mean())
+        logits = [np.exp(log_scale) * cosine_NN.astype(np.float64) for cosine_NN in cosines]
+        return float(np.concatenate([logsumexp(each, axis=1) - np.diag(each) for each in logits]).mean())
 
     found = minimize_scalar(loss, bounds=(0, 12), method="bounded", options={"xatol": 0.05})
     return float(found.fun), float(np.exp(found.x))
@@ -206,7 +225,7 @@ def mean_by_image(x_NX: np.ndarray, image_N: np.ndarray) -> tuple[np.ndarray, np
 @torch.no_grad()
 def put(encoding: Encoding, chosen: Choice, project: torch.nn.Linear, fusion: Linear) -> None:
     """Write the maps of what was chosen into a linear brain encoder and a linear fusion."""
-    responses_XP, features_FP = encoding.maps(chosen.weights)
+    responses_XP, features_FP = encoding.maps(chosen)
     constant = np.append(np.zeros(responses_XP.shape[1]), chosen.constant)
     project.weight.copy_(torch.from_numpy(_with(responses_XP, 0).T))
     project.bias.copy_(torch.from_numpy(_with(-encoding.mean_X @ responses_XP[None], 0)[0] + constant))
