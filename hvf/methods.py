@@ -264,8 +264,9 @@ METHODS.register("ridge")(
 
 METHODS.register("encoding")(
     Method(
-        "Responses predicted from the features of RN50, ViT-B/32 and VAE, and compared where the error is white; "
-        "a weight for each encoder, found by leaving out training images. With few channels more than any decoder (docs/methods.md: V4 neurons).",
+        "Responses predicted from the features of RN50, ViT-B/32 and VAE, a weight for each, and compared where the "
+        "error is white; weights by leaving out training images. With few channels more than any decoder "
+        "(docs/methods.md: V4 neurons).",
         "Kay et al., Nature 2008: identification by an encoding model",
         specs=RN50_B32_VAE,
         encoder="encoding",
