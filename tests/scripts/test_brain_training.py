@@ -210,7 +210,7 @@ def test_benchmark_of_methods(files, tmp_path, capsys):
     assert "published" not in text  # figures of EEG have no place beside those of neurons
     assert "75.7" not in text
     hvf = next(line for line in text.splitlines() if line.startswith("| hvf |"))
-    assert hvf.endswith("| squeezenet1_0@0:grid2, squeezenet1_0@2:grid2 |")
+    assert "| squeezenet1_0@0:grid2, squeezenet1_0@2:grid2 | In float32 (there: bfloat16). |" in hvf
     assert f"squeezenet1_0@0:grid2 is {specs[0]}" in text
     assert "Protocol: intra, 1 subject(s) x 2 seed(s)" in text
     cell = out / "intra-hvf-sub-08-seed-0" / "result.json"
