@@ -31,6 +31,7 @@ from hvf.evaluation import statistics
 from hvf.experiments import protocols, suites
 from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
+from hvf.experiments.scaled_scores import check_fitted
 from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic, write_json
@@ -54,6 +55,9 @@ class Benchmark(Configured):
     specs: tuple[str, ...] = ()  # with --encoders given: the targets of every method
     epochs: int | None = None  # of every method, instead of its own
     control: bool = True  # a row for the first method on permuted trials
+    scaling: tuple[
+        str, ...
+    ] = ()  # scores scaled, too: centred csls; in a table apart, csls-transductive sinkhorn hungarian
     suite: str | None = None  # a named suite, which decides all but where the data are: hvf/experiments/suites.py
     out: Path = Path("runs/benchmark")  # run folders and the table
 
@@ -79,10 +83,18 @@ def method_cells(options: Benchmark) -> dict[str, list[Result]]:
             path = options.out / f"{options.protocol}-{row.replace(' ', '-')}-sub-{subject:02d}-seed-{seed}"
             rows[path], configs[path] = row, _method_config(options, name, subject, seed)
     check_writable(options.out)
+    scalings: tuple[str, ...] = ()
+    for path, config in configs.items():
+        scalings = check_fitted(options.scaling, config)
+        if (path / FILE).exists():
+            there = Result.read(path)
+            lacking = [n for n in scalings if f"{rows[path]}, {n}" not in {**there.rows, **there.transductive}]
+            if lacking:
+                raise HvfError(f"{path} was computed without --scaling {' '.join(lacking)}: choose another --out")
 
     def compute(run: Run) -> None:
         if not run.has(FILE):
-            _fit_and_test(run.config, options.protocol, rows[run.path]).write(run.path)
+            _fit_and_test(run.config, options.protocol, rows[run.path], scalings).write(run.path)
 
     share_cells(configs, compute)
     return {row: [Result.read(path) for path in rows if rows[path] == row] for row in methods_of_rows}
@@ -108,13 +120,17 @@ def _set_over_methods(options: Benchmark) -> dict[str, Any]:
     return given | ({} if options.epochs is None else {"align.epochs": options.epochs})
 
 
-def _fit_and_test(config: Config, protocol: Literal["intra", "loso"], row: str) -> Result:
+def _fit_and_test(config: Config, protocol: Literal["intra", "loso"], row: str, scalings: Sequence[str] = ()) -> Result:
     """The result of one cell: a method on one subject with one seed, its epoch chosen on validation, tested once."""
     split, held_out = protocols.open_split(config, config.targets.specs, protocol)
-    choice = protocols.choose(split.permuted(config.align.seed) if row == CONTROL else split, config)
+    split = split.permuted(config.align.seed) if row == CONTROL else split
+    choice = protocols.choose(split, config)
     name = f"sub-{config.data.subject:02d}-seed-{config.align.seed}"
     result = held_out.result("benchmark", config, training=protocol, run=name, main=row)
-    return result.with_row(row, held_out.row(choice, settings={"targets.specs": config.targets.specs}))
+    result = result.with_row(row, held_out.row(choice, settings={"targets.specs": config.targets.specs}))
+    for name, scaled in held_out.scaled(choice, split, config, scalings, row).items():
+        result = result.with_scaled(scaled, f"{row}, {name}")
+    return result
 
 
 def method_table(result: Result, options: Benchmark) -> str:
@@ -145,7 +161,7 @@ def method_table(result: Result, options: Benchmark) -> str:
 
     files: dict[str, str] = {}
     for name, entries in method_rows(result).items():
-        specs = result.rows[name].settings["targets.specs"] if name in result.rows else ()
+        specs = result.rows[name].settings.get("targets.specs", ()) if name in result.rows else ()
         short = [brief if files.setdefault(brief, spec) == spec else spec for spec in specs
                  for brief in [short_name(spec)]]  # fmt: skip
         figures = [percent(entries.get(figure)) for figure in ("top1", "top5", "validation")]
@@ -156,6 +172,13 @@ def method_table(result: Result, options: Benchmark) -> str:
             lines.append(f"| {' | '.join([name, '–', '–', '–', *of_paper(name), '', ''])} |")
     if told := [f"{brief} is {spec}" for brief, spec in files.items() if brief != spec]:
         lines += ["", "; ".join(told) + "."]
+    if result.transductive:
+        about = "Transductive: all test trials at once, each answer hangs on the others; these compare with none above."
+        lines += ["", about, "", "| method and scaling | top-1 % | top-5 % | top-1 % above the cosine's |"]
+        lines += ["| --- | --- | --- | --- |"]
+        for name, row in result.transductive.items():
+            figures = [percent(row.figures.get(figure)) for figure in ("top1", "top5", "top1_gain")]
+            lines.append(f"| {' | '.join([name, *figures])} |")
     if options.encoders == "mini":
         swaps = "; ".join(f"{real} → {mini}" for real, mini in methods.STAND_INS.items())
         lines += ["", f"Mini encoders stand in for the papers': {swaps}."]
@@ -166,7 +189,7 @@ def method_rows(result: Result) -> dict[str, dict[str, dict]]:
     """{row: {figure: entry}} of the table, with validation's mean and interval over runs, and chance."""
     rows = {
         name: {figure: row.figures[figure] for figure in ("top1", "top5", "mrr")}
-        | {"validation": statistics.over_runs(row.each["validation_top1"])}
+        | ({"validation": statistics.over_runs(row.each["validation_top1"])} if "validation_top1" in row.each else {})
         for name, row in result.rows.items()
     }
     return rows | {"chance": {name: result.chance[name] for name in ("top1", "top5")}}
@@ -268,6 +291,8 @@ def run(arguments: Sequence[str] | None) -> None:
     named = [name for name in options.settings if options.methods and name.startswith("targets.")]
     if named and options.encoders != "given":
         raise HvfError(f"--{named[0]} needs --encoders given: a method names its own targets")
+    if options.scaling and not options.methods:
+        raise HvfError("--scaling is for methods: name some; of one run hvf retrieve --scaling measures it")
     if options.specs and options.encoders != "given":
         raise HvfError(f"--specs needs --encoders given, not {options.encoders}")
     part = _part_of_suite(options)

@@ -31,6 +31,7 @@ class Decode:
     level: Float = None  # share of the trials whose set shall hold the right image (default: 0.9)
     draw: Switch = False  # draw what was seen, too; of a decoder trained with --mode reconstruction
     search: Literal["blocks", "faiss"] = "blocks"  # what finds the nearest images of a large gallery; faiss: an extra
+    scaling: Word = None  # of the scores: cosine (the default), centred, or csls, by the decoder's training trials
     stream: Word = None  # instead of --trials: a stream of the Lab Streaming Layer, answered as it comes; an extra
     markers: Word = None  # with --stream: its trigger channel, by whose codes trials of one image are known
     baseline: Switch = False  # with --stream: subtract the mean of the 0.2 s before each marker
@@ -62,6 +63,7 @@ class Decode:
             self.level if self.level is not None else LEVEL,
             self.draw,
             self.search,
+            self.scaling if self.scaling is not None else "cosine",
         )
         if self.stream is None:
             decoded = decode(question, out, device())

@@ -1,5 +1,8 @@
 """Trials ranked among a gallery of any size: in blocks, exactly, with probabilities and sets.
 
+Scores are cosines, or scaled as the gallery says (`hvf.evaluation.scaling`): then all that is said of how sure an
+answer is rests on scores that are scaled alike.
+
 Letters: N trials, M gallery items, V validation trials, S sampled gallery items, K answers, D embedding.
 """
 
@@ -17,12 +20,12 @@ from hvf.decoding.confidence import Confidence
 from hvf.decoding.gallery import Gallery
 from hvf.evaluation import calibration
 from hvf.evaluation.calibration import Sharpness
-from hvf.evaluation.retrieval import unit
+from hvf.evaluation.scaling import COSINE, Scaling
 
 ANSWERS = 10  # of each trial that are listed
 LEVEL = 0.9  # share of trials whose set holds their image
 SAMPLE = 512  # gallery items that the temperature is fitted among
-SCORES_BYTES = 2**28  # of cosines at once: trials are ranked some at a time
+SCORES_BYTES = 2**28  # of scores at once: trials are ranked some at a time
 SAYS_NOTHING = 0.05  # a trial does, if more than this share of trials without information lies as near to an image
 
 
@@ -33,8 +36,9 @@ class Calibrated:
     repeats: int  # R
     sharpness: Sharpness
     threshold: float  # probability above which the set ends
-    nothing_N: np.ndarray  # highest cosine of each trial without information, sorted
+    nothing_N: np.ndarray  # highest score of each trial without information, sorted
     popularity_M: np.ndarray | None  # where the penalty is not 0
+    scaling: Scaling = COSINE  # of the scores that it was fitted to
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +47,7 @@ class Answers:
 
     gallery: Gallery
     top_NK: np.ndarray  # gallery indices
-    similarity_NK: np.ndarray  # cosines
+    similarity_NK: np.ndarray  # scores: cosines, or what the gallery's scaling makes of them
     probability_NK: np.ndarray  # NaN without validation trials
     in_set_NK: np.ndarray  # bool: whether the answer is in the trial's set
     set_size_N: np.ndarray  # items in the set; 0 without validation trials
@@ -85,7 +89,7 @@ def answer(
     gallery : Gallery
         What is looked for.
     confidence : Confidence, optional
-        Without it there are cosines and ranks alone.
+        Without it there are scores and ranks alone.
     repeats_N : sequence of int, optional
         How many single trials each row is a mean of (default: 1).
     image_ids : sequence of str, optional
@@ -100,8 +104,8 @@ def answer(
     Raises
     ------
     HvfError
-        If the widths or lengths differ, a value is not finite, the level does not lie between 0 and 1, or faiss is not
-        installed.
+        If the widths or lengths differ, a value is not finite, the level does not lie between 0 and 1, faiss is not
+        installed, or `calibrated` was fitted to scores of another scaling.
     """
     z_b_ND = np.asarray(z_b_ND, dtype=np.float32)
     if z_b_ND.ndim != 2 or z_b_ND.shape[1] != gallery.width:
@@ -125,6 +129,9 @@ def answer(
         for r in np.unique(level_N).tolist():
             if r not in fitted:
                 fitted[r] = calibrate(confidence, gallery, r, level)
+            if fitted[r].scaling is not gallery.scaling:
+                was, now = fitted[r].scaling.name, gallery.scaling.name
+                raise HvfError(f"probabilities were fitted to scores scaled by {was}, not by {now} as these: fit anew")
     calibrated = {r: fitted[r] for r in np.unique(level_N).tolist() if r in fitted}
     target_N = np.full(n, -1)
     if image_ids is not None:
@@ -155,7 +162,7 @@ def answer(
     for start in range(0, n, step):
         rows = range(start, min(start + step, n))
         scores_NM = np.empty((len(rows), m), np.float32)
-        queries_ND = unit(z_b_ND[rows.start : rows.stop])
+        queries_ND = gallery.scaling.queries(z_b_ND[rows.start : rows.stop])
         for place, z_MD in gallery.blocks():
             scores_NM[:, place] = queries_ND @ z_MD.T
         for i, scores_M in zip(rows, scores_NM, strict=True):
@@ -180,7 +187,7 @@ def _fill(out: Answers, i: int, scores_M: np.ndarray, calibrated: Calibrated | N
     above = np.array([p_M[p_M > p_M[item]].sum() for item in in_question])
     held = above <= calibrated.threshold + 1e-9
     out.in_set_NK[i], out.held_N[i] = held[: len(top_K)], bool(target >= 0 and held[-1])
-    # The highest cosine tells trials from noise better than the probability of the first answer does (docs/LOG.md).
+    # The highest score tells trials from noise better than the probability of the first answer does (docs/LOG.md).
     as_near = len(calibrated.nothing_N) - int(np.searchsorted(calibrated.nothing_N, scores_M.max(), side="left"))
     out.nothing_N[i] = (1 + as_near) / (1 + len(calibrated.nothing_N))
 
@@ -188,12 +195,12 @@ def _fill(out: Answers, i: int, scores_M: np.ndarray, calibrated: Calibrated | N
 def nearest(
     z_b_ND: np.ndarray, gallery: Gallery, k: int, search: Literal["blocks", "faiss"] = "blocks"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gallery indices (N, K) and cosines of the k nearest images to each trial, exactly, best first.
+    """Gallery indices (N, K) and scores of the k nearest images to each trial, exactly, best first.
 
     Both ways read the gallery in blocks and keep the best of each. "faiss" (extra ``faiss``) finds them without a table
-    of all cosines; of images at equal distance either may come first. Raises HvfError if it is not installed.
+    of all scores; of images at equal distance either may come first. Raises HvfError if it is not installed.
     """
-    queries_ND = unit(np.asarray(z_b_ND, dtype=np.float32))
+    queries_ND = gallery.scaling.queries(np.asarray(z_b_ND, dtype=np.float32))
     find = _faiss_knn() if search == "faiss" else _block_knn
     tops, cosines = [], []
     for place, z_MD in gallery.blocks():
@@ -241,10 +248,11 @@ def calibrate(confidence: Confidence, gallery: Gallery, repeats: int, level: flo
     The own image of every validation trial takes the place of one gallery item, each of another: so validation trials
     choose among as many images as new ones will, and the threshold holds for this gallery.
     """
-    own_VD, z_b_VD = unit(confidence.z_f_VD), unit(confidence.z_b[repeats])
-    nothing_ND, bank_BD = unit(confidence.nothing[repeats]), unit(confidence.bank_BD)
-    if own_VD.shape[1] != gallery.width:
-        raise HvfError(f"{gallery.what} is {gallery.width} wide and the validation images {own_VD.shape[1]}")
+    scaling, width = gallery.scaling, confidence.z_f_VD.shape[1]
+    if width != gallery.width:
+        raise HvfError(f"{gallery.what} is {gallery.width} wide and the validation images {width}")
+    own_VD, z_b_VD = scaling.images(confidence.z_f_VD), scaling.queries(confidence.z_b[repeats])
+    nothing_ND, bank_BD = scaling.queries(confidence.nothing[repeats]), scaling.queries(confidence.bank_BD)
     m, v = len(gallery), len(own_VD)
     own_V = (z_b_VD * own_VD).sum(axis=1)
     replaced_V = np.random.default_rng(0).permutation(m)[np.arange(v) % m]
@@ -277,7 +285,7 @@ def calibrate(confidence: Confidence, gallery: Gallery, repeats: int, level: flo
         nearest_N = np.maximum(nearest_N, (nothing_ND @ z_MD.T).max(axis=1))
     mass_V = np.exp(above.log_V - total.log_V)
     threshold = calibration.conformal_threshold(mass_V, level)
-    return Calibrated(repeats, sharpness, threshold, np.sort(nearest_N), popularity_M)
+    return Calibrated(repeats, sharpness, threshold, np.sort(nearest_N), popularity_M, scaling)
 
 
 class _Sums:

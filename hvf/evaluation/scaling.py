@@ -80,16 +80,34 @@ class Scaling:
         return cls(name, z_b_mean_D, z_f_mean_D, less_mean(bank_BD, z_b_mean_D), min(k, len(bank_BD)))
 
     @classmethod
-    def fit(cls, name: str, bank_BD: np.ndarray, z_b_VD: np.ndarray, z_f_VD: np.ndarray) -> Scaling:
+    def fit(
+        cls,
+        name: str,
+        bank_BD: np.ndarray,
+        z_b_VD: np.ndarray,
+        z_f_MD: np.ndarray,
+        target_V: np.ndarray | None = None,
+    ) -> Scaling:
         """The scaling by a bank of training trials, its k that by which validation trials find their images best.
 
         By mean reciprocal rank among the validation images, of equals the one nearest to 10.
+
+        Parameters
+        ----------
+        name : str
+            "cosine", "centred" or "csls".
+        bank_BD, z_b_VD : ndarray
+            Training trials, and validation trials.
+        z_f_MD : ndarray
+            The validation images, whose mean is taken off images.
+        target_V : ndarray of int, optional
+            The image of each validation trial, by default trial i's is image i.
         """
         if name != "csls":
-            return cls.of_bank(name, bank_BD, z_f_VD)
-        ks = [k for k in KS if k <= len(bank_BD)]
-        fitted = [cls.of_bank(name, bank_BD, z_f_VD, k) for k in ks]
-        found = [retrieval.mean_reciprocal_rank(retrieval.ranks(one.scores(z_b_VD, z_f_VD))) for one in fitted]
+            return cls.of_bank(name, bank_BD, z_f_MD)
+        fitted = [cls.of_bank(name, bank_BD, z_f_MD, k) for k in KS if k <= len(bank_BD)]
+        ranks = [retrieval.ranks(one.scores(z_b_VD, z_f_MD), target_V) for one in fitted]
+        found = [retrieval.mean_reciprocal_rank(ranks_V) for ranks_V in ranks]
         return max(zip(found, fitted, strict=True), key=lambda pair: (pair[0], -abs(np.log(pair[1].k / K))))[1]
 
     def queries(self, z_b_ND: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from hvf.decoding.ranking import LEVEL, Answers
 from hvf.decoding.recording import NewTrials, check_values, open_new_trials
 from hvf.decoding.sources import Looker
 from hvf.evaluation import retrieval
+from hvf.evaluation.scaling import INDUCTIVE, TRANSDUCTIVE, check_scalings
 from hvf.experiments.confidence import row_of
 from hvf.runs import check_writable, code_version, write_atomic, write_json
 
@@ -43,6 +44,7 @@ class Question:
     level: float = LEVEL  # share of trials whose set shall hold their image
     draw: bool = False
     search: Literal["blocks", "faiss"] = "blocks"  # what finds the nearest images
+    scaling: str = "cosine"  # of the scores: cosine, centred or csls
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,12 @@ def check_question(question: Question, out: Path) -> None:
         raise HvfError(f"--level must lie between 0 and 1, not {question.level}")
     if question.presentations < 1:
         raise HvfError(f"--presentations must be at least 1, not {question.presentations}")
+    check_scalings([question.scaling])
+    if question.scaling in TRANSDUCTIVE:
+        raise HvfError(
+            f"--scaling {question.scaling} takes all trials at once: a trial's answer would hang on which others are "
+            f"asked; there is {', '.join(INDUCTIVE)}"
+        )
     check_writable(out / ANSWERS)
 
 
@@ -119,7 +127,11 @@ def open_decoder(question: Question, device: str = "cpu") -> Opened:
         raise HvfError(f"{question.decoder} was trained for retrieval and cannot draw: hvf train --mode reconstruction")
     if question.draw and not decoder.ready_to_draw:
         raise HvfError(f"{question.decoder} starts from latents that only its training run can fit: leave out --draw")
+    if question.scaling != "cosine" and decoder.confidence is None:
+        raise HvfError(f"--scaling {question.scaling} is fitted to validation trials, and {question.decoder} has none")
     gallery, images = open_gallery(question.gallery, decoder)
+    if decoder.confidence is not None:
+        gallery = gallery.scaled(decoder.confidence.scaling(question.scaling))
     return Opened(question, decoder, gallery, _seen_beside(folder, gallery) if question.gallery is None else images)
 
 
@@ -145,16 +157,21 @@ def _seen_beside(checkpoint: Path, gallery: Gallery) -> ImageSet | None:
 
 def _summary(question: Question, decoder: Decoder, new: NewTrials, answers: Answers) -> dict[str, Any]:
     """What was asked, what was done to the trials, how answers are calibrated, and figures where images are known."""
-    known = int(answers.known_N.sum())
+    known, scaling = int(answers.known_N.sum()), answers.gallery.scaling
+    row = "brain" if scaling.name == "cosine" else scaling.name
     figures: dict[str, Any] = {}
     if known:
         ranks_N = answers.rank_N[answers.known_N]
-        figures = {f"retrieval/brain/{name}": entry for name, entry in retrieval.summarise(ranks_N).items()}
+        figures = {f"retrieval/{row}/{name}": entry for name, entry in retrieval.summarise(ranks_N).items()}
         figures |= {f"chance/retrieval/top{k}": retrieval.chance(k, known, len(answers.gallery)) for k in retrieval.KS}
         if answers.calibrated:
-            figures |= {f"confidence/brain/{name}": entry for name, entry in row_of(answers)["figures"].items()}
+            figures |= {f"confidence/{row}/{name}": entry for name, entry in row_of(answers)["figures"].items()}
     most = max(decoder.confidence.z_b) if decoder.confidence else 0
     notes = list(new.notes)
+    scaled = {"name": scaling.name} | ({"k": scaling.k} if scaling.k else {})
+    if scaling.name != "cosine":
+        by = f" of {scaling.k} of {len(scaling.bank_BD)} training trials" if scaling.bank_BD is not None else ""
+        notes.append(f"scores are scaled: {scaling.name}{by}; similarities are no cosines")
     if not answers.calibrated:
         notes.append("this decoder has no validation trials: there are no probabilities and no sets")
     elif int(answers.repeats_N.max()) > most:
@@ -169,6 +186,7 @@ def _summary(question: Question, decoder: Decoder, new: NewTrials, answers: Answ
         "simulated": new.trials.simulated or bool(decoder.about.get("simulated")),
         "n_trials": len(new.trials),
         "known": known,
+        "scaling": scaled,
         "level": answers.level,
         "says_nothing": int(answers.says_nothing_N.sum()),
         "mean_set_size": float(answers.set_size_N.mean()) if answers.calibrated else None,

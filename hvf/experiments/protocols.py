@@ -21,7 +21,9 @@ from hvf.alignment.epochs import retrieves_better
 from hvf.config import SUBJECTS, Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
+from hvf.decoding.confidence import BANK
 from hvf.evaluation import retrieval
+from hvf.evaluation.scaling import TRANSDUCTIVE, Scaling, centred_cosine, transductive_ranks
 from hvf.experiments.descriptions import StudyInfo
 from hvf.experiments.results import Kind, Result, Row, selection
 from hvf.population.feature_maps import FeatureMapAnalysis
@@ -127,6 +129,36 @@ class HeldOut:
         concepts = self.concepts
         return Result.start(kind, config, self.study, self.image_ids, concepts, training=training, run=run, main=main)
 
+    def scaled(
+        self, choice: Choice[Any], split: Split, config: Config, names: Sequence[str], of: str
+    ) -> dict[str, Row]:
+        """Rows of scaled scores (`hvf.evaluation.scaling`) of a choice, {scaling: row}.
+
+        Parameters
+        ----------
+        choice : Choice
+            Of `split` and `config`.
+        split : Split
+            Whose training trials are the bank of inductive scalings, and whose validation trials choose their k.
+        config : Config
+            The settings that the validation concepts follow from.
+        names : sequence of str
+            The scalings.
+        of : str
+            The name of the row of the cosine.
+        """
+        cosine = self.row(choice)
+        z_b_ND = choice.alignment.embed_brain(self.__trials)
+        z_f_ND, rows = choice.alignment.embed_images(self.__features), {}
+        for name in names:
+            if name in TRANSDUCTIVE:
+                ranks_N, k = transductive_ranks(name, centred_cosine(z_b_ND, z_f_ND)), 0
+            else:
+                scaling = _scaling(name, choice, split, config)
+                ranks_N, k = retrieval.ranks(scaling.scores(z_b_ND, z_f_ND)), scaling.k
+            rows[name] = Row.of_scaling(name, ranks_N, cosine, of, k)
+        return rows
+
     def __scores(self, choices: Sequence[Choice[Any]]) -> np.ndarray:
         """Mean similarity (N, N) of the choices, each of which must be a `Choice`."""
         if not choices:
@@ -160,6 +192,16 @@ def _refuse_unchosen(choice: object) -> None:
 
 class Split(TrainingSet):
     """The training part of a study, on which a choice is made."""
+
+
+def _scaling(name: str, choice: Choice[Any], split: Split, config: Config) -> Scaling:
+    """An inductive scaling by training trials of the split, its k chosen on the validation trials."""
+    train_N, held_N = split.validation_split(config.align)
+    bank = split.trials.select(train_N[:: max(1, len(train_N) // BANK)][:BANK])
+    images_M, target_V = np.unique(split.image_N[held_N], return_inverse=True)
+    z_f_MD = choice.alignment.embed_images({spec: x_Md[images_M] for spec, x_Md in split.features.items()})
+    z_b_VD = choice.alignment.embed_brain(split.trials.select(held_N))
+    return Scaling.fit(name, choice.alignment.embed_brain(bank), z_b_VD, z_f_MD, target_V)
 
 
 def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") -> tuple[Split, HeldOut]:

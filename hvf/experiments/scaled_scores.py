@@ -9,11 +9,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hvf.config import HvfError
+from hvf.config import SOLVED, Config, HvfError
 from hvf.decoding.confidence import Confidence
 from hvf.evaluation import retrieval
-from hvf.evaluation.scaling import TRANSDUCTIVE, centred_cosine, transductive_ranks
+from hvf.evaluation.scaling import TRANSDUCTIVE, centred_cosine, check_scalings, transductive_ranks
 from hvf.experiments.results import Result, Row
+
+
+def check_fitted(scalings: Sequence[str], config: Config) -> tuple[str, ...]:
+    """The scalings by their names (`check_scalings`). Raises HvfError for one that has nothing to be fitted to."""
+    names = check_scalings(scalings)
+    single = [name for name in names if name not in TRANSDUCTIVE]
+    if single and config.align.refit and config.brain.encoder not in SOLVED:
+        raise HvfError(f"--scaling {single[0]} is fitted to validation trials, of which align.refit leaves none")
+    return names
 
 
 def with_scalings(

@@ -23,12 +23,11 @@ from hvf.decoder import Decoder, array_hash, weights_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
-from hvf.evaluation.scaling import check_scalings
 from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
 from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
-from hvf.experiments.scaled_scores import with_scalings
+from hvf.experiments.scaled_scores import check_fitted, with_scalings
 from hvf.runs import Run, write_atomic
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
@@ -71,7 +70,7 @@ def retrieve_run(run: Run, decoder: Decoder | None = None, scalings: Sequence[st
 
     `scalings` of the scores are measured, too (`hvf.evaluation.scaling`). Leaves images/seen where there are pictures.
     """
-    scalings = check_scalings(scalings)
+    scalings = check_fitted(scalings, run.config)
     decoder, study = train_run(run, decoder)
     write_test_result(run, decoder, study, scalings=scalings)
     images = study.test_images

@@ -82,7 +82,8 @@ def _headline(decoded: Decoded) -> list[dict[str, str]]:
         figures.append({"text": text, "label": f"images in a set of {answers.level:.0%}, on average", "beside": ""})
         beside = f"of {summary['n_trials']}"
         figures.append({"text": str(summary["says_nothing"]), "label": "trials that say nothing", "beside": beside})
-    for name in ("retrieval/brain/top1", "retrieval/brain/top5", "confidence/brain/coverage"):
+    row = "brain" if answers.gallery.scaling.name == "cosine" else answers.gallery.scaling.name
+    for name in (f"retrieval/{row}/top1", f"retrieval/{row}/top5", f"confidence/{row}/coverage"):
         entry = summary["metrics"].get(name)
         if entry:
             what = "of sets hold the image" if name.endswith("coverage") else f"{label(name)} of {entry['n']} known"

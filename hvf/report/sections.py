@@ -50,6 +50,7 @@ def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
         "spread": _spread(folder),
         "plot": _plot(folder),
         "retrieval": _table(folder, "retrieval", preset),
+        "transductive": _table(folder, "transductive", preset),
         "confidence": confidence(folder),
         "evidence": evidence(folder),
         "reconstruction": _table(folder, "reconstruction", preset),
@@ -141,6 +142,7 @@ def _table(folder: Folder, section: str, preset: str) -> dict[str, Any] | None:
         "lines": [
             {
                 "kind": kind,
+                "ran": bool(entries),
                 "label": ROWS.get(kind, text),
                 "cells": [_cell(entries.get(m), m, chance.get(m)) for m in columns],
             }

@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hvf.evaluation.catalogue import is_share, label, leaf, lower_is_better
+from hvf.evaluation.catalogue import is_share, label, leaf, lower_is_better, rows_of
 from hvf.methods import PublishedRow, published
 from hvf.report.compare import Comparison
 from hvf.report.folder import Folder
 
-SECTIONS = {"retrieval": "Retrieval", "reconstruction": "Reconstruction"}
+SECTIONS = {
+    "retrieval": "Retrieval",
+    "transductive": "Retrieval, transductive: all test trials at once",
+    "reconstruction": "Reconstruction",
+}
 ROWS = {"ceiling": "ceiling: the image's own embedding", "brain": "brain", "floor": "floor: trials shuffled"}
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$"}
 LATEX |= {char: rf"\{char}" for char in "&%$#_{}"}
@@ -155,10 +159,16 @@ def lines_of(folder: Folder, section: str, alone: bool) -> list[Line]:
         name = "" if alone else f"{folder.name}: "
         return [Line(f"{name}{row}{simulated}", "row", _of_study(folder, row)) for row in folder.rows]
     lines = []
-    for row in ROWS if alone else ("brain",):
-        prefix = f"{section}/{row}/"
+    named = [row for row in rows_of(folder.metrics, section) if row not in ROWS]
+    for row in [*ROWS, *named]:
+        prefix, control = f"{section}/{row}/", row.split(" ")[-1] == "floor"
         entries = {leaf(name): entry for name, entry in folder.metrics.items() if name.startswith(prefix)}
-        if entries:
+        if not entries or (not alone and (control or row == "ceiling")):
+            continue
+        if row in named:
+            name = f"scaled: {row.removesuffix(' floor')}{', trials shuffled' if control else ''}"
+            lines.append(Line(f"{'' if alone else f'{folder.name}, '}{name}{simulated}", "row", entries))
+        else:
             lines.append(Line((folder.name if row == "brain" else ROWS[row]) + simulated, row, entries))
     return lines
 
@@ -174,13 +184,16 @@ def _of_study(folder: Folder, name: str) -> dict[str, Mapping[str, Any]]:
 
 
 def _notes(folders: Sequence[Folder], section: str, preset: str) -> list[str]:
-    counts = [e.get("n") for f in folders for k, e in f.metrics.items() if k.startswith(f"{section}/brain/")]
+    own = f"{section}/" if section == "transductive" else f"{section}/brain/"
+    counts = [e.get("n") for f in folders for k, e in f.metrics.items() if k.startswith(own)]
     notes = [f"{'n' if len(folders) == 1 else 'n at most'} = {max((n or 0 for n in counts), default=0)} images."]
     notes.append("In brackets: 95 % bootstrap intervals over images; for chance, 95 % of guesses.")
     protocols = list(dict.fromkeys(folder.protocol for folder in folders))
     notes.append(f"Protocol: {' | '.join(protocol for protocol in protocols if protocol)}.")
     if section == "retrieval" and any("one_to_one" in name for f in folders for name in f.metrics):
         notes.append("One-to-one matching uses the whole test set at once: it compares with matchings only.")
+    if section == "transductive":
+        notes.append("Each answer hangs on the other test trials: these rows compare with one another only.")
     if section == "retrieval" and any(folder.is_study for folder in folders):
         notes.append("Validation images are fewer: their figures compare rows with one another, not with the test.")
     missing = dict.fromkeys(n for f in folders for n in f.evaluation.get("not_computed", {}))

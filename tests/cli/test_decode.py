@@ -14,6 +14,10 @@ import pytest
 from hvf.cli import main
 from hvf.decoder import Decoder
 from hvf.experiments import stages
+from hvf.experiments.results import Result
+from hvf.report import write_report
+from hvf.report.folder import Folder
+from hvf.report.tables import tables
 from hvf.runs import Run
 from hvf.study import open_study
 from tests.small_run import small_config
@@ -95,6 +99,43 @@ def test_its_own_gallery_and_known_images_give_figures(run, photos, tmp_path, ca
     assert "12 trials whose images are known" in capsys.readouterr().out
 
 
+def test_scaled_answers_are_those_of_retrieve(tmp_path, capsys):
+    """A run measures each scaling beside the cosine, transductive ones apart; its decoder answers by one of them."""
+    run = Run.create(tmp_path / "run", small_config())
+    stages.retrieve_run(run, scalings=["csls", "sinkhorn"])
+    tested = run.metrics()
+    result = Result.read(run.path)
+    assert list(result.rows) == ["brain", "floor", "csls", "csls floor"]
+    assert list(result.transductive) == ["sinkhorn", "sinkhorn floor"]
+    assert result.rows["csls"].settings["k"] >= 1
+    assert tested["transductive/sinkhorn/top1_gain"]["value"] == pytest.approx(
+        tested["transductive/sinkhorn/top1"]["value"] - tested["retrieval/brain/top1"]["value"]
+    )
+    assert {name.split("/")[1] for name in tested if name.startswith("retrieval/")} == set(result.rows)
+    write_report([run.path], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    of_single, _, at_once = page.partition("transductive: all test trials answered at once")
+    assert "scaled: csls" in of_single
+    assert "scaled: sinkhorn" in at_once
+    assert "scaled: sinkhorn" not in of_single
+    own, *_, table = tables([Folder(run.path)])
+    labels = [line.label.split(" (")[0] for line in own.rows]
+    assert labels == ["run", "floor: trials shuffled", "scaled: csls", "scaled: csls, trials shuffled", "chance"]
+    assert table.section == "transductive"
+    assert [line.label.split(" (")[0] for line in table.rows][0] == "scaled: sinkhorn"
+
+    study = open_study(small_config().data)
+    study.test.save(tmp_path / "sub-08_trials.npy")
+    command = ["decode", str(run.path), "--trials", str(tmp_path / "sub-08_trials.npy"), "--scaling", "csls"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert figures["retrieval/csls/top1"] == tested["retrieval/csls/top1"]
+    assert not any("brain" in name for name in figures)
+    summary = json.loads((tmp_path / "out" / "decode.json").read_text())
+    assert summary["scaling"] == {"name": "csls", "k": result.rows["csls"].settings["k"]}
+    assert "scores are scaled: csls" in capsys.readouterr().out
+
+
 def test_drawn_answers(run, recording, tmp_path):
     command = ["decode", str(run), "--trials", str(recording), "--same-image", "number", "--draw"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
@@ -107,6 +148,8 @@ def test_drawn_answers(run, recording, tmp_path):
         (["--same-image", "nummer"], "did you mean 'number'"),
         (["--level", "90"], "between 0 and 1"),
         (["--presentations", "0"], "at least 1"),
+        (["--scaling", "clss"], "--scaling is 'clss'; did you mean 'csls'?"),
+        (["--scaling", "sinkhorn"], "--scaling sinkhorn takes all trials at once"),
         (["--gallery", "nowhere"], "nothing at"),
         (["--gallery", "."], ""),
     ],

@@ -13,6 +13,8 @@ from hvf.decoding import ranking
 from hvf.decoding.confidence import Confidence
 from hvf.decoding.gallery import Gallery
 from hvf.decoding.ranking import answer, calibrate
+from hvf.evaluation import retrieval
+from hvf.evaluation.scaling import Scaling
 
 D, NOISE = 32, 0.5
 
@@ -88,6 +90,53 @@ def test_blocks_and_parts_change_nothing(monkeypatch):
     assert np.array_equal(whole.set_size_N, parts.set_size_N)
 
 
+@pytest.mark.parametrize("name", ["centred", "csls"])
+def test_scaled_answers_are_those_of_the_scores_and_sets_hold_as_promised(name, monkeypatch):
+    held = []
+    for seed in range(3):
+        rng, confidence = world(seed)
+        z_MD, scaling = images(rng, 333), confidence.scaling(name)
+        seen = rng.integers(0, 333, 200)
+        z_b_ND, ids = trials(rng, z_MD[seen]), [f"image {i}" for i in seen]
+        answers = answer(z_b_ND, gallery(z_MD).scaled(scaling), confidence, None, ids)
+        held.append(answers.held_N.mean())
+        scores_NM = scaling.scores(z_b_ND, z_MD)
+        assert answers.top_NK.tolist() == np.argsort(-scores_NM, axis=1, kind="stable")[:, :10].tolist()
+        assert answers.rank_N.tolist() == retrieval.ranks(scores_NM, seen).tolist()
+        np.testing.assert_allclose(answers.similarity_NK, np.take_along_axis(scores_NM, answers.top_NK, 1), atol=1e-5)
+    assert np.mean(held) == pytest.approx(0.9, abs=0.04)
+    assert answers.probability_NK[:, 0].mean() == pytest.approx((answers.rank_N == 1).mean(), abs=0.1)
+    # Alone, and in blocks of the gallery, a trial is answered alike.
+    monkeypatch.setattr(galleries, "BLOCK_BYTES", 4 * D * 17)
+    alone = answer(z_b_ND[7:8], gallery(z_MD).scaled(scaling), confidence)
+    assert alone.top_NK[0].tolist() == answers.top_NK[7].tolist()
+    assert alone.probability_NK[0] == pytest.approx(answers.probability_NK[7], rel=1e-3)
+    assert alone.set_size_N[0] == answers.set_size_N[7]
+
+
+def test_probabilities_of_another_scaling_are_refused():
+    rng, confidence = world(0)
+    of_images, calibrated = gallery(images(rng, 50)), {}
+    z_b_ND = trials(rng, images(rng, 3))
+    answer(z_b_ND, of_images, confidence, calibrated=calibrated)
+    assert list(calibrated) == [1]
+    with pytest.raises(HvfError, match="fitted to scores scaled by cosine, not by csls as these: fit anew"):
+        answer(z_b_ND, of_images.scaled(confidence.scaling("csls")), confidence, calibrated=calibrated)
+    wide = Scaling.of_bank("csls", np.eye(5, dtype=np.float32), np.eye(5, dtype=np.float32))
+    with pytest.raises(HvfError, match="the gallery is 32 wide and the scaling's bank 5"):
+        of_images.scaled(wide)
+
+
+def test_hubs_are_near_to_the_bank_once(monkeypatch):
+    rng, confidence = world(1)
+    asked, scaling = [], confidence.scaling("csls")
+    inner = Scaling.hubness
+    monkeypatch.setattr(Scaling, "hubness", lambda self, z_MD: asked.append(len(z_MD)) or inner(self, z_MD))
+    z_MD = images(rng, 90)
+    answer(trials(rng, z_MD), gallery(z_MD).scaled(scaling), confidence)
+    assert asked == [90]  # read for calibration and for the answers, computed once
+
+
 def test_probabilities_sum_to_one_and_fall_with_the_rank():
     rng, confidence = world(3)
     z_MD = images(rng, 8)  # fewer images than answers
@@ -142,7 +191,7 @@ def test_the_nearest_are_those_of_a_whole_table(monkeypatch, search):
     z_MD, z_b_ND = images(rng, 333), images(rng, 20)
     monkeypatch.setattr(galleries, "BLOCK_BYTES", 4 * D * 7)  # blocks of fewer images than answers
     top_NK, cosine_NK = ranking.nearest(z_b_ND, gallery(z_MD), 10, search)
-    scores_NM = ranking.unit(z_b_ND) @ ranking.unit(z_MD).T
+    scores_NM = retrieval.unit(z_b_ND) @ retrieval.unit(z_MD).T
     assert np.array_equal(top_NK, np.argsort(-scores_NM, axis=1)[:, :10])
     assert cosine_NK == pytest.approx(np.sort(scores_NM, axis=1)[:, :-11:-1], abs=1e-6)
     found = answer(z_b_ND, gallery(z_MD), None, search=search)

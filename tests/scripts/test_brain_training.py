@@ -17,6 +17,7 @@ from PIL import Image
 
 from hvf.alignment import Alignment
 from hvf.config import Config
+from hvf.evaluation import statistics
 from hvf.experiments import layers
 from hvf.experiments.descriptions import StudyInfo
 from hvf.experiments.results import FILE, Result, Row
@@ -223,6 +224,43 @@ def test_benchmark_of_methods(files, tmp_path, capsys):
     assert "for methods: name some" in capsys.readouterr().err
 
 
+@pytest.mark.slow(part=5)
+def test_scaled_scores_of_a_benchmark_stand_apart_where_they_are_transductive(files, tmp_path, capsys):
+    at, out = files.index("--targets.specs"), tmp_path / "out"
+    arguments = [
+        *without_targets(files),
+        "--methods",
+        "ridge",
+        "--encoders",
+        "given",
+        "--specs",
+        *files[at + 1 : at + 3],
+    ]
+    arguments += ["--seeds", "0", "1", "--out", out]
+    assert call(BENCHMARK, *arguments, "--scaling", "csls", "sinkhorn", "hungarian") == 0
+    rows = json.loads((out / "table.json").read_text())["rows"]
+    assert list(rows) == ["ridge", "ridge, csls", "trials permuted", "trials permuted, csls", "chance"]
+    result = Result.read(out)
+    apart = [f"{row}, {name}" for row in ("ridge", "trials permuted") for name in ("sinkhorn", "hungarian")]
+    assert list(result.transductive) == apart
+    of = result.rows["ridge"]
+    for name, row in (("csls", result.rows["ridge, csls"]), ("sinkhorn", result.transductive["ridge, sinkhorn"])):
+        gain_N = row.hits(1).astype(float) - of.hits(1)
+        assert row.figures["top1_gain"] == pytest.approx(statistics.interval(gain_N, result.image_ids)), name
+        each = [Result.read(out / f"intra-ridge-sub-08-seed-{seed}") for seed in (0, 1)]
+        figures = [{**one.rows, **one.transductive}[f"ridge, {name}"].figures["top1"]["value"] for one in each]
+        assert row.figures["top1"]["value"] == pytest.approx(np.mean(figures))
+        assert row.each["top1"] == pytest.approx(figures)
+    assert result.transductive["ridge, hungarian"].figures.keys() == {"top1", "top1_gain"}
+    text = (out / "table.md").read_text()
+    above, _, below = text.partition("Transductive: all test trials at once")
+    assert "| ridge, csls |" in above
+    assert "sinkhorn" not in above
+    assert "| ridge, sinkhorn |" in below
+    assert call(BENCHMARK, *arguments, "--scaling", "centred") == 2
+    assert "was computed without --scaling centred: choose another --out" in capsys.readouterr().err
+
+
 def test_processes_share_the_cells_of_the_benchmark(tmp_path, monkeypatch):
     benchmark, done = load_script(BENCHMARK), []
     configs = {tmp_path / f"cell-{i}": Config() for i in range(5)}
@@ -296,6 +334,8 @@ def test_refused_in_one_line(tmp_path, capsys, script, arguments, said):
         (TRAIN, "--protocol pooled --trained-on 1 2", "tests people who are trained on: add 8 to --trained-on"),
         (BENCHMARK, "--methods hvf hvf", "--methods names one of them twice"),
         (BENCHMARK, "--methods hvf --seeds 1 1", "--seeds names one of them twice"),
+        (BENCHMARK, "--methods hvf --scaling clss", "--scaling is 'clss'; did you mean 'csls'?"),
+        (BENCHMARK, "--scaling csls", "--scaling is for methods: name some"),
         (BENCHMARK, "--methods hvf --specs vae:mini", "--specs needs --encoders given, not mini"),
         (BENCHMARK, "--methods hvf --encoders given --specs vea:mini", "did you mean 'vae'?"),
         (TARGETS, "--grid targets.text=2", "targets.text"),
