@@ -26,6 +26,8 @@ from hvf.runs import track
 STRIP = 8  # pictures at the top of the page
 WORST = 10  # images listed as failures
 GROUP = 4  # images that a group needs to be listed
+GAINS = ("top1_gain", "top5_gain")  # of rows of scaled scores alone
+NONE = {"text": "–", "interval": False}  # the cell of a figure that a row cannot have
 
 
 def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
@@ -142,9 +144,8 @@ def _table(folder: Folder, section: str, preset: str) -> dict[str, Any] | None:
         "lines": [
             {
                 "kind": kind,
-                "ran": bool(entries),
                 "label": ROWS.get(kind, text),
-                "cells": [_cell(entries.get(m), m, chance.get(m)) for m in columns],
+                "cells": [_cell(entries.get(m), m, chance.get(m)) or (NONE if m in GAINS else None) for m in columns],
             }
             for (kind, text), entries in sorted(rows.items(), key=lambda item: order.index(item[0][0]))
         ]

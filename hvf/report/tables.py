@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hvf.evaluation.catalogue import is_share, label, leaf, lower_is_better, rows_of
+from hvf.evaluation.scaling import INDUCTIVE
 from hvf.methods import PublishedRow, published
 from hvf.report.compare import Comparison
 from hvf.report.folder import Folder
@@ -159,7 +160,8 @@ def lines_of(folder: Folder, section: str, alone: bool) -> list[Line]:
         name = "" if alone else f"{folder.name}: "
         return [Line(f"{name}{row}{simulated}", "row", _of_study(folder, row)) for row in folder.rows]
     lines = []
-    named = [row for row in rows_of(folder.metrics, section) if row not in ROWS]
+    apart = section == "transductive"
+    named = [row for row in rows_of(folder.metrics, section) if apart or row.split(" ")[0] in INDUCTIVE]
     for row in [*ROWS, *named]:
         prefix, control = f"{section}/{row}/", row.split(" ")[-1] == "floor"
         entries = {leaf(name): entry for name, entry in folder.metrics.items() if name.startswith(prefix)}

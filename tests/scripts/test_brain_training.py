@@ -246,7 +246,9 @@ def test_scaled_scores_of_a_benchmark_stand_apart_where_they_are_transductive(fi
     of = result.rows["ridge"]
     for name, row in (("csls", result.rows["ridge, csls"]), ("sinkhorn", result.transductive["ridge, sinkhorn"])):
         gain_N = row.hits(1).astype(float) - of.hits(1)
-        assert row.figures["top1_gain"] == pytest.approx(statistics.interval(gain_N, result.image_ids)), name
+        expected = statistics.interval(gain_N, result.image_ids)
+        assert row.figures["top1_gain"]["value"] == pytest.approx(expected["value"]), name
+        assert row.figures["top1_gain"]["ci95"] == pytest.approx(expected["ci95"]), name
         each = [Result.read(out / f"intra-ridge-sub-08-seed-{seed}") for seed in (0, 1)]
         figures = [{**one.rows, **one.transductive}[f"ridge, {name}"].figures["top1"]["value"] for one in each]
         assert row.figures["top1"]["value"] == pytest.approx(np.mean(figures))
