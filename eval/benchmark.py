@@ -85,7 +85,7 @@ def method_cells(options: Benchmark) -> dict[str, list[Result]]:
     check_writable(options.out)
     scalings: tuple[str, ...] = ()
     for path, config in configs.items():
-        scalings = check_fitted(options.scaling, config)
+        scalings = check_fitted(options.scaling, config, options.protocol == "loso")
         if (path / FILE).exists():
             there = Result.read(path)
             lacking = [n for n in scalings if f"{rows[path]}, {n}" not in {**there.rows, **there.transductive}]

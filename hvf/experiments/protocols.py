@@ -147,9 +147,10 @@ class HeldOut:
         of : str
             The name of the row of the cosine.
         """
-        cosine = self.row(choice)
-        z_b_ND = choice.alignment.embed_brain(self.__trials)
-        z_f_ND, rows = choice.alignment.embed_images(self.__features), {}
+        if not names:
+            return {}
+        cosine, fitted, rows = self.row(choice), self.__moved(choice.alignment), {}
+        z_b_ND, z_f_ND = fitted.embed_brain(self.__trials), fitted.embed_images(self.__features)
         for name in names:
             if name in TRANSDUCTIVE:
                 ranks_N, k = transductive_ranks(name, centred_cosine(z_b_ND, z_f_ND)), 0
