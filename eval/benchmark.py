@@ -28,10 +28,10 @@ from hvf.cli.options import run_script, study_settings
 from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
+from hvf.evaluation.scaling import check_scalings
 from hvf.experiments import protocols, suites
 from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
-from hvf.experiments.scaled_scores import check_fitted
 from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic, write_json
@@ -83,9 +83,8 @@ def method_cells(options: Benchmark) -> dict[str, list[Result]]:
             path = options.out / f"{options.protocol}-{row.replace(' ', '-')}-sub-{subject:02d}-seed-{seed}"
             rows[path], configs[path] = row, _method_config(options, name, subject, seed)
     check_writable(options.out)
-    scalings: tuple[str, ...] = ()
-    for path, config in configs.items():
-        scalings = check_fitted(options.scaling, config, options.protocol == "loso")
+    scalings = check_scalings(options.scaling)
+    for path in configs:
         if (path / FILE).exists():
             there = Result.read(path)
             lacking = [n for n in scalings if f"{rows[path]}, {n}" not in {**there.rows, **there.transductive}]

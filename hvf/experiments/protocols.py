@@ -18,7 +18,7 @@ import torch
 from hvf import alignment
 from hvf.alignment import Alignment, TrainingSet
 from hvf.alignment.epochs import retrieves_better
-from hvf.config import SUBJECTS, Config, HvfError, with_settings
+from hvf.config import SOLVED, SUBJECTS, Config, HvfError, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
 from hvf.decoding.confidence import BANK
@@ -196,13 +196,24 @@ class Split(TrainingSet):
 
 
 def _scaling(name: str, choice: Choice[Any], split: Split, config: Config) -> Scaling:
-    """An inductive scaling by training trials of the split, its k chosen on the validation trials."""
+    """An inductive scaling by training trials of the split, its k chosen on validation trials that were not fitted to.
+
+    Where all were (a closed form, `align.refit`), k is the field's number.
+    """
+    if config.brain.people != "alike" and split.person_N is not None:
+        raise HvfError(
+            f"--scaling {name} takes a bank of training trials, and those of several people, each made alike "
+            f"({config.brain.people}), are no bank of the person tested"
+        )
     train_N, held_N = split.validation_split(config.align)
     bank = split.trials.select(train_N[:: max(1, len(train_N) // BANK)][:BANK])
     images_M, target_V = np.unique(split.image_N[held_N], return_inverse=True)
     z_f_MD = choice.alignment.embed_images({spec: x_Md[images_M] for spec, x_Md in split.features.items()})
+    bank_BD = choice.alignment.embed_brain(bank)
+    if config.align.refit or config.brain.encoder in SOLVED:
+        return Scaling.of_bank(name, bank_BD, z_f_MD)
     z_b_VD = choice.alignment.embed_brain(split.trials.select(held_N))
-    return Scaling.fit(name, choice.alignment.embed_brain(bank), z_b_VD, z_f_MD, target_V)
+    return Scaling.fit(name, bank_BD, z_b_VD, z_f_MD, target_V)
 
 
 def open_split(config: Config, specs: Sequence[str], protocol: str = "intra") -> tuple[Split, HeldOut]:

@@ -16,17 +16,13 @@ from hvf.evaluation.scaling import TRANSDUCTIVE, centred_cosine, check_scalings,
 from hvf.experiments.results import Result, Row
 
 
-def check_fitted(scalings: Sequence[str], config: Config, several_people: bool = False) -> tuple[str, ...]:
+def check_fitted(scalings: Sequence[str], config: Config) -> tuple[str, ...]:
     """The scalings by their names (`check_scalings`). Raises HvfError for one that has nothing to be fitted to."""
     names = check_scalings(scalings)
     single = [name for name in names if name not in TRANSDUCTIVE]
-    if single and config.align.refit and config.brain.encoder not in SOLVED:
-        raise HvfError(f"--scaling {single[0]} is fitted to validation trials, of which align.refit leaves none")
-    if single and several_people and config.brain.people != "alike":
-        raise HvfError(
-            f"--scaling {single[0]} takes a bank of training trials, and those of several people, each made alike "
-            f"({config.brain.people}), are no bank of the person tested"
-        )
+    if single and (config.align.refit or config.brain.encoder in SOLVED):
+        why = "align.refit" if config.brain.encoder not in SOLVED else f"{config.brain.encoder}, solved for all images,"
+        raise HvfError(f"--scaling {single[0]} is fitted to validation trials, of which {why} leaves none")
     return names
 
 

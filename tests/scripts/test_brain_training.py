@@ -243,6 +243,7 @@ def test_scaled_scores_of_a_benchmark_stand_apart_where_they_are_transductive(fi
     result = Result.read(out)
     apart = [f"{row}, {name}" for row in ("ridge", "trials permuted") for name in ("sinkhorn", "hungarian")]
     assert list(result.transductive) == apart
+    assert result.rows["ridge, csls"].settings["k"] == 10  # a closed form leaves no trial to choose it on
     of = result.rows["ridge"]
     for name, row in (("csls", result.rows["ridge, csls"]), ("sinkhorn", result.transductive["ridge, sinkhorn"])):
         gain_N = row.hits(1).astype(float) - of.hits(1)
