@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from hvf.cli import studies
 from hvf.experiments.layers import LayerSweep
@@ -21,6 +22,9 @@ from hvf.experiments.layers import LayerSweep
 @dataclass(frozen=True)
 class Options(LayerSweep, studies.ExperimentOptions):
     """Compare the layers of a vision model as targets for the brain."""
+
+    def aliased(self) -> dict[str, Any]:
+        return {k: x for k, x in super().aliased().items() if k != "members.trainings"}  # --members is a row of its own
 
 
 main = partial(studies.main, Options)

@@ -48,6 +48,7 @@ class Options(StudyOptions):
     protocol: Training = "intra"  # train on this subject, on all others of the study, or on all
     trained_on: tuple[int, ...] = ()  # loso, pooled: the people trained on (default: all others, or all)
     seeds: int = 3  # how many seeds, from --align.seed up
+    members: int | None = None  # of each seed, trainings by further seeds that answer together
     together: int | None = None  # runs trained as one batched model, at most (default: all on CUDA, 1 on a CPU)
     out: Path | None = None  # the folder of runs (default: a readable name in runs/)
 

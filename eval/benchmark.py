@@ -54,6 +54,7 @@ class Benchmark(Configured):
     encoders: Literal["published", "mini", "given"] = "mini"  # the papers', their mini stand-ins, or --specs
     specs: tuple[str, ...] = ()  # with --encoders given: the targets of every method
     epochs: int | None = None  # of every method, instead of its own
+    members: int | None = None  # of every method, trainings by other seeds that answer together
     control: bool = True  # a row for the first method on permuted trials
     scaling: tuple[
         str, ...
@@ -62,7 +63,7 @@ class Benchmark(Configured):
     out: Path = Path("runs/benchmark")  # run folders and the table
 
     def aliased(self) -> dict[str, Any]:
-        return {}  # study and epochs go to each cell, with its subject
+        return {} if self.members is None else {"members.trainings": self.members}  # the others go to each cell
 
 
 def share_cells(configs: Mapping[Path, Config], compute: Callable[[Run], None]) -> None:

@@ -1,4 +1,4 @@
-"""Every setting of a run, as frozen dataclasses; a misspelt or impossible one is refused in one line.
+"""Every setting of a run, as frozen dataclasses (410 lines: a setting, a line); a bad one is refused in one line.
 
 The type of a field says what it may be: a `Literal` is a closed list of words, `Named` a name in a registry, `Bound` a
 range of numbers. All are checked whenever a configuration is built, from Python, JSON or the command line.
@@ -194,6 +194,15 @@ class AlignConfig(Section, name="align"):
 
 
 @dataclass(frozen=True)
+class MembersConfig(Section, name="members"):
+    """Several trainings that answer as one, weighed on validation images."""
+
+    trainings: Count = 1  # by other seeds
+    encoders: bool = False  # whether each encoder alone is a target, too
+    encoding: bool = False  # whether the encoding model, from images to responses, takes part
+
+
+@dataclass(frozen=True)
 class AdaptConfig(Section, name="adapt"):
     """How a trained decoder learns from a new person's trials."""
 
@@ -243,6 +252,7 @@ class Config(Section):
     brain: BrainConfig = field(default_factory=BrainConfig)  # brain encoder
     fusion: FusionConfig = field(default_factory=FusionConfig)  # fusion of visual features
     align: AlignConfig = field(default_factory=AlignConfig)  # contrastive training
+    members: MembersConfig = field(default_factory=MembersConfig)  # several trainings as one
     adapt: AdaptConfig = field(default_factory=AdaptConfig)  # a decoder moved to a new person
     prior: PriorConfig = field(default_factory=PriorConfig)  # embedding to picture
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  # how pictures are drawn
@@ -258,6 +268,8 @@ class Config(Section):
                 f"targets.text {targets.text} and align.text_weight {align.text_weight} go together: "
                 "set both or neither"
             )
+        if align.mode == "reconstruction" and (self.members.encoders or self.members.encoding):
+            raise HvfError("members.encoders and members.encoding are for retrieval: drawing has the prior's one space")
         if align.mmd_weight and align.mmd_epochs >= align.epochs:
             raise HvfError(f"align.mmd_epochs must be fewer than align.epochs, {align.epochs}, not {align.mmd_epochs}")
         auxiliary = {"targets.views": targets.views, "targets.text": targets.text}

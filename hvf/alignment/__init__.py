@@ -8,7 +8,8 @@ from hvf.alignment.adapting import adapt, on_person
 from hvf.alignment.checkpoint import FILE, Alignment, RecordingInfo
 from hvf.alignment.closed_form import PENALTIES
 from hvf.alignment.epochs import MAX_LOG_SCALE, info_nce
-from hvf.alignment.fitting import RESIDENT_BYTES, fit
+from hvf.alignment.fitting import RESIDENT_BYTES
+from hvf.alignment.members import fit
 from hvf.alignment.pretrained import check_recording
 from hvf.alignment.training_set import TrainingSet, training_features
 

@@ -46,6 +46,7 @@ def on_person(trained: Alignment, trials: Trials, person: str | None = None) -> 
     else is given the shared gate and no map, which is the mean of everybody's. Raises HvfError for trials of another
     recording, or that are not finite, and for a person who was not trained on.
     """
+    _refuse_members(trained)
     trained.recording.check(trials)
     trials.check()
     place = _place(trained, person)
@@ -65,6 +66,11 @@ def on_person(trained: Alignment, trials: Trials, person: str | None = None) -> 
     moved.person = trained.person if person is None else person
     moved.train_embeddings_MD, moved.average_CC = trained.train_embeddings_MD, trained.average_CC
     return moved
+
+
+def _refuse_members(trained: Alignment) -> None:
+    if trained.members:
+        raise HvfError("this decoder is several members together, and one alone is moved to a person: train it so")
 
 
 def adapt(
@@ -94,6 +100,7 @@ def adapt(
         As `fit` does; for fewer than three concepts, two of them to validate on; or for a method that the decoder's
         brain encoder, solved in closed form, cannot learn by.
     """
+    _refuse_members(trained)
     config = adapted_config(config)
     check_concepts(training_set.concept_N.tolist(), config)
     placed = on_person(trained.on(torch.device(device)), training_set.trials)

@@ -21,11 +21,12 @@ from torch.func import functional_call, vmap
 from hvf.alignment.checkpoint import Alignment
 from hvf.alignment.distribution import with_mmd
 from hvf.alignment.epochs import MAX_LOG_SCALE, adamw, info_nce, seeded
-from hvf.alignment.fitting import fit, prepare
+from hvf.alignment.fitting import prepare
 from hvf.alignment.inputs import new_brain
+from hvf.alignment.members import fit
 from hvf.alignment.training import Training
 from hvf.alignment.training_set import TrainingSet
-from hvf.config import SOLVED, Config, HvfError
+from hvf.config import SOLVED, Config, HvfError, MembersConfig
 from hvf.registry import FOUNDATION, FUSIONS
 from hvf.runs import track, usable_cores
 from hvf.training.cuda_graphs import Replayed, fast_products
@@ -53,6 +54,8 @@ def groups(runs: Sequence[Run], most: int | None = None) -> list[list[int]]:
 def why_not_batched(config: Config) -> str | None:
     """Why runs of this configuration cannot train as one batched model, in words; None if they can."""
     name, targets = config.brain.encoder, config.targets
+    if config.members != MembersConfig():
+        return "several members are trained one after another"
     if name in SOLVED:
         return f"{name} is solved, not trained"
     if config.align.refit:

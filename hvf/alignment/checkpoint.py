@@ -24,6 +24,7 @@ from hvf.models.brain import BrainEncoder
 from hvf.models.brain.person_layer import PeopleLayers, PersonLayer
 from hvf.models.fusions.base import Fusion
 from hvf.models.fusions.routed import Routed
+from hvf.models.together import BrainsTogether, FusionsTogether
 from hvf.registry import FUSIONS
 from hvf.runs import code_version, write_atomic
 
@@ -76,6 +77,7 @@ class Alignment:
     people : names of the people trained on, if several: in this order a routed fusion has gates, and the brain layers
     person : name of the one whose gate and layer it was given (`on_person`); None: what people have on average
     average_CC : covariance that people have on average, which a new person's trials get ("euclidean"); else None
+    members : settings of each, where several answer as one (`hvf.alignment.members`)
     train_embeddings_MD : z_f of the training images, float32, for sampling.posterior_mean; else None
     """
 
@@ -97,6 +99,7 @@ class Alignment:
         self.normalisation, self.recording, self.config = normalisation, recording, config
         self.train_embeddings_MD: np.ndarray | None = None
         self.average_CC: np.ndarray | None = None
+        self.members: tuple[Config, ...] = ()
 
     @property
     def best(self) -> dict:
@@ -166,7 +169,8 @@ class Alignment:
             "version": VERSION,
             "recording": asdict(self.recording),
             "config": to_dict(self.config),
-            "hvf": {k: self.hvf.config[k] for k in ("dims", "width", "intermediate", "dropout", "specs")},
+            "hvf": [_described(hvf) for hvf in getattr(self.hvf, "members", [])] or _described(self.hvf),
+            "members": [to_dict(member) for member in self.members],
             "log_scale": self.log_scale,
             "history": self.history,
             "needs_person": self.needs_person,
@@ -191,8 +195,8 @@ class Alignment:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             recording = RecordingInfo(**{**metadata["recording"], "ch_names": tuple(metadata["recording"]["ch_names"])})
             config = from_dict(Config, metadata["config"])
-            hvf = FUSIONS[config.fusion.kind if config.align.mode == "retrieval" else "hvf"](**metadata["hvf"])
-            brain = new_brain(config, hvf.width, len(recording.ch_names), recording.n_times, recording)
+            members = tuple(from_dict(Config, member) for member in metadata.get("members", ()))
+            brain, hvf = _modules(config, members, metadata["hvf"], recording)
             if "brain.start_CC" in state:
                 brain = PersonLayer(brain)
             if "brain.change_SCC" in state:
@@ -214,7 +218,33 @@ class Alignment:
         trained.person = metadata.get("person")
         trained.train_embeddings_MD = state["train_embeddings"].numpy() if "train_embeddings" in state else None
         trained.average_CC = state["average"].numpy() if "average" in state else None
+        trained.members = members
         return trained
+
+
+def _described(hvf: Fusion) -> dict[str, Any]:
+    return {k: hvf.config[k] for k in ("dims", "width", "intermediate", "dropout", "specs")}
+
+
+def _modules(
+    config: Config, members: tuple[Config, ...], described: Any, recording: RecordingInfo
+) -> tuple[BrainEncoder, Any]:
+    """A brain encoder and a fusion, or those of several members side by side, whose weights are still to be read."""
+    one_space = isinstance(described, dict)  # one fusion, however many brain encoders
+    fusions = [
+        FUSIONS[one.fusion.kind if one.align.mode == "retrieval" else "hvf"](**each)
+        for one, each in zip(members or (config,), [described] if one_space else described, strict=not one_space)
+    ]
+    shape = len(recording.ch_names), recording.n_times
+    brains = [
+        new_brain(one, fusions[0 if one_space else k].width, *shape, recording)
+        for k, one in enumerate(members or (config,))
+    ]
+    if not members:
+        return brains[0], fusions[0]
+    weight_K = torch.ones(len(members))
+    hvf = fusions[0] if one_space else FusionsTogether(fusions, weight_K)
+    return BrainsTogether(brains, weight_K, one_space=one_space), hvf
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

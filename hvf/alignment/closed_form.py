@@ -23,14 +23,14 @@ from hvf.models.fusions.linear import Linear
 PENALTIES = tuple(10.0**e for e in range(7))  # ridge, for standardised trials
 
 
-def solve(training: Training) -> None:
-    """Choose the penalties on the training rows, and fit all rows with them.
+def solve(training: Training, *, refit: bool = True) -> None:
+    """Choose the penalties on the training rows, and fit all rows with them, or with `refit` off these alone.
 
     Ridge takes the penalty that finds validation images best; in the history a penalty stands where an epoch would. The
     encoding model weighs its bands by leaving out training images, of which there are more, and is only validated.
     """
     training.fusion.eval()
-    every_N = torch.cat([training.train_N, training.val_N])
+    last_N = torch.cat([training.train_N, training.val_N]) if refit else training.train_N
     if training.config.brain.encoder == "ridge":
         take = ridge_of(training, training.train_N)
         for epoch, penalty in enumerate(PENALTIES):
@@ -38,13 +38,13 @@ def solve(training: Training) -> None:
             training.history.append({"epoch": epoch, "loss": loss, "penalty": penalty, **training.validate()})
         best = best_of(training.history)
         training.history = [{**entry, "best": entry is best} for entry in training.history]
-        ridge_of(training, every_N)(best["penalty"])
+        ridge_of(training, last_N)(best["penalty"])
     else:
         model = encoding_of(training, training.train_N)
         chosen = model.choose()
         put(training, model, chosen)
         training.history = [{"epoch": 0, **chosen.entry(), **training.validate(), "best": True}]
-        put(training, encoding_of(training, every_N), chosen)
+        put(training, encoding_of(training, last_N), chosen)
     training.keep()
 
 

@@ -138,6 +138,7 @@ class ConfiguredEstimator(BaseEstimator):
             return about | {"state": "not fitted"}
         recording, best = self.alignment.recording, self.alignment.best
         how = f"penalty {best['penalty']:g}" if "penalty" in best else f"epoch {best['epoch']}"
+        how = f"{len(self.alignment.members)} members" if self.alignment.members else how
         return about | {
             "state": f"fitted to {len(recording.ch_names)} {recording.kind} channels x {recording.n_times} samples at "
             f"{recording.sfreq:g} Hz from {recording.tmin:g} s",

@@ -25,7 +25,14 @@ from hvf.runs import track
 RESIDENT_BYTES = 2**31  # trials that take more, as float32, are not held in memory but read batch by batch
 
 
-def fit(training_set: TrainingSet, config: Config, device: str | torch.device = "cpu") -> Alignment:
+def fit(
+    training_set: TrainingSet,
+    config: Config,
+    device: str | torch.device = "cpu",
+    *,
+    seed: int | None = None,
+    validation_apart: bool = False,
+) -> Alignment:
     """Fit a brain encoder, and in retrieval mode a fusion, to a training set.
 
     `config.align.mode` "retrieval" trains the brain encoder and a new fusion of the features together;
@@ -35,14 +42,17 @@ def fit(training_set: TrainingSet, config: Config, device: str | torch.device = 
     same numbers. With `config.align.refit` the decoder is then trained anew on all images, for as many epochs.
 
     `config.targets` names the encoders, and may name views, of which a step takes one instead of the image, and a text
-    encoder, whose features of the captions take part in the loss. Raises HvfError if a channel is constant or not
-    finite, features are missing, the prior's fusion is missing, unwanted or of another width, or the loss is not
-    finite.
+    encoder, whose features of the captions take part in the loss.
+
+    `seed` draws the weights and batches, by default that which draws the validation concepts, `config.align.seed`. What
+    is solved at once is then solved for all images, but with `validation_apart`. Raises HvfError if a channel is
+    constant or not finite, features are missing, the prior's fusion is missing, unwanted or of another width, or the
+    loss is not finite.
     """
-    with seeded(config.align.seed, device):
+    with seeded(config.align.seed if seed is None else seed, device):
         training = prepare(training_set, config, device).start()
         if config.brain.encoder in SOLVED:
-            solve(training)
+            solve(training, refit=not validation_apart)
         else:
             for epoch in track(range(config.align.epochs), "training the brain encoder"):
                 training.run(epoch)

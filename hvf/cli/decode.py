@@ -16,6 +16,7 @@ from hvf.runs import Run, check_writable, write_json
 class _Stage(StudyOptions):
     """Options of every stage of a run."""
 
+    members: Int = None  # trainings by other seeds that answer together (default: 1; --members.encoding: and what else)
     out: Folder = None  # the run folder (default: a readable name in runs/)
 
     def carry_out(self, run: Run) -> None:

@@ -37,6 +37,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "targets": ("targets.specs",),
     "mode": ("align.mode",),
     "epochs": ("align.epochs",),
+    "members": ("members.trainings",),
     "steps": ("sampling.steps",),
     "guidance": ("sampling.guidance",),
     "rounds": ("sampling.rounds",),

@@ -38,6 +38,8 @@ def model_card(artefact: Artefact) -> str:
         f"hvf {recording.code}",
         f"- visual encoders: {', '.join(f'`{spec}`' for spec in (artefact.encoders or config.targets.specs))}",
     ]
+    if artefact.alignment.members:
+        lines.append(f"- members: {_members(artefact.alignment.best['members'])}")
     if config.align.mode == "reconstruction":
         lines.append(f"- drawn by the Fusion Prior `{config.prior.path}` in the pipeline `{config.prior.pipeline}`")
     lines += ["", "## Figures", "", *_figures(artefact)]
@@ -65,6 +67,11 @@ def model_card(artefact: Artefact) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _members(kinds: Mapping[str, Any]) -> str:
+    """Of each kind how many answer, and with which share: "3 of mbp (0.71), 1 of encoding (0.29)"."""
+    return listed([f"{number} of {kind} ({share:.2f})" for kind, (number, share) in kinds.items()])
 
 
 def _origin(about: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from hvf.alignment import FILE as CHECKPOINT
 from hvf.alignment import Alignment, TrainingSet, fit
+from hvf.alignment.members import LINEAR
 from hvf.config import SOLVED, HvfError, with_settings
 from hvf.data.sensor_positions import positions_in, positions_of
 from hvf.data.trials.provenance import is_whitened
@@ -34,7 +35,7 @@ from hvf.evaluation import retrieval, statistics
 from hvf.experiments import occlusion, variance
 from hvf.experiments.categories import categories_of
 from hvf.experiments.occlusion import FIGURES, Window
-from hvf.experiments.protocols import LINEAR, Split, device
+from hvf.experiments.protocols import Split, device
 from hvf.runs import Run, track
 from hvf.study import Study, channel_info, open_study
 from hvf.vision.cache import embed_all

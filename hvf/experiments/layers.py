@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from hvf.alignment.members import ENCODING, LINEAR
 from hvf.config import Config, HvfError, check_files, with_settings
-from hvf.experiments.protocols import ENCODING, LINEAR, choose, open_split, repeats
+from hvf.experiments.protocols import choose, open_split, repeats
 from hvf.experiments.repeated import each_repeat, open_folder, table_of_rows, write_combined
 from hvf.experiments.results import Result
 from hvf.runs import Run, write_atomic

@@ -18,10 +18,11 @@ import numpy as np
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from hvf.alignment.members import LINEAR
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
 from hvf.experiments.population_figures import draw_all
-from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split, repeats
+from hvf.experiments.protocols import HeldOut, Split, choose, open_split, repeats
 from hvf.experiments.repeated import each_repeat, open_folder, table_of_rows, write_combined
 from hvf.experiments.results import Entry, Result, Row
 from hvf.population import fitting as dina

@@ -33,18 +33,6 @@ from hvf.vision.cache import embed_all
 from hvf.vision.feature_images import open_image_set
 
 PROTOCOLS = ("intra", "loso")
-LINEAR = {  # settings of the ridge baseline, over any configuration; a closed form, which takes no views or captions
-    "brain.encoder": "ridge",
-    "brain.weights": None,
-    "brain.frozen": False,
-    "fusion.kind": "concatenated",
-    "targets.views": (),
-    "targets.text": None,
-    "align.text_weight": 0.0,
-    "align.mmd_weight": 0.0,
-    "brain.person_layer": False,
-}
-ENCODING = LINEAR | {"brain.encoder": "encoding", "fusion.kind": "linear"}  # ridge from images to responses
 _MADE_HERE = object()
 
 

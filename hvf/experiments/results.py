@@ -39,7 +39,7 @@ from hvf.runs import Run, code_version, write_json
 
 FILE = "result.json"
 VERSION = 1
-CHOSEN = ("epoch", "penalty", "bands", "shrinkage", "constant", "method")  # by a fit, beside the settings
+CHOSEN = ("epoch", "penalty", "bands", "shrinkage", "constant", "method", "members")  # by a fit, beside the settings
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
 
 Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hvf.alignment.members import LINEAR
 from hvf.config import SUBJECTS, Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
-from hvf.experiments.protocols import LINEAR, HeldOut, Split, choose, open_split, recording_name, repeats
+from hvf.experiments.protocols import HeldOut, Split, choose, open_split, recording_name, repeats
 from hvf.experiments.repeated import each_repeat, open_folder
 from hvf.experiments.results import Result
 from hvf.runs import Run, write_atomic

@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 
 from rich.table import Table
 
+from hvf.alignment.members import LINEAR
 from hvf.config import Config, HvfError, Loss, check_files, with_settings
-from hvf.experiments.protocols import LINEAR, choose, open_split, repeats
+from hvf.experiments.protocols import choose, open_split, repeats
 from hvf.experiments.repeated import open_folder, table_of_rows, write_combined
 from hvf.experiments.results import FILE, Result, as_json
 from hvf.registry import FUSIONS
