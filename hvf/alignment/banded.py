@@ -10,6 +10,7 @@ Letters: M images, P components of the responses, F features, B bands, G groups,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack
@@ -105,7 +106,8 @@ def _inverse(a_NN: np.ndarray) -> np.ndarray:
     """(A + 1)⁻¹ of a symmetric matrix that has no negative eigenvalue."""
     a_NN = np.array(a_NN, dtype=np.float64, order="F")
     a_NN[np.diag_indices(len(a_NN))] += 1
-    lower_NN, _ = lapack.dpotrf(a_NN, lower=1, overwrite_a=1)
-    inverse_NN, _ = lapack.dpotri(lower_NN, lower=1, overwrite_c=1)
+    routines: Any = lapack
+    lower_NN, _ = routines.dpotrf(a_NN, lower=1, overwrite_a=1)
+    inverse_NN, _ = routines.dpotri(lower_NN, lower=1, overwrite_c=1)
     lower_NN = np.tril(inverse_NN)
     return lower_NN + np.tril(lower_NN, -1).T

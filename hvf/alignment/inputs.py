@@ -98,7 +98,8 @@ def augmented(x_NCT: Tensor, brain: BrainConfig, smoothed_NC: Tensor | None = No
     """
     if brain.input_smooth:
         if smoothed_NC is None:
-            smoothed_NC = channels_to_smooth(*x_NCT.shape[:2], brain.input_smooth, x_NCT.device)
+            n, n_chans = x_NCT.shape[:2]
+            smoothed_NC = channels_to_smooth(n, n_chans, brain.input_smooth, x_NCT.device)
         smooth_NCT = functional.avg_pool1d(x_NCT, SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)
         x_NCT = torch.where(smoothed_NC[:, :, None], smooth_NCT, x_NCT)
     if brain.input_noise:

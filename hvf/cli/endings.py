@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import FrameType
 
 from hvf.registry import HvfError
@@ -49,7 +49,7 @@ def run_to_end(work: Callable[[], int]) -> int:
 
 
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
+def _sigterm_unwinds() -> Generator[None, None, None]:
     """Within the block SIGTERM raises `Terminated` in this process; children that it forks die of it as usual."""
     former = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or former is not signal.SIG_DFL:

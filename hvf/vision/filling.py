@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +30,8 @@ def without_values() -> Iterator[None]:
             return None  # kept as it is
         return nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
 
-    handle = register_module_parameter_registration_hook(on_meta)
+    hook: Any = on_meta  # torch's own annotation leaves out that a hook may give another parameter
+    handle = register_module_parameter_registration_hook(hook)
     try:
         yield
     finally:

@@ -154,7 +154,8 @@ def short_name(text: str) -> str:
     head, slash, tail = text.rpartition("/")
     if "/" not in head and not head.endswith(":"):
         return text
-    file, _, how = re.fullmatch(r"([^@:~#]*)()(.*)", tail).groups()
+    file = re.split(r"[@:~#]", tail)[0]
+    how = tail[len(file) :]
     kind, _, rest = text.partition(":")
     name = "" if rest.startswith((".", "/", "~")) else rest.partition("/")[0]
     return (name or file.rpartition(".")[0] or file) + how

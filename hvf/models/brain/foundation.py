@@ -216,7 +216,8 @@ def _resampling(n_times: int, sfreq: float, rate: float) -> Tensor:
 
     # The rate is exact where the padded trial, too, has a whole number of samples at the new one.
     exact = (n for n in range(n_times, n_times + 1000) if ((n_times + 2 * n) * rate / sfreq).is_integer())
-    x_ST = mne.filter.resample(np.eye(n_times), rate, sfreq, pad="edge", npad=next(exact, "auto"), verbose="error")
+    padding: Any = next(exact, "auto")
+    x_ST = mne.filter.resample(np.eye(n_times), rate, sfreq, pad="edge", npad=padding, verbose="error")
     return torch.from_numpy(x_ST.astype(np.float32))
 
 

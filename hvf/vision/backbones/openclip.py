@@ -166,7 +166,8 @@ def _loaded(spec: FeatureSpec, source: Source) -> tuple[nn.Module, dict[str, tor
         with without_values():
             model = _without_weights(spec, source)
         shards = source.weights.name.endswith(INDEX)
-        state = dict(read_state(source.weights) if shards else load_state_dict(str(source.weights)))
+        loaded: Any = read_state(source.weights) if shards else load_state_dict(str(source.weights))
+        state: dict[str, Any] = dict(loaded)
         state = convert_state_dict(model, state)  # of other libraries
         if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
             state = convert_to_custom_text_state_dict(state)

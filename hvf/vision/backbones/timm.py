@@ -68,7 +68,7 @@ def _network(spec: FeatureSpec) -> Any:
     import timm
 
     try:
-        size = {"img_size": spec.size} if spec.size else {}
+        size: dict[str, Any] = {"img_size": spec.size} if spec.size else {}
         return timm.create_model(spec.name, pretrained=False, num_classes=0, **size)
     except TypeError as error:
         if "img_size" not in str(error):
