@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from hvf.files.remembered import Remembered
 from hvf.registry import BACKBONES, HvfError
 from hvf.vision.filling import HALF
 from hvf.vision.precision import compute_in_float32, input_type, place
-from hvf.vision.remembered import Remembered
 from hvf.vision.specs import FeatureSpec
 from hvf.vision.weights import nearest
 

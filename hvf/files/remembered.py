@@ -1,4 +1,4 @@
-"""What was found out about files of weights, so that they are not read again for it: an index in the cache folder.
+"""What was found out about files, so that they are not read again for it: an index in the cache folder.
 
 A file counts as the same while its path, size, time of change (in ns) and inode are.
 """
