@@ -51,7 +51,7 @@ def test_what_goes_wrong_in_a_job_is_told():
 
     jobs = [lambda: {}["x"], hangs, os.abort, lambda: len(bytearray(1100 * 2**20)), lambda: _refused("a\nb"), lambda: 7]
     kinds = ["traceback", "hang", "crash", "memory", "traceback", "read"]
-    came = outcomes(jobs, seconds=1)
+    came = outcomes(jobs, seconds=3)
     assert [one.kind for one in came] == kinds, came
     assert (came[0].value[:13], came[2].value, came[-1].value) == ("KeyError: 'x'", "SIGABRT", "7")
 
