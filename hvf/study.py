@@ -25,6 +25,7 @@ from hvf.data.trials.reading import read_trials
 from hvf.data.trials.splitting import check_apart, grouped, held_out
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
+from hvf.files.guard import guarded
 from hvf.registry import STUDIES, feature_file, listed
 from hvf.runs import cache_dir
 from hvf.simulation import captioned, head, rendering
@@ -371,7 +372,8 @@ def _helmet(data: DataConfig) -> mne.Info:
 def _info_of_epochs(data: DataConfig) -> mne.Info | None:
     if data.trials is None or not data.trials.endswith((".fif", ".fif.gz")):
         return None
-    return mne.read_epochs(data.trials, preload=False, verbose="error").info
+    path = Path(data.trials)
+    return guarded(path, "epochs", lambda: mne.read_epochs(path, preload=False, verbose="error")).info
 
 
 def _simulated_categories() -> dict[str, str]:

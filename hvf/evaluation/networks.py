@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hvf.evaluation.metrics.base import PackagedNetwork
+from hvf.files.archives import open_zip
 from hvf.registry import NETWORKS, HvfError
 from hvf.vision.encoder import exact_convolutions
 from hvf.vision.weights import read_state, reading
@@ -151,7 +152,7 @@ def _state(path: Path, prefix: str) -> dict[str, torch.Tensor]:
 def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 

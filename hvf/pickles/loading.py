@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
+from hvf.files.archives import open_zip
+from hvf.files.budgets import PICKLE_FREE, PICKLE_TIMES
 from hvf.pickles.arrays import Budget, Refused, Span, array, broken, foreign
 from hvf.pickles.machine import Machine
-
-_FREE = 2**27  # bytes that any file may take: small objects are larger in memory than on disk
 
 
 def load(path: str | Path, *, max_bytes: int | None = None, mmap: bool = False) -> Any:
@@ -39,7 +39,7 @@ def load(path: str | Path, *, max_bytes: int | None = None, mmap: bool = False) 
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            budget = Budget(4 * size + _FREE if max_bytes is None else max_bytes)
+            budget = Budget(PICKLE_TIMES * size + PICKLE_FREE if max_bytes is None else max_bytes)
             span = Span(file, 0, size, budget, mmap)
             start = span.start(64)
             if start.startswith(b"\x93NUMPY"):
@@ -89,9 +89,9 @@ def _npy(span: Span) -> Any:
 def _torch(span: Span) -> Any:
     """A zip archive that `torch.save` wrote."""
     try:
-        with zipfile.ZipFile(span.file) as archive:
+        with open_zip(span.file) as archive:
             members = {info.filename: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+    except zipfile.BadZipFile as error:
         raise broken(f"as a zip archive it cannot be read ({error})") from None
     pickles = [name for name in members if re.fullmatch(r"[^/]*/?data\.pkl", name)]
     if len(pickles) != 1:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hvf.files.archives import check_arrays
+from hvf.files.guard import guarded
 from hvf.pickles import loading as pickles
 from hvf.registry import FEATURE_ENDINGS, HvfError, listed
 
@@ -173,6 +175,7 @@ def _npy(path: Path) -> Any:
 
 def _npz(path: Path) -> dict[str, Any]:
     entries: dict[str, Any] = {}
+    check_arrays(path)
     with np.load(path, allow_pickle=False) as arrays:
         for name in arrays.files:
             try:
@@ -187,6 +190,7 @@ def _torch(path: Path) -> Any:
     """Tensors, and arrays of numpy, whose parts are named; nothing else is made."""
     import torch
 
+    check_arrays(path)
     kinds = {type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OSUVMm"}
     allowed: list[Any] = [np.ndarray, np.dtype, *kinds]
     for module in ("numpy._core", "numpy.core"):  # numpy 2 and 1 name them differently in their files
@@ -231,7 +235,7 @@ def _mat(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
     try:
-        content = loadmat(path)
+        content = guarded(path, "matlab", lambda: loadmat(path))
     except NotImplementedError:  # version 7.3 is HDF5
         return _hdf5(path)
     entries = {key: value for key, value in content.items() if not key.startswith("__")}
@@ -252,8 +256,11 @@ def _hdf5(path: Path) -> dict[str, Any]:
         if isinstance(item, h5py.Dataset):
             entries[name] = np.asarray(item.asstr()[()]).tolist() if h5py.check_string_dtype(item.dtype) else item[()]
 
-    with h5py.File(path, "r") as file:
-        file.visititems(take)
+    def read() -> None:
+        with h5py.File(path, "r") as file:
+            file.visititems(take)
+
+    guarded(path, "hdf5", read)
     return entries
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hvf.files.archives import check_arrays
 from hvf.registry import HvfError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -141,11 +142,12 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         if absent:
             raise HvfError(f"{path} lists {listed(absent)}, which its shards do not hold: fetch all of them again")
         return state
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    check_arrays(path)
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    if path.suffix == ".safetensors":
-        return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

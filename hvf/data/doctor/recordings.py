@@ -41,6 +41,7 @@ from hvf.data.recordings.tables import read_typed
 from hvf.data.things_meg.ctf import check_whole
 from hvf.data.things_meg.table import CATCH, TRIAL_TYPES, zero_shot
 from hvf.data.trials.epochs import shown_images
+from hvf.files.guard import guarded
 from hvf.registry import listed
 
 BLOCK_BYTES = 2**26
@@ -199,7 +200,7 @@ def examine_epochs(
         warnings.simplefilter("always")
         try:
             check_whole(path)
-            epochs: Any = mne.read_epochs(path, preload=False, verbose="error")
+            epochs: Any = guarded(path, "epochs", lambda: mne.read_epochs(path, preload=False, verbose="error"))
         except Exception as error:  # MNE's readers raise many kinds on a damaged file, struct.error among them
             message = f"it cannot be read: {one_line(error)}"
             yield Finding("error", "file", where, message, "copy it again, with all its parts (-epo-1.fif ...)")

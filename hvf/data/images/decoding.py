@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor
 
 from hvf.config import HvfError
+from hvf.data.images.bombs import check_content, check_exif, check_opened
+from hvf.files.budgets import PIXELS
 
 _READ = ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .avif .jp2 .ppm .pgm .pbm .pnm .pfm"
 _NOT_READ = (
@@ -79,23 +81,35 @@ def decode(data: bytes, name: str, background: str = BACKGROUND) -> Image.Image:
         No picture, one of a format that is not read, truncated, too large, or of several frames or pages.
     """
     ground = colour(background)
+    _allow_pixels()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata; a picture too large for Pillow is an error of its own
+            check_content(data)
             with Image.open(io.BytesIO(data), formats=_formats()) as image:
+                check_opened(image, data)
                 _one_frame(image, name)
-                turn = _orientation(image) if image.format != "TIFF" else None  # Pillow turns TIFF by itself
                 _key_of_high_bytes(image)
                 image.load()
+                check_exif(image)  # that of a PNG may come behind its pixels
+                turn = _orientation(image) if image.format != "TIFF" else None  # Pillow turns TIFF by itself
                 return _as_shown(image, turn, ground, background)
     except HvfError as error:
         raise HvfError(f"the image {name} {error}") from error.__cause__
     except Image.UnidentifiedImageError as error:
         raise HvfError(f"the image {name} is truncated or not an image: it holds {_kind(data)}; replace it") from error
     except Image.DecompressionBombError as error:
-        raise HvfError(f"the image {name} is too large to be opened: {error}") from error
+        raise HvfError(f"the image {name} is too large to be opened: {error} ({PIXELS.advice})") from error
+    except MemoryError as error:
+        raise HvfError(f"the image {name} takes more memory to open than there is: make it smaller") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise HvfError(f"the image {name} is truncated or not an image: {error}; replace it") from error
+
+
+def _allow_pixels() -> None:
+    """Let Pillow open what HVF_MAX_PIXELS allows where that is more than Pillow's own limit, twice what it warns of."""
+    if Image.MAX_IMAGE_PIXELS is not None and PIXELS() > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = int(PIXELS())
 
 
 def colour(background: str) -> tuple[int, int, int]:
@@ -135,7 +149,7 @@ def _formats() -> list[str]:
 
 
 def _one_frame(image: Image.Image, name: str) -> None:
-    n = getattr(image, "n_frames", 1)
+    n = getattr(image, "n_frames", 1)  # of a TIFF: all pages are looked at
     if n == 1 or image.format in ("JPEG", "MPO"):  # what a camera puts behind a JPEG are previews and depths
         return
     if image.format == "TIFF" and _previews(image, n):
@@ -174,7 +188,7 @@ def _as_shown(
         alpha = _grey_key(image)
         rgb = Image.fromarray(_grey(image, done))
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         alpha, rgb = rgba.getchannel("A"), rgba.convert("RGB")
         if image.mode in ("LA", "La"):
             rgb = rgb.getchannel("R")

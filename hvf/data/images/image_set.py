@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,15 @@ from PIL import Image
 
 from hvf.config import HvfError
 from hvf.data import html
+from hvf.data.images.bombs import picture_bytes
 from hvf.data.images.concepts import below_common_folder, ids_and_concepts
 from hvf.data.images.decoding import BACKGROUND, colour, decode
 from hvf.data.images.listing import members, picture_files, readable, say_once, walk
 from hvf.data.images.matching import ImageNames, normalized, without_ending
 from hvf.data.indexing import chosen_rows, row_or_rows
+from hvf.files.archives import MEMBER_ERRORS, open_zip, read_member
+from hvf.files.budgets import PICTURE
 from hvf.registry import feature_file
-
-ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error)  # of a damaged archive
 
 
 class _Source(Protocol):
@@ -49,7 +49,7 @@ class _FolderSource:
     def load(self, index: int) -> Image.Image:
         path = self.root / self.names[index]
         try:
-            data = path.read_bytes()
+            data = picture_bytes(path)
         except OSError as error:
             raise HvfError(f"cannot read the image {readable(str(path))}: {error.strerror or error}") from error
         return decode(data, readable(str(path)), self.background)
@@ -64,8 +64,8 @@ class _ZipSource:
     def load(self, index: int) -> Image.Image:
         name = self.names[index]
         try:
-            data = _archive(self.path, self.path.stat().st_mtime_ns, os.getpid()).read(name)
-        except ZIP_ERRORS as error:
+            data = read_member(_archive(self.path, self.path.stat().st_mtime_ns, os.getpid()), name, PICTURE)
+        except MEMBER_ERRORS as error:
             raise HvfError(f"cannot read the image {name} in {self.path}: {error}") from error
         return decode(data, f"{name} in {self.path}", self.background)
 
@@ -83,7 +83,7 @@ class _NoSource:
 @lru_cache(maxsize=2)
 def _archive(path: Path, mtime_ns: int, pid: int) -> zipfile.ZipFile:
     """The open archive: listing it anew for each image is slow. One per process, which would else share a position."""
-    return zipfile.ZipFile(path)
+    return open_zip(path)
 
 
 class ImageSet(Sequence[Image.Image]):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hvf.config import HvfError
 from hvf.data.images.decoding import IMAGE_SUFFIXES, why_skipped
+from hvf.files.archives import open_zip
 from hvf.runs import say
 
 
@@ -113,7 +114,7 @@ def members(path: Path) -> list[tuple[str, str]]:
     """(name with slashes, name in the zip) of a zip's files."""
     files: list[tuple[str, str]] = []
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             for info in archive.infolist():
                 name = info.filename
                 if not info.flag_bits & 0x800 and not name.isascii():  # UTF-8 without the mark that says so

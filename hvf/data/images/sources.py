@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,9 +17,12 @@ from typing import Any
 from PIL import Image
 
 from hvf.config import HvfError
+from hvf.data.images.bombs import check_picture_size, picture_bytes
 from hvf.data.images.decoding import BACKGROUND, IMAGE_SUFFIXES, decode, why_skipped
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.listing import picture_files, skipped_line, walk
+from hvf.files.archives import open_zip
+from hvf.files.budgets import LABEL, MEMBERS
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 SAVED = ("state.json", "dataset_dict.json")  # what `datasets` leaves in a folder that it saved
@@ -65,7 +67,7 @@ def _opened(name: str | Path, split: str, background: str) -> tuple[ImageSet, st
         return _from_tars(path.parent, [path], background)
     if path.is_file():
         images = open_images(path, background)
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             return images, _fingerprint(sorted((one.filename, one.CRC, one.file_size) for one in archive.infolist()))
     if HUB_ID.fullmatch(str(name)):
         return _from_datasets(str(name), split, background)
@@ -84,7 +86,7 @@ class _TarSource:
         try:
             with open(path, "rb") as file:
                 file.seek(offset)
-                data = file.read(size)
+                data = file.read(check_picture_size(size, f"{member} in {path}"))
         except OSError as error:
             raise HvfError(f"cannot read the image {member} in {path}: {error.strerror or error}") from error
         return decode(data, f"{member} in {path}", self.background)
@@ -94,6 +96,7 @@ def _from_tars(folder: Path, tars: list[Path], background: str) -> tuple[ImageSe
     """WebDataset's layout: the files of a sample share their name up to the first dot; NAME.cls is its label."""
     ids, concepts, places, facts = [], [], [], []
     skipped: list[tuple[str, str]] = []
+    n = 0
     for path in tars:
         labels: dict[str, str] = {}
         pictures: list[tuple[str, tarfile.TarInfo]] = []
@@ -102,16 +105,19 @@ def _from_tars(folder: Path, tars: list[Path], background: str) -> tuple[ImageSe
                 for member in archive:
                     name = PurePosixPath(member.name)
                     key = str(name.with_name(name.name.partition(".")[0])) if name.name else ""
-                    if not member.isfile():
+                    if not member.isfile() or member.issparse():  # whose bytes do not lie as they are
                         continue
+                    n += 1
+                    if n > MEMBERS():
+                        raise HvfError(f"{folder} holds more than {MEMBERS():,.0f} files in its tars; {MEMBERS.advice}")
                     why = why_skipped(str(name).removeprefix("./"))
                     if why is None:
                         pictures.append((key, member))
                     elif why:
                         skipped.append((f"{path.name}/{name}", why))
                     elif name.suffix == ".cls" and (file := archive.extractfile(member)):
-                        labels[key] = file.read().decode("ascii", "replace").strip()
-        except (tarfile.TarError, OSError, EOFError) as error:
+                        labels[key] = file.read(LABEL).decode("ascii", "replace").strip()
+        except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
             raise HvfError(f"{path} is not a whole, uncompressed tar: {error}") from error
         for key, member in pictures:
             parent = PurePosixPath(key).parent.name
@@ -137,7 +143,7 @@ class _DatasetSource:
     def load(self, index: int) -> Image.Image:
         try:
             cell = self.rows[index][self.column]
-            data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+            data = cell["bytes"] if cell["bytes"] is not None else picture_bytes(Path(cell["path"]))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise HvfError(f"image {index} of {self.name} cannot be read: {error}") from error
         return decode(data, f"{index} of {self.name}", self.background)

@@ -28,6 +28,7 @@ from hvf.data.recordings.raw import attempt, check_fetched, give_positions, not_
 from hvf.data.recordings.tables import check_bids_table, read_table
 from hvf.data.trials.provenance import is_finished, is_simulated, refuse_copies, sha256, stamps
 from hvf.data.trials.store import TrialsWriter
+from hvf.files.guard import guarded
 from hvf.registry import listed
 from hvf.runs import check_writable, say, track
 
@@ -277,7 +278,7 @@ def _open(root: Path, bids: Any, matches: Sequence[Any], notes: list[str]) -> Op
     if not source.exists():
         raise HvfError(f"cannot read the recording {source}: its content is not here (git annex or datalad get)")
     try:
-        raw = attempt(source, lambda: read_raw_bids(bids, verbose="warning"))
+        raw = attempt(source, lambda: guarded(source, "recording", lambda: read_raw_bids(bids, verbose="warning")))
     except HvfError:
         check_bids_table(_events_file(bids))  # the more helpful reason, where mne-bids fails on that
         raise

@@ -16,6 +16,7 @@ import numpy as np
 from hvf.config import HvfError
 from hvf.data.montages import montage_1005
 from hvf.data.recordings.channels import brain_channels, steps
+from hvf.files.guard import guarded
 from hvf.registry import listed
 
 # What MNE only warns about, but what means that a part of the file is missing or wrong.
@@ -33,7 +34,7 @@ def is_epochs(path: Path) -> bool:
     if not path.name.lower().endswith((".fif", ".fif.gz")) or RAW_NAME.search(path.name) or NOT_RAW.search(path.name):
         return False
     try:
-        return path.is_file() and mne.what(path) == "epochs"
+        return path.is_file() and guarded(path, "kind", lambda: mne.what(path)) == "epochs"
     except Exception:  # damaged in any way: whoever reads it as a recording says how
         return False
 
@@ -53,7 +54,7 @@ def open_recording(path: str | Path) -> Any:
             f"{path} is a part of a BrainVision recording: give its header, {path.with_suffix('.vhdr').name}"
         )
     refuse_empty(path)
-    return attempt(path, lambda: mne.io.read_raw(path, verbose="warning"))
+    return attempt(path, lambda: guarded(path, "recording", lambda: mne.io.read_raw(path, verbose="warning")))
 
 
 def refuse_empty(path: Path) -> None:
@@ -92,6 +93,8 @@ def attempt(path: Path, read: Callable[[], Any]) -> Any:
         warnings.simplefilter("always")
         try:
             raw = read()
+        except HvfError:  # of who looked at the file first
+            raise
         except Exception as error:  # MNE's readers raise many kinds on a damaged file, struct.error among them
             raise HvfError(f"cannot read the recording {path}: {one_line(error)}; is it whole?") from error
     for warning in caught:

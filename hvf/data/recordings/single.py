@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ from hvf.data.recordings.raw import attempt, give_positions, is_epochs, nearest,
 from hvf.data.recordings.tables import read_table, table_beside
 from hvf.data.trials.provenance import is_finished, sha256
 from hvf.data.trials.trials import Trials
+from hvf.files.guard import guarded
 from hvf.runs import say
 
 
@@ -207,7 +209,8 @@ def _of_epochs(
 ) -> Trials:
     if not path.exists():
         raise HvfError(f"there are no epochs at {path}")
-    epochs = attempt(path, lambda: mne.read_epochs(path, preload=False, verbose="warning"))
+    read = functools.partial(mne.read_epochs, path, preload=False, verbose="warning")
+    epochs = attempt(path, lambda: guarded(path, "epochs", read))
     known = None if images is None else ImageNames(images.ids)
     names = None if table is None else table[find_image_column(table, where, column, known)].tolist()
     try:

@@ -21,6 +21,7 @@ from hvf.data.recordings.raw import one_line
 from hvf.data.recordings.tables import read_typed
 from hvf.data.things_meg import ctf
 from hvf.data.things_meg.table import CATCH, check_same, trial_table
+from hvf.files.guard import guarded
 from hvf.registry import listed
 from hvf.runs import track
 
@@ -74,7 +75,9 @@ def _open_epochs(path: Path, parts: list[Path], root: Path, subject: int) -> Sub
     for part in (path, *parts):
         ctf.check_whole(part)
     try:
-        epochs = mne.read_epochs(path, preload=False, verbose="error")
+        epochs = guarded(path, "epochs", lambda: mne.read_epochs(path, preload=False, verbose="error"))
+    except HvfError:  # of who looked at the file first
+        raise
     except FileNotFoundError as error:
         raise HvfError(f"the part {error.filename} of {path.name} is missing: fetch all parts") from error
     except Exception as error:  # MNE's reader raises many kinds on a damaged file

@@ -22,6 +22,7 @@ from hvf.data.images.matching import ImageNames, normalized, stem
 from hvf.data.images.order import by_number, check_order
 from hvf.data.recordings.channels import BRAIN_TYPES, brain_channels
 from hvf.data.trials.conversion import made_of, own_labels, own_values
+from hvf.files.guard import guarded
 from hvf.registry import listed
 
 ADVICE = 'name the image of each epoch in epochs.metadata["image"]'
@@ -41,7 +42,9 @@ class Shown(NamedTuple):
 def open_epochs(path: Path) -> mne.BaseEpochs:
     """Open an MNE epochs file. Raises HvfError if it cannot be read."""
     try:
-        return mne.read_epochs(path, preload=True, verbose="error")
+        return guarded(path, "epochs", lambda: mne.read_epochs(path, preload=True, verbose="error"))
+    except HvfError:  # of who looked at the file first
+        raise
     except Exception as error:  # MNE's reader raises many kinds, struct.error among them, on a damaged file
         raise HvfError(f"cannot read {path} as MNE epochs: {error}") from error
 

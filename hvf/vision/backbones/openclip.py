@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hvf.files.archives import check_arrays, open_zip
 from hvf.registry import BACKBONES, HvfError, did_you_mean
 from hvf.vision.backbones.base import Backbone
 from hvf.vision.backbones.hub import check_size
@@ -316,7 +317,8 @@ def _tag_of_file(spec: FeatureSpec, path: Path) -> Mapping[str, Any] | None:
 def _index_of_weights(path: Path) -> bytes:
     """What a file says of its tensors: the head of a safetensors file, the pickle of one of torch."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        check_arrays(path)
+        with open_zip(path) as archive:
             return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
     with open(path, "rb") as file:
         return file.read(1 << 20)
