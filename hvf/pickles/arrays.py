@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from hvf.files.budgets import COLLISIONS
 
 
 class Refused(Exception):
@@ -36,6 +39,24 @@ class Budget:
     def check(self, n: int) -> None:
         if n > self.total:
             raise Refused("would take far more memory than a data file of its size; if you trust it, raise max_bytes")
+
+
+class Keys:
+    """How many keys of each dict have one hash: to find a place each is compared with all others."""
+
+    def __init__(self) -> None:
+        self.hashes: dict[int, Counter[int]] = {}
+        self.compared = 0
+
+    def add(self, of: int, key: Any) -> None:
+        """Count a key of the dict whose id is `of`. Raises Refused if the dicts would take for ever to fill."""
+        if type(key) is str:
+            return  # its hash cannot be foreseen, those of numbers can
+        held, number = self.hashes.setdefault(of, Counter()), hash(key)
+        self.compared += held[number]
+        held[number] += 1
+        if self.compared > COLLISIONS:
+            raise Refused("has a dict with thousands of keys of one hash, which no data file has")
 
 
 @dataclass(eq=False)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hvf.files.budgets import COLLISIONS
-from hvf.pickles.arrays import Refused, Span, array, broken, check_shape, foreign, object_array, tensor
+from hvf.pickles.arrays import Keys, Refused, Span, array, broken, check_shape, foreign, object_array, tensor
 
 MAX_DEPTH = 64  # levels of dict, list, tuple and object array within each other
 _SMALL = 2**16  # bytes; longer payloads stay in the file until it is known what they become
@@ -85,8 +83,7 @@ class Machine:
         self.marks: list[int] = []
         self.memo: list[Any] = []
         self.storages: dict[str, _Storage] = {}
-        self.hashes: dict[int, Counter[int]] = {}  # of each dict's keys, how many have it
-        self.collisions = 0
+        self.keys = Keys()
         self.done: dict[int, tuple[Any, int, int, Any]] = {}
 
     def run(self) -> Any:
@@ -101,7 +98,7 @@ class Machine:
         if self.at != self.span.length:
             raise broken(f"more data after the end of the pickle (byte {self.at})")
         self.memo.clear()
-        self.hashes.clear()
+        self.keys.hashes.clear()
         return self._finish(result, 0)[0]
 
     def _return(self) -> None:
@@ -264,17 +261,8 @@ class Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not _is_key(key):
                 raise foreign("has a dict whose key is neither a string nor a number")
-            if type(key) is not str:  # the hashes of strings cannot be foreseen, those of numbers can
-                self._count_hash(id(self.stack[-1]), hash(key))
+            self.keys.add(id(self.stack[-1]), key)
             self.stack[-1][key] = value
-
-    def _count_hash(self, of: int, number: int) -> None:
-        """Refuse dicts that would take for ever to fill: each key is compared with all others of its hash."""
-        held = self.hashes.setdefault(of, Counter())
-        self.collisions += held[number]
-        held[number] += 1
-        if self.collisions > COLLISIONS:
-            raise Refused("has a dict with thousands of keys of one hash, which no data file has")
 
     def _name(self, module: Any, name: Any) -> None:
         full = f"{module} {name}" if type(module) is type(name) is str else "something"
