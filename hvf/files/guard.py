@@ -83,8 +83,9 @@ def _try_out(path: Path, parser: Parser) -> None:
         if key not in _refused:
             size = _size(path)
             child, most = _child(), array_limit(size)
-            job = {"path": str(path), "parser": parser, "memory": int(MEMORY() + 16 * size), "most": most}
-            answer = child.ask(job, SECONDS() + size / 5e6) if child else {}
+            job: dict[str, Any] = {"path": str(path), "parser": parser, "most": most}
+            job |= {"memory": int(MEMORY() + 16 * size), "seconds": SECONDS() + size / 5e6}
+            answer = child.ask(job) if child else {}
             fault = answer.get("fault") or _too_much(answer, most, size)
             if not fault:
                 opened = {name: _mark(Path(name)) for name in _outside(answer.get("files", []), path)}
@@ -189,9 +190,9 @@ class _Child:
     def lives(self) -> bool:
         return self.process.poll() is None
 
-    def ask(self, job: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """What the child says of a file; {"fault": why it could not}."""
-        return self._send(job, job["memory"], seconds, 2 * seconds)
+        return self._send(job, job["memory"], job["seconds"], 2 * job["seconds"])
 
     def stop(self) -> None:
         self.process.kill()

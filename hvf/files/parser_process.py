@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -23,6 +25,7 @@ def main() -> None:
     os.dup2(nothing, 0), os.dup2(nothing, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this
     sys.path[:] = json.loads(jobs.readline())
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     opened: list[str] = []
     import mne
     import numpy  # noqa: F401
@@ -35,7 +38,7 @@ def main() -> None:
     for line in jobs:
         job = json.loads(line)
         opened.clear()
-        limited(job["memory"])
+        limited(job["memory"], job["seconds"])
         answer: dict[str, Any] = {"bytes": 0}
         try:
             answer["bytes"] = int(PARSERS[job["parser"]](job["path"], job["most"]))
@@ -45,11 +48,24 @@ def main() -> None:
         print(json.dumps(answer), file=answers)
 
 
-def limited(memory: int) -> None:
-    """Let this process take `memory` bytes more than now; where the system cannot, the parent looks at it."""
+def end_with(parent: int) -> None:
+    """End when the parent has ended, also in the middle of a job."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(1)
+
+
+def limited(memory: int, seconds: float) -> None:
+    """Let this process take so many bytes more than now; where the system cannot, the parent looks at it.
+
+    The parent looks at the processor time, too: a limit beyond that ends this process when there is no parent any more.
+    """
     with suppress(ImportError, OSError, ValueError):
         import resource
 
+        used, hard = resource.getrusage(resource.RUSAGE_SELF), resource.getrlimit(resource.RLIMIT_CPU)[1]
+        most = int(used.ru_utime + used.ru_stime + seconds) + 5
+        resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
         with open("/proc/self/statm") as file:
             space = int(file.read().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -41,9 +41,9 @@ def asked(monkeypatch) -> list[str]:
     paths: list[str] = []
     real = guard._Child.ask
 
-    def ask(self: guard._Child, job: dict, *rest: float) -> dict:
+    def ask(self: guard._Child, job: dict) -> dict:
         paths.append(job["path"])
-        return real(self, job, *rest)
+        return real(self, job)
 
     monkeypatch.setattr(guard._Child, "ask", ask)
     return paths
