@@ -1,4 +1,4 @@
-"""Every setting of a run, as frozen dataclasses (410 lines: a setting, a line); a bad one is refused in one line.
+"""Every setting of a run, as frozen dataclasses (430 lines: a setting, a line); a bad one is refused in one line.
 
 The type of a field says what it may be: a `Literal` is a closed list of words, `Named` a name in a registry, `Bound` a
 range of numbers. All are checked whenever a configuration is built, from Python, JSON or the command line.
@@ -25,7 +25,9 @@ from hvf.registry import BRAIN_ENCODERS, FEATURES, FUSIONS, STUDIES, HvfError, R
 
 Cls = TypeVar("Cls")
 
-SUBJECTS = {"simulated-eeg": 10, "simulated-meg": 4}  # how many people each simulated study has
+# How many people each simulated study has, and how many trials of a test image unless the settings say.
+SUBJECTS = {"simulated-eeg": 10, "simulated-eeg-hard": 10, "simulated-meg": 4}
+TEST_REPEATS = {"simulated-eeg": 20, "simulated-eeg-hard": 80, "simulated-meg": 20}
 SOLVED = ("ridge", "encoding")  # brain encoders that are not trained step by step, but solved at once
 
 # Settings that only change how a run is named or executed; every other one identifies its results (`digest`).
@@ -100,7 +102,7 @@ class DataConfig(Section, name="data"):
     images_per_concept: Count = 5  # simulated: different images of each training concept
     test_concepts: Count = 200  # simulated: unseen concepts, one test image each
     train_repeats: Count = 4  # simulated: trials per training image
-    test_repeats: Count = 20  # simulated: trials per test image; THINGS-EEG2 has 80, THINGS-MEG 12
+    test_repeats: Count | None = None  # simulated: trials per test image; None: 20, of simulated-eeg-hard 80
     sfreq: Positive = 100.0  # sampling rate of the trials, Hz
     tmin: float = 0.0  # start of the window after image onset, s
     tmax: float = 0.8  # end of the window, s, not included: T = round((tmax - tmin) * sfreq)
@@ -115,6 +117,8 @@ class DataConfig(Section, name="data"):
             raise HvfError(f"data.tmax {self.tmax} must come after data.tmin {self.tmin}")
         if round((self.tmax - self.tmin) * self.sfreq) < 1:
             raise HvfError(f"data.tmin {self.tmin} to data.tmax {self.tmax} is no sample at data.sfreq {self.sfreq}")
+        if self.test_repeats == TEST_REPEATS.get(self.study):  # so that equal settings compare equal
+            object.__setattr__(self, "test_repeats", None)
         last = SUBJECTS.get(self.study)
         if self.subject < 1 or (last and self.subject > last):
             known = f"{self.study} has subjects 1 to {last}" if last else "they are counted from 1"
@@ -162,7 +166,7 @@ class BrainConfig(Section, name="brain"):
 class FusionConfig(Section, name="fusion"):
     """The fusion of visual features (arXiv 2602.07495, HVF)."""
 
-    kind: Annotated[str, Named(FUSIONS)] = "hvf"  # "hvf", "linear", "gated", "routed", "concatenated"
+    kind: Annotated[str, Named(FUSIONS)] = "hvf"  # "hvf", "linear", "gated", "routed", "concatenated", "plain"
     width: Count = 256  # D, the shared embedding
     intermediate: Count = 256  # hidden width of the residual block
     dropout: Part = 0.1  # dropout inside the residual block
@@ -172,7 +176,8 @@ class FusionConfig(Section, name="fusion"):
 class AlignConfig(Section, name="align"):
     """Contrastive training of the brain encoder."""
 
-    mode: Literal["retrieval", "reconstruction"] = "retrieval"  # the fusion trains too, or is the prior's, frozen
+    # What is aligned to: a fusion that trains too, the prior's frozen fusion, or the latents of a VAE.
+    mode: Literal["retrieval", "reconstruction", "latents"] = "retrieval"  # of these, the last two are drawn from
     normal_weights: bool = False  # whether weights start normal with sd 0.02 and biases at 0, not as torch draws them
     learning_rate: Positive = 5e-4  # AdamW, at the top of the cosine
     betas: Betas = (0.9, 0.995)  # AdamW's two moments
@@ -233,6 +238,7 @@ class SamplingConfig(Section, name="sampling"):
     scheduler: Literal["ddim", "euler", "ancestral", "dpm", "pipeline"] = "ddim"  # or the pipeline's own
     start: Literal["noise", "latents"] = "noise"  # of denoising: latents are predicted from the embedding (img2img)
     strength: float = 0.7  # start "latents": the share of the steps that is still done; 1 starts from noise alone
+    restore_variance: bool = False  # from latents: whether those of the brain get the natural ones' variance again
     posterior_mean: Share = 0.0  # how far an embedding is moved, before drawing, from z_b (0) to E[z_f | z_b] (1)
 
     def __post_init__(self) -> None:
@@ -270,6 +276,10 @@ class Config(Section):
             )
         if align.mode == "reconstruction" and (self.members.encoders or self.members.encoding):
             raise HvfError("members.encoders and members.encoding are for retrieval: drawing has the prior's one space")
+        if align.mode == "latents":
+            self._check_latents()
+        elif self.sampling.restore_variance:
+            raise HvfError("sampling.restore_variance is for align.mode 'latents', where no prior draws")
         if align.mmd_weight and align.mmd_epochs >= align.epochs:
             raise HvfError(f"align.mmd_epochs must be fewer than align.epochs, {align.epochs}, not {align.mmd_epochs}")
         auxiliary = {"targets.views": targets.views, "targets.text": targets.text}
@@ -279,6 +289,18 @@ class Config(Section):
                 raise HvfError(f"{name} is for align.mode 'retrieval': the prior's fusion is frozen")
             if used and brain.encoder in SOLVED:
                 raise HvfError(f"{name} is learnt from step by step: {brain.encoder} is solved at once, without it")
+
+    def _check_latents(self) -> None:
+        """Raise HvfError for settings of another way of drawing than by ridge from responses to a VAE's latents."""
+        specs = self.targets.specs
+        if len(specs) != 1 or not specs[0].startswith("vae:"):
+            raise HvfError(f"latents are drawn from one VAE, as --targets vae:FOLDER@128, not {', '.join(specs)}")
+        needed: dict[str, Any] = {"brain.encoder": "ridge", "fusion.kind": "plain", "members.trainings": 1}
+        needed |= {"sampling.start": "noise", "sampling.rounds": 1, "sampling.posterior_mean": 0.0}
+        given = dict(flatten(self))
+        for name, value in needed.items():
+            if given[name] != value:
+                raise HvfError(f"{name} is {value!r} where latents are drawn from (align.mode), not {given[name]!r}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -365,7 +387,7 @@ def check_files(config: Config, trained: bool = False) -> None:
             raise HvfError(f"targets.specs: there is no file of features {file.path}, which {spec} names")
     if config.data.images is None or feature_file(config.data.images) is None:
         return
-    if config.align.mode == "reconstruction":
+    if config.align.mode != "retrieval":
         raise HvfError(
             f"{config.data.images} holds features, and drawing needs pictures: give a folder or zip of images"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,6 @@ from hvf import alignment, presets
 from hvf.alignment import TrainingSet
 from hvf.alignment.estimator import ConfiguredEstimator
 from hvf.config import HvfError, with_settings
-from hvf.data import html
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames
 from hvf.data.trials.splitting import concept_split
@@ -31,44 +30,18 @@ from hvf.decoding import artefact
 from hvf.decoding.card import model_card
 from hvf.decoding.confidence import ENOUGH, Confidence
 from hvf.decoding.gallery import Gallery
+from hvf.decoding.ranked import Retrieval, rank
 from hvf.decoding.ranking import LEVEL, Answers, answer
-from hvf.evaluation import retrieval
 from hvf.models.fusions.hvf import HVF
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
 from hvf.prior.reconstruction import Reconstructor
 from hvf.vision.cache import content_hashes, embed, embed_all, weights_hashes
+from hvf.vision.latents import LatentDecoder
 from hvf.vision.texts import captions_of
 
 if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
-
-TOP = 5  # gallery images kept per trial
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """Gallery images ranked for each trial."""
-
-    scores_NM: np.ndarray  # cosine of each trial's embedding with each gallery image
-    ranks_N: np.ndarray  # rank of the trial's own image, from 1; ties count as misses
-    top_NK: np.ndarray  # gallery indices, best first
-    gallery: ImageSet | None = None  # the M images
-    target_N: np.ndarray | None = None  # gallery index of each trial's own image
-
-    def top(self, k: int) -> float:
-        """Share of trials whose image is among the first k."""
-        return retrieval.topk(self.ranks_N, k)
-
-    def __repr__(self) -> str:
-        n, m = self.scores_NM.shape
-        figures = ", ".join(f"top-{k} {100 * self.top(k):.1f} %" for k in (1, 5) if n)
-        return f"<Retrieval: {n} trials among {m} images{', ' if n else ''}{figures}>"
-
-    def _repr_html_(self) -> str:
-        if self.gallery is None or self.target_N is None:
-            return html.facts(repr(self), {})
-        return html.ranked(repr(self), self.gallery, self.target_N, self.ranks_N, self.top_NK, self.scores_NM)
 
 
 class Decoder(ConfiguredEstimator):
@@ -76,14 +49,15 @@ class Decoder(ConfiguredEstimator):
 
     ``config`` is a whole configuration (default: the preset `mini`, made for drawing). Trained weights stay in
     ``alignment``. In reconstruction mode the target is the Fusion Prior's frozen fusion, and `reconstruct` works; in
-    retrieval mode the fusion is trained too, which ranks images better and cannot draw.
+    latents mode it is a VAE's latents, which its decoder makes pictures of, without a prior; in retrieval mode the
+    fusion is trained too, which ranks images better and cannot draw.
 
     A scikit-learn estimator, of trials as X and images as y: `cross_val_score(decoder, trials, images, cv=GroupKFold(),
     groups=images.concepts)`, where trial i is the response to image i (`Trials.aligned_to`), tests on unseen concepts.
     """
 
     default = with_settings(presets.mini(), {"align.mode": "reconstruction"})
-    loaded = ("_prior", "_reconstructor")
+    loaded = ("_prior", "_reconstructor", "_latent_decoder")
     of_prior = ("_initial_latents",)
     confidence: Confidence | None = None  # validation trials, by which answers are calibrated
     gallery: Gallery | None = None  # that `decode` looks in by default
@@ -91,6 +65,7 @@ class Decoder(ConfiguredEstimator):
     about: Mapping[str, Any] = MappingProxyType({})  # what its card says of data and figures: `save`
     _prior: FusionPrior | None = None
     _reconstructor: Reconstructor | None = None
+    _latent_decoder: LatentDecoder | None = None
     _initial_latents: Ridge | None = None  # for sampling.start "latents"
 
     def fit(self, trials: Trials, images: ImageSet, single_trials: Trials | None = None) -> Decoder:
@@ -231,14 +206,18 @@ class Decoder(ConfiguredEstimator):
 
     def reconstruct(self, trials: Trials) -> np.ndarray:
         """One picture per trial, uint8 (N, H, W, 3). Raises HvfError when fitted for retrieval alone."""
-        return self.draw(self.towards_posterior_mean(self.embed_trials(trials)))
+        return self.draw(self.to_draw(self.embed_trials(trials)))
 
-    def towards_posterior_mean(self, z_b_ND: np.ndarray) -> np.ndarray:
-        """z_b (N, D) moved towards the posterior mean E[z_f | z_b] by the share `sampling.posterior_mean`, for drawing.
+    def to_draw(self, z_b_ND: np.ndarray) -> np.ndarray:
+        """z_b (N, D) as pictures are drawn from it: as `sampling.posterior_mean` and `restore_variance` say.
 
-        A brain's z_b is as long as an image's z_f, however uncertain; the posterior mean is the best guess in squared
-        error, and shorter the less certain. Raises HvfError before `fit_drawing` where that share is above 0.
+        A contrastive z_b is as long as an image's z_f, however uncertain. The posterior mean E[z_f | z_b], towards
+        which it is moved by that share, is the best guess in squared error, and shorter the less certain: HvfError
+        before `fit_drawing` where the share is above 0. What a ridge predicts is such a mean already. It varies less
+        than images do, by a factor that validation trials show, and with `restore_variance` is stretched by it.
         """
+        if self.config.sampling.restore_variance:
+            return z_b_ND / np.float32(self.fitted().best["validation_spread"])
         share = self.config.sampling.posterior_mean
         if not share:
             return z_b_ND
@@ -252,8 +231,11 @@ class Decoder(ConfiguredEstimator):
 
         Every round starts from other noise. Raises HvfError for sampling.start "latents" before `fit_drawing`.
         """
-        if self.config.align.mode != "reconstruction":
+        if not self.draws:
             raise HvfError("this decoder was fitted for retrieval: set align.mode to 'reconstruction' and fit again")
+        if self.config.align.mode == "latents":
+            mean_1D, sd_11 = (x.cpu().numpy() for x in self.fitted().normalisation[self.latent_decoder.spec])
+            return self.latent_decoder.decode(z_ND * sd_11 + mean_1D)
         return self.reconstructor.draw(z_ND, self.config.sampling, round_index)
 
     def fit_drawing(self, trials: Trials, images: ImageSet) -> None:
@@ -277,6 +259,24 @@ class Decoder(ConfiguredEstimator):
         """Keep z_f of the training images where the posterior mean is drawn; the checkpoint carries them."""
         if self.config.align.mode == "reconstruction" and self.config.sampling.posterior_mean:
             self.fitted().train_embeddings_MD = self.embed_images(images)
+
+    @property
+    def draws(self) -> bool:
+        """Whether pictures can be drawn from what it embeds trials in."""
+        return self.config.align.mode != "retrieval"
+
+    @property
+    def drawn_by(self) -> str:
+        """A hash of the weights that make pictures: another one makes others. Loads them."""
+        latents = self.config.align.mode == "latents"
+        return weights_hash(self.latent_decoder.vae if latents else self.reconstructor.prior)
+
+    @property
+    def latent_decoder(self) -> LatentDecoder:
+        """The decoder of the VAE whose latents are predicted, loaded on first use."""
+        if self._latent_decoder is None:
+            self._latent_decoder = LatentDecoder(self.config.targets.specs[0], self.device)
+        return self._latent_decoder
 
     @property
     def ready_to_draw(self) -> bool:
@@ -381,12 +381,6 @@ class Decoder(ConfiguredEstimator):
 
     def _prior_fusion(self) -> HVF | None:
         return self.prior.hvf if self.config.align.mode == "reconstruction" else None
-
-
-def rank(z_b_ND: np.ndarray, z_f_MD: np.ndarray, target_N: np.ndarray | None = None) -> Retrieval:
-    """Rank gallery embeddings (M, D) for each z_b (N, D); `target_N` is the gallery index of its own image."""
-    scores_NM = retrieval.similarity(z_b_ND, z_f_MD)
-    return Retrieval(scores_NM, retrieval.ranks(scores_NM, target_N), retrieval.top_items(scores_NM, TOP))
 
 
 def weights_hash(module: torch.nn.Module) -> str:

@@ -117,7 +117,7 @@ def _simulated_study(data: DataConfig) -> Study:
     note = (
         f"simulated {train.kind.upper()}, {len(train.ch_names)} channels, {train.subject}: "
         f"{len(train_images)} training images of {data.train_concepts} concepts x {data.train_repeats} repeats, "
-        f"{len(test_images)} test images of other concepts x {data.test_repeats} repeats"
+        f"{len(test_images)} test images of other concepts x {simulated.repeats_of(data, 'test')} repeats"
     )
     train, test = _marked(train, "train", train_images), _marked(test, "test", test_images)
 
@@ -130,7 +130,7 @@ def _simulated_study(data: DataConfig) -> Study:
 
 def _cached_trials(data: DataConfig, images: ImageSet, split: str) -> Trials:
     """Averaged simulated trials, cached under everything they depend on, the simulator's version included."""
-    repeats = data.train_repeats if split == "train" else data.test_repeats
+    repeats = simulated.repeats_of(data, split)
     settings = [data.study, data.subject, split, repeats, data.sfreq, data.tmin, data.tmax, images.digest]
     key = hashlib.sha256(json.dumps([settings, RESPONSES_VERSION]).encode()).hexdigest()[:16]
     path = cache_dir() / "trials" / f"{data.study}-{data.subject:02d}-{split}-{key}.npy"
@@ -382,5 +382,6 @@ def _simulated_categories() -> dict[str, str]:
 
 _SIMULATED = _simulated_study, _simulated_subjects, _simulated_training
 STUDIES.register("simulated-eeg")(StudyType(*_SIMULATED, categories=_simulated_categories))
+STUDIES.register("simulated-eeg-hard")(StudyType(*_SIMULATED, categories=_simulated_categories))
 STUDIES.register("simulated-meg")(StudyType(*_SIMULATED, _helmet, _simulated_categories))
 STUDIES.register("files")(StudyType(_files_study, _subjects_of_files, _training_of_files, _info_of_epochs))

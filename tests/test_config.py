@@ -142,10 +142,10 @@ def test_every_word_of_the_settings_is_one_of_a_list():
     }
     free |= {"prior.path", "prior.pipeline"}
     texts = {name for name, value in flatten(presets.things_eeg()) if isinstance(value, (str, tuple, type(None)))}
-    numbers = {"align.betas", "data.train_sessions", "data.test_sessions"}
+    numbers = {"align.betas", "data.train_sessions", "data.test_sessions", "data.test_repeats"}
     assert texts - numbers == free | set(WORDS)
     assert set(WORDS["brain.encoder"]) >= {"mbp", "eegproject", "tsconv", "atm", "ridge", "encoding"}
-    assert set(WORDS["fusion.kind"]) == {"hvf", "linear", "gated", "routed", "concatenated"}
+    assert set(WORDS["fusion.kind"]) == {"hvf", "linear", "gated", "routed", "concatenated", "plain"}
 
 
 @pytest.mark.parametrize("name", WORDS)
@@ -212,7 +212,11 @@ def test_digest_separates_results_from_execution():
     assert digest(dataclasses.replace(mini, name="other")) == digest(mini)
     together = {"brain.width": "fusion.width", "fusion.width": "brain.width", "align.text_weight": "targets.text"}
     for name, value in flatten(mini):
-        if name in EXECUTION_ONLY or name in (*together, "brain.frozen") or not isinstance(value, (int, float)):
+        if (
+            name in EXECUTION_ONLY
+            or name in (*together, "brain.frozen", "sampling.restore_variance")
+            or not isinstance(value, (int, float))
+        ):
             continue
         changed = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2 + 0.01
         other = with_settings(mini, {name: changed})

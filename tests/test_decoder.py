@@ -12,7 +12,8 @@ from hvf import methods, presets
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials import lazy
 from hvf.data.trials.trials import Trials
-from hvf.decoder import Decoder, rank
+from hvf.decoder import Decoder
+from hvf.decoding.ranked import rank
 from hvf.experiments.protocols import choose, open_split
 from hvf.study import Study, open_study
 from tests.small_run import small_config
@@ -105,15 +106,15 @@ def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, 
     plain = forgetful(fitted, sampling__posterior_mean=0.0)
     plain.fit_drawing(study.train, study.train_images)
     assert plain.alignment.train_embeddings_MD is None
-    assert np.array_equal(plain.towards_posterior_mean(z_b), z_b)  # the paper's way
+    assert np.array_equal(plain.to_draw(z_b), z_b)  # the paper's way
     told = forgetful(fitted, sampling__posterior_mean=0.5)
     with pytest.raises(HvfError, match="call fit_drawing"):
-        told.towards_posterior_mean(z_b)
+        told.to_draw(z_b)
     told.fit_drawing(study.train, study.train_images)
     mean = fitted.alignment.posterior_mean(z_b, fitted.embed_images(study.train_images))
-    steered = told.towards_posterior_mean(z_b)
+    steered = told.to_draw(z_b)
     np.testing.assert_allclose(steered, (z_b + mean) / 2, rtol=1e-4, atol=1e-4)
-    assert np.array_equal(steered, fitted.towards_posterior_mean(z_b))  # fit has learnt by itself what drawing needs
+    assert np.array_equal(steered, fitted.to_draw(z_b))  # fit has learnt by itself what drawing needs
 
 
 NO_VIEWS, NO_CAPTIONS = (

@@ -81,7 +81,10 @@ def test_a_cache_that_cannot_be_written_only_costs_time(monkeypatch, tmp_path):
         ({"subject": 11}, "subject 11 does not exist: simulated-eeg has subjects 1 to 10"),
         ({"subject": 0}, "1 to 10"),
         ({"study": "simulated-meg", "subject": 8}, "1 to 4"),
-        ({"study": "things"}, "data.study is 'things'; there is simulated-eeg, simulated-meg, files"),
+        (
+            {"study": "things"},
+            "data.study is 'things'; there is simulated-eeg, simulated-eeg-hard, simulated-meg, files",
+        ),
         ({"study": "files"}, "needs both trials"),
         ({"test_concepts": 201}, "test_concepts must lie between 1 and 200"),
         ({"train_concepts": 1655}, "train_concepts must lie between 1 and 1654"),

@@ -232,7 +232,7 @@ def _modules(
     """A brain encoder and a fusion, or those of several members side by side, whose weights are still to be read."""
     one_space = isinstance(described, dict)  # one fusion, however many brain encoders
     fusions = [
-        FUSIONS[one.fusion.kind if one.align.mode == "retrieval" else "hvf"](**each)
+        FUSIONS[one.fusion.kind if one.align.mode != "reconstruction" else "hvf"](**each)
         for one, each in zip(members or (config,), [described] if one_space else described, strict=not one_space)
     ]
     shape = len(recording.ch_names), recording.n_times

@@ -35,7 +35,9 @@ def solve(training: Training, *, refit: bool = True) -> None:
         take = ridge_of(training, training.train_N)
         for epoch, penalty in enumerate(PENALTIES):
             loss = take(penalty)
-            training.history.append({"epoch": epoch, "loss": loss, "penalty": penalty, **training.validate()})
+            entry = {"epoch": epoch, "loss": loss, "penalty": penalty, **training.validate()}
+            kept_length = training.config.fusion.kind == "plain"
+            training.history.append(entry | ({"validation_spread": spread(training)} if kept_length else {}))
         best = best_of(training.history)
         training.history = [{**entry, "best": entry is best} for entry in training.history]
         ridge_of(training, last_N)(best["penalty"])
@@ -53,6 +55,16 @@ def ridge_of(training: Training, rows_N: Tensor) -> Callable[[float], float]:
     x_NP, y_ND = training.x_NCT[rows_N], training.images(training.image_N[rows_N])
     project = cast("torch.nn.Linear", training.brain.project)
     return partial(take_ridge, project, *(x.flatten(1).cpu().numpy() for x in (x_NP, y_ND)))
+
+
+@torch.no_grad()
+def spread(training: Training) -> float:
+    """The sd of what is predicted for validation trials, in sds of the training images' features.
+
+    Below 1: a mean over all that a trial may answer varies less than images do.
+    """
+    z_b_ND, _ = training.embedded()
+    return float(z_b_ND.square().mean().sqrt())
 
 
 def take_ridge(project: torch.nn.Linear, x_NP: np.ndarray, y_ND: np.ndarray, penalty: float) -> float:

@@ -21,6 +21,8 @@ from hvf.vision.cache import embed_all
 from hvf.vision.specs import versions
 from hvf.vision.texts import embed_captions
 
+UNLEARNT = ("concatenated", "plain")  # fusions of which nothing is learnt: what ridge can predict
+
 Self = TypeVar("Self", bound="TrainingSet")
 
 
@@ -125,7 +127,7 @@ class TrainingSet:
         if (config.align.mode == "reconstruction") != (fusion is not None):
             need = "needs the prior's frozen HVF" if fusion is None else "trains its own HVF and takes none"
             raise HvfError(f"align.mode {config.align.mode!r} {need}")
-        if config.brain.encoder == "ridge" and fusion is None and config.fusion.kind != "concatenated":
+        if config.brain.encoder == "ridge" and fusion is None and config.fusion.kind not in UNLEARNT:
             raise HvfError(f"ridge learns no fusion: set fusion.kind to 'concatenated', not {config.fusion.kind!r}")
         if config.brain.encoder == "encoding" and fusion is not None:
             raise HvfError(

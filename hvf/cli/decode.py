@@ -8,8 +8,12 @@ from typing import Any
 
 from hvf.cli.options import Float, Folder, Int, StudyOptions, Word, Words, run_name
 from hvf.cli.printing import print_figures, print_run
-from hvf.registry import HvfError, listed
+from hvf.registry import HvfError, did_you_mean, listed
 from hvf.runs import Run, check_writable, write_json
+
+# A linear map from responses to the latents of one VAE.
+LATENTS = {"align.mode": "latents", "brain.encoder": "ridge", "fusion.kind": "plain", "sampling.posterior_mean": 0.0}
+LATENTS |= {"sampling.rounds": 1, "sampling.start": "noise"}
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Retrieve(_Stage):
 class Reconstruct(_Stage):
     """Draw the seen images, from the brain."""
 
+    draw: Word = None  # prior (the default), or latents of the VAE that --targets names (default: vae:mini), by ridge
     steps: Int = None  # denoising steps
     guidance: Float = None  # strength of classifier-free guidance; 1 or less switches it off
     rounds: Int = None  # pictures of each image, each from other noise
@@ -123,6 +128,13 @@ class Reconstruct(_Stage):
     pipeline: Word = None  # SDXL pipeline: a folder, or a Hub id such as stabilityai/sdxl-turbo
 
     def aliased(self) -> dict[str, Any]:
+        if self.draw not in (None, "prior", "latents"):
+            raise HvfError(f"--draw is {self.draw!r}{did_you_mean(self.draw, ('prior', 'latents'))}")
+        if self.draw == "latents":
+            of_prior = ("steps", "guidance", "rounds", "start", "strength", "prior", "pipeline")
+            if ignored := [f"--{name}" for name in of_prior if getattr(self, name) is not None]:
+                raise HvfError(f"{listed(ignored)}: leave it out with --draw latents, where nothing is denoised")
+            return {"targets.specs": ("vae:mini",)} | super().aliased() | LATENTS
         # Only an encoder trained against the prior's frozen fusion speaks the language that the prior draws from.
         settings = super().aliased() | {"align.mode": "reconstruction"}
         for name, place in (("prior.path", self.prior), ("prior.pipeline", self.pipeline)):

@@ -34,7 +34,7 @@ Specs = Annotated[Union[None, tuple[str, ...]], arg(metavar="SPEC [SPEC ...]", h
 class StudyOptions(Configured):
     """Options of whatever decodes a study."""
 
-    study: Word = None  # simulated-eeg (the default), simulated-meg, or files
+    study: Word = None  # simulated-eeg (the default), simulated-eeg-hard, simulated-meg, or files
     subject: Int = None  # whose responses, of a simulated study or of a folder of trials (default: 8)
     trials: Folder = None  # responses: prepared ones (file or folder), .npy (N, C) or (N, C, T), or -epo.fif
     images: Folder = None  # the images they answer: folder, zip or features:FILE#KEY; in order unless trials name them

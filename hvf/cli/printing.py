@@ -130,5 +130,5 @@ def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
             chance = metrics.get(chance_name(name))
             interval = "{:.3f} to {:.3f}".format(*m["ci95"]) if m["ci95"] else ""
             table.add_row(name, f"{m['value']:.3f}", interval, f"{chance['value']:.3f}" if chance else "", str(m["n"]))
-        if table.row_count or not apart:
+        if table.row_count:
             Console().print(table)

@@ -24,7 +24,7 @@ def model_card(artefact: Artefact) -> str:
         f"# Which image was seen: a decoder of {kind}",
         "",
         f"It embeds a trial of {kind} in the space of images, so that the image that was seen can be looked up in a "
-        f"gallery{' and drawn' if config.align.mode == 'reconstruction' else ''}."
+        f"gallery{' and drawn' if config.align.mode != 'retrieval' else ''}."
         + (" **Trained on simulated data: it decodes nobody's brain.**" if simulated else ""),
         "",
         "## Trained on",
@@ -42,6 +42,8 @@ def model_card(artefact: Artefact) -> str:
         lines.append(f"- members: {_members(artefact.alignment.best['members'])}")
     if config.align.mode == "reconstruction":
         lines.append(f"- drawn by the Fusion Prior `{config.prior.path}` in the pipeline `{config.prior.pipeline}`")
+    if config.align.mode == "latents":
+        lines.append(f"- drawn by the VAE `{config.targets.specs[0]}`, from latents that a ridge predicts; no prior")
     lines += ["", "## Figures", "", *_figures(artefact)]
     lines += [
         "",

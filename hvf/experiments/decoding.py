@@ -123,7 +123,7 @@ def open_decoder(question: Question, device: str = "cpu") -> Opened:
     """The decoder and the gallery that a question names. Raises HvfError if there is none, or it cannot draw."""
     folder = artefact.find(question.decoder)
     decoder = Decoder.load(folder, device)
-    if question.draw and decoder.config.align.mode != "reconstruction":
+    if question.draw and not decoder.draws:
         raise HvfError(f"{question.decoder} was trained for retrieval and cannot draw: hvf train --mode reconstruction")
     if question.draw and not decoder.ready_to_draw:
         raise HvfError(f"{question.decoder} starts from latents that only its training run can fit: leave out --draw")

@@ -66,14 +66,14 @@ def evidence_run(run: Run, repeats: Sequence[int], device: str = "cpu") -> dict[
     if repeats[-1] > fewest:
         few = images.ids[min(range(len(rows)), key=lambda i: len(rows[i]))]
         raise HvfError(f"--repeats {repeats[-1]}: {few} has {fewest} trials; ask for at most as many")
-    draws = decoder.config.align.mode == "reconstruction"
+    draws = decoder.draws
     if draws and not decoder.ready_to_draw:
         decoder.fit_drawing(study.train, study.train_images)
     lines = []
     for r in track(repeats, "averaging trials"):
         line, z_first_ND = _line(decoder, study, single, rows, r)
         if draws:
-            drawn_NHWC = decoder.draw(decoder.towards_posterior_mean(z_first_ND))
+            drawn_NHWC = decoder.draw(decoder.to_draw(z_first_ND))
             write_pictures(run, f"{FOLDER}/{r}", images.ids, drawn_NHWC)
             line["figures"] |= _measured(run, r)
         lines.append(line)

@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hvf.config import Config, HvfError, from_dict, to_dict
-from hvf.decoder import TOP
+from hvf.decoding.ranked import TOP
 from hvf.evaluation import retrieval, statistics
 from hvf.evaluation.scaling import scaled_figures, section
 from hvf.experiments.descriptions import ProtocolInfo, RunInfo, StudyInfo, common_protocol, common_study

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from hvf import alignment
 from hvf.config import Config, HvfError
 from hvf.data.images.decoding import decode
-from hvf.decoder import Decoder, array_hash, weights_hash
+from hvf.decoder import Decoder, array_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
@@ -142,7 +142,7 @@ def reconstruct_run(run: Run) -> None:
     Leaves ``images/{seen,ceiling,brain,floor}/``. Pictures that the same checkpoint has drawn already are kept.
     """
     decoder = Decoder(run.config, device())
-    prior = weights_hash(decoder.reconstructor.prior)
+    drawn_by = decoder.drawn_by
     for spec in _two_way_encoders(run.config):  # whatever is missing is missed before anything is trained
         load_encoder(spec, decoder.device)
     decoder, study = retrieve_run(run, decoder)
@@ -152,7 +152,7 @@ def reconstruct_run(run: Run) -> None:
     figures = [name for name in run.metrics() if name.startswith("reconstruction/")]
     measured = bool(figures) and run.has("evaluation.json") and run.has("per_image.json")
     for row in ROWS:
-        stamp, made_from = f"images/{row}.json", {"embeddings": array_hash(z[f"z_{row}"]), "prior": prior}
+        stamp, made_from = f"images/{row}.json", {"embeddings": array_hash(z[f"z_{row}"]), "prior": drawn_by}
         folders = [row] if rounds == 1 else [f"{row}/round_{r}" for r in range(rounds)]
         if run.has(stamp) and run.read_json(stamp) == made_from and all(_whole(run, f, ids) for f in folders):
             continue
@@ -160,7 +160,7 @@ def reconstruct_run(run: Run) -> None:
         (run.path / "evaluation.json").unlink(missing_ok=True)  # it is about other pictures
         if not decoder.ready_to_draw:  # an older checkpoint, or one of a decoder that starts from latents
             decoder.fit_drawing(study.train, study.train_images)
-        drawn_ND = z[f"z_{row}"] if row == "ceiling" else decoder.towards_posterior_mean(z[f"z_{row}"])
+        drawn_ND = z[f"z_{row}"] if row == "ceiling" else decoder.to_draw(z[f"z_{row}"])
         for round_index, folder in enumerate(folders):
             write_pictures(run, folder, ids, decoder.draw(drawn_ND, round_index))
         run.write_json(stamp, made_from)

@@ -67,6 +67,11 @@ SUITES: dict[str, Suite] = {
         (8,),
         options={"study": "simulated-eeg", "encoders": "mini"},
     ),
+    "simulated-eeg-hard-v1": Suite(
+        "The same people through more noise, of which subject 7 is the average one; 20 epochs of every method.",
+        (7,),
+        options={"study": "simulated-eeg-hard", "encoders": "mini", "epochs": "20"},
+    ),
 }
 
 

@@ -10,15 +10,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from hvf.config import DataConfig, HvfError
+from hvf.config import TEST_REPEATS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.lazy import mean_of_repeats
 from hvf.data.trials.trials import Trials
 from hvf.runs import track
 from hvf.simulation import rendering
-from hvf.simulation.brain import noisy_trials, response, simulated_brain
+from hvf.simulation.brain import noisy_trials, response, sensors, simulated_brain
 from hvf.simulation.features import WORKERS
 from hvf.simulation.stimuli import MAX_TRAIN_CONCEPTS, N_TEST_CONCEPTS, rendered
+
+
+def repeats_of(data: DataConfig, split: str) -> int:
+    """Trials of an image of the "train" or "test" part."""
+    if split == "train":
+        return data.train_repeats
+    return TEST_REPEATS[data.study] if data.test_repeats is None else data.test_repeats
 
 
 def check_settings(data: DataConfig) -> None:
@@ -30,8 +37,9 @@ def check_settings(data: DataConfig) -> None:
         ("train_repeats", 1, 1000),
         ("test_repeats", 1, 1000),
     ):
-        if not low <= getattr(data, name) <= high:
-            raise HvfError(f"{data.study}: {name} must lie between {low} and {high}, not {getattr(data, name)}")
+        value = repeats_of(data, "test") if name == "test_repeats" else getattr(data, name)
+        if not low <= value <= high:
+            raise HvfError(f"{data.study}: {name} must lie between {low} and {high}, not {value}")
     if data.sfreq <= 0 or _n_samples(data) < 2:
         raise HvfError(f"{data.study}: the window [{data.tmin}, {data.tmax}) s at {data.sfreq} Hz holds no two samples")
 
@@ -61,8 +69,8 @@ def simulate_trials(data: DataConfig, images: ImageSet, subject: int, split: str
     subject : int
         Counted from 1.
     split : str
-        "train" or "test": `data.train_repeats` or `data.test_repeats` trials of each image. An image's trials depend on
-        (subject, split, image id) alone.
+        "train" or "test": `repeats_of(data, split)` trials of each image. An image's trials depend on (study, subject,
+        split, image id) alone.
     averaged : bool
         Return the mean over repeats, exactly as `.average()` would, without holding the single trials.
 
@@ -79,10 +87,10 @@ def simulate_trials(data: DataConfig, images: ImageSet, subject: int, split: str
     check_settings(replace(data, subject=subject))
     if split not in ("train", "test"):
         raise HvfError(f"the simulated study has the splits train and test, not {split!r}")
-    repeats = data.train_repeats if split == "train" else data.test_repeats
+    repeats = repeats_of(data, split)
     n_times = _n_samples(data)
     brain = simulated_brain(data.study, subject, data.sfreq, data.tmin, n_times)
-    kind = data.study.removeprefix("simulated-")
+    kind = sensors(data.study)
     n_channels = len(brain.ch_names)
     x_NCT = np.empty((len(images) * (1 if averaged else repeats), n_channels, n_times), np.float32)
 

@@ -26,7 +26,7 @@ from hvf.simulation.raw_files import (
     save_image,
     write_readme,
 )
-from hvf.simulation.study import simulated_stimuli
+from hvf.simulation.study import repeats_of, simulated_stimuli
 
 EEG_SFREQ = 1000  # Hz
 EEG_BAND = (0.01, 100)  # Hz, of the amplifier
@@ -78,7 +78,7 @@ def write_things_eeg(
     """
     subjects, out = tuple(subjects), Path(out)
     data = checked_settings(subjects, study="simulated-eeg", **sizes)
-    train_repeats, test_repeats = data.train_repeats, data.test_repeats
+    train_repeats, test_repeats = data.train_repeats, repeats_of(data, "test")
     if sessions < 2 or sessions % 2 or train_repeats % (sessions // 2) or test_repeats % sessions:
         raise HvfError(
             f"{train_repeats} training and {test_repeats} test repeats do not divide among {sessions} sessions: give "

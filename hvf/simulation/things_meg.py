@@ -33,7 +33,7 @@ from hvf.simulation.raw_files import (
     write_readme,
 )
 from hvf.simulation.stimuli import rendered
-from hvf.simulation.study import simulated_stimuli
+from hvf.simulation.study import repeats_of, simulated_stimuli
 
 MEG_SFREQ, MEG_RAW_SFREQ = 200.0, 1200.0  # Hz: of the epochs, and of the recording whose samples the events count
 MEG_TMIN, MEG_SAMPLES, MEG_BASELINE = -0.1, 281, 21  # -0.1 to 1.3 s; the baseline ends with the sample at 0 s
@@ -85,7 +85,7 @@ def write_things_meg(
     """
     subjects, out = tuple(subjects), Path(out)
     data = checked_settings(subjects, study="simulated-meg", **{"test_repeats": 12, **sizes})
-    per_concept, test_repeats = data.images_per_concept, data.test_repeats
+    per_concept, test_repeats = data.images_per_concept, repeats_of(data, "test")
     if sessions < 1:
         raise HvfError(f"there must be a session, not {sessions}")
     train, _ = simulated_stimuli(data)

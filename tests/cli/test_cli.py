@@ -125,7 +125,7 @@ def test_every_setting_is_an_option(command):
     """All of them at once, with values that differ from the preset's."""
     usual = presets.things_meg()
     words = {"data.study": "simulated-meg", "data.subject": 3, "data.trials": "x.npy", "data.images": "y.zip"}
-    words |= {"data.train_sessions": (1, 2), "data.test_sessions": (3,), "brain.weights": None}
+    words |= {"data.train_sessions": (1, 2), "data.test_sessions": (3,), "data.test_repeats": 12, "brain.weights": None}
     words |= {"align.unit_length": "images", "align.schedule": "constant", "align.refit": True, "brain.frozen": False}
     words |= {"brain.smooth_once": True, "brain.person_layer": True, "align.normal_weights": True}
     words |= {"members.encoders": False, "members.encoding": False}  # for retrieval alone

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hvf.config import SUBJECTS, DataConfig, HvfError
+from hvf.config import SUBJECTS, TEST_REPEATS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
 from hvf.simulation import brain as brains
@@ -18,7 +18,7 @@ from hvf.simulation import study as simulated
 from hvf.simulation.brain import simulated_brain
 from hvf.simulation.features import concept_drive, feature_layout, low_level
 from hvf.simulation.head import sensor_info
-from hvf.simulation.study import simulate_trials
+from hvf.simulation.study import repeats_of, simulate_trials
 
 SMALL = DataConfig(train_concepts=160, images_per_concept=1, test_concepts=40, train_repeats=8, test_repeats=8)
 TIMES = np.arange(80) / 100
@@ -165,7 +165,7 @@ def test_early_is_low_level_and_posterior_late_is_concept(study):
     assert 0.16 < TIMES[np.argmax(late_T)] < 0.32
     assert early_T[TIMES >= 0.30].sum() < 1e-3
     assert late_T[TIMES <= 0.10].sum() < 1e-2
-    y = np.array([ch["loc"][1] for ch in sensor_info(study[-3:], 100.0)["chs"]])
+    y = np.array([ch["loc"][1] for ch in sensor_info(brains.sensors(study), 100.0)["chs"]])
     early_C, late_C = (np.square(m).sum((0, 2)) for m in (brain.early_FCT, brain.late_DCT))
     assert np.average(y, weights=early_C) < np.average(y, weights=late_C) - 0.01 < 0
 
@@ -224,8 +224,8 @@ def test_another_subject_is_harder_than_ones_own():
 
 
 def test_subject_8_is_good_and_every_subject_has_an_ability():
-    assert {study: len(ability) for study, ability in brains.ABILITY.items()} == SUBJECTS
-    assert brains.ABILITY["simulated-eeg"][7] == max(brains.ABILITY["simulated-eeg"])
+    assert {study: len(brains.ABILITY[brains.sensors(study)]) for study in SUBJECTS} == SUBJECTS
+    assert brains.ABILITY["eeg"][7] == max(brains.ABILITY["eeg"])
 
 
 def test_unknown_subject_and_split():
@@ -233,3 +233,22 @@ def test_unknown_subject_and_split():
         simulate_trials(replace(SMALL, study="simulated-meg", subject=1), stimuli()[1], 5, "test")
     with pytest.raises(HvfError, match="train and test, not 'validation'"):
         simulate_trials(SMALL, stimuli()[1], 1, "validation")
+
+
+def test_the_hard_study_is_the_same_people_heard_through_more_noise():
+    easy, hard = brain_of(8), brain_of(8, "simulated-eeg-hard")
+    np.testing.assert_array_equal(hard.late_DCT, easy.late_DCT)
+    np.testing.assert_array_equal(hard.evoked_CT, easy.evoked_CT)
+    for name in ("background_CJ", "alpha_CJ", "sensor_sd"):
+        ratio = np.asarray(getattr(hard, name)) / np.asarray(getattr(easy, name))
+        np.testing.assert_allclose(ratio, brains.NOISE_FACTOR["simulated-eeg-hard"], rtol=1e-5)
+    assert brains.NOISE_FACTOR["simulated-eeg-hard"] > 1
+
+
+def test_repeats_of_a_test_image_are_the_studys_own_unless_given():
+    assert {study: repeats_of(DataConfig(study=study, subject=1), "test") for study in SUBJECTS} == TEST_REPEATS
+    assert (TEST_REPEATS["simulated-eeg"], TEST_REPEATS["simulated-eeg-hard"]) == (20, 80)
+    assert repeats_of(DataConfig(study="simulated-eeg-hard", test_repeats=20), "test") == 20
+    assert DataConfig(test_repeats=20) == DataConfig()  # as runs of before named it
+    assert DataConfig(test_repeats=80) != DataConfig()
+    assert len(simulate_trials(DataConfig(study="simulated-eeg-hard"), stimuli()[1].select([3]), 8, "test")) == 80

@@ -12,7 +12,7 @@ from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.trials.plots import similarity
 from hvf.data.trials.trials import Trials
-from hvf.decoder import rank
+from hvf.decoding.ranked import rank
 
 RNG = np.random.default_rng(0)
 CONCEPTS = ["dog", "cat", "dog", "cat", "owl", "owl"]
