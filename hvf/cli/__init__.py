@@ -55,6 +55,11 @@ def _command(argv: list[str]) -> Callable[[], int]:
 
         prog, commands, about = "hvf data", data.COMMANDS, "Recordings: fetched, checked, and made into trials."
         groups, argv = {}, argv[1:]
+    if argv[:1] in (["--version"], ["-V"]) and prog == "hvf":
+        from hvf import __version__
+
+        print(f"hvf {__version__}")
+        raise SystemExit(0)
     if not argv or argv[0] in ("--help", "-h"):
         print(_overview(commands, groups, prog, about))
         raise SystemExit(0)

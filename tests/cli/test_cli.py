@@ -341,6 +341,14 @@ def test_report(stages, capsys):
     assert "b is better\nwrote table.tex" in capsys.readouterr().out
 
 
+def test_the_version_is_the_packages(capsys):
+    for word in ("--version", "-V"):
+        with pytest.raises(SystemExit) as stop:
+            main([word])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out == f"hvf {hvf.__version__}\n"
+
+
 def test_help_lists_every_command(capsys):
     for argv in ([], ["--help"]):
         with pytest.raises(SystemExit) as stop:
