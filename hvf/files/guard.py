@@ -1,10 +1,10 @@
 """Foreign parsers at a distance: a file from outside is opened in a process of its own first.
 
-MNE, scipy and HDF5 read dozens of formats, some of them in C, and a file that is damaged or made to harm can keep them
-busy for ever, take all memory, or crash the process that they run in. So `guarded` lets a child open each file before
-anybody else does, within budgets of processor time and memory. What the child survives is then read here, by the same
-call as ever: nothing is changed by it. One child serves all files of a process, and a file that passed is remembered by
-its size, time of change and inode, as are the files that were opened with it.
+MNE, scipy, HDF5 and Arrow read dozens of formats, some of them in C, and a file that is damaged or made to harm can
+keep them busy for ever, take all memory, or crash the process that they run in. So `guarded` lets a child open each
+file before anybody else does, within budgets of processor time and memory. What the child survives is then read here,
+by the same call as ever: nothing is changed by it. One child serves all files of a process, and a file that passed is
+remembered by its size, time of change and inode, as are the files that were opened with it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from hvf.progress import say
 from hvf.registry import HvfError
 
 T = TypeVar("T")
-Parser = Literal["recording", "epochs", "kind", "matlab", "hdf5"]
+Parser = Literal["recording", "epochs", "kind", "matlab", "hdf5", "parquet"]
 
-_LIBRARY = {"recording": "mne", "epochs": "mne", "kind": "mne", "matlab": "scipy", "hdf5": "h5py"}
+_LIBRARY = {"recording": "mne", "epochs": "mne", "kind": "mne", "matlab": "scipy", "hdf5": "h5py", "parquet": "pyarrow"}
 _START = 300.0  # s that a child may take to import the parsers, on however busy a machine
 _POLL = 0.1  # s
-_SINGLE = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
+_SETTINGS = dict.fromkeys(_THREADS, "1") | {"PYTHONWARNINGS": "ignore", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 _TOO_LARGE = "{library} takes far more memory for it than a file of its size needs; " + MEMORY.advice
 _TOO_LONG = "{{library}} does not get through it in {} seconds of processor time; " + SECONDS.advice
 _WAITS = "{{library}} waits for it, {} s without a sign: is it a pipe, or on a disk that does not answer?"
 _lock = threading.RLock()
 _children: list[_Child] = []  # the one of this process
+_inherited: list[_Child] = []  # of the process that this one was forked from
 _refused: dict[tuple[Any, ...], str] = {}
 
 
@@ -79,20 +79,26 @@ def _try_out(path: Path, parser: Parser) -> None:
     if files and all(_mark(Path(name)) == held for name, held in files.items()):
         return
     with _lock:
-        key = (str(path), *mark, parser)
+        beside = _beside(path)
+        key = (parser, str(path), *(tuple(held) for held in beside))
         if key not in _refused:
-            size = _size(path)
+            size = sum(held[0] for held in beside)
             child, most = _child(), array_limit(size)
             job: dict[str, Any] = {"path": str(path), "parser": parser, "most": most}
             job |= {"memory": int(MEMORY() + 16 * size), "seconds": SECONDS() + size / 5e6}
             answer = child.ask(job) if child else {}
             fault = answer.get("fault") or _too_much(answer, most, size)
+            if not fault and answer.get("failed"):
+                return  # `read` says how, and once it is mended it is new
             if not fault:
                 opened = {name: _mark(Path(name)) for name in _outside(answer.get("files", []), path)}
                 known.put({"files": {name: held for name, held in opened.items() if held is not None}})
                 return
-            _refused[key] = fault
-    raise HvfError(f"cannot read {path}: {_refused[key].format(library=library)}; get it again from where it came from")
+            if not answer.get("passing"):
+                _refused[key] = fault
+        else:
+            fault = _refused[key]
+    raise HvfError(f"cannot read {path}: {fault.format(library=library)}; get it again from where it came from")
 
 
 def _too_much(answer: Mapping[str, Any], most: int, size: int) -> str:
@@ -112,15 +118,16 @@ def _mark(path: Path) -> list[int] | None:
     return None
 
 
-def _size(path: Path) -> int:
-    """The bytes of a folder, or of a file and those beside it that bear its name: headers have their data there."""
+def _beside(path: Path) -> list[list[int]]:
+    """The marks of a folder's files, or of a file and those beside it that bear its name: headers have data there."""
     files = path.rglob("*") if path.is_dir() else (p for p in path.parent.iterdir() if p.name.startswith(path.stem))
-    return sum((_mark(file) or [0])[0] for file in files if file.is_file())
+    marks = [_mark(file) for file in sorted(files) if file.is_file()]
+    return [mark for mark in marks if mark is not None]
 
 
 def _outside(names: list[str], path: Path) -> list[str]:
     """The files that were opened beside `path`, itself included: not those of Python and its packages."""
-    own = tuple({sys.prefix, sys.base_prefix, "/proc", "/dev"})
+    own = tuple(os.path.join(folder, "") for folder in (sys.prefix, sys.base_prefix, "/proc", "/dev"))
     return [str(path), *(name for name in names if not name.startswith(own) and not name.endswith((".py", ".pyc")))]
 
 
@@ -155,6 +162,7 @@ def _after_fork() -> None:
     """A forked process must share neither the child of its parent nor a lock that a thread of it may hold."""
     global _lock
     _lock = threading.RLock()
+    _inherited.extend(_children)
     _children.clear()
 
 
@@ -176,12 +184,14 @@ class _Child:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env=os.environ | _SINGLE,
+            env=os.environ | _SETTINGS,
         )
+        self._owner = os.getpid()
         atexit.register(self.stop)
         self._watched = psutil.Process(self.process.pid)
         self._answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         started = self._send(sys.path, 2**40, _START, _START)
         if started:
             why = started["fault"].format(library="Python")
@@ -195,8 +205,16 @@ class _Child:
         return self._send(job, job["memory"], job["seconds"], 2 * job["seconds"])
 
     def stop(self) -> None:
+        """Kill it, if it is this process's own."""
+        atexit.unregister(self.stop)
+        if self._owner != os.getpid():
+            return
         self.process.kill()
         self.process.wait()
+        self._listener.join(5)
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError, AttributeError):
+                pipe.close()  # type: ignore[union-attr]
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -246,7 +264,7 @@ class _Child:
             if now - begin > seconds:
                 return self._killed(_TOO_LONG.format(f"{seconds:.0f}"))
             if time.monotonic() - last > idle:
-                return self._killed(_WAITS.format(f"{idle:.0f}"))
+                return self._killed(_WAITS.format(f"{idle:.0f}")) | {"passing": True}
 
     def _used(self) -> tuple[float, int]:
         """Processor seconds and bytes that the child has taken."""
@@ -269,5 +287,6 @@ class _Child:
         if name == "SIGXCPU":
             return {"fault": _TOO_LONG.format("the")}
         if name == "SIGKILL":
-            return {"fault": "the system ended {library} while it read it (SIGKILL; is the memory used up?)"}
+            why = "the system ended {library} while it read it (SIGKILL; is the memory used up?)"
+            return {"fault": why, "passing": True}
         return {"fault": f"{{library}} crashes on it ({name})"}

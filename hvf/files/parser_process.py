@@ -43,7 +43,7 @@ def main() -> None:
         try:
             answer["bytes"] = int(PARSERS[job["parser"]](job["path"], job["most"]))
         except BaseException as error:  # which the same parser raises again where it is dealt with
-            answer["memory"] = out_of_memory(error)
+            answer |= {"failed": True, "memory": out_of_memory(error)}
         answer["files"] = sorted({os.path.abspath(os.fsdecode(x)) for x in opened if isinstance(x, (str, bytes))})
         print(json.dumps(answer), file=answers)
 
@@ -74,10 +74,10 @@ def limited(memory: int, seconds: float) -> None:
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says so."""
+    """Whether an error, or one that led to it, says so: Python's own, the system's, or in words a library's."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
             return True
         seen.append(error)
         error = error.__cause__ or error.__context__
@@ -144,7 +144,23 @@ def hdf5(path: str, most: int) -> int:
     return total
 
 
-PARSERS = {"recording": recording, "epochs": epochs, "kind": kind, "matlab": matlab, "hdf5": hdf5}
+def parquet(path: str, most: int) -> int:
+    """The bytes that a table, or three groups of its rows, take in memory; read until they are more than `most`."""
+    import pyarrow.parquet as pq
+
+    total, file = 0, pq.ParquetFile(path)
+    n = file.num_row_groups
+    some = range(n) if os.path.getsize(path) <= 8 * SMALL else sorted({0, n // 2, n - 1})
+    for batch in file.iter_batches(row_groups=list(some), use_threads=False):
+        total += batch.nbytes
+        if total > most:
+            break
+    return total
+
+
+PARSERS = {
+    "recording": recording, "epochs": epochs, "kind": kind, "matlab": matlab, "hdf5": hdf5, "parquet": parquet,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

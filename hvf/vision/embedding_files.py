@@ -275,10 +275,13 @@ def _parquet(files: Iterable[Path]) -> dict[str, Any]:
 
     read: list[dict[str, Any]] = []
     files = list(files)
+
+    def columns(path: Path) -> dict[str, Any]:
+        table = guarded(path, "parquet", lambda: pq.ParquetFile(path).read())
+        return dict(zip(table.column_names, table.columns, strict=True))
+
     for file in files:
-        table = _read(
-            file, lambda path: dict(zip((t := pq.ParquetFile(path).read()).column_names, t.columns, strict=True))
-        )
+        table = _read(file, columns)
         entries: dict[str, Any] = {}
         for name, column in table.items():
             nested = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)

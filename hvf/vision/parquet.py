@@ -6,13 +6,14 @@ Letters: M rows, D width.
 from __future__ import annotations
 
 import bisect
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hvf.files.guard import guarded
 from hvf.registry import HvfError, listed
 from hvf.vision.embedding_files import lists_as_rows, parts_of
 from hvf.vision.embeddings import names_in_columns
@@ -28,7 +29,7 @@ class ParquetRows:
     def __init__(self, path: Path, key: str | None = None) -> None:
         self.path = path
         try:
-            self._files = [pq.ParquetFile(part) for part in parts_of(path)]
+            self._files = [guarded(part, "parquet", partial(pq.ParquetFile, part)) for part in parts_of(path)]
             schema = self._files[0].schema_arrow
             nested = [field.name for field in schema if _is_list(field.type)]
             if key is None and len(nested) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import signal
@@ -25,7 +26,15 @@ from hvf.registry import HvfError
 from hvf.vision.embedding_files import read_content
 
 ROOT = Path(__file__).resolve().parents[2]
-FOREIGN = {"read_raw", "read_raw_bids", "read_epochs", "what", "loadmat", "visititems"}  # parsers of files from outside
+FOREIGN = {
+    "read_raw",
+    "read_raw_bids",
+    "read_epochs",
+    "what",
+    "loadmat",
+    "visititems",
+    "ParquetFile",
+}  # parsers of files from outside
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +124,21 @@ def test_a_crash_stays_in_the_child(eeglab):
         open_recording(of_false_size(eeglab))
 
 
+def test_a_child_that_the_system_ends_is_no_fault_of_the_file_for_good(fif, monkeypatch):
+    real, ended = guard._Child._answer, []
+
+    def answer(self: guard._Child, *rest: object) -> dict:
+        if not ended and rest[0] != json.dumps(sys.path):
+            ended.append(os.kill(self.process.pid, signal.SIGKILL))
+            self.process.wait()
+        return real(self, *rest)
+
+    monkeypatch.setattr(guard._Child, "_answer", answer)
+    with pytest.raises(HvfError, match="the system ended mne while it read it"):
+        open_epochs(fif)
+    assert len(open_epochs(fif)) == 6
+
+
 def test_the_next_file_after_a_crash_is_read(fif, eeglab):
     with pytest.raises(HvfError):
         open_recording(of_false_size(eeglab))
@@ -135,6 +159,29 @@ def test_matlab_and_hdf5_go_the_same_way(tmp_path, eeglab):
         file.create_dataset("x", (10**6, 10**6), "f8", chunks=(1000, 1000))
     with pytest.raises(HvfError, match=r"a\.h5.*(memory|its values would take)"):
         read_content(tmp_path / "a.h5", None)
+
+
+def test_a_file_that_cannot_be_read_is_tried_each_time(tmp_path, asked):
+    path = tmp_path / "a_raw.fif"
+    path.write_bytes(b"none")
+    for n in (1, 2):
+        with pytest.raises(HvfError, match=r"a_raw\.fif"):
+            open_recording(path)
+        assert len(asked) == n
+
+
+def test_a_refusal_is_remembered_until_a_file_beside_it_changes(tmp_path, asked, monkeypatch):
+    (tmp_path / "q.h5").write_bytes(b"none")
+    guard._child()
+    monkeypatch.setattr(guard._Child, "_send", lambda *_: {"fault": "{library} crashes on it"})
+    for _ in range(2):
+        with pytest.raises(HvfError, match="h5py crashes on it"):
+            guarded(tmp_path / "q.h5", "hdf5", lambda: None)
+    assert len(asked) == 1
+    (tmp_path / "q.dat").write_bytes(b"")
+    with pytest.raises(HvfError, match="h5py crashes on it"):
+        guarded(tmp_path / "q.h5", "hdf5", lambda: None)
+    assert len(asked) == 2
 
 
 def test_a_file_that_passed_is_remembered_until_it_changes(fif, asked):
@@ -230,7 +277,7 @@ def unguarded(source: str) -> list[str]:
     for node in ast.walk(tree):
         name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
         of_mne = name != "what" or isinstance(node, ast.Attribute)
-        of_mne &= not isinstance(node, ast.Attribute) or ast.unparse(node.value) in ("mne", "mne.io", "file")
+        of_mne &= not isinstance(node, ast.Attribute) or ast.unparse(node.value) in ("mne", "mne.io", "file", "pq")
         if (name in FOREIGN or name.startswith("read_raw_")) and of_mne and id(node) not in allowed:
             found.append(f"{name} (line {node.lineno})")
     return found
