@@ -61,6 +61,7 @@ class Named:
 
 Count = Annotated[int, Bound("be at least 1", lambda x: x >= 1)]
 Seed = Annotated[int, Bound(f"lie between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32)]
+Number = Annotated[int, Bound("be at least 0", lambda x: x >= 0)]
 Positive = Annotated[float, Bound("be greater than 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Bound("be at least 0", lambda x: x >= 0)]
 Share = Annotated[float, Bound("lie between 0 and 1", lambda x: 0 <= x <= 1)]
@@ -110,6 +111,7 @@ class DataConfig(Section, name="data"):
     split_seed: Seed = 0  # files: which random split into training and test images
     train_sessions: tuple[int, ...] | None = None  # files: sessions whose trials are trained on; None: all
     test_sessions: tuple[int, ...] | None = None  # files: sessions whose trials are tested on; None: all
+    neighbours: Number = 0  # files: presentations before and after each test trial that are not trained on
 
     def __post_init__(self) -> None:
         super().__post_init__()

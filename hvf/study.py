@@ -22,7 +22,7 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, stem
 from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.reading import read_trials
-from hvf.data.trials.splitting import check_apart, grouped, held_out
+from hvf.data.trials.splitting import check_apart, grouped, held_out, without_neighbours
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
 from hvf.files.guard import guarded
@@ -108,6 +108,8 @@ def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
 def _simulated_study(data: DataConfig) -> Study:
     if data.train_sessions is not None or data.test_sessions is not None:
         raise HvfError(f"{data.study} has one session: --data.train-sessions and --data.test-sessions are for files")
+    if data.neighbours:
+        raise HvfError(f"{data.study} shows images one by one: --data.neighbours is for files")
     simulated.check_settings(data)
     train_images, test_images = simulated.simulated_stimuli(data)
     train = _cached_trials(data, train_images, "train")
@@ -173,6 +175,13 @@ def _files_study(data: DataConfig) -> Study:
         )
         how = "split as prepared" if prepared else "split as in the metadata"
     of_part = {"train": _of_part(trials, "train", data), "test": _of_part(trials, "test", data)}
+    near = ""
+    if data.neighbours:
+        asked = of_part["test"].select(np.isin(of_part["test"].image_ids, np.asarray(shown.ids)[test_index]))
+        taught = of_part["train"].select(np.isin(of_part["train"].image_ids, np.asarray(shown.ids)[train_index]))
+        of_part["train"] = without_neighbours(taught, asked, data.neighbours, path.name)
+        left = len(taught) - len(of_part["train"])
+        near = f", {left} of {len(taught)} training trials left out, at most {data.neighbours} from a test trial"
     train_images, test_images = (
         part_images.select(np.flatnonzero(np.isin(part_images.ids, of_part[part].image_ids)))
         for part, part_images in (("train", shown.select(train_index)), ("test", shown.select(test_index)))
@@ -196,7 +205,7 @@ def _files_study(data: DataConfig) -> Study:
     )
     note = (
         f"{path.name}: {origin}, {trials.subject}, {recipe}{len(train)} training and {len(test)} test images of other "
-        f"concepts ({how}){sessions}, {len(trials.ch_names)} channels{notes}"
+        f"concepts ({how}){sessions}{near}, {len(trials.ch_names)} channels{notes}"
     )
 
     def single_trials(part: str, images: ImageSet) -> Trials:

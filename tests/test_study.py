@@ -275,6 +275,39 @@ def test_sessions_to_train_and_to_test_on(things, tmp_path):
         open_study(replace(TINY, train_sessions=(1,)))
 
 
+def test_neighbours_of_test_trials_are_left_out(things, tmp_path):
+    """The control for slow noise, which trials share that follow one another."""
+    shuffled = np.random.default_rng(3).permutation(16)  # the order of presentation: prepared trials lie by image
+    session_N, position_N = 1 + shuffled // 8, shuffled % 8
+    prepared(sessions=session_N, positions=position_N).save(tmp_path / "s.npy")
+    data = replace(things, trials=str(tmp_path / "s.npy"))
+    saved = Trials.load(tmp_path / "s.npy")
+    assert saved.positions.tolist() == position_N.tolist()
+    test_N = saved.splits == "test"
+    for most in (1, 2):
+        study = open_study(replace(data, neighbours=most))
+        kept = [
+            i
+            for i in np.flatnonzero(~test_N)
+            if all(
+                session_N[i] != session_N[j] or abs(position_N[i] - position_N[j]) > most
+                for j in np.flatnonzero(test_N)
+            )
+        ]
+        single = study.single_trials("train", study.train_images)
+        expected = {(float(x), int(p)) for x, p in zip(saved.load_array()[kept, 0, 0], position_N[kept], strict=True)}
+        found = {(float(x), int(p)) for x, p in zip(single.load_array()[:, 0, 0], single.positions, strict=True)}
+        assert found == expected
+        assert f"{12 - len(kept)} of 12 training trials left out, at most {most} from a test trial" in study.note
+        assert len(study.single_trials("test", study.test_images)) == 4
+    with pytest.raises(HvfError, match="leaves no trial to train on"):
+        open_study(replace(data, neighbours=8))
+    with pytest.raises(HvfError, match="needs the order in which images were shown, and sub-08_trials.npy does not"):
+        open_study(replace(things, neighbours=1))
+    with pytest.raises(HvfError, match="--data.neighbours is for files"):
+        open_study(replace(TINY, neighbours=1))
+
+
 def test_prepared_trials_without_split_or_concepts(things, tmp_path):
     prepared(splits=None, concepts=None).save(tmp_path / "s.npy")
     data = replace(things, trials=str(tmp_path / "s.npy"))

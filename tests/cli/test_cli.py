@@ -129,6 +129,7 @@ def test_every_setting_is_an_option(command):
     words |= {"align.unit_length": "images", "align.schedule": "constant", "align.refit": True, "brain.frozen": False}
     words |= {"brain.smooth_once": True, "brain.person_layer": True, "align.normal_weights": True}
     words |= {"members.encoders": False, "members.encoding": False}  # for retrieval alone
+    words |= {"sampling.restore_variance": False}  # for latents alone
     words |= {"data.ch_names": ("Oz", "O1"), "data.tmin": -0.1, "brain.width": 64, "fusion.width": 64}
     words |= {"targets.specs": ("vae:mini",), "targets.views": (), "targets.view_choice": "confidence"}
     words |= {

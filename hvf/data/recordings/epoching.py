@@ -109,11 +109,12 @@ class Plan:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """image_ids, sessions, and where known concepts and splits of the trials."""
+        """image_ids, sessions, positions, and where known concepts and splits of the trials."""
         session = np.asarray([r.session for r in self.recordings])
         labels = {name + "s": self.events[name].to_numpy(str) for name in ("concept", "split") if name in self.events}
-        recording = self.events["recording"].to_numpy(int)
-        return {"image_ids": image_ids(self.events["image"].tolist()), "sessions": session[recording]} | labels
+        session_N = session[self.events["recording"].to_numpy(int)]  # rows follow recordings, and these time
+        when = {"sessions": session_N, "positions": [(session_N[:i] == s).sum() for i, s in enumerate(session_N)]}
+        return {"image_ids": image_ids(self.events["image"].tolist())} | when | labels
 
 
 def plan(

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     import xarray
 
 MARK = "hvf trials "  # the description begins so; JSON follows
-LABELS = {"image": "image_ids", "concept": "concepts", "split": "splits", "session": "sessions"}  # columns of metadata
+# {column of metadata: label}
+LABELS = {
+    "image": "image_ids",
+    "concept": "concepts",
+    "split": "splits",
+    "session": "sessions",
+    "position": "positions",
+}
 ABOUT = {"kind", "simulated", "sfreq", "tmin", "history"}
 EVENT = "image onset"  # which image it is, metadata say
 
@@ -40,6 +47,7 @@ class Responses(Protocol):
     simulated: bool
     history: dict[str, Any] | None
     sessions: np.ndarray | None
+    positions: np.ndarray | None
 
     @property
     def image_ids(self) -> np.ndarray: ...
@@ -57,12 +65,12 @@ class Responses(Protocol):
 
 
 def labels_of(trials: Responses) -> dict[str, np.ndarray]:
-    """{"image", "concept", "split", "session": (N,)}, those that are known."""
+    """{"image", "concept", "split", "session", "position": (N,)}, those that are known."""
     return {name: values for name, field in LABELS.items() if (values := getattr(trials, field)) is not None}
 
 
 def to_epochs(trials: Responses) -> mne.EpochsArray:
-    """Trials as MNE epochs, whose metadata name image, concept, split and session.
+    """Trials as MNE epochs, whose metadata name image, concept, split, session and position.
 
     Electrodes of the 10-05 system get their positions. Raises HvfError for what epochs cannot be: no trial or sample,
     two channels of one name, or a first sample that lies between those of the rate.
@@ -126,7 +134,7 @@ def own_values(epochs: mne.BaseEpochs, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_labels(table: pd.DataFrame) -> dict[str, Any]:
-    """Concepts, splits and sessions from the metadata of epochs made of trials, as they were."""
+    """Concepts, splits, sessions and positions from the metadata of epochs made of trials, as they were."""
     return {field: table[name].tolist() for name, field in LABELS.items() if name in table and name != "image"}
 
 
@@ -147,7 +155,7 @@ def _type_beside_meg(name: str, electrodes: set[str]) -> str:
 
 
 def to_xarray(trials: Responses) -> xarray.DataArray:
-    """Trials as an xarray array (trial, channel, time) with image, concept, split and session of each trial.
+    """Trials as an xarray array (trial, channel, time) with image, concept, split, session and position of each trial.
 
     Attributes: subject, kind, sfreq, simulated (0 or 1), history as JSON; all of them can be written as netCDF. Raises
     HvfError without xarray.

@@ -73,6 +73,19 @@ def epochs_values(epochs: mne.BaseEpochs) -> tuple[dict[str, Any], list[str]]:
     return values | (own_values(epochs, made) if made else {}), notes
 
 
+def presentation_order(epochs: mne.BaseEpochs) -> np.ndarray | None:
+    """The place of each epoch among all events, those of epochs left out too, (N,); None if their times do not rise.
+
+    Epochs made of trials have lost their times: what these knew stands in the metadata.
+    """
+    sample_N = epochs.events[:, 0]
+    if made_of(epochs.info) or (np.diff(sample_N) <= 0).any():
+        return None
+    place_N = np.asarray(epochs.selection)
+    known = len(place_N) == len(sample_N) and (np.diff(place_N) > 0).all()  # epochs that were joined count anew
+    return place_N if known else np.arange(len(sample_N))
+
+
 def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None) -> Shown:
     """The image of each epoch: the names given, or from the metadata, or the names of the events, or else the order.
 

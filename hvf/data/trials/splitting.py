@@ -8,6 +8,7 @@ import numpy as np
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
+from hvf.data.trials.trials import Trials
 from hvf.registry import listed
 
 
@@ -86,3 +87,40 @@ def check_apart(train: ImageSet, test: ImageSet, where: str) -> None:
         if content in first:
             same = "are the same picture" if test.has_pictures else "have the same features: they are one picture"
             raise HvfError(f"the test image {name} and the training image {first[content]} {same}")
+
+
+def without_neighbours(train: Trials, test: Trials, most: int, where: str) -> Trials:
+    """The training trials that were shown more than `most` presentations before and after every test trial.
+
+    Noise that is slow is alike in trials that follow one another, so that a test trial may be known by its neighbours.
+
+    Parameters
+    ----------
+    train, test : Trials
+        Of one recording, single trials.
+    most : int
+        Presentations of one session.
+    where : str
+        Whose trials they are, for messages.
+
+    Raises
+    ------
+    HvfError
+        If the order of presentation is not known, or no training trial is left.
+    """
+    if train.positions is None or test.positions is None:
+        raise HvfError(
+            f"--data.neighbours needs the order in which images were shown, and {where} does not tell it: MNE epochs "
+            "whose events are in the order of time do, and what `hvf data prepare recording` makes"
+        )
+    session_N, session_M = (np.zeros(len(t), int) if t.sessions is None else t.sessions for t in (train, test))
+    near_N = np.zeros(len(train), bool)
+    for session in np.unique(session_M):
+        rows = np.flatnonzero(session_N == session)
+        asked_M = np.sort(test.positions[session_M == session])
+        place_N = train.positions[rows]
+        first, end = np.searchsorted(asked_M, place_N - most, "left"), np.searchsorted(asked_M, place_N + most, "right")
+        near_N[rows] = end > first  # test trials within the window
+    if near_N.all():
+        raise HvfError(f"--data.neighbours {most} leaves no trial to train on: {where} shows test images throughout")
+    return train.select(~near_N)

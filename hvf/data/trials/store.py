@@ -28,6 +28,7 @@ FORMAT = "hvf trials 1"
 HEAD = f'{{\n"format": "{FORMAT}"'  # the first bytes of every sidecar, by which it is recognised
 DTYPES = ("float16", "float32")
 CATEGORICAL = ("image_ids", "concepts", "splits")  # one str per trial, stored as `Categorical`
+NUMBERED = ("sessions", "positions")  # one int per trial: when it was recorded
 
 
 class TrialsWriter:
@@ -57,6 +58,7 @@ class TrialsWriter:
         concepts: Sequence[str] | np.ndarray | Categorical | None = None,
         splits: Sequence[str] | np.ndarray | Categorical | None = None,
         sessions: Sequence[int] | np.ndarray | None = None,
+        positions: Sequence[int] | np.ndarray | None = None,
         history: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
@@ -70,6 +72,7 @@ class TrialsWriter:
             "ch_names": [str(name) for name in ch_names],
             "simulated": bool(simulated),
             "sessions": None if sessions is None else np.asarray(sessions, dtype=int),
+            "positions": None if positions is None else np.asarray(positions, dtype=int),
         }
         for name, labels in zip(CATEGORICAL, (image_ids, concepts, splits), strict=True):
             self._labels[name] = None if labels is None else Categorical.of(labels)
@@ -119,7 +122,7 @@ class TrialsWriter:
         fields: dict[str, Any] = {"format": FORMAT, "shape": self.shape, "dtype": self.dtype.name}
         fields |= {"nbytes": _nbytes(self.shape, self.dtype), "sha256": _digest(self.x_NCT)} | self._labels
         fields |= {name: fields[name].to_json() for name in CATEGORICAL if fields[name] is not None}
-        fields["sessions"] = None if fields["sessions"] is None else packed(fields["sessions"])
+        fields |= {name: None if fields[name] is None else packed(fields[name]) for name in NUMBERED}
         fields["history"] = {"code": code_version()} | self.history
         lines = (f"{json.dumps(k)}: {json.dumps(v, default=_plain, ensure_ascii=False)}" for k, v in fields.items())
         self._sidecar_tmp.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
@@ -179,7 +182,7 @@ def read_store(path: str | Path) -> tuple[np.ndarray, dict[str, Any]]:
             f"{actual[1]} {tuple(actual[0])} in {size} bytes, the sidecar says {fields['dtype']} "
             f"{tuple(fields['shape'])} in {fields['nbytes']}; prepare it again"
         )
-    labels = (*CATEGORICAL, "subject", "kind", "sfreq", "tmin", "ch_names", "simulated", "sessions", "history")
+    labels = (*CATEGORICAL, "subject", "kind", "sfreq", "tmin", "ch_names", "simulated", *NUMBERED, "history")
     return x_NCT, {name: fields[name] for name in labels}
 
 
@@ -205,7 +208,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         for name in CATEGORICAL:
             fields[name] = None if fields[name] is None and name != "image_ids" else Categorical.from_json(fields[name])
-        fields["sessions"] = None if fields["sessions"] is None else unpacked(fields["sessions"])
+        fields |= {name: None if fields.get(name) is None else unpacked(fields[name]) for name in NUMBERED}
         fault = _misfit(fields, tuple(fields["shape"]))
     except (KeyError, TypeError, ValueError) as error:
         raise HvfError(
@@ -221,7 +224,7 @@ def _misfit(fields: Mapping[str, Any], shape: tuple[int, ...]) -> str | None:
     n, c, _ = shape
     if len(fields["ch_names"]) != c:
         return f"{c} channels have {len(fields['ch_names'])} names"
-    for name in (*CATEGORICAL, "sessions"):
+    for name in (*CATEGORICAL, *NUMBERED):
         if fields[name] is not None and len(fields[name]) != n:
             return f"{n} trials have {len(fields[name])} {name}"
     return None

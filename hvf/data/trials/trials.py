@@ -19,9 +19,9 @@ from hvf.data.images.matching import ImageNames
 from hvf.data.indexing import chosen_rows, row_or_rows
 from hvf.data.trials import conversion, plots
 from hvf.data.trials.categorical import Categorical
-from hvf.data.trials.epochs import epochs_values, shown_images
+from hvf.data.trials.epochs import epochs_values, presentation_order, shown_images
 from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray
-from hvf.data.trials.store import TrialsWriter, read_store
+from hvf.data.trials.store import NUMBERED, TrialsWriter, read_store
 from hvf.registry import listed
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Trials:
     simulated : bool
     concepts, splits : sequence of str, (N,), optional
         The concept of each trial's image; "train" or "test" where that is given from outside.
-    sessions : sequence of int, (N,), from 1, optional
+    sessions, positions : sequence of int, (N,), optional: the session, from 1; the presentation's place in it, by time
     history : dict, optional
         How the trials were made: recipe, whitening, units, sources and their sha256, code version.
 
@@ -80,6 +80,7 @@ class Trials:
         concepts: Sequence[str] | np.ndarray | Categorical | None = None,
         splits: Sequence[str] | np.ndarray | Categorical | None = None,
         sessions: Sequence[int] | np.ndarray | None = None,
+        positions: Sequence[int] | np.ndarray | None = None,
         history: dict[str, Any] | None = None,
     ) -> None:
         if not isinstance(x_NCT, LazyArray):
@@ -93,7 +94,7 @@ class Trials:
         self._image_ids = Categorical.of(image_ids)
         self._concepts = None if concepts is None else Categorical.of(concepts)
         self._splits = None if splits is None else Categorical.of(splits)
-        self.sessions = None if sessions is None else np.asarray(sessions, dtype=int)
+        self.sessions, self.positions = (None if x is None else np.asarray(x, dtype=int) for x in (sessions, positions))
         n, c, _ = self.shape
         if len(self.ch_names) != c:
             raise HvfError(f"{c} channels were given {len(self.ch_names)} names; give one per channel")
@@ -116,10 +117,10 @@ class Trials:
         """ "train" or "test" of each trial, str (N,), if given from outside."""
         return None if self._splits is None else self._splits.array
 
-    def _labels(self) -> dict[str, Any]:  # Categorical, an array of sessions, or None
+    def _labels(self) -> dict[str, Any]:  # Categorical, an array of numbers, or None
         """The labels that have a value per trial, categorical ones encoded."""
         categorical = {"image_ids": self._image_ids, "concepts": self._concepts, "splits": self._splits}
-        return categorical | {"sessions": self.sessions}
+        return categorical | {name: getattr(self, name) for name in NUMBERED}
 
     def _fields(self) -> dict[str, Any]:
         """The arguments of the constructor but for the values."""
@@ -184,7 +185,7 @@ class Trials:
         if len(first) == len(self):
             return self
         labels = {name: label if label is None else _chosen(label, first) for name, label in self._labels().items()}
-        labels["sessions"] = None  # a mean may span several
+        labels |= dict.fromkeys(NUMBERED)  # a mean may span several
         return self.replace(x_NCT=self.values.mean_by(group_N), **labels)
 
     def repeats(self) -> dict[str, int]:
@@ -227,9 +228,8 @@ class Trials:
     def crop(self, tmin: float, tmax: float) -> Trials:
         """Return the samples in [tmin, tmax) s. Raises HvfError if the recording does not hold that window."""
         start, stop = (round((t - self.tmin) * self.sfreq) for t in (tmin, tmax))
-        n_times = self.shape[2]
-        if not 0 <= start < stop <= n_times:
-            end = self.tmin + n_times / self.sfreq
+        if not 0 <= start < stop <= self.shape[2]:
+            end = self.tmin + self.shape[2] / self.sfreq
             raise HvfError(f"cannot crop to [{tmin:g}, {tmax:g}) s: the trials run over [{self.tmin:g}, {end:g}) s")
         return self.replace(x_NCT=self.values.samples(start, stop), tmin=self.tmin + start / self.sfreq)
 
@@ -262,7 +262,7 @@ class Trials:
     def permuted(self, seed: int) -> Trials:
         """Return the same trials with the images shuffled among them: what a decoder scores by chance."""
         order = np.random.default_rng(seed).permutation(len(self))
-        labels = {name: label for name, label in self._labels().items() if label is not None and name != "sessions"}
+        labels = {name: label for name, label in self._labels().items() if label is not None and name not in NUMBERED}
         return self.replace(**{name: _chosen(label, order) for name, label in labels.items()})
 
     @classmethod
@@ -289,7 +289,7 @@ class Trials:
         for name in first._labels():
             parts = [t._labels()[name] for t in trials]
             known = all(part is not None for part in parts)
-            labels[name] = (np.concatenate if name == "sessions" else Categorical.joined)(parts) if known else None
+            labels[name] = (np.concatenate if name in NUMBERED else Categorical.joined)(parts) if known else None
         return first.replace(
             x_NCT=LazyArray.joined([t.values for t in trials]),
             **labels,
@@ -355,8 +355,8 @@ class Trials:
         epochs = epochs if epochs.preload else epochs.copy().drop_bad(verbose="error")
         shown = shown_images(epochs, images)
         name = subject or (epochs.info.get("subject_info") or {}).get("his_id") or "epochs"
-        values, notes = epochs_values(epochs)
-        trials = cls(image_ids=shown.names, subject=name, **values, **shown.labels)
+        (values, notes), when = epochs_values(epochs), {"positions": presentation_order(epochs)}
+        trials = cls(image_ids=shown.names, subject=name, **values, **(when | shown.labels))
         note = f"{len(trials)} epochs of {len(trials.repeats())} images, paired by {shown.how}"
         if isinstance(images, ImageSet):
             trials = trials.paired_with(images)

@@ -76,6 +76,7 @@ def test_a_bids_dataset(dataset, tmp_path, capsys):
     assert seen(trials) == images
     assert trials.subject == "sub-01"
     assert trials.sessions.tolist() == [1] * 16 + [2] * 16
+    assert trials.positions.tolist() == [*range(16), *range(16)]
     assert trials.splits.tolist() == ["test" if "pie" in name else "train" for name in images]
     assert trials.concepts.tolist() == [name.split("/")[1] for name in images]
     assert "32 of 64 events name no image and are left out" in capsys.readouterr().err

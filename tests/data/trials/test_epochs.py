@@ -226,6 +226,24 @@ def test_contradictions_are_refused(tmp_path):
         read(epochs_of(SHOWN, {"image": named}), tmp_path, open_images(tmp_path / "images"))
 
 
+def test_the_order_of_presentation_is_that_of_the_events(tmp_path):
+    images, table = folder_of(tmp_path / "images"), {"image": [FILES[i] for i in SHOWN]}
+    epochs = epochs_of(SHOWN, table)
+    assert (np.diff(epochs.events[:, 0]) > 0).all()
+    trials = read(epochs, tmp_path, images)
+    assert trials.positions.tolist() == list(range(2 * N))
+    assert trials.average().positions is None
+    left = epochs.copy().drop([0, 3], reason="bad", verbose="error")
+    assert Trials.from_epochs(left, images).positions.tolist() == [1, 2, *range(4, 2 * N)]
+    kept = trials.select([5, 2])
+    assert kept.positions.tolist() == [5, 2]
+    assert Trials.from_epochs(kept.to_epochs(), images).positions.tolist() == [5, 2]  # not that of the new file
+    joined = mne.concatenate_epochs([left, epochs], verbose="error")
+    assert (np.diff(Trials.from_epochs(joined, images).positions) > 0).all()
+    backwards = epochs[np.arange(2 * N)[::-1]]
+    assert Trials.from_epochs(backwards, images).positions is None
+
+
 def test_sessions_splits_and_concepts_of_metadata(tmp_path):
     images = folder_of(tmp_path / "images")
     table = {"image": [FILES[i] for i in SHOWN], "session": ["ses-10", "ses-9"] * N, "split": ["train", "test"] * N}
