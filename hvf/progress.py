@@ -6,6 +6,7 @@ Use it as `hvf.runs.track`.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -88,10 +89,20 @@ class Track(Generic[T]):
             Track._bars += 1
 
 
+def one_line(text: object) -> str:
+    r"""The text on one line, without characters that move a terminal's cursor or turn the direction of writing.
+
+    >>> one_line("a\n\tb \x1b[2Jc")
+    'a b [2Jc'
+    """
+    shown = "".join(char if char.isprintable() else " " for char in str(text))
+    return re.sub(" {2,}", " ", shown).strip()
+
+
 def say(where: str, notes: Iterable[str]) -> None:
     """Print what was done to an input, each note on a line of its own, on standard error."""
     for note in dict.fromkeys(notes):
-        print(f"note: {where}: {note}", file=sys.stderr)
+        print(one_line(f"note: {where}: {note}"), file=sys.stderr)
 
 
 track = Track

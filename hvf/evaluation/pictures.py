@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hvf.evaluation.evaluator import Evaluator, Options
-from hvf.evaluation.pairing import pair
+from hvf.evaluation.pairing import Paired, pair
 from hvf.registry import HvfError
 from hvf.runs import Run, check_writable, code_version, write_atomic, write_json
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+MEASURED, COPIED, EXACT = "measured", 512, 128  # a folder; pixels; pixels up to which copies are lossless
 ROWS = ("ceiling", "brain", "floor")  # of a run: from the image's own embedding, the brain's, a permuted trial's
 
 
@@ -52,7 +53,7 @@ def evaluate_pictures(
     metrics : iterable of str, optional
         Metrics of reconstruction in `hvf.registry.METRICS`; all by default.
     out : path, optional
-        A folder that gets the files of `write_evaluation`.
+        A folder that gets the files of `write_evaluation`, and small copies of the pictures in ``measured/``.
     row : str
         The reconstructions' name in the figures: reconstruction/ROW/....
     **options
@@ -70,6 +71,7 @@ def evaluate_pictures(
     protocol = {"images": str(images), "recons": str(recons), "rounds": len(paired.rounds), "matched_by": paired.how}
     evaluation = _evaluated(evaluator, {row: paired.rounds}, paired.seen.ids, paired.seen.concepts, protocol)
     if out is not None:
+        write_measured(paired, row, Path(out))
         write_evaluation(evaluation, out)
     return evaluation
 
@@ -97,6 +99,23 @@ def evaluate_run(
     protocol = {"run": str(run.path), "rounds": {row: len(one.rounds) for row, one in paired.items()}}
     ids, concepts = names or (seen.ids, seen.concepts)
     return _evaluated(evaluator, {row: one.rounds for row, one in paired.items()}, ids, concepts, protocol)
+
+
+def write_measured(paired: Paired, row: str, out: Path) -> None:
+    """Copies of what is measured, at most `COPIED` pixels wide and high: measured/seen, measured/ROW/round_R.
+
+    A report shows these, and nothing that a path in a file names: figures may come from anybody.
+    """
+    folders = {"seen": paired.seen} | {f"{row}/round_{r}": one for r, one in enumerate(paired.rounds)}
+    for name, images in folders.items():
+        for i in range(len(images)):
+            picture = images[i]
+            picture.thumbnail((COPIED, COPIED))
+            lossless = max(picture.size) <= EXACT
+            path = out / MEASURED / name / f"{i:04d}.webp"
+            write_atomic(path, lambda tmp, p=picture, exact=lossless: p.save(tmp, "WEBP", lossless=exact, quality=86))
+        for stale in sorted((out / MEASURED / name).glob("*.webp"))[len(images) :]:  # of a run that was killed
+            stale.unlink()
 
 
 def write_evaluation(evaluation: Evaluation, out: str | Path, earlier: Mapping[str, dict] | None = None) -> None:

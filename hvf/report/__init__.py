@@ -41,7 +41,7 @@ def write(paths: Sequence[str | Path], out: str | Path, published: str | None = 
         text = TABLES[out.suffix.lower()](folders, preset, comparisons)
     else:
         text = _page(folders, published, comparisons)
-    runs.write_atomic(out, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    runs.write_atomic(out, lambda tmp: tmp.write_text(text, encoding="utf-8", errors="replace"))
     return [comparison.verdict for comparison in comparisons]
 
 

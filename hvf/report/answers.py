@@ -25,7 +25,7 @@ MOST = 500  # trials on the page
 def write_page(decoded: Decoded, path: Path) -> None:
     """Write the page, one file that holds everything, with thumbnails where the gallery has pictures."""
     text = environment().get_template("answers.html.j2").render(**describe(decoded))
-    runs.write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    runs.write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8", errors="replace"))
 
 
 def write_live_page(latest: Mapping[str, State], path: Path) -> None:
@@ -43,7 +43,7 @@ def write_live_page(latest: Mapping[str, State], path: Path) -> None:
             }
         )
     text = environment().get_template("live.html.j2").render(cards=cards)
-    runs.write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    runs.write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8", errors="replace"))
 
 
 def describe(decoded: Decoded) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def describe(decoded: Decoded) -> dict[str, Any]:
         "level": f"{answers.level:.0%}",
         "cards": [_card(decoded, i, place) for i in range(n)],
         "sheet": sheet(thumbs) if thumbs else "",
+        "listed": len(listed),
         "columns": min(COLUMNS, len(listed)),
         "sheet_rows": -(-len(listed) // COLUMNS),
         "version": summary["code"],

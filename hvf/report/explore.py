@@ -1,8 +1,8 @@
 """`hvf explore`: a local page to look images up: what was seen, retrieved and drawn, over rounds, windows and two runs.
 
-A small server of the standard library on 127.0.0.1, so that nothing has to be installed and nothing is asked of any
-other machine. It only reads, and answers with what belongs to the run folders it was given: pictures by stage, number
-and round, never files by name. Requests under another host name are refused (a page elsewhere could rebind its own).
+A small server on 127.0.0.1 (`hvf.report.server`) that only reads, and answers with what belongs to the run folders it
+was given: pictures by stage, number and round, never files by name. Requests under another host name are refused (a
+page elsewhere could rebind its own).
 """
 
 from __future__ import annotations
@@ -10,30 +10,29 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from hvf.config import HvfError
 from hvf.evaluation.catalogue import label, lower_is_better
 from hvf.report.folder import Folder
+from hvf.report.server import HOST, Answer, Server, listening
 from hvf.report.tables import number, ranged, tables
 
-HOST, PORT, TRIED = "127.0.0.1", 8050, 20
+PORT, TRIED = 8050, 20
 HERE = Path(__file__).parent
 SHOWN = ("top1", "top5", "mrr")  # of each row of a study
-POLICY = "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; " + (
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+KEPT = 256  # pictures in memory
+OWN_NAME = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII | re.IGNORECASE)  # any port: of an SSH tunnel
 OWN = {
     "/": ("explore.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/explore.css": ("explore.css", "text/css; charset=utf-8"),
     "/explore.js": ("explore.js", "text/javascript; charset=utf-8"),
 }
-PICTURE = re.compile(r"/picture/([01])/(\w+)/(\d+)/(\d+)\.png")
+PICTURE = re.compile(r"/picture/([01])/(\w{1,40})/(\d{1,9})/(\d{1,9})\.png", re.ASCII)
 
 
 def serve(paths: Sequence[str | Path], port: int | None = None) -> None:
@@ -46,15 +45,15 @@ def serve(paths: Sequence[str | Path], port: int | None = None) -> None:
         server.server_close()
 
 
-def make_server(paths: Sequence[str | Path], port: int | None = None) -> ThreadingHTTPServer:
-    """The server, bound but not yet serving. ``port`` 0 takes any that is free."""
-    folders = [Folder(path) for path in paths]
-    runs = json.dumps({"runs": [described(folder) for folder in folders]}, ensure_ascii=False).encode()
-    handler = type("Handler", (_Handler,), {"runs": runs, "picture": staticmethod(_reader(folders))})
+def make_server(paths: Sequence[str | Path], port: int | None = None) -> Server:
+    """The server, listening but not yet answering. ``port`` 0 takes any that is free."""
+    pages = Pages([Folder(path) for path in paths])
     last: OSError | None = None
     for number_ in range(PORT, PORT + TRIED) if port is None else (port,):
+        if not 0 <= number_ < 2**16:
+            raise HvfError(f"--port {number_}: a port is a number up to {2**16 - 1}")
         try:
-            return ThreadingHTTPServer((HOST, number_), handler)
+            return Server(listening(number_), pages.answer)
         except OSError as error:
             last = error
     raise HvfError(f"cannot listen on {HOST}, port {port or f'{PORT} to {PORT + TRIED - 1}'}: {last}: choose --port")
@@ -100,11 +99,39 @@ def described(folder: Folder) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _reader(folders: Sequence[Folder]) -> Callable[[int, str, int, int], bytes | None]:
-    @lru_cache(maxsize=512)
-    def read(run: int, stage: str, index: int, of_round: int) -> bytes | None:
+class Pages:
+    """What the server answers: the page, its data, or a picture; anything else is not there."""
+
+    def __init__(self, folders: Sequence[Folder]) -> None:
+        self._folders = folders
+        self._runs = json.dumps({"runs": [described(folder) for folder in folders]}, ensure_ascii=False).encode(
+            errors="replace"
+        )
+        self._files = {path: Answer(200, kind, (HERE / name).read_bytes()) for path, (name, kind) in OWN.items()}
+        self._picture = lru_cache(maxsize=KEPT)(self._read)
+
+    def answer(self, host: str, path: str) -> Answer:
+        """To a request under the name `host`."""
+        if not OWN_NAME.fullmatch(host):
+            return Answer(403, "text/plain", b"this server answers on 127.0.0.1 only\n")
+        if path in self._files:
+            return self._files[path]
+        if path == "/runs.json":
+            return Answer(200, "application/json; charset=utf-8", self._runs)
+        match = PICTURE.fullmatch(path)
+        if match:
+            try:
+                picture = self._picture(int(match[1]), match[2], int(match[3]), int(match[4]))
+            except HvfError as error:
+                return Answer(500, "text/plain; charset=utf-8", f"{error}\n".encode(errors="replace"))
+            if picture is not None:
+                return Answer(200, "image/png", picture)
+        return Answer(404, "text/plain", b"not found\n")
+
+    def _read(self, run: int, stage: str, index: int, of_round: int) -> bytes | None:
         """A picture as PNG, at most 512 pixels; None if there is none."""
-        rounds = folders[run].pictures.get(stage, {}).get(index, []) if run < len(folders) else []
+        pictures = self._folders[run].pictures if run < len(self._folders) else {}
+        rounds = pictures.get(stage, {}).get(index, [])
         if of_round >= len(rounds):
             return None
         picture = rounds[of_round]()
@@ -112,49 +139,6 @@ def _reader(folders: Sequence[Folder]) -> Callable[[int, str, int, int], bytes |
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         return buffer.getvalue()
-
-    return read
-
-
-class _Handler(BaseHTTPRequestHandler):
-    runs: bytes
-    picture: Any
-    server_version, sys_version = "hvf", ""
-
-    def do_GET(self) -> None:
-        """Answer the page, its data, or a picture; anything else is not there."""
-        host = (self.headers.get("Host") or "").rpartition(":")[0]
-        if host not in (HOST, "localhost"):
-            return self._answer(403, "text/plain", b"this server answers on 127.0.0.1 only\n")
-        path = self.path.partition("?")[0]
-        if path in OWN:
-            name, kind = OWN[path]
-            return self._answer(200, kind, (HERE / name).read_bytes())
-        if path == "/runs.json":
-            return self._answer(200, "application/json; charset=utf-8", self.runs)
-        match = PICTURE.fullmatch(path)
-        if match:
-            try:
-                picture = self.picture(int(match[1]), match[2], int(match[3]), int(match[4]))
-            except HvfError as error:
-                return self._answer(500, "text/plain; charset=utf-8", f"{error}\n".encode())
-            if picture is not None:
-                return self._answer(200, "image/png", picture)
-        return self._answer(404, "text/plain", b"not found\n")
-
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Referrer-Policy", "no-referrer")
-        self.send_header("Cache-Control", "no-store" if kind.startswith("text/html") else "max-age=60")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class's name)
-        """Silence: a line per picture says nothing."""
 
 
 def _plain(value: float | None) -> float | None:

@@ -4,12 +4,16 @@
 protocol. Beside it, all of it optional: config.json; metrics.json (figures of drawn pictures, too); evaluation.json
 (how pictures were measured, what was not computed); per_image.json {"ids", "concepts", "scores": {figure: a number per
 image}}; history.json; sensors.json and windows.json (`hvf.report.sensors`); images/{seen,ceiling,brain,floor}/, each
-NNNN_id.png or, of several rounds, round_R/NNNN_id.png. Picture NNNN is image NNNN of the result.
+NNNN_id.png or, of several rounds, round_R/NNNN_id.png; of figures measured/, alike. Picture NNNN is image NNNN of the
+result.
+
+A folder may come from anybody: nothing outside it is read, whatever a link or a path in it says.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -23,6 +27,7 @@ from hvf.config import Config, HvfError
 from hvf.data.images.decoding import decode
 from hvf.data.images.matching import without_ending
 from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
+from hvf.evaluation.pictures import MEASURED
 from hvf.experiments.evidence import FILE as EVIDENCE_FILE
 from hvf.experiments.evidence import FOLDER as EVIDENCE
 from hvf.experiments.results import FILE, TOP, Result, Row
@@ -35,6 +40,7 @@ STAGES = {
     "floor": "from shuffled trials",
 }
 OLDER = "retrieval.json"  # what runs left before results had a version
+NUMBERED = re.compile(r"(\d{1,6})(_.*)?", re.ASCII | re.DOTALL)  # the name of a picture, without its ending
 # {stage: {index of the image: one function per round that gives its picture}}
 Pictures = dict[str, dict[int, list[Callable[[], Image.Image]]]]
 
@@ -45,16 +51,16 @@ class Folder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.resolve().name
-        self.run = Run.open(path) if (self.path / "config.json").is_file() else None
+        self.run = Run.open(path) if self._inside("config.json").is_file() else None
         self.config = self.run.config if self.run else None  # None of a folder of figures
-        if self.run is None and not (self.path / "metrics.json").is_file():
+        if self.run is None and not self._inside("metrics.json").is_file():
             raise HvfError(f"{path} is not a run folder: it has no config.json; nor figures: it has no metrics.json")
         self.per_image, self.evaluation = (self.json(name) or {} for name in ("per_image.json", "evaluation.json"))
 
     @cached_property
     def result(self) -> Result | None:
         """What was tested; None before a test, and of a folder of figures. HvfError if it is of another version."""
-        there = any((self.path / name).is_file() for name in (FILE, OLDER))
+        there = any(self._inside(name).is_file() for name in (FILE, OLDER))
         return Result.read(self.path) if there else None
 
     @property
@@ -95,8 +101,34 @@ class Folder:
 
     def json(self, name: str) -> Any:
         """The contents of a JSON file; None if it is not there."""
+        self._inside(name)
         files = self.run or Run(self.path, Config())  # reads JSON, says what is broken
         return files.read_json(name) if files.has(name) else None
+
+    def picture(self, name: str) -> Image.Image | None:
+        """An RGB picture of the folder; None if it is not there. HvfError naming the file if it cannot be read."""
+        return self._drawn(self.path / name) if self._inside(name).exists() else None
+
+    def _drawn(self, path: Path) -> Image.Image:
+        self._inside(path.relative_to(self.path))
+        try:
+            return decode(path.read_bytes(), str(path))
+        except OSError as error:
+            raise HvfError(f"{path} cannot be read as a picture: {error}") from error
+
+    def _inside(self, name: str | Path) -> Path:
+        """A file of the folder, there or not. HvfError if it is a link that leads out of the folder, or no file."""
+        path = self.path / name
+        try:
+            outside = not path.resolve().is_relative_to(self.path.resolve())
+            no_file = path.exists() and not path.is_file()  # a pipe would keep its reader waiting
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+            raise HvfError(f"{path} cannot be read: {error}") from error
+        if outside:
+            raise HvfError(f"{path} leads out of the folder: put a copy in the place of the link")
+        if no_file:
+            raise HvfError(f"{path} is no file: take it away")
+        return path
 
     @cached_property
     def scores(self) -> dict[str, dict[int, float]]:
@@ -194,43 +226,22 @@ class Folder:
     @cached_property
     def stages(self) -> dict[str, str]:
         """{stage: what its pictures are called}, those drawn from means over few trials last."""
-        counts = [line["trials"] for line in self.evidence.get("repeats", [])]
+        counts = [int(line["trials"]) for line in self.evidence.get("repeats", [])]
         return STAGES | {f"trials_{r}": f"from {r} trial{'s' if r > 1 else ''}" for r in counts}
 
     @cached_property
     def pictures(self) -> Pictures:
         """The pictures of each stage that left some."""
-        if self.run is None:
-            return self._measured_pictures()
         pictures: Pictures = {}
         for stage in self.stages:
-            folder = self.path / "images" / stage.replace("trials_", f"{EVIDENCE}/")
+            folder = self.path / ("images" if self.run else MEASURED) / stage.replace("trials_", f"{EVIDENCE}/")
             rounds = sorted((p for p in folder.glob("*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
             for one_round in rounds or [folder]:
-                for path in sorted(one_round.glob("*.png")):
-                    number = path.name.split("_")[0]
-                    if number.isdigit():
-                        pictures.setdefault(stage, {}).setdefault(int(number), []).append(partial(open_picture, path))
+                for path in sorted(one_round.glob("*.png" if self.run else "*.webp")):
+                    number = NUMBERED.fullmatch(path.stem)
+                    if number:
+                        pictures.setdefault(stage, {}).setdefault(int(number[1]), []).append(partial(self._drawn, path))
         return pictures
-
-    def _measured_pictures(self) -> Pictures:
-        """Those that an evaluation of somebody's folders was about, if they are still there and still pair."""
-        images, recons = (Path(self.evaluation.get(name) or "") for name in ("images", "recons"))
-        if "images" not in self.evaluation or not images.exists() or not recons.exists():
-            return {}
-        from hvf.evaluation.pairing import pair
-
-        try:
-            paired = pair(images, recons)
-        except HvfError:
-            return {}
-        if list(paired.seen.ids) != self.ids:
-            return {}
-        each = range(len(paired.seen))
-        return {
-            "seen": {i: [partial(paired.seen.__getitem__, i)] for i in each},
-            "brain": {i: [partial(one_round.__getitem__, i) for one_round in paired.rounds] for i in each},
-        }
 
     @property
     def title(self) -> str:
@@ -281,14 +292,6 @@ class Folder:
         return {i: float(metric.per_query(np.array(ranks)).mean()) for i, ranks in enumerate(self.ranks(row))}
 
 
-def open_picture(path: Path) -> Image.Image:
-    """An RGB picture; HvfError naming the file if it cannot be read."""
-    try:
-        return decode(path.read_bytes(), str(path))
-    except OSError as error:
-        raise HvfError(f"{path} cannot be read as a picture: {error}") from error
-
-
 def words(name: object) -> str:
     """checked_red_truck -> checked red truck."""
     return str(name).replace("_", " ").strip()
@@ -309,5 +312,4 @@ def _most_often(lists: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _stem(picture: Callable[[], Image.Image]) -> str:
-    path = picture.args[0] if isinstance(picture, partial) and picture.args else ""
-    return path.stem.partition("_")[2] if isinstance(path, Path) else ""
+    return picture.args[0].stem.partition("_")[2] if isinstance(picture, partial) else ""

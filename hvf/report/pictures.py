@@ -12,6 +12,7 @@ from hvf.data.html import data_uri, square
 from hvf.report.folder import Pictures
 
 THUMB, COLUMNS = 44, 50  # pixels of a retrieved image, and images in a row of the sheet
+WEBP = 16383  # pixels of a side, at most
 PIXEL_EXACT = 500  # so many small pictures are kept lossless: each of their pixels counts
 LARGEST = ((300, 256), (1000, 160), (10**9, 112))  # up to so many images, so many pixels: a page has to stay readable
 
@@ -32,8 +33,13 @@ def strips(pictures: Pictures, stages: Sequence[str], indices: Sequence[int]) ->
 
 
 def sheet(pictures: Mapping[int, Sequence]) -> str:
-    """All thumbnails in one picture, COLUMNS in a row, in the order of their index; gaps stay grey."""
+    """All thumbnails in one picture, COLUMNS in a row, in the order of their index; gaps stay grey.
+
+    "" where it would be higher than a WebP may be.
+    """
     rows = -(-(max(pictures) + 1) // COLUMNS)
+    if rows * THUMB > WEBP:
+        return ""
     whole = Image.new("RGB", (THUMB * min(COLUMNS, max(pictures) + 1), THUMB * rows), (128, 128, 128))
     for i, drawn in pictures.items():
         whole.paste(square(drawn[0](), THUMB), (THUMB * (i % COLUMNS), THUMB * (i // COLUMNS)))

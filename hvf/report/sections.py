@@ -17,7 +17,7 @@ from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, l
 from hvf.methods import published
 from hvf.report.confidence import confidence
 from hvf.report.evidence import evidence
-from hvf.report.folder import STAGES, Folder, main_figure, open_picture, words
+from hvf.report.folder import STAGES, Folder, main_figure, words
 from hvf.report.pictures import COLUMNS, evenly_spaced, sheet, strips
 from hvf.report.sensors import sensor_maps, time_courses
 from hvf.report.tables import ROWS, lines_of, number, published_rows
@@ -66,6 +66,7 @@ def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
         "stages": [STAGES[stage] for stage in drawn],
         "missing_stages": [STAGES[s] for s in ("ceiling", "brain") if s not in drawn] if drawn else [],
         "sheet": sheet(seen) if seen and folder.gallery else "",
+        "sheet_count": max(seen, default=-1) + 1,
         "sheet_columns": min(COLUMNS, max(seen) + 1) if seen else 1,
         "sheet_rows": -(-(max(seen) + 1) // COLUMNS) if seen else 1,
         "gallery_size": folder.result.gallery_size if folder.result and folder.main else 0,
@@ -174,10 +175,9 @@ def _spread(folder: Folder) -> list[dict[str, Any]]:
 
 def _plot(folder: Folder) -> dict[str, Any] | None:
     """The picture that a study drew of its rows: layers.png, scaling.png, population.png."""
-    path = folder.path / f"{folder.result.kind}.png" if folder.result else folder.path
-    if not path.is_file():
+    picture = folder.picture(f"{folder.result.kind}.png") if folder.result else None
+    if picture is None:
         return None
-    picture = open_picture(path)
     return {"uri": data_uri(picture, lossless=True), "width": picture.width, "height": picture.height}
 
 

@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from hvf.config import HvfError
 from hvf.data.html import data_uri
 from hvf.data.sensor_positions import HEAD, positions_of
-from hvf.report.folder import Folder, open_picture
+from hvf.report.folder import Folder
 
 STRONGEST = 5  # sensors named in words
 BARS = 20  # of sensors without places, so many are drawn
@@ -80,9 +81,8 @@ def sensor_maps(folder: Folder) -> list[dict[str, Any]]:
                 **_square(values, names, positions, marked, entry.get("limits")),
             }
         )
-    if (folder.path / "embedding.png").is_file():
-        maps.append(_picture(folder))
-    return maps
+    embedding = folder.picture("embedding.png")
+    return [*maps, _picture(embedding)] if embedding else maps
 
 
 def draw_topography(
@@ -184,8 +184,7 @@ def _square(
     return {"uri": uri, "width": 374, "height": 374}
 
 
-def _picture(folder: Folder) -> dict[str, Any]:
-    picture = open_picture(folder.path / "embedding.png")
+def _picture(picture: Image.Image) -> dict[str, Any]:
     picture.thumbnail((900, 900))
     title = "Embeddings of brain and image in one plane"
     how = "a line joins the two of one image"

@@ -13,7 +13,9 @@ from typing import Any
 from hvf.evaluation.catalogue import is_share, label, leaf, lower_is_better, rows_of
 from hvf.evaluation.scaling import INDUCTIVE
 from hvf.methods import PublishedRow, published
+from hvf.progress import one_line
 from hvf.report.compare import Comparison
+from hvf.report.escapes import plain_latex, plain_markdown
 from hvf.report.folder import Folder
 
 SECTIONS = {
@@ -22,8 +24,6 @@ SECTIONS = {
     "reconstruction": "Reconstruction",
 }
 ROWS = {"ceiling": "ceiling: the image's own embedding", "brain": "brain", "floor": "floor: trials shuffled"}
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$"}
-LATEX |= {char: rf"\{char}" for char in "&%$#_{}"}
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,19 @@ def markdown(folders: Sequence[Folder], preset: str, comparisons: Sequence[Compa
     """All tables as Markdown."""
     parts = []
     for table in tables(folders, preset):
-        head = [_arrow(name) for name in table.figures]
+        head = [plain_markdown(_arrow(name)) for name in table.figures]
         lines = [f"**{SECTIONS[table.section]}**", "", f"| | {' | '.join(head)} |", "| --- |" + " ---: |" * len(head)]
         for row in table.rows:
-            cells = [ranged(row.entries.get(name), name, "–") for name in table.figures]
-            lines.append(f"| {_pipe(row.label)} | " + " | ".join(cells) + " |")
-        parts.append("\n".join([*lines, "", *(_pipe(note) + "  " for note in table.notes)]))
+            cells = [plain_markdown(ranged(row.entries.get(name), name, "–")) for name in table.figures]
+            lines.append(f"| {plain_markdown(row.label)} | " + " | ".join(cells) + " |")
+        parts.append("\n".join([*lines, "", *(plain_markdown(note) + "  " for note in table.notes)]))
     for comparison in comparisons:
-        lines = [f"**{_pipe(comparison.verdict)}**"]
+        lines = [f"**{plain_markdown(comparison.verdict)}**"]
         if comparison.differences:
-            lines += ["", f"| | A: {_pipe(comparison.a.name)} | B: {_pipe(comparison.b.name)} | B − A | p | p (Holm) |"]
+            a, b = (plain_markdown(folder.name) for folder in (comparison.a, comparison.b))
+            lines += ["", f"| | A: {a} | B: {b} | B − A | p | p (Holm) |"]
             lines += ["| --- |" + " ---: |" * 5]
-            lines += ["| " + " | ".join(cells) + " |" for cells in compared(comparison)]
+            lines += ["| " + " | ".join(map(plain_markdown, cells)) + " |" for cells in compared(comparison)]
             lines += ["", PAIRED + "  "]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
@@ -95,21 +96,22 @@ def latex(folders: Sequence[Folder], preset: str, comparisons: Sequence[Comparis
     r"""All tables as LaTeX, ready for \input; they need the package booktabs."""
     parts = [r"% Needs \usepackage{booktabs}; written by hvf report."]
     for table in tables(folders, preset):
-        head = [_tex(_arrow(name)) for name in table.figures]
+        head = [plain_latex(_arrow(name)) for name in table.figures]
         lines, kind = [], "ours"
         for row in table.rows:
             lines += [r"\midrule"] if row.kind != kind and row.kind in ("chance", "published") else []
             kind = row.kind
-            cells = [_tex(ranged(row.entries.get(name), name, "--")) for name in table.figures]
-            lines.append(" & ".join([_tex(row.label), *cells]) + r" \\")
+            cells = [plain_latex(ranged(row.entries.get(name), name, "--")) for name in table.figures]
+            lines.append(" & ".join([plain_latex(row.label), *cells]) + r" \\")
         caption = f"{SECTIONS[table.section]}. {' '.join(table.notes)}"
         parts.append(_tabular(head, lines, caption, table.section))
     for comparison in comparisons:
         if not comparison.differences:
-            parts.append(f"% {comparison.verdict}")
+            parts.append(f"% {one_line(comparison.verdict)}")
             continue
-        head = [_tex(name) for name in (f"A: {comparison.a.name}", f"B: {comparison.b.name}", "B − A", "p", "p (Holm)")]
-        lines = [" & ".join(map(_tex, cells)) + r" \\" for cells in compared(comparison)]
+        names = (f"A: {comparison.a.name}", f"B: {comparison.b.name}", "B − A", "p", "p (Holm)")
+        head = [plain_latex(name) for name in names]
+        lines = [" & ".join(map(plain_latex, cells)) + r" \\" for cells in compared(comparison)]
         parts.append(_tabular(head, lines, f"{comparison.verdict}. {PAIRED}", "comparison"))
     return "\n\n".join(parts) + "\n"
 
@@ -219,19 +221,11 @@ def _arrow(name: str) -> str:
     return f"{label(name)} {'↓' if lower_is_better(name) else '↑'}"
 
 
-def _pipe(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _tex(text: str) -> str:
-    return "".join(LATEX.get(char, char) for char in text).replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$")
-
-
 def _tabular(head: Sequence[str], lines: Sequence[str], caption: str, name: str) -> str:
     body = "\n".join(lines)
     return (
         "\\begin{table}\n\\centering\n"
-        f"\\caption{{{_tex(caption)}}}\n\\label{{tab:{name}}}\n"
+        f"\\caption{{{plain_latex(caption)}}}\n\\label{{tab:{name}}}\n"
         f"\\begin{{tabular}}{{l{'r' * len(head)}}}\n\\toprule\n"
         f" & {' & '.join(head)} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
     )

@@ -26,6 +26,7 @@ def raising(error: BaseException):
     ("error", "code", "said"),
     [
         (HvfError("no such file"), 2, "hvf: no such file\n"),
+        (HvfError("no \x1b[2Jsuch\nfile"), 2, "hvf: no [2Jsuch file\n"),
         (OSError(28, "No space left on device"), 2, "hvf: [Errno 28] No space left on device\n"),
         (KeyboardInterrupt(), 130, "hvf: interrupted; the same command continues from what is finished\n"),
         (Terminated(), 143, "hvf: terminated; the same command continues from what is finished\n"),
@@ -62,6 +63,28 @@ def test_sigterm_unwinds_as_ctrl_c_does(tmp_path, capsys):
     assert seen == ["cleaned up"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert "terminated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_comes_while_an_object_is_taken_away_is_not_lost(number, code, capfd):
+    class Doomed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            for _ in range(1000):
+                pass
+
+    def work() -> int:
+        Doomed()
+        for _ in range(200):
+            time.sleep(0.01)
+        return 0
+
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background shells ignore it
+    try:
+        assert run_to_end(work) == code
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert len(capfd.readouterr().err.splitlines()) == 1
 
 
 def test_a_forked_child_dies_of_sigterm_without_a_word(capfd):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -133,6 +135,43 @@ def test_the_page_asks_nothing_of_the_network(run, tmp_path):
     assert all(url.startswith("data:") for url in re.findall(r"url\(([^)]*)\)", text))
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
+
+
+def test_the_policy_names_our_script_and_style_by_hash_and_nothing_else_is_inline(run, tmp_path):
+    text, page = written([run.path], tmp_path / "report.html")
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    rules = {rule.split()[0]: set(rule.split()[1:]) for rule in policy.split(";")}
+    inline = {kind: re.findall(rf"<{kind}>(.*?)</{kind}>", text, flags=re.S) for kind in ("style", "script")}
+    assert [len(parts) for parts in inline.values()] == [1, 2]
+    for kind, parts in inline.items():
+        digests = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts]
+        assert rules[f"{kind}-src"] == {f"'sha256-{digest}'" for digest in digests}
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == {"'none'"}
+    assert "unsafe" not in policy
+    assert not [(tag, name) for tag, a in page.tags for name in a if name == "style" or name.startswith("on")]
+    places = re.findall(r"\.run0-(\d+)\{background-position:", text)
+    assert {*places} >= {*re.findall(r"run0-thumb run0-(\d+)", text)}
+
+
+def test_names_in_tables_are_text(run, tmp_path):
+    name = "<img src=x>|[a](javascript:b) ![c](d) `e` *f* _g_ $h$ &amp; \\input{i} %\n# j www.k.l"
+    shutil.copytree(run.path, tmp_path / "evil" / name.replace("/", "-"))
+    evil = tmp_path / "evil" / name.replace("/", "-")
+    report.write([evil, run.path], tmp_path / "t.md")
+    table = (tmp_path / "t.md").read_text()
+    assert "<img" not in table
+    assert (
+        r"&lt;img src=x&gt;\|\[a\](javascript:b) !\[c\](d) \`e\` \*f\* \_g\_ \$h\$ &amp;amp; \\input{i} % # j www\.k.l"
+        in table
+    )
+    report.write([evil, run.path], tmp_path / "t.tex")
+    table = (tmp_path / "t.tex").read_text()
+    assert (
+        r"\textless{}img src=x\textgreater{}\textbar{}{[}a{]}(javascript:b) !{[}c{]}(d) `e` {*}f{*} \_g\_ \$h\$"
+        in table
+    )
+    assert r"\textbackslash{}input\{i\} \% \# j" in table
+    assert not [line for line in table.splitlines() if line.lstrip().startswith(("# j", "\\input"))]
 
 
 def test_names_are_escaped_everywhere(run, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from hvf.cli import main
 from hvf.experiments.results import FILE, Result
-from hvf.report.explore import described, make_server
+from hvf.report.explore import Pages, described
 from hvf.report.folder import Folder
 from tests.scripts.test_brain_training import BENCHMARK, LAYERS, SCALING, TARGETS, TRAIN, call, files, without_targets
 
@@ -35,9 +35,7 @@ def check_opens(folder: Path, rows: list[str]) -> None:
     assert data["keys"]
     assert len(data["target"]) in (0, len(data["ids"]))
     assert len(data["rows"]) == (len(rows) + 1 if result.kind not in ("training", "retrieval") else 0)
-    server = make_server([folder], 0)
-    assert b'"ids"' in server.RequestHandlerClass.runs
-    server.server_close()
+    assert b'"ids"' in Pages([Folder(folder)]).answer("localhost", "/runs.json").body
 
 
 def test_trained_runs_and_their_mean(files, tmp_path, capsys):
