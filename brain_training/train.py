@@ -36,6 +36,7 @@ from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import about, started_result, write_test_result
 from hvf.runs import Run
 from hvf.study import Study, open_study, other_subjects, trials_of_subjects
+from hvf.vision.processes import several_on_cpus
 
 FIGURES = ("top1", "top5", "mrr")
 
@@ -71,7 +72,7 @@ class Protocol:
 
 def train(options: Options) -> Path:
     """Train and test all runs, write everything, and return the folder. Raises HvfError before writing if refused."""
-    state = PartialState()
+    state = PartialState(cpu=several_on_cpus())
     config = options.config
     subjects = options.subjects or (config.data.subject,)
     seeds = range(config.align.seed, config.align.seed + options.seeds)

@@ -35,6 +35,7 @@ from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic, write_json
+from hvf.vision.processes import several_on_cpus
 from hvf.vision.specs import check_targets, short_name
 
 CONTROL = "trials permuted"
@@ -278,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None) -> None:
     """Every cell that is not there yet, then the table of all."""
+    PartialState(cpu=several_on_cpus())
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(Benchmark, suites.expanded(words))
     if not options.subjects or not options.seeds:

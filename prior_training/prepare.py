@@ -37,6 +37,7 @@ from hvf.runs import track
 from hvf.simulation.captioned import pretraining_images
 from hvf.vision import shards
 from hvf.vision.loading import load_encoder
+from hvf.vision.processes import several_on_cpus
 from hvf.vision.specs import Encoder, parse_spec
 
 # Processes end hours apart where their devices differ; none gives up waiting for the others.
@@ -81,7 +82,7 @@ def prepare(options: Preparation) -> Path:
         if getattr(options, name) < 1:
             raise HvfError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
     out = options.out or Path("runs") / f"prepared-{options.preset}"
-    accelerator = Accelerator(kwargs_handlers=[PATIENCE])
+    accelerator = Accelerator(cpu=several_on_cpus(), kwargs_handlers=[PATIENCE])
     images, fingerprint = open_pictures(options)
     specs = dict.fromkeys(str(parse_spec(spec)) for spec in (options.latents, *options.targets))
     encoders = {spec: load_encoder(spec, accelerator.device) for spec in specs}

@@ -54,6 +54,7 @@ from hvf.training.long_runs import (
     whole_state,
     write_history,
 )
+from hvf.vision.processes import several_on_cpus
 from hvf.vision.specs import parse_spec
 
 # These change no weight, but for the last bits of some.
@@ -147,6 +148,7 @@ def train(options: Training) -> Path:
     out = options.out or Path("runs") / f"prior-{options.preset}"
     options = with_launchers_precision(options)
     accelerator = Accelerator(
+        cpu=several_on_cpus(),
         mixed_precision="no",  # the prior's own forward runs the UNet in the UNet's precision, alike everywhere
         gradient_accumulation_steps=options.gradient_accumulation,
         log_with=trackers(options.tracker),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -20,15 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hvf.config import HvfError
-from hvf.runs import write_atomic
+from hvf.runs import clear_leftovers, temporary_beside, write_atomic
 
 TERMINATED = 128 + signal.SIGTERM  # 143, what a shell calls a process that SIGTERM ended
 AVERAGED = "averaged-{}.pt"
+NO_OWNER = re.compile(r"\.checkpoint-\d+")  # what earlier versions were saving
 
 
 class Termination:
@@ -130,7 +133,8 @@ def folder_in_place(accelerator: Accelerator, final: Path) -> Iterator[Path]:
 
     Raises HvfError when the disk refuses; what was there before stays.
     """
-    temporary = final.with_name(f".{final.name}")
+    # Its name says whose it is (the main process's), so that the next run clears it after a kill.
+    temporary = Path(broadcast_object_list([str(temporary_beside(final))])[0])
     try:
         if accelerator.is_main_process:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -144,9 +148,11 @@ def folder_in_place(accelerator: Accelerator, final: Path) -> Iterator[Path]:
                     os.fsync(opened.fileno())
             shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
-    except (OSError, RuntimeError, SafetensorError) as error:  # the last two: what torch and safetensors make of it
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise HvfError(f"Cannot write {final}: {error}. Make room and go on with --resume.") from error
+        if isinstance(error, (OSError, RuntimeError, SafetensorError)):  # the last two: what others make of an OSError
+            raise HvfError(f"Cannot write {final}: {error}. Make room and go on with --resume.") from error
+        raise
 
 
 def save_checkpoint(accelerator: Accelerator, averaged: EmaWeights, out: Path, step: int) -> None:
@@ -165,8 +171,9 @@ def load_checkpoint(accelerator: Accelerator, averaged: EmaWeights, out: Path) -
     What a kill in the middle of saving left is removed.
     """
     if accelerator.is_main_process:
-        for left in out.glob(".checkpoint-*"):
-            shutil.rmtree(left)
+        clear_leftovers(out)
+        for left in (path for path in out.glob(".checkpoint-*") if NO_OWNER.fullmatch(path.name)):
+            shutil.rmtree(left, ignore_errors=True)
     whole = checkpoints(out)
     if not whole:
         return 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from hvf.progress import say
 from hvf.registry import HvfError
 
 T = TypeVar("T")
@@ -69,6 +70,24 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def several_on_cpus() -> bool:
+    """Whether this is one of several processes on CPUs; accelerate must be told, or each takes itself for the only one.
+
+    `accelerate launch --cpu` starts one process however many are asked for, without a word: here is the word.
+    """
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if asked and "WORLD_SIZE" not in os.environ and "MASTER_PORT" in os.environ:
+            say(
+                "accelerate launch --cpu",
+                ["starts one process; for several: --config_file prior_training/configs/ddp.yaml"],
+            )
+        return False
+    import torch
+
+    return asked or not torch.cuda.is_available()
 
 
 @contextmanager

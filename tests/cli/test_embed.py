@@ -12,6 +12,7 @@ from PIL import Image
 
 from hvf.cli import main
 from hvf.vision.processes import ALONE, Processes
+from tests.launched import launcher
 
 
 @pytest.fixture
@@ -55,12 +56,12 @@ def test_two_processes_leave_the_file_of_one(pictures, tmp_path):
         "--device",
         "cpu",
     ]
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes"]
+    launch = ["-m", "accelerate.commands.launch"]
     outputs = {}
     for name, command in {
         "alone": ["-m", "hvf", *arguments],
-        "two": [*launch, "2", "-m", "hvf", *arguments],
-        "three": [*launch, "3", "-m", "hvf", *arguments],
+        "two": [*launch, *launcher(2), "-m", "hvf", *arguments],
+        "three": [*launch, *launcher(3), "-m", "hvf", *arguments],
     }.items():
         environment = {**os.environ, "HVF_CACHE": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -81,7 +82,7 @@ def test_two_processes_leave_the_file_of_one(pictures, tmp_path):
         whole[: len(whole) // 2]
     )  # in the share of one process: both are refused, and end
     environment = {**os.environ, "HVF_CACHE": str(tmp_path / "refused"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, "2", "-m", "hvf", *arguments]
+    command = [sys.executable, *launch, *launcher(2), "-m", "hvf", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode != 0
     assert done.stderr.count("hvf: ") == 1

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.launched import launcher
 from tests.scripts.test_prior_training import ROOT, SCRIPT, arguments, history, make_world, weights
 
 pytestmark = pytest.mark.slow(part=7)
-CONFIGS = SCRIPT.parent / "configs"
 # Dropout draws differ from one number of processes to another: without it, all must agree.
 SETTINGS = {"shipped": "float32", "dropout": 0, "pictures": 0, "max_steps": 4}
 
@@ -31,12 +30,7 @@ def world(tmp_path_factory) -> Path:
 def start(world: Path, out: Path, *more: str, config: str | None = None, limit=None, **settings) -> subprocess.Popen:
     """`accelerate launch` in a process group of its own, two processes where there is a config."""
     given = arguments(world, out, **(SETTINGS | settings))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    chosen = ["--cpu", "--num_processes", "1"]
-    if config:
-        chosen = ["--config_file", str(CONFIGS / config), "--num_processes", "2", "--main_process_port", str(port)]
+    chosen = launcher(2, config) if config else launcher(1)
     scripts = [str(ROOT / "tests" / "fsdp_on_cpu.py")] if config == "fsdp.yaml" else []
     return subprocess.Popen(
         [sys.executable, "-m", "accelerate.commands.launch", *chosen, *scripts, str(SCRIPT), *given, *more],

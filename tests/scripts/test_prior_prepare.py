@@ -24,6 +24,7 @@ from hvf.data.images.sources import open_image_source
 from hvf.vision import shards
 from hvf.vision.cache import embed
 from hvf.vision.shards import open_shards
+from tests.launched import launcher
 from tests.leftovers import left_by_a_dead_process
 from tests.script_module import load_script
 from tests.tiny_sdxl import tiny_pipeline
@@ -212,8 +213,7 @@ def test_two_processes_killed_and_started_again_with_one_make_the_same_folder(wo
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HVF_QUIET": "1", "OMP_NUM_THREADS": "1"}
 
     def processes_of(processes: int) -> subprocess.Popen:
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        command += ["--main_process_port", "0"] if processes > 1 else []
+        command = [sys.executable, "-m", "accelerate.commands.launch", *launcher(processes)]
         return subprocess.Popen(
             [*command, str(SCRIPT), *arguments(world, out)], env=environment, cwd=tmp_path, start_new_session=True
         )
