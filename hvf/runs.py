@@ -41,6 +41,8 @@ _REASONS = {
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EEXIST: "a part of this path is a file, not a folder",
     errno.EISDIR: "a folder of this name is in the way",
+    errno.EFBIG: "the file is larger than this file system, or ulimit -f, allows",
+    errno.ENODEV: "this file system cannot map files into memory",
     errno.ENAMETOOLONG: "the name is too long",
 }
 
@@ -50,6 +52,8 @@ _REASONS = {
 NAME = re.compile(r"\..*\.hvf-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}(\.[^.]*)?")
 WEEK = 7 * 86400.0  # s
 STEM = 100  # characters of the name that the temporary one keeps: file systems take 255
+# What a file system says of a function that it lacks.
+LACKING = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EEXIST)
 _looked_through: set[tuple[int, Path]] = set()  # (process, folder)
 
 
@@ -145,10 +149,10 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
         made = _make_folders(path.parent)
         write(tmp)
         with open(tmp, "r+b") as file:
-            os.fsync(file.fileno())
+            _needed(lambda: os.fsync(file.fileno()), "say when a file is on the disk (fsync)")
         with contextlib.suppress(OSError):  # some file systems have no permissions
             os.chmod(tmp, 0o666 & ~_umask())  # safetensors' writer lets nobody else read
-        os.replace(tmp, path)
+        _needed(lambda: os.replace(tmp, path), "put a file in the place of another (rename)")
     except BaseException as error:
         reason = _reason(error, tmp.parent)
         with contextlib.suppress(OSError):  # it could not be made either
@@ -156,6 +160,16 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
         _remove_folders(made)
         if reason:
             raise HvfError(f"cannot write {path}: {reason}") from error
+        raise
+
+
+def _needed(step: Callable[[], None], what: str, lacking: tuple[int, ...] = LACKING) -> None:
+    """A step of writing without which no file could be promised to be whole; HvfError names it where it is missing."""
+    try:
+        step()
+    except OSError as error:
+        if error.errno in lacking:
+            raise HvfError(f"this file system cannot {what}, which hvf needs: choose a folder on another") from error
         raise
 
 
@@ -236,14 +250,18 @@ def check_writable(path: str | Path) -> None:
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         # Permission bits do not tell (root, read-only mounts, full disks): only writing does.
-        probe = temporary_beside(folder / "probe")
+        probe, other = temporary_beside(folder / "probe"), temporary_beside(folder / "probe")
         try:
             with open(probe, "wb") as file:
                 file.write(bytes(65536))
                 file.flush()
-                os.fsync(file.fileno())
+                _needed(lambda: os.fsync(file.fileno()), "say when a file is on the disk (fsync)")
+            other.touch()
+            replaced = (*LACKING, errno.EPERM)  # both files are ours
+            _needed(lambda: os.replace(probe, other), "put a file in the place of another (rename)", replaced)
         finally:
-            probe.unlink(missing_ok=True)
+            for file in (probe, other):
+                file.unlink(missing_ok=True)
     except OSError as error:
         raise HvfError(f"cannot write {path}: {_reason(error, folder) or error}") from error
 
