@@ -9,7 +9,9 @@ from typing import Any
 from hvf.alignment import Alignment
 from hvf.decoding.artefact import Artefact
 from hvf.evaluation.catalogue import label, leaf
+from hvf.files.escapes import plain_markdown
 from hvf.models.fusions.routed import Routed
+from hvf.progress import one_line
 from hvf.registry import listed
 
 
@@ -29,10 +31,10 @@ def model_card(artefact: Artefact) -> str:
         "",
         "## Trained on",
         "",
-        f"- {about.get('study') or 'trials that were given in Python'}",
+        f"- {plain_markdown(about.get('study') or 'trials that were given in Python')}",
         *_people(artefact.alignment),
         *_origin(about),
-        f"- {len(recording.ch_names)} channels: {listed(recording.ch_names, 80)}",
+        f"- {len(recording.ch_names)} channels: {plain_markdown(listed(recording.ch_names, 80))}",
         f"- {recording.sfreq:g} Hz, {recording.n_times} samples from {recording.tmin:g} to {end:g} s after onset",
         f"- brain encoder `{config.brain.encoder}`, mode `{config.align.mode}`, seed {config.align.seed}, "
         f"hvf {recording.code}",
@@ -52,7 +54,8 @@ def model_card(artefact: Artefact) -> str:
         f"- It knows this recording: {kind} with these channels, rate, window and units. Others are matched by name or "
         "refused.",
         "- It was trained on the responses of "
-        f"{about.get('subject') or 'the people named above'}: other people's are decoded worse, often at chance.",
+        f"{plain_markdown(about.get('subject') or 'the people named above')}: other people's are decoded worse, "
+        "often at chance.",
         "- Probabilities and sets hold for trials like those of validation: the same person, task and preprocessing. "
         "Among images of another kind they are not to be trusted.",
         *(["- Its data are simulated: no figure says anything about real recordings."] if simulated else []),
@@ -82,7 +85,7 @@ def _origin(about: Mapping[str, Any]) -> list[str]:
     if not adapted:
         return []
     n, method = adapted["images"], adapted["method"]
-    of = f" `{adapted['from']}`" if adapted.get("from") else ""
+    of = f" `{one_line(adapted['from']).replace('`', '')}`" if adapted.get("from") else ""
     how = f"by method `{method}` to {n} images" if n else "without images"
     return [f"- adapted from another decoder,{of or ' of several people'}, {how}"]
 
@@ -93,9 +96,9 @@ def _people(trained: Alignment) -> list[str]:
         return []
     routed, layered = isinstance(trained.hvf, Routed), trained.config.brain.person_layer
     learnt = [name for name, has in (("gate over layers", routed), ("map of the channels", layered)) if has]
-    whose = f"{trained.person}'s own" if trained.person else "the mean of all people's"
+    whose = f"{plain_markdown(trained.person)}'s own" if trained.person else "the mean of all people's"
     of = f"; {' and '.join(learnt)}: {whose}" if learnt else ""
-    return [f"- {len(trained.people)} people: {listed(trained.people, 20)}{of}"]
+    return [f"- {len(trained.people)} people: {plain_markdown(listed(trained.people, 20))}{of}"]
 
 
 def _front_matter(kind: str, simulated: bool) -> list[str]:

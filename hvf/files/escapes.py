@@ -20,7 +20,7 @@ _LATEX = {
 }  # fmt: skip
 
 
-def plain_markdown(text: str) -> str:
+def plain_markdown(text: object) -> str:
     r"""The text, no part of which is markup.
 
     >>> plain_markdown("<b> | my_run [x](y)")
