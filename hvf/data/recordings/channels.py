@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import mne
@@ -16,7 +17,7 @@ import numpy as np
 from mne.io.constants import FIFF
 
 from hvf.data.montages import EEG_CHANNELS, montage_1005
-from hvf.registry import listed
+from hvf.registry import HvfError, listed
 
 CTF_SENSOR = re.compile(r"M[LRZ][CFOPT]\d\d(-\d+)?")
 NEUROMAG_SENSOR = re.compile(r"MEG ?\d{3}([123])")
@@ -127,8 +128,20 @@ def steps(raw: Any, names: Sequence[str]) -> list[str]:
     span = min(raw.n_times, max(2, round(SPAN_S * raw.info["sfreq"])))
     picks = [raw.ch_names.index(name) for name in names]
     starts = sorted({round(i * (raw.n_times - span) / (SPANS - 1)) for i in range(SPANS)})
-    difference_CN = np.concatenate([np.diff(raw[picks, start : start + span][0], axis=1) for start in starts], axis=1)
+    difference_CN = np.concatenate(
+        [np.diff(values_of(raw, picks, start, start + span), axis=1) for start in starts], axis=1
+    )
     return [name for name, d_N in zip(names, difference_CN, strict=True) if _is_stepped(d_N)]
+
+
+def values_of(raw: Any, picks: Sequence[int], start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Values (C, N) of channels from one sample to another; HvfError, naming the file, if they cannot be read."""
+    try:
+        return raw[list(picks), start:stop][0]
+    except Exception as error:  # MNE's readers raise many kinds where a file is cut off or damaged
+        where = listed(sorted({Path(name).name for name in raw.filenames if name})) or "in memory"
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise HvfError(f"cannot read the recording {where}: {why}; is it whole?") from error
 
 
 def mend_channel_types(raw: Any) -> list[str]:

@@ -14,7 +14,7 @@ import mne
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.recordings.channels import other_than_brain
+from hvf.data.recordings.channels import other_than_brain, values_of
 from hvf.registry import listed
 
 COMPOSITE = ("STI101", "STI 101", "STI 014", "STI014")  # hold the codes of all others
@@ -133,7 +133,7 @@ def _of_channel(
 
 def _whole_values(raw: Any, name: str, wanted: Collection[str], where: str | Path) -> tuple[np.ndarray, list[str]]:
     """The channel's codes, int (N,), without the bits that are no part of them."""
-    x_N = raw[raw.ch_names.index(name)][0][0]
+    x_N = values_of(raw, [raw.ch_names.index(name)])[0]
     if np.isfinite(x_N).all() and np.abs(x_N - np.rint(x_N)).max(initial=0) > 1e-3:
         x_N = x_N * 1e6  # typed as a channel of µV
     elif np.isfinite(x_N).all() and 0 < np.abs(x_N).max(initial=0) < 1e-3:

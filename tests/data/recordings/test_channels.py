@@ -9,7 +9,7 @@ import pytest
 
 from hvf.config import HvfError
 from hvf.data.montages import EEG_CHANNELS, montage_1005
-from hvf.data.recordings.channels import brain_channels, mend_channel_types, other_than_brain, steps
+from hvf.data.recordings.channels import brain_channels, mend_channel_types, other_than_brain, steps, values_of
 from hvf.data.recordings.single import read_recording
 from tests.data.recordings.lab import IMAGES, NAMES, PLAIN, SFREQ, names_of, responses, seen
 
@@ -93,3 +93,21 @@ def test_nothing_but_triggers(tmp_path):
     raw.save(tmp_path / "a_raw.fif", verbose="error")
     with pytest.raises(HvfError, match="no EEG or MEG channel; it has 2 misc"):
         read_recording(tmp_path / "a_raw.fif", pd.DataFrame({"onset": [1.0], "image": ["a.png"]}), settings=PLAIN)
+
+
+def test_values_that_cannot_be_read_are_told_in_a_line():
+    """A file that is cut off: its header can be read, its values cannot."""
+
+    class CutOff:
+        filenames = ("/data/f.fdt",)
+
+        def __getitem__(self, item: object) -> None:
+            raise RuntimeError("Incorrect number of samples (105 != 1800),\nplease report")
+
+    with pytest.raises(
+        HvfError, match=r"^cannot read the recording f\.fdt: Incorrect .* please report; is it whole\?$"
+    ):
+        values_of(CutOff(), [0])
+    raw = mne.io.RawArray(np.arange(12.0).reshape(2, 6), mne.create_info(2, 100.0, "eeg"), verbose="error")
+    assert values_of(raw, [1], 2, 4).tolist() == [[8.0, 9.0]]
+    assert values_of(raw, [0]).tolist() == [[0, 1, 2, 3, 4, 5]]
