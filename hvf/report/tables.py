@@ -12,10 +12,10 @@ from typing import Any
 
 from hvf.evaluation.catalogue import is_share, label, leaf, lower_is_better, rows_of
 from hvf.evaluation.scaling import INDUCTIVE
+from hvf.files.escapes import plain_latex, plain_markdown
 from hvf.methods import PublishedRow, published
 from hvf.progress import one_line
 from hvf.report.compare import Comparison
-from hvf.report.escapes import plain_latex, plain_markdown
 from hvf.report.folder import Folder
 
 SECTIONS = {
