@@ -37,6 +37,7 @@ Parser = Literal["recording", "epochs", "kind", "matlab", "hdf5", "parquet"]
 _LIBRARY = {"recording": "mne", "epochs": "mne", "kind": "mne", "matlab": "scipy", "hdf5": "h5py", "parquet": "pyarrow"}
 _START = 300.0  # s that a child may take to import the parsers, on however busy a machine
 _POLL = 0.1  # s
+_IDLE = 6  # times the processor time that it may take, a parser may wait for a disk
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
 _SETTINGS = dict.fromkeys(_THREADS, "1") | {"PYTHONWARNINGS": "ignore", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 _TOO_LARGE = "{library} takes far more memory for it than a file of its size needs; " + MEMORY.advice
@@ -202,7 +203,7 @@ class _Child:
 
     def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """What the child says of a file; {"fault": why it could not}."""
-        return self._send(job, job["memory"], job["seconds"], 2 * job["seconds"])
+        return self._send(job, job["memory"], job["seconds"], _IDLE * job["seconds"])
 
     def stop(self) -> None:
         """Kill it, if it is this process's own."""
