@@ -41,7 +41,7 @@ PIXELS = Budget("HVF_MAX_PIXELS", 2**26, "pixels of one picture")
 PICTURE = Budget("HVF_MAX_PICTURE_BYTES", 2**28, "bytes of one picture's file, unpacked")
 MEMBERS = Budget("HVF_MAX_MEMBERS", 2**21, "files in one zip or tar")
 RATIO = Budget("HVF_MAX_RATIO", 100, "how many times its size on disk an array of more than 256 MB may take")
-SECONDS = Budget("HVF_MAX_SECONDS", 10, "processor seconds that a parser may take to open a file, and 1 more per 5 MB")
+SECONDS = Budget("HVF_MAX_SECONDS", 5, "processor seconds that a parser may take to open a file, and 1 more per 5 MB")
 MEMORY = Budget("HVF_MAX_PARSER_BYTES", 2**29, "bytes that a parser may take to open a file, and 16 times the file")
 BUDGETS = (PIXELS, PICTURE, MEMBERS, RATIO, SECONDS, MEMORY)
 
