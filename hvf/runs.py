@@ -26,6 +26,8 @@ from typing import Any
 from hvf import __version__
 from hvf.config import Config, HvfError, check_files, first_difference, from_dict, to_dict
 from hvf.progress import say, track
+from hvf.schema.reading import read_as, read_json
+from hvf.schema.run_folder import Figures
 
 __all__ = [
     "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "say", "temporary_beside", "track",
@@ -93,7 +95,7 @@ class Run:
         path = Path(path)
         if not (path / "config.json").is_file():
             raise HvfError(f"{path} is not a run folder: it has no config.json")
-        return cls(path, from_dict(Config, _read_json(path / "config.json")))
+        return cls(path, from_dict(Config, read_json(path / "config.json")))
 
     def has(self, name: str) -> bool:
         """Whether the file or folder `name` was left here."""
@@ -105,7 +107,7 @@ class Run:
 
     def read_json(self, name: str) -> Any:
         """What `write_json` wrote; HvfError if it is missing or broken."""
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def write_metrics(self, metrics: Mapping[str, Mapping[str, Any]], merge: bool = True) -> None:
         """Put `{"retrieval/brain/top1": {"value", "ci95", "n"}, ...}` into metrics.json; `merge` keeps what is there.
@@ -119,9 +121,9 @@ class Run:
                 raise HvfError(f"metric {name!r} is {entry['value']}, not a finite number")
         self.write_json("metrics.json", {**(self.metrics() if merge else {}), **metrics})
 
-    def metrics(self) -> dict[str, dict[str, Any]]:
+    def metrics(self) -> Figures:
         """The figures of metrics.json; empty before any was written."""
-        return self.read_json("metrics.json") if self.has("metrics.json") else {}
+        return read_as(Figures, self.path / "metrics.json") if self.has("metrics.json") else {}
 
     def discard_if_unused(self) -> None:
         """Take back a folder that this object made and that holds nothing but its settings."""
@@ -319,15 +321,6 @@ def _remove_folders(made: list[Path]) -> None:
             folder.rmdir()
         except OSError:
             return  # somebody put something there
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HvfError(f"{path} is missing: run the stage that writes it") from None
-    except (OSError, ValueError) as error:
-        raise HvfError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def plain(obj: Any) -> Any:

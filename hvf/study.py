@@ -23,7 +23,7 @@ from hvf.data.images.matching import ImageNames, stem
 from hvf.data.trials.provenance import is_simulated
 from hvf.data.trials.reading import read_trials
 from hvf.data.trials.splitting import check_apart, grouped, held_out, without_neighbours
-from hvf.data.trials.store import is_prepared
+from hvf.data.trials.store import check_store, is_prepared
 from hvf.data.trials.trials import Trials
 from hvf.files.guard import guarded
 from hvf.registry import STUDIES, feature_file, listed
@@ -138,6 +138,7 @@ def _cached_trials(data: DataConfig, images: ImageSet, split: str) -> Trials:
     path = cache_dir() / "trials" / f"{data.study}-{data.subject:02d}-{split}-{key}.npy"
     if path.is_file():
         try:
+            check_store(path)
             return Trials.load(path)
         except HvfError:  # damaged: make it again
             pass
@@ -267,6 +268,7 @@ def subjects(folder: Path) -> dict[int, Path]:
 
 
 def _prepared_trials(data: DataConfig, path: Path) -> Trials:
+    check_store(path)  # before anything is computed
     trials = _in_window(Trials.load(path), data)
     return trials if data.ch_names is None else trials.pick(data.ch_names)
 

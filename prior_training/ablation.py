@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from safetensors.numpy import load_file, save_file
 
 from hvf import presets
 from hvf.alignment import FILE
@@ -30,6 +29,7 @@ from hvf.config import Config, HvfError, digest, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
 from hvf.evaluation.evaluator import Evaluator
+from hvf.files.tensors import read_tensors, write_tensors
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.reconstruction import Reconstructor
 from hvf.runs import check_writable, write_atomic, write_json
@@ -118,7 +118,7 @@ def pictures(
     kept = folder / "pictures.safetensors"
     stamp = f"{digest(config)} {options.max_steps} {options.batch_size} {len(seen)}"
     if kept.is_file() and (folder / "made_from.txt").read_text() == stamp:
-        return load_file(kept)
+        return read_tensors(kept)[0]
     if (folder / FILE).is_file():
         decoder = Decoder.load(folder)
         if digest(decoder.config) != digest(config):
@@ -137,7 +137,7 @@ def pictures(
     reconstructor = Reconstructor(load_pipeline(config.prior.pipeline), model)
     drawn = {source: reconstructor.draw(z_ND, config.sampling) for source, z_ND in z.items()}
     write_atomic(folder / "made_from.txt", lambda path: path.write_text(stamp))
-    write_atomic(kept, lambda path: save_file(drawn, path))
+    write_tensors(kept, drawn, {})
     return drawn
 
 

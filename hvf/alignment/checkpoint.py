@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hvf.alignment.inputs import image_tensors, move, new_brain, standardised
 from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.data.trials.trials import Trials
 from hvf.evaluation import retrieval
+from hvf.files.tensors import read_tensors, write_tensors
 from hvf.models.brain import BrainEncoder
 from hvf.models.brain.person_layer import PeopleLayers, PersonLayer
 from hvf.models.fusions.base import Fusion
 from hvf.models.fusions.routed import Routed
 from hvf.models.together import BrainsTogether, FusionsTogether
 from hvf.registry import FUSIONS
-from hvf.runs import code_version, write_atomic
+from hvf.runs import code_version
 
-FILE = "alignment.safetensors"
+FILE, KEY = "alignment.safetensors", "alignment"  # KEY: of its metadata
 VERSION = 1  # of the file's content; a file of another version is refused
 
 
@@ -177,9 +176,8 @@ class Alignment:
             "people": self.people,
             "person": self.person,
         }
-        whole = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         path = Path(folder) / FILE
-        write_atomic(path, lambda tmp: save_file(whole, str(tmp), {"alignment": json.dumps(metadata)}))
+        write_tensors(path, {k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata, KEY)
         return path
 
     @classmethod
@@ -187,12 +185,7 @@ class Alignment:
         """Read what `save` wrote. Raises HvfError if it is missing, damaged or something else."""
         path = Path(folder) / FILE
         try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = json.loads((file.metadata() or {})["alignment"])
-                version = metadata.get("version")
-                if version != VERSION:
-                    raise HvfError(f"{path} is of version {version}; this hvf reads version {VERSION}: train again")
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            state, metadata = read_tensors(path, "pt", KEY, partial(_accept, path))
             recording = RecordingInfo(**{**metadata["recording"], "ch_names": tuple(metadata["recording"]["ch_names"])})
             config = from_dict(Config, metadata["config"])
             members = tuple(from_dict(Config, member) for member in metadata.get("members", ()))
@@ -210,8 +203,9 @@ class Alignment:
             log_scale, history, people = metadata["log_scale"], metadata["history"], metadata.get("people", ())
         except FileNotFoundError:
             raise HvfError(f"{path} is missing: train first, with hvf train") from None
-        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise HvfError(f"{path} is not an alignment written by hvf: {error}") from error
+        except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise HvfError(f"{path} is not an alignment written by hvf: {words}") from error
         move(hvf, device)
         needs_person = bool(metadata.get("needs_person", False))
         trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config, needs_person, people)
@@ -220,6 +214,12 @@ class Alignment:
         trained.average_CC = state["average"].numpy() if "average" in state else None
         trained.members = members
         return trained
+
+
+def _accept(path: Path, metadata: Mapping[str, Any]) -> None:
+    version = metadata.get("version")
+    if version != VERSION:
+        raise HvfError(f"{path} is of version {version}; this hvf reads version {VERSION}: train again")
 
 
 def _described(hvf: Fusion) -> dict[str, Any]:

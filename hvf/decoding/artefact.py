@@ -31,6 +31,7 @@ from hvf.alignment import Alignment
 from hvf.config import HvfError
 from hvf.decoding.confidence import Confidence
 from hvf.decoding.gallery import Gallery
+from hvf.files.checksums import known_sha256, sha256_of
 from hvf.runs import code_version, plain, write_atomic, write_json
 
 MANIFEST, CARD, CONFIDENCE, GALLERY = "decoder.json", "README.md", "confidence.safetensors", "gallery.safetensors"
@@ -72,7 +73,7 @@ def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
         z_f_MD = np.concatenate([gallery.read(0, len(gallery))])
         _write_arrays(folder / GALLERY, {"z_f": z_f_MD}, {"gallery": json.dumps(names)})
         files.append(GALLERY)
-    hashes = {name: _sha256(folder / name) for name in files}
+    hashes = {name: sha256_of(folder / name) for name in files}
     _write_manifest(folder, content, card, hashes)
     return folder
 
@@ -101,7 +102,7 @@ def _write_manifest(folder: Path, content: Mapping[str, Any], card: str, hashes:
     """Write the card, then what vouches for all files."""
     (folder / MANIFEST).unlink(missing_ok=True)
     write_atomic(folder / CARD, lambda tmp: tmp.write_text(card, encoding="utf-8"))
-    content = {**content, "files": {**hashes, CARD: _sha256(folder / CARD)}}
+    content = {**content, "files": {**hashes, CARD: sha256_of(folder / CARD)}}
     write_json(folder / MANIFEST, {**content, "sha256": _digest(content)})
 
 
@@ -121,7 +122,7 @@ def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> A
         path = folder / name
         if not path.is_file():
             raise HvfError(f"{folder} is not a whole decoder: {name} is missing; copy it again")
-        if _sha256(path) != expected:
+        if known_sha256(path) != expected:
             raise HvfError(f"{path} is damaged: its sha256 is not the one in {MANIFEST}; copy the folder again")
     confidence, gallery = None, None
     try:
@@ -140,7 +141,7 @@ def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> A
 def fingerprint(folder: str | Path) -> str:
     """The checksum of a decoder's manifest, which vouches for all files; "" of an older folder, which has none."""
     path = Path(folder) / MANIFEST
-    return _sha256(path) if path.is_file() else ""
+    return sha256_of(path) if path.is_file() else ""
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -208,14 +209,6 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[s
 def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     with safe_open(str(path), framework="np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _digest(content: Mapping[str, Any]) -> str:

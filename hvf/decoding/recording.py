@@ -24,6 +24,7 @@ from hvf.data.images.order import check_order
 from hvf.data.trials.epochs import epochs_values, open_epochs, shown_images
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
+from hvf.files.npy import read_npy
 from hvf.registry import did_you_mean, listed
 
 FOREIGN_UNITS = 50.0  # a mean over 100 trials is a tenth as large as one of them, a factor of 1000 is another unit
@@ -146,12 +147,7 @@ def of_epochs(epochs: mne.BaseEpochs, recording: RecordingInfo, where: str) -> t
 
 
 def _of_array(path: Path, recording: RecordingInfo) -> tuple[Trials, list[str]]:
-    try:
-        x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise HvfError(f"cannot read {path} as an array of numbers: {error}") from error
-    if not isinstance(x, np.ndarray):
-        raise HvfError(f"{path} holds several arrays (.npz), not one: save the trials alone, by np.save")
+    x = read_npy(path)
     wanted = (len(recording.ch_names), recording.n_times)
     if x.dtype.kind not in "fiu" or x.ndim not in (2, 3):
         raise HvfError(f"{path} holds {x.dtype} {x.shape}; trials are numbers (trials, channels, samples)")

@@ -7,6 +7,7 @@ an encoder's name. Importing this imports no torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,8 +77,7 @@ def rows_of(metrics: Mapping[str, Any], section: str) -> list[str]:
 
 def chance_name(name: str) -> str:
     """Where the chance level of a figure stands: "retrieval/brain/top1" -> "chance/retrieval/top1"."""
-    section, *_, figure = name.split("/")
-    return f"chance/{section}/{figure}"
+    return f"chance/{name.partition('/')[0]}/{leaf(name)}"
 
 
 def findings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -87,10 +87,11 @@ def findings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """
     sentences = []
     for name, chance in metrics.items():
-        if not name.startswith("chance/") or chance["ci95"][1] >= 1:
+        _, high = chance.get("ci95") or (0, 1)
+        if not re.fullmatch("chance/[^/]+/[^/]+", name) or high >= 1:
             continue
         _, section, figure = name.split("/")
-        brain, high = metrics.get(f"{section}/brain/{figure}"), chance["ci95"][1]
+        brain = metrics.get(f"{section}/brain/{figure}")
         for row in rows_of(metrics, section):
             floor = metrics.get(f"{section}/{row}/{figure}") if row.split(" ")[-1] == "floor" else None
             if floor and floor["value"] > high:

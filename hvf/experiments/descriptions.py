@@ -9,6 +9,7 @@ from typing import Literal
 
 from hvf.config import Config
 from hvf.data.images.image_set import ImageSet
+from hvf.schema.run_folder import Count, Number
 from hvf.study import Study
 
 OF_NAMES = "names:"  # a digest that knows no pictures begins so
@@ -32,8 +33,8 @@ class StudyInfo:
     kind: str
     subject: str
     ch_names: tuple[str, ...]
-    sfreq: float
-    window: tuple[float, float]  # s, from the first sample to the end of the last
+    sfreq: Number
+    window: tuple[Number, Number]  # s, from the first sample to the end of the last
     n_train_images: int
     n_test_images: int
     train_digest: str
@@ -70,13 +71,13 @@ def _digest(images: ImageSet) -> str:
 class ProtocolInfo:
     """How a figure was obtained: a figure without it cannot be compared."""
 
-    training: str  # whose trials are trained on: a key of TRAINING
+    training: Literal["intra", "loso", "pooled", "both"]  # whose trials are trained on: a key of TRAINING
     held_out: str  # how test images were held out
     gallery: str = "plain test images as gallery"
     selection: str = "epoch, penalty and settings chosen on validation concepts"
 
     @classmethod
-    def of(cls, config: Config, note: str, training: str = "intra") -> ProtocolInfo:
+    def of(cls, config: Config, note: str, training: Training = "intra") -> ProtocolInfo:
         """The protocol of a study: `note` is the study's, which says whether its split was prepared."""
         data = config.data
         zero_shot = data.study != "files" or "split as prepared" in note
@@ -96,7 +97,7 @@ class RunInfo:
     name: str
     seed: int
     split_seed: int
-    n: int  # test items
+    n: Count  # test items
 
 
 def common_study(studies: Sequence[StudyInfo]) -> StudyInfo:

@@ -26,9 +26,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.decoding.ranked import TOP
@@ -36,13 +37,17 @@ from hvf.evaluation import retrieval, statistics
 from hvf.evaluation.scaling import scaled_figures, section
 from hvf.experiments.descriptions import ProtocolInfo, RunInfo, StudyInfo, common_protocol, common_study
 from hvf.runs import Run, code_version, write_json
+from hvf.schema.reading import as_type, read_json
+from hvf.schema.run_folder import ConfidenceInfo, Figure, Number
 
 FILE = "result.json"
 VERSION = 1
 CHOSEN = ("epoch", "penalty", "bands", "shrinkage", "constant", "method", "members")  # by a fit, beside the settings
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
 
-Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}
+Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}: `hvf.schema.run_folder.Figure`
+Rank = Annotated[int, Ge(1), Le(2**53)]
+Place = Annotated[int, Ge(0), Le(2**53)]
 Kind = Literal[
     "training", "retrieval", "benchmark", "targets", "layers", "scaling", "population", "timecourse", "adaptation"
 ]
@@ -52,12 +57,13 @@ Kind = Literal[
 class Row:
     """One row of a table: what one method, target or control retrieved. Tuples with one entry per run are noted (R)."""
 
-    ranks: tuple[int, ...] = ()  # of each test item's own image, from 1; empty if nothing was tested yet
-    figures: Mapping[str, Entry] = field(default_factory=dict)  # means over runs, intervals over images
-    each: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # (R) also validation_mrr, validation_top1
-    validation: Mapping[str, float] = field(default_factory=dict)  # mrr, top1 and number of images n, mean over runs
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    ranks: tuple[Rank, ...] = ()  # of each test item's own image, from 1; empty if nothing was tested yet
+    figures: Mapping[str, Figure] = field(default_factory=dict)  # means over runs, intervals over images
+    each: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)  # (R) also validation_mrr, validation_top1
+    validation: Mapping[str, Number] = field(default_factory=dict)  # mrr, top1 and number of images n, mean over runs
     chosen: tuple[Mapping[str, Any], ...] = ()  # (R) settings chosen on validation images, with the epoch or penalty
-    top5: tuple[tuple[int, ...], ...] = ()  # gallery indices that scored highest, best first; empty if unknown
+    top5: tuple[tuple[Place, ...], ...] = ()  # gallery indices that scored highest, best first; empty if unknown
     settings: Mapping[str, Any] = field(default_factory=dict)  # that set this row apart from the others
 
     @classmethod
@@ -126,6 +132,7 @@ class Result:
     gate's weights, the fit of a line) as plain numbers. ``main`` is the row that a summary shows first.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
     kind: Kind
     study: StudyInfo
     protocol: ProtocolInfo
@@ -263,26 +270,39 @@ class Result:
         again = "make the run again, in a folder of its own"
         if not path.is_file():
             raise HvfError(f"{folder} has no {FILE}: it holds no result of version {VERSION}; {again}")
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            there = stored.pop("version", None)
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise HvfError(f"{path} cannot be read as a result: {error}") from error
+        stored = read_json(path, again)
+        there = stored.pop("version", None) if isinstance(stored, dict) else None
         if there != VERSION:
             was = "no version" if there is None else f"version {there}"
             raise HvfError(f"{path} has {was}, and this hvf reads version {VERSION}: {again}")
         try:
-            rows, transductive = _rows(stored.pop("rows")), _rows(stored.pop("transductive", {}))
-            return cls(
-                study=StudyInfo(**_with_tuples(stored.pop("study"))),
-                protocol=ProtocolInfo(**stored.pop("protocol")),
-                runs=tuple(RunInfo(**run) for run in stored.pop("runs")),
-                rows=rows,
-                transductive=transductive,
-                **_with_tuples(stored),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            result = as_type(Result, stored)
+            fault = result.misfit()
+        except ValueError as error:
             raise HvfError(f"{path} is not a whole result of version {VERSION} ({error}): {again}") from error
+        if fault:
+            raise HvfError(f"{path} is not a whole result of version {VERSION} ({fault}): {again}")
+        return result
+
+    def misfit(self) -> str:
+        """What does not belong together; "" if all does."""
+        n, images, known = len(self.image_ids), len(self.gallery), set(self.gallery)
+        if len(self.concepts) != n:
+            return f"{n} test items have {len(self.concepts)} concepts"
+        if not self.runs:
+            return "it has no run"
+        if known and not known.issuperset(self.image_ids):
+            return "a test item is not in the gallery"
+        for name, row in (*self.rows.items(), *self.transductive.items()):
+            if len(row.ranks) not in (0, n) or len(row.top5) not in (0, n):
+                return f"row {name}: {len(row.ranks)} ranks and {len(row.top5)} lists of {n} test items"
+            if any(not place < images for best in row.top5 for place in best):
+                return f"row {name}: an image that the gallery has not"
+            if "scaling" in row.settings and row.settings.get("of") not in self.rows:
+                return f"row {name}: the row that it scales is missing"
+        if "confidence" in self.details:
+            as_type(ConfidenceInfo, self.details["confidence"])
+        return ""
 
     @classmethod
     def combined(cls, results: Iterable[Result]) -> Result:
@@ -354,20 +374,6 @@ def is_simulated(run: Run) -> bool:
 def as_json(value: Any) -> Any:
     """The value as JSON gives it back: tuples as lists, numpy scalars and arrays as plain numbers."""
     return json.loads(json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))
-
-
-def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as tuples, as the dataclasses have them."""
-    return {
-        name: tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else value
-        for name, value in stored.items()
-    }
-
-
-def _rows(stored: Mapping[str, Any]) -> dict[str, Row]:
-    """Rows as JSON has them."""
-    rows = {name: Row(**_with_tuples(row)) for name, row in stored.items()}
-    return {name: replace(row, each={k: tuple(v) for k, v in row.each.items()}) for name, row in rows.items()}
 
 
 def _scaled_again(row: Row, rows: Mapping[str, Row], ids: Sequence[str]) -> Row:

@@ -7,14 +7,12 @@ Letters: N trials or images, M gallery, D embedding, H and W pixels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 from hvf import alignment
 from hvf.config import Config, HvfError
@@ -28,6 +26,7 @@ from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.experiments.scaled_scores import check_fitted, with_scalings
+from hvf.files.tensors import read_tensors, write_tensors
 from hvf.runs import Run, write_atomic
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
@@ -146,7 +145,7 @@ def reconstruct_run(run: Run) -> None:
     for spec in _two_way_encoders(run.config):  # whatever is missing is missed before anything is trained
         load_encoder(spec, decoder.device)
     decoder, study = retrieve_run(run, decoder)
-    z = load_file(run.path / "embeddings.safetensors")
+    z, _ = read_tensors(run.path / "embeddings.safetensors")
     ids = study.test_images.ids
     rounds = run.config.sampling.rounds
     figures = [name for name in run.metrics() if name.startswith("reconstruction/")]
@@ -198,8 +197,7 @@ def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarra
         "z_floor": decoder.embed_trials(permuted),
         "z_ceiling": decoder.embed_images(study.test_images),
     }
-    metadata = {"image_ids": json.dumps(list(study.test_images.ids))}
-    write_atomic(run.path / "embeddings.safetensors", lambda path: save_file(z, path, metadata))
+    write_tensors(run.path / "embeddings.safetensors", z, {"image_ids": list(study.test_images.ids)})
     return z
 
 

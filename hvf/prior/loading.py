@@ -13,11 +13,12 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from hvf.prior.model import FusionPrior
 from hvf.prior.published import is_brain_hive, read_brain_hive
-from hvf.registry import HvfError
+from hvf.registry import HvfError, listed
 from hvf.vision.weights import MINI_WEIGHTS
 
 logger = logging.getLogger(__name__)
@@ -83,13 +84,21 @@ def _read(cls: type[Model], source: str, what: str, **settings: Any) -> Model:
     """`cls.from_pretrained`; every failure becomes an HvfError of one line."""
     try:
         with _without_progress_bars():
-            return cls.from_pretrained(source, **settings)
+            model = cls.from_pretrained(source, **settings)
+    except HvfError:
+        raise
     except Exception as error:  # diffusers, safetensors and the Hub client share no base class narrower than this
         logger.debug("loading %s failed", source, exc_info=True)
         if Path(source).is_dir():
             reason = " ".join(str(error).split())[:200]
             raise HvfError(f"the {what} in {source} cannot be read: {reason}") from error
         raise _unavailable(source, what, error) from error
+    parts = getattr(model, "components", {"": model}).items()
+    for part, module in parts:
+        state = module.state_dict() if isinstance(module, nn.Module) else {}
+        if absent := [name for name, tensor in state.items() if tensor.is_meta]:  # a tensor of another name, perhaps
+            raise HvfError(f"the {what} in {source} lacks {listed(absent)}{part and f' of its {part}'}: copy it again")
+    return model
 
 
 def _unavailable(source: str, what: str, error: Exception) -> HvfError:

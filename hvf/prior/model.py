@@ -20,10 +20,28 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from hvf.config import HvfError
+from hvf.files.checksums import known_sha256, sha256_of
 from hvf.models.fusions.hvf import HVF
 from hvf.models.residual import ResidualMLP
 from hvf.prior import adapter
 from hvf.prior.embedding_noise import EmbeddingNoise
+from hvf.registry import listed
+from hvf.runs import write_json
+from hvf.schema.reading import read_as
+
+CHECKSUMS = "checksums.json"  # {file of weights: its sha256}
+
+
+def check_weights(folder: Path) -> None:
+    """Hold the weights in a folder to the checksums beside them. HvfError if a file is missing or differs."""
+    if not (folder / CHECKSUMS).is_file():
+        return  # of an earlier version, or somebody else's
+    for name, expected in read_as(dict[str, str], folder / CHECKSUMS, "copy the folder again").items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise HvfError(f"{folder} is not a whole Fusion Prior: {path.name} is missing; copy it again")
+        if known_sha256(path) != expected:
+            raise HvfError(f"{path} is damaged: its sha256 is not the one in {CHECKSUMS}; copy the folder again")
 
 
 class TextConditions(NamedTuple):
@@ -41,6 +59,27 @@ class FusionPrior(ModelMixin, ConfigMixin):
     encoders (``specs``, ``dims``), the widths, and the UNet's layers that the adapter belongs to. Make a new one with
     ``FusionPrior.for_unet``.
     """
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **more: Any) -> None:
+        """Write the weights and the config as diffusers does, and a checksum of every file of weights beside them."""
+        folder = Path(save_directory)
+        (folder / CHECKSUMS).unlink(missing_ok=True)  # they would be of other weights
+        super().save_pretrained(folder, *args, **more)
+        files = sorted(folder.glob("*.safetensors"))
+        write_json(folder / CHECKSUMS, {file.name: sha256_of(file) for file in files})
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **more: Any) -> Any:
+        """Read a prior as diffusers does; of a folder, held to its checksums where it has any.
+
+        Raises HvfError if a file of weights differs from its checksum, or a tensor is missing.
+        """
+        check_weights(Path(name))
+        asked = more.pop("output_loading_info", False)
+        prior, info = super().from_pretrained(name, output_loading_info=True, **more)
+        if missing := [*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])]:
+            raise HvfError(f"the Fusion Prior in {name} lacks {listed(missing)}: copy it again")
+        return (prior, info) if asked else prior
 
     @register_to_config
     def __init__(

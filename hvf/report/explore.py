@@ -20,6 +20,7 @@ from hvf.evaluation.catalogue import label, lower_is_better
 from hvf.report.folder import Folder
 from hvf.report.server import HOST, Answer, Server, listening
 from hvf.report.tables import number, ranged, tables
+from hvf.schema.run_folder import TimeCourse
 
 PORT, TRIED = 8050, 20
 HERE = Path(__file__).parent
@@ -94,7 +95,7 @@ def described(folder: Folder) -> dict[str, Any]:
             {"title": course.get("title", ""), "windows": [
                 {"from": w["tmin"], "to": w["tmax"], "value": w["value"], "top5": w.get("top5", [])}
                 for w in course["windows"]]}
-            for course in folder.json("windows.json") or []
+            for course in folder.json("windows.json", list[TimeCourse]) or []
         ],
     }  # fmt: skip
 

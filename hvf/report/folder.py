@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hvf.config import Config, HvfError
+from hvf.config import HvfError
 from hvf.data.images.decoding import decode
 from hvf.data.images.matching import without_ending
 from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
@@ -32,6 +32,8 @@ from hvf.experiments.evidence import FILE as EVIDENCE_FILE
 from hvf.experiments.evidence import FOLDER as EVIDENCE
 from hvf.experiments.results import FILE, TOP, Result, Row
 from hvf.runs import Run
+from hvf.schema.reading import read_as
+from hvf.schema.run_folder import EvaluationInfo, Evidence, Figures, PerImage
 
 STAGES = {
     "seen": "seen",
@@ -55,7 +57,11 @@ class Folder:
         self.config = self.run.config if self.run else None  # None of a folder of figures
         if self.run is None and not self._inside("metrics.json").is_file():
             raise HvfError(f"{path} is not a run folder: it has no config.json; nor figures: it has no metrics.json")
-        self.per_image, self.evaluation = (self.json(name) or {} for name in ("per_image.json", "evaluation.json"))
+        self.per_image: PerImage = self.json("per_image.json", PerImage | None) or {}
+        self.evaluation: EvaluationInfo = self.json("evaluation.json", EvaluationInfo | None) or {}
+        n = len(self.per_image.get("ids") or ())
+        if n and any(len(column) != n for column in self.per_image.get("scores", {}).values()):
+            raise HvfError(f"{self.path / 'per_image.json'} is damaged: its scores are not those of its {n} images")
 
     @cached_property
     def result(self) -> Result | None:
@@ -92,18 +98,16 @@ class Folder:
         return wanted if wanted in self.rows else next(iter(self.rows), "")
 
     @cached_property
-    def metrics(self) -> dict[str, dict[str, Any]]:
+    def metrics(self) -> dict[str, Any]:
         """The figures: those of drawn pictures, and of retrieval, where the main row is called brain."""
-        figures = self.json("metrics.json") or {}
+        figures = self.json("metrics.json", Figures) or {}
         if not self.main or self.main == "brain":
             return figures
         return figures | {f"retrieval/brain/{name}": entry for name, entry in self.rows[self.main].figures.items()}
 
-    def json(self, name: str) -> Any:
-        """The contents of a JSON file; None if it is not there."""
-        self._inside(name)
-        files = self.run or Run(self.path, Config())  # reads JSON, says what is broken
-        return files.read_json(name) if files.has(name) else None
+    def json(self, name: str, kind: Any) -> Any:
+        """The contents of a JSON file; None if it is not there. HvfError if it is broken, or of another type."""
+        return read_as(kind, self.path / name) if self._inside(name).exists() else None
 
     def picture(self, name: str) -> Image.Image | None:
         """An RGB picture of the folder; None if it is not there. HvfError naming the file if it cannot be read."""
@@ -221,7 +225,7 @@ class Folder:
     @cached_property
     def evidence(self) -> dict[str, Any]:
         """What was found from means over single trials (`hvf.experiments.evidence`); {} if nothing was."""
-        return self.json(EVIDENCE_FILE) or {}
+        return self.json(EVIDENCE_FILE, Evidence) or {}
 
     @cached_property
     def stages(self) -> dict[str, str]:
@@ -269,7 +273,7 @@ class Folder:
             parts = [f"{n}-way, embeddings ranked by cosine" if n else "embeddings ranked by cosine"]
         if self.evaluation:
             rounds = self.evaluation.get("rounds", 1)
-            rounds = max(rounds.values()) if isinstance(rounds, Mapping) else rounds
+            rounds = max(rounds.values(), default=1) if isinstance(rounds, Mapping) else rounds
             first = self.evaluation.get("first_resize")
             parts.append(f"{self.evaluation.get('pairs')} pictures")
             parts.append(f"{rounds} rounds averaged" if rounds > 1 else "1 round")

@@ -22,6 +22,7 @@ from hvf.report.pictures import COLUMNS, evenly_spaced, sheet, strips
 from hvf.report.sensors import sensor_maps, time_courses
 from hvf.report.tables import ROWS, lines_of, number, published_rows
 from hvf.runs import track
+from hvf.schema.run_folder import Epoch
 
 STRIP = 8  # pictures at the top of the page
 WORST = 10  # images listed as failures
@@ -72,7 +73,7 @@ def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
         "gallery_size": folder.result.gallery_size if folder.result and folder.main else 0,
         "failures": _failures(folder),
         "groups": _groups(folder),
-        "curves": _curves(folder.json("history.json") or []),
+        "curves": _curves(folder.json("history.json", list[Epoch]) or []),
         "courses": time_courses(folder),
         "maps": sensor_maps(folder),
         "settings": [(name, _setting(value)) for name, value in flatten(folder.config)] if folder.config else [],

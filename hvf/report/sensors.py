@@ -23,6 +23,7 @@ from hvf.config import HvfError
 from hvf.data.html import data_uri
 from hvf.data.sensor_positions import HEAD, positions_of
 from hvf.report.folder import Folder
+from hvf.schema.run_folder import SensorMap, TimeCourse
 
 STRONGEST = 5  # sensors named in words
 BARS = 20  # of sensors without places, so many are drawn
@@ -32,7 +33,7 @@ INK = "#8a919c"  # readable on light and on dark paper
 def time_courses(folder: Folder) -> list[dict[str, Any]]:
     """Every time course of windows.json as lines on a 100 × 100 field: the value, its interval, chance."""
     plots = []
-    for course in _listed(folder, "windows.json", ("title", "windows")):
+    for course in folder.json("windows.json", list[TimeCourse]) or []:
         windows = course["windows"]
         if len(windows) < 2:
             continue
@@ -63,10 +64,13 @@ def time_courses(folder: Folder) -> list[dict[str, Any]]:
 def sensor_maps(folder: Folder) -> list[dict[str, Any]]:
     """Every map of sensors.json as a topography, or as bars where positions are unknown; and embedding.png."""
     maps = []
-    for entry in _listed(folder, "sensors.json", ("title", "ch_names", "values")):
+    for entry in folder.json("sensors.json", list[SensorMap]) or []:
         values, names = np.array(entry["values"], dtype=float), list(entry["ch_names"])
         if len(values) != len(names):
             raise HvfError(f"{folder.path / 'sensors.json'} has {len(names)} sensors but {len(values)} values")
+        for what in ("positions", "marked"):
+            if entry.get(what) is not None and len(entry[what]) != len(names):
+                raise HvfError(f"{folder.path / 'sensors.json'} has {len(names)} sensors but {len(entry[what])} {what}")
         order = np.argsort(-np.abs(values))[:STRONGEST]
         places = entry.get("positions")
         positions = positions_of(names) if places is None else np.array(places, dtype=float)
@@ -190,14 +194,6 @@ def _picture(picture: Image.Image) -> dict[str, Any]:
     how = "a line joins the two of one image"
     size = {"width": picture.width, "height": picture.height}
     return {"title": title, "how": how, "alt": title, "words": "", "uri": data_uri(picture, lossless=False), **size}
-
-
-def _listed(folder: Folder, name: str, required: Sequence[str]) -> list[Mapping[str, Any]]:
-    """The list in a JSON file, [] without the file; HvfError if it is none, or an entry lacks a required key."""
-    entries = folder.json(name) or []
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and set(required) <= set(e) for e in entries):
-        raise HvfError(f"{folder.path / name} should be a list of objects with {', '.join(required)}")
-    return entries
 
 
 def ms(window: Mapping[str, Any]) -> str:

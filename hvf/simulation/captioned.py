@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
 from hvf.data.images.image_set import ImageSet
-from hvf.runs import cache_dir, write_atomic
+from hvf.files.tensors import read_tensors, write_tensors
+from hvf.registry import HvfError
+from hvf.runs import cache_dir
 from hvf.simulation import rendering
 from hvf.simulation.stimuli import N_TEST_CONCEPTS, draw
 
@@ -27,10 +27,12 @@ def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
     names = [concept.name for concept in shown for _ in range(exemplars)]
     key = hashlib.sha256(f"{names} {size} {FIRST_EXEMPLAR} {rendering.PICTURES_VERSION}".encode()).hexdigest()[:16]
     folder = cache_dir() / "pretraining"
-    stack, words = folder / f"{key}.npy", folder / f"{key}.txt"
-    if not (stack.exists() and words.exists()):
+    path = folder / f"{key}.safetensors"
+    try:
+        arrays, said = read_tensors(path)
+        x_NHWC, captions = arrays["x_NHWC"], said["captions"]
+    except (OSError, HvfError, KeyError):  # absent or damaged
         x_NHWC, captions = draw([(concept, FIRST_EXEMPLAR + i) for concept in shown for i in range(exemplars)], size)
-        write_atomic(stack, lambda path: np.save(path, x_NHWC))
-        write_atomic(words, lambda path: path.write_text("\n".join(captions)))
+        write_tensors(path, {"x_NHWC": x_NHWC}, {"captions": captions})
     ids = [f"{name}_{i % exemplars:02d}" for i, name in enumerate(names)]
-    return ImageSet.from_arrays(np.load(stack, mmap_mode="r"), ids, names, words.read_text().split("\n"))
+    return ImageSet.from_arrays(x_NHWC, ids, names, captions)

@@ -12,12 +12,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
-from hvf.runs import cache_dir, track, write_atomic
+from hvf.files.tensors import read_tensors, write_tensors
+from hvf.runs import cache_dir, track
 from hvf.simulation import rendering
 from hvf.simulation.features import WORKERS
 
@@ -34,8 +33,7 @@ def rendered(concepts: list[rendering.Concept], exemplars: int) -> ImageSet:
     x_NHWC, captions = _read_rendered(path)
     if x_NHWC is None:
         x_NHWC, captions = draw(shown)
-        meta = {"captions": json.dumps(captions)}
-        store(path, lambda p: write_atomic(p, lambda temporary: save_file({"x_NHWC": x_NHWC}, temporary, meta)))
+        store(path, lambda p: write_tensors(p, {"x_NHWC": x_NHWC}, {"captions": captions}))
     return ImageSet.from_arrays(x_NHWC, ids, [concept.name for concept, _ in shown], captions)
 
 
@@ -61,9 +59,9 @@ def _drawing_pool() -> Executor:
 
 def _read_rendered(path: Path) -> tuple[np.ndarray | None, list[str]]:
     try:
-        with safe_open(path, framework="numpy") as file:
-            return file.get_tensor("x_NHWC"), json.loads(file.metadata()["captions"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # absent or damaged: rendered again
+        arrays, said = read_tensors(path)
+        return arrays["x_NHWC"], said["captions"]
+    except (OSError, HvfError, KeyError):  # absent, damaged, or of an earlier version: rendered again
         return None, []
 
 

@@ -27,9 +27,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hvf.config import HvfError
+from hvf.files.checksums import sha256_of
 from hvf.runs import clear_leftovers, temporary_beside, write_atomic
+from hvf.schema.reading import read_as
 
 TERMINATED = 128 + signal.SIGTERM  # 143, what a shell calls a process that SIGTERM ended
+CHECKSUMS = "checksums.json"  # of a checkpoint: {file: its sha256}
 AVERAGED = "averaged-{}.pt"
 NO_OWNER = re.compile(r"\.checkpoint-\d+")  # what earlier versions were saving
 
@@ -160,6 +163,11 @@ def save_checkpoint(accelerator: Accelerator, averaged: EmaWeights, out: Path, s
     with folder_in_place(accelerator, out / f"checkpoint-{step:07d}") as folder:
         accelerator.save_state(str(folder))
         averaged.save(folder)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            sums = {str(path.relative_to(folder)): sha256_of(path) for path in files}
+            (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
     if accelerator.is_main_process:
         for old in checkpoints(out)[:-2]:
             shutil.rmtree(old)
@@ -168,7 +176,8 @@ def save_checkpoint(accelerator: Accelerator, averaged: EmaWeights, out: Path, s
 def load_checkpoint(accelerator: Accelerator, averaged: EmaWeights, out: Path) -> int:
     """Go back to the last whole checkpoint, if there is one; returns the number of steps that are done.
 
-    What a kill in the middle of saving left is removed.
+    One that was damaged since is passed over, with a note. What a kill in the middle of saving left is removed. Raises
+    HvfError if all were damaged.
     """
     if accelerator.is_main_process:
         clear_leftovers(out)
@@ -177,9 +186,28 @@ def load_checkpoint(accelerator: Accelerator, averaged: EmaWeights, out: Path) -
     whole = checkpoints(out)
     if not whole:
         return 0
-    accelerator.load_state(str(whole[-1]))
-    averaged.load(whole[-1])
-    return int(whole[-1].name.removeprefix("checkpoint-"))
+    faults = {folder: fault for folder in whole if (fault := _damage(folder))}
+    sound = [folder for folder in whole if folder not in faults]
+    if not sound:
+        raise HvfError(f"{faults[whole[-1]]}: delete the checkpoints in {out} and begin anew")
+    if sound[-1] != whole[-1] and accelerator.is_main_process:
+        print(f"{faults[whole[-1]]}: going on from {sound[-1].name}", file=sys.stderr)
+    accelerator.load_state(str(sound[-1]))
+    averaged.load(sound[-1])
+    return int(sound[-1].name.removeprefix("checkpoint-"))
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a checkpoint, by its checksums; "" if nothing is, or it is of a version that wrote none."""
+    if not (folder / CHECKSUMS).is_file():
+        return ""
+    try:
+        for name, expected in read_as(dict[str, str], folder / CHECKSUMS).items():
+            if sha256_of(folder / name) != expected:
+                return f"{folder / name} is damaged (sha256 differs)"
+    except (HvfError, OSError, ValueError) as error:
+        return f"{folder} is damaged ({error})"
+    return ""
 
 
 def checkpoints(out: Path) -> list[Path]:

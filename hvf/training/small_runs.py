@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hvf.config import HvfError
+from hvf.files.checksums import check_zip
 from hvf.runs import write_atomic
 from hvf.training.cuda_graphs import Replayed
 
@@ -141,11 +143,15 @@ class _Step:
         write_atomic(path, lambda temporary: torch.save(state, temporary))
 
     def load(self, path: Path) -> int:
-        """Continue from what `save` wrote; returns how many steps were done."""
-        state = torch.load(path, weights_only=True, map_location=self.device)
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Continue from what `save` wrote; returns how many steps were done. HvfError if it is damaged."""
+        try:
+            check_zip(path)
+            state = torch.load(path, weights_only=True, map_location=self.device)
+            for name, part in {"model": self.model, "averaged": self.averaged, "optimizer": self.optimizer}.items():
+                part.load_state_dict(state[name])
+        except (HvfError, OSError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise HvfError(f"the training cannot go on from {path} ({words}): delete it to begin anew") from error
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         return state["step"]

@@ -14,19 +14,32 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+from annotated_types import Ge, Lt
+from typing_extensions import TypedDict  # Python's own is no help to pydantic before 3.12
 
 from hvf.config import HvfError
-from hvf.runs import check_writable, clear_leftovers, code_version, write_atomic, write_json
+from hvf.files.checksums import FOLDER, LARGE
+from hvf.files.remembered import Remembered
+from hvf.runs import check_writable, clear_leftovers, code_version, track, write_atomic, write_json
+from hvf.schema.reading import parse_as, read_as
 
 INDEX = "index.json"
 FORMAT = "hvf-shards-1"
 DTYPE = np.dtype(np.float16)
+Count = Annotated[int, Ge(1), Lt(2**48)]
 _NAME = "shard-{:05d}.arrow"
 _AGAIN = "run prior_training/prepare.py with the same settings again"
+
+
+class EncoderInfo(TypedDict):
+    """The width of an encoder's features, and the hash of its weights."""
+
+    dim: Count
+    weights_hash: str
 
 
 @dataclass(frozen=True)
@@ -35,10 +48,10 @@ class Settings:
 
     dataset: str  # the images' name
     fingerprint: str  # hash of their content
-    images: int
+    images: Count
     latents: str  # FeatureSpec of x_0
-    encoders: dict[str, dict[str, Any]]  # {spec: {"dim": d, "weights_hash": "…"}}, the latents' included
-    shard_size: int
+    encoders: dict[str, EncoderInfo]  # the latents' included
+    shard_size: Count
     precision: str = "float32"  # in which the encoders ran
 
     @property
@@ -60,6 +73,31 @@ class Settings:
         """The images of a shard."""
         first = number * self.shard_size
         return range(first, min(first + self.shard_size, self.images))
+
+
+class Listed(TypedDict):
+    """A shard in the index of a complete folder."""
+
+    file: str
+    rows: Count
+    bytes: Count
+    sha256: str
+
+
+class _Index(TypedDict):
+    format: str
+    code_version: str
+    settings: Settings
+    shards: list[Listed] | None
+
+
+class _Metadata(TypedDict):
+    """What a shard says of itself."""
+
+    settings: str
+    shard: int
+    rows: int
+    sha256: str
 
 
 def start(folder: Path, settings: Settings) -> None:
@@ -130,10 +168,10 @@ def finish(folder: Path, settings: Settings) -> None:
     absent = missing(folder, settings)
     if absent:
         raise HvfError(f"{folder} lacks {len(absent)} of {settings.shards} shards, the first {absent[0]}: {_AGAIN}")
-    listed = []
+    listed: list[Listed] = []
     for number in range(settings.shards):
         path = folder / _NAME.format(number)
-        entry = _metadata(_open(path))
+        entry = _metadata(_open(path), path)
         size = path.stat().st_size
         listed.append({"file": path.name, "rows": entry["rows"], "bytes": size, "sha256": entry["sha256"]})
     if _read_index(folder)[1] != listed:
@@ -143,27 +181,33 @@ def finish(folder: Path, settings: Settings) -> None:
 class Shards:
     """A complete folder of shards, read through memory maps. Rows are numbered as the images of the data set were.
 
+    Every shard is the one that was written: a large one is read for it once, which is remembered.
+
     Attributes: ``folder``; ``settings``; ``ids`` and ``concepts``, one str per image.
     """
 
-    def __init__(self, folder: Path, settings: Settings, listed: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, folder: Path, settings: Settings, listed: Sequence[Listed]) -> None:
         self.folder, self.settings = folder, settings
         self.ids: list[str] = []
         self.concepts: list[str] = []
         self._listed = listed
         self._batches: list[pa.RecordBatch] = []
-        for number, entry in enumerate(listed):
+        if [entry["file"] for entry in listed] != [_NAME.format(number) for number in range(settings.shards)]:
+            raise HvfError(f"{folder / INDEX} is damaged: it lists other shards than its settings need; {_AGAIN}")
+        for number, entry in enumerate(track(listed, "checking the shards") if len(listed) > 20 else listed):
             path = folder / entry["file"]
             if not path.is_file():
                 raise HvfError(f"{path} is missing: {_AGAIN}")
             if path.stat().st_size != entry["bytes"]:
                 raise HvfError(f"{path} is damaged: {path.stat().st_size} bytes, not {entry['bytes']}; {_AGAIN}")
             batch = _open(path)
-            metadata = _metadata(batch)
-            if metadata.get("settings") != settings.digest or metadata.get("shard") != number:
+            metadata = _metadata(batch, path)
+            if metadata["settings"] != settings.digest or metadata["shard"] != number:
                 raise HvfError(f"{path} belongs to other settings than {INDEX} beside it: delete it and {_AGAIN}")
-            if metadata["sha256"] != entry["sha256"] or batch.num_rows != len(settings.rows(number)):
+            if metadata["sha256"] != entry["sha256"] or not _fits(batch, settings, number):
                 raise HvfError(f"{path} is not the shard that {INDEX} lists: delete it and {_AGAIN}")
+            if not _is_sound(batch, path, entry["sha256"]):
+                raise HvfError(f"{path} is damaged: its content differs from its sha256; {_AGAIN}")
             self._batches.append(batch)
             self.ids += batch.column("id").to_pylist()
             self.concepts += batch.column("concept").to_pylist()
@@ -202,9 +246,9 @@ class Shards:
 
 
 def open_shards(folder: Path) -> Shards:
-    """A prepared folder. Raises HvfError if it is none, is incomplete, or a shard is missing, truncated or foreign.
+    """A prepared folder. Raises HvfError if it is none, is incomplete, or a shard is missing, damaged or foreign.
 
-    Only sizes, schemas and names are read here; `Shards.check` compares the content too.
+    What is known of a large shard that has not changed is believed; `Shards.check` reads all again.
     """
     folder = Path(folder)
     settings, listed = _read_index(folder)
@@ -214,20 +258,18 @@ def open_shards(folder: Path) -> Shards:
     return Shards(folder, settings, listed)
 
 
-def _read_index(folder: Path) -> tuple[Settings, list[dict[str, Any]] | None]:
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        if index["format"] != FORMAT:
-            raise HvfError(f"{folder / INDEX} has format {index['format']!r}, not {FORMAT!r}: prepare the images again")
-        return Settings(**index["settings"]), index["shards"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise HvfError(f"{folder} holds no prepared images: make them with prior_training/prepare.py") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HvfError(f"{folder / INDEX} cannot be read: {error}") from error
+def _read_index(folder: Path) -> tuple[Settings, list[Listed] | None]:
+    path = folder / INDEX
+    if not path.is_file():
+        raise HvfError(f"{folder} holds no prepared images: make them with prior_training/prepare.py")
+    index = read_as(_Index, path, _AGAIN)
+    if index["format"] != FORMAT:
+        raise HvfError(f"{path} has format {index['format']!r}, not {FORMAT!r}: prepare the images again")
+    return index["settings"], index["shards"]
 
 
 def _write_index(folder: Path, settings: Settings, listed: list[dict[str, Any]] | None) -> None:
-    made_by = code_version() if listed is None else json.loads((folder / INDEX).read_text())["code_version"]
+    made_by = code_version() if listed is None else read_as(_Index, folder / INDEX)["code_version"]
     index = {"format": FORMAT, "code_version": made_by, "settings": asdict(settings), "shards": listed}
     write_json(folder / INDEX, index)
 
@@ -244,14 +286,40 @@ def _open(path: Path) -> pa.RecordBatch:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if reader.num_record_batches != 1:
-            raise HvfError(f"{path} is no shard: {reader.num_record_batches} record batches")
-        return reader.get_batch(0)
-    except (pa.ArrowException, OSError) as error:
+            raise HvfError(f"{path} is no shard: {reader.num_record_batches} record batches; {_AGAIN}")
+        batch = reader.get_batch(0)
+        _ = batch.schema.names, batch.schema.metadata  # may be no text
+        batch.validate(full=True)  # else lengths and offsets that lie are believed
+        return batch
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise HvfError(f"{path} is damaged: {' '.join(str(error).split())[:160]}; {_AGAIN}") from error
 
 
-def _metadata(batch: pa.RecordBatch) -> dict[str, Any]:
-    return json.loads((batch.schema.metadata or {}).get(b"hvf", b"{}"))
+def _metadata(batch: pa.RecordBatch, path: Path) -> _Metadata:
+    try:
+        return parse_as(_Metadata, (batch.schema.metadata or {}).get(b"hvf", b""))
+    except ValueError as error:
+        raise HvfError(f"{path} is no shard, or is damaged ({error}): delete it and {_AGAIN}") from error
+
+
+def _fits(batch: pa.RecordBatch, settings: Settings, number: int) -> bool:
+    """Whether a shard has the rows and columns of its settings."""
+    widths = {spec: pa.list_(pa.float16(), one["dim"]) for spec, one in settings.encoders.items()}
+    types = {"id": pa.string(), "concept": pa.string(), **widths}
+    there = dict(zip(batch.schema.names, batch.schema.types, strict=True))
+    whole = all(batch.column(name).null_count == 0 for name in there)
+    return there == types and whole and batch.num_rows == len(settings.rows(number))
+
+
+def _is_sound(batch: pa.RecordBatch, path: Path, expected: str) -> bool:
+    """Whether a shard's content has this sha256: of a large one that has not changed since, as it was found then."""
+    facts = Remembered([path.resolve()] if path.stat().st_size > LARGE else [], "sound", FOLDER)
+    if facts.get("sha256") == expected:
+        return True
+    sound = _content(batch) == expected
+    if sound:
+        facts.put({"sha256": expected})
+    return sound
 
 
 def _is_whole(folder: Path, settings: Settings, number: int) -> bool:
@@ -260,11 +328,12 @@ def _is_whole(folder: Path, settings: Settings, number: int) -> bool:
         return False
     try:
         batch = _open(path)
+        metadata = _metadata(batch, path)
     except HvfError:
         return False
-    metadata = _metadata(batch)
-    actual = metadata.get("settings"), metadata.get("shard"), batch.num_rows
-    return actual == (settings.digest, number, len(settings.rows(number)))
+    if (metadata["settings"], metadata["shard"]) != (settings.digest, number) or not _fits(batch, settings, number):
+        return False
+    return _is_sound(batch, path, metadata["sha256"])
 
 
 def _array(batch: pa.RecordBatch, spec: str) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from hvf.config import HvfError
-from hvf.runs import cache_dir, track, write_atomic
+from hvf.files.tensors import read_tensors, write_tensors
+from hvf.runs import cache_dir, track
 from hvf.vision.backbones.openclip import clip_model, clip_tokenizer
 from hvf.vision.encoder import weights_hash
 from hvf.vision.specs import parse_text
@@ -53,10 +54,10 @@ def embed_captions(images: Captioned, text: str, device: str | torch.device = "c
         raise HvfError(f"{text}: {spec.name} has no text side")
     state = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("visual.")}
     key = hashlib.sha256("\n".join([weights_hash(state, text), *lines.tolist()]).encode()).hexdigest()[:32]
-    path = cache_dir() / "features" / f"text-{key}.npy"
+    path = cache_dir() / "features" / f"text-{key}.safetensors"
     try:
-        return np.load(path, allow_pickle=False)[rows]
-    except (OSError, ValueError, IndexError):  # absent, or damaged: made anew
+        return read_tensors(path)[0]["features"][rows]
+    except (OSError, HvfError, KeyError, IndexError):  # absent, or damaged: made anew
         pass
     tokens = clip_tokenizer(spec)
     del model.visual
@@ -67,5 +68,5 @@ def embed_captions(images: Captioned, text: str, device: str | torch.device = "c
             ids = tokens(lines[start : start + BATCH].tolist()).to(device)
             parts.append(model.encode_text(ids).float().cpu().numpy())
     features_ND = np.concatenate(parts)
-    write_atomic(path, lambda temporary: np.save(temporary, features_ND))
+    write_tensors(path, {"features": features_ND}, {})
     return features_ND[rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from dataclasses import fields
 
 import numpy as np
@@ -353,8 +354,21 @@ def test_checkpoints_that_are_none(fitted, tmp_path):
         Alignment.load(tmp_path)
     path = fitted.save(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(HvfError, match="not an alignment written by hvf"):
+    with pytest.raises(HvfError, match=r"alignment.safetensors cannot be read"):
         Alignment.load(tmp_path)
+
+
+def test_one_bit_of_a_checkpoint_is_enough(fitted, tmp_path):
+    path = fitted.save(tmp_path)
+    whole = path.read_bytes()
+    number = re.search(rb"log_scale\\\": \d\.\d", whole)
+    assert number is not None
+    for place in (number.end() - 1, len(whole) - 7):  # of its own words, and of a weight
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(HvfError, match="changed or damaged after it was written"):
+            Alignment.load(tmp_path)
+    path.write_bytes(whole)
+    Alignment.load(tmp_path)
 
 
 @pytest.mark.parametrize("version", [None, 0, 2])

@@ -74,7 +74,7 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(HvfError, match="5 channels x 6 samples.*4 x 6"):
         build_brain(BrainConfig(width=8), 5, 6)(torch.zeros(1, 4, 6))
     (tmp_path / "torn.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
-    with pytest.raises(HvfError, match="torn.safetensors is not a readable brain encoder"):
+    with pytest.raises(HvfError, match="torn.safetensors cannot be read"):
         BrainEncoder.load(tmp_path / "torn.safetensors")
     with pytest.raises(HvfError, match="absent.safetensors"):
         BrainEncoder.load(tmp_path / "absent.safetensors")

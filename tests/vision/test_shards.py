@@ -112,8 +112,9 @@ def test_damage_is_named(folder):
     whole = path.read_bytes()
     at = whole.index(content()["vae:mini"][8].astype(np.float16).tobytes())
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    with pytest.raises(HvfError, match=r"shard-00001.arrow is damaged"):
-        open_shards(folder).check()
+    with pytest.raises(HvfError, match=r"shard-00001.arrow is damaged: its content"):
+        open_shards(folder)
+    assert shards.missing(folder, SETTINGS) == [1]  # and is made again
     path.write_bytes(whole[:-20])
     with pytest.raises(HvfError, match=r"shard-00001.arrow is damaged: \d+ bytes, not"):
         open_shards(folder)
@@ -127,10 +128,11 @@ def test_damage_is_named(folder):
     path.write_bytes(whole)
     open_shards(folder).check()
     index = folder / "index.json"
+    whole_index = json.loads(index.read_text())
     index.write_text(index.read_text()[:-40])
     with pytest.raises(HvfError, match="index.json cannot be read"):
         open_shards(folder)
-    index.write_text(json.dumps({"format": "hvf-shards-0"}))
+    index.write_text(json.dumps({**whole_index, "format": "hvf-shards-0"}))
     with pytest.raises(HvfError, match="format 'hvf-shards-0'"):
         open_shards(folder)
 

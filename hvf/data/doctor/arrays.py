@@ -19,6 +19,7 @@ from hvf.data.doctor.rehearsal import rehearse_trials
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.order import check_order
 from hvf.data.trials.store import sidecar_of
+from hvf.files.npy import npy_header, read_npy
 from hvf.registry import listed
 
 SMALL = 32  # pixels; encoders see at least 64
@@ -31,10 +32,10 @@ def is_array(path: Path) -> bool:
     if path.suffix.lower() != ".npy":
         return False
     try:
-        x = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        header = npy_header(path)
+    except HvfError:
         return False
-    return x.dtype.kind in "fiub" and x.ndim in (2, 3)
+    return header.dtype.kind in "fiub" and len(header.shape) in (2, 3)
 
 
 def examine_array(path: Path, images: Path | None, where: str) -> Iterator[Finding]:
@@ -46,7 +47,7 @@ def examine_array(path: Path, images: Path | None, where: str) -> Iterator[Findi
         message = f"it is named as trials that hvf prepared, but {sidecar_of(path).name} is not beside it"
         advice = "copy both: without it, only the order of the rows says which images they are of"
         yield Finding("warning", "sidecar", where, message, advice)
-    x = np.load(path, mmap_mode="r", allow_pickle=False)
+    x = read_npy(path, mmap=True)
     yield from _orientation(x, where)
     if 0 not in x.shape:
         yield from _values(x, where)

@@ -5,7 +5,6 @@ Letters: N trials.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from hvf.data.images.matching import ImageNames
 from hvf.data.recordings.epoching import Preprocessing
 from hvf.data.recordings.options import with_settings
 from hvf.data.recordings.tables import table_beside
-from hvf.data.trials.store import is_prepared, sidecar_of, verify
+from hvf.data.trials.store import is_prepared, verify
 from hvf.data.trials.trials import Trials
 from hvf.registry import DATASETS, feature_file, listed
 
@@ -235,12 +234,11 @@ def _stores(paths: list[Path], images: Path | None) -> Iterator[Finding]:
     for path in paths:
         where = path.name
         try:
-            verify(path)
+            digest = verify(path)
             trials = Trials.load(path)
         except HvfError as error:
             yield Finding("error", "sidecar", where, str(error), "prepare it again")
             continue
-        digest = json.loads(sidecar_of(path).read_text(encoding="utf-8"))["sha256"]
         if digest in digests:
             message = f"the same data as {digests[digest]}"
             yield Finding("error", "file", where, message, "one is a copy of the other: prepare it again")

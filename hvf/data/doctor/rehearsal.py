@@ -30,6 +30,7 @@ from hvf.data.things_meg import prepare as things_meg
 from hvf.data.trials.epochs import open_epochs
 from hvf.data.trials.reading import read_trials
 from hvf.data.trials.trials import Trials
+from hvf.files.npy import npy_header
 
 
 def rehearsed(command: str, where: str, read: Callable[[], Iterable[str]]) -> Iterator[Finding]:
@@ -81,8 +82,8 @@ def rehearse_trials(path: Path, images: Path | None, where: str) -> Iterator[Fin
 def _rows(path: Path) -> int:
     """How many rows an array has, by its header; 1 where that cannot be read, as its reader then says."""
     try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError):
+        shape = npy_header(path).shape
+    except HvfError:
         return 1
     return shape[0] if shape and shape[0] else 1
 

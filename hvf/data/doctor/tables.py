@@ -5,7 +5,6 @@ Letters: N events.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from hvf.data.doctor.files import is_leftover
 from hvf.data.images.matching import stem
 from hvf.data.recordings.tables import read_table, read_typed
 from hvf.registry import listed
+from hvf.schema.reading import parse_json
 
 MEG_SESSION = {"exp": 1854, "test": 200, "catch": 200}  # trials of THINGS-MEG per session
 MEG_RUNS = 10  # per session
@@ -86,7 +86,7 @@ def sidecar(events: Path) -> dict[str, Any]:
     for path in events.parent.glob(f"{run_name(events)}_*.json"):
         if path.name.endswith(("_meg.json", "_eeg.json")):
             try:
-                header = json.loads(path.read_text(encoding="utf-8"))
+                header = parse_json(path.read_bytes())
             except (OSError, ValueError):
                 return {}
             return header if isinstance(header, dict) else {}

@@ -6,12 +6,25 @@ Letters: N rows, P stored rows, C channels, T samples.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 BLOCK_BYTES = 2**25  # what is read at a time
+
+
+class Once:
+    """A check that is made when it is first called; it raises, or never has to be made again."""
+
+    def __init__(self, check: Callable[[Any], None], of: Any) -> None:
+        self._check, self._of, self._made = check, of, False
+
+    def __call__(self) -> None:
+        if not self._made:
+            self._check(self._of)
+            self._made = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +34,22 @@ class _Part:
     array: np.ndarray  # float16 or float32 (P, C, T), in memory or memory-mapped
     channels: np.ndarray | None  # indices; None: all
     times: slice
+    check: Once | None = None  # before values are read
 
     @property
     def shape(self) -> tuple[int, int, int]:
         n, c, t = self.array.shape
         return n, c if self.channels is None else len(self.channels), len(range(t)[self.times])
 
+    @property
+    def values(self) -> np.ndarray:
+        """The array, checked."""
+        if self.check is not None:
+            self.check()
+        return self.array
+
     def read(self, rows: np.ndarray) -> np.ndarray:
-        x_PCT = self.array[:, :, self.times]
+        x_PCT = self.values[:, :, self.times]
         return x_PCT[rows] if self.channels is None else x_PCT[rows[:, None], self.channels]
 
 
@@ -41,12 +62,12 @@ class LazyArray:
     starts_N: np.ndarray | None = None  # row i is the mean of rows_P[starts_N[i] : starts_N[i + 1]]; None: of one each
 
     @classmethod
-    def of(cls, x_NCT: np.ndarray) -> LazyArray:
-        """All of an array; what is neither float16 nor float32 is made float32."""
+    def of(cls, x_NCT: np.ndarray, check: Once | None = None) -> LazyArray:
+        """All of an array, checked before it is read; what is neither float16 nor float32 is made float32."""
         x_NCT = np.asarray(x_NCT)
         if x_NCT.dtype not in (np.float16, np.float32):
             x_NCT = x_NCT.astype(np.float32)
-        return cls((_Part(x_NCT, None, slice(None)),), np.arange(len(x_NCT)))
+        return cls((_Part(x_NCT, None, slice(None), check),), np.arange(len(x_NCT)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -112,7 +133,7 @@ class LazyArray:
     def gather(self, copy: bool = False) -> np.ndarray:
         """Everything, float32 (N, C, T). Unless a `copy` is asked for, the stored array itself if that is the same."""
         if not copy and self._is_stored():
-            return self.parts[0].array
+            return self.parts[0].values
         out_NCT = np.empty(self.shape, np.float32)
         for rows in self._blocks():
             block = self.select(np.arange(rows.start, rows.stop))

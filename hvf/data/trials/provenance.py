@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hvf.config import HvfError
-from hvf.data.trials.store import is_prepared, read_store
+from hvf.data.trials.store import check_store, is_prepared, read_store
 
 SIMULATED_TITLE = "# Simulated recordings: nothing here was measured from a person"
 
@@ -59,6 +59,7 @@ def is_finished(
     if not is_prepared(path):
         return False
     try:
+        check_store(path)
         history = read_store(path)[1]["history"]
         made_by, digests, stamped = history["recipe"], dict(history["sources"]), dict(history["stamps"])
         made_with = history["parameters"] if parameters is not None else None

@@ -15,6 +15,7 @@ from hvf.data.images.order import check_order
 from hvf.data.trials.epochs import open_epochs
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
+from hvf.files.npy import read_npy
 from hvf.runs import say
 
 
@@ -65,15 +66,7 @@ def _read_array(path: Path, images: ImageSet) -> tuple[np.ndarray, bool]:
 
     Raises HvfError if it cannot be read, is a pickle, or N is not that of the images (saying so if it is transposed).
     """
-    try:
-        x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if "pickle" in str(error).lower() or "object array" in str(error).lower():
-            raise HvfError(
-                f"{path} holds pickled Python objects, which can run code when read; save the numbers alone: "
-                "np.save(path, np.asarray(x, dtype=np.float32))"
-            ) from error
-        raise HvfError(f"cannot read {path}: {error}") from error
+    x = read_npy(path)
     if x.dtype.kind not in "fiub":
         raise HvfError(f"{path} holds {x.dtype}, not real numbers")
     if x.ndim not in (2, 3):

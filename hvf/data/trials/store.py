@@ -1,6 +1,8 @@
 """Trials on disk: `NAME.npy`, an array (N, C, T) read through a memory map, and its sidecar `NAME.json`.
 
-The sidecar holds shape, dtype and sha256 of the array and all else of `Trials`.
+The sidecar holds shape, dtype and sha256 of the array, all else of `Trials`, and a sha256 of what names each trial. An
+array whose values are read is the one that was written: a large one is read for it once, which is remembered
+(`hvf.files.checksums`).
 
 Letters: N trials, C channels, T samples.
 """
@@ -12,23 +14,60 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Lt
 
-from hvf.config import HvfError
+from hvf.config import HvfError, to_dict
 from hvf.data.trials.categorical import Categorical, packed, unpacked
-from hvf.data.trials.lazy import BLOCK_BYTES
+from hvf.files.checksums import known_sha256, sha256_of
+from hvf.files.npy import Header, npy_header, read_npy
 from hvf.runs import check_writable, code_version, temporary_beside
+from hvf.schema.reading import parse_as, parse_json
 
 FORMAT = "hvf trials 1"
 HEAD = f'{{\n"format": "{FORMAT}"'  # the first bytes of every sidecar, by which it is recognised
 DTYPES = ("float16", "float32")
 CATEGORICAL = ("image_ids", "concepts", "splits")  # one str per trial, stored as `Categorical`
 NUMBERED = ("sessions", "positions")  # one int per trial: when it was recorded
+Count = Annotated[int, Ge(0), Lt(2**53)]
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """One str per trial as JSON has it: `Categorical.to_json`."""
+
+    values: tuple[str, ...]
+    codes: str
+
+
+@dataclass(frozen=True)
+class _Sidecar:
+    """What a sidecar holds; more, from other versions, is let be."""
+
+    format: Literal["hvf trials 1"]
+    shape: tuple[Count, Count, Count]
+    dtype: Literal["float16", "float32"]
+    nbytes: Count
+    sha256: str
+    subject: str
+    kind: str
+    sfreq: Annotated[float, Gt(0), Lt(1e12)]  # Hz
+    tmin: Annotated[float, Gt(-1e12), Lt(1e12)]  # s
+    ch_names: tuple[str, ...]
+    simulated: bool
+    image_ids: _Labels
+    concepts: _Labels | None
+    splits: _Labels | None
+    sessions: str | None
+    history: dict[str, Any] | None
+    positions: str | None = None  # earlier versions wrote neither
+    labels_sha256: str | None = None
 
 
 class TrialsWriter:
@@ -120,9 +159,11 @@ class TrialsWriter:
     def _commit(self) -> None:
         self.x_NCT.flush()
         fields: dict[str, Any] = {"format": FORMAT, "shape": self.shape, "dtype": self.dtype.name}
-        fields |= {"nbytes": _nbytes(self.shape, self.dtype), "sha256": _digest(self.x_NCT)} | self._labels
+        digest = sha256_of(self._tmp, self.x_NCT.offset)
+        fields |= {"nbytes": _nbytes(self.shape, self.dtype), "sha256": digest} | self._labels
         fields |= {name: fields[name].to_json() for name in CATEGORICAL if fields[name] is not None}
         fields |= {name: None if fields[name] is None else packed(fields[name]) for name in NUMBERED}
+        fields["labels_sha256"] = _labels_digest(fields)
         fields["history"] = {"code": code_version()} | self.history
         lines = (f"{json.dumps(k)}: {json.dumps(v, default=_plain, ensure_ascii=False)}" for k, v in fields.items())
         self._sidecar_tmp.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
@@ -151,10 +192,10 @@ def is_prepared(path: str | Path) -> bool:
     if path.suffix != ".npy" or not path.is_file() or not sidecar_of(path).is_file():
         return False
     try:
-        text = sidecar_of(path).read_text(encoding="utf-8")
-        if text.startswith(HEAD):
+        text = sidecar_of(path).read_bytes()
+        if text.startswith(HEAD.encode()):
             return True
-        other = json.loads(text)
+        other = parse_json(text)
     except (OSError, ValueError):
         return True
     # Also ours if written anew by another program.
@@ -164,56 +205,75 @@ def is_prepared(path: str | Path) -> bool:
 def read_store(path: str | Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Open a store: (memory-mapped array, the labels and settings in its sidecar).
 
-    The array's content is neither read nor checked: see `verify`. Raises HvfError, in one line, if array or sidecar is
-    missing, damaged, of another format, or if the two do not belong together.
+    The array's values are not read: see `check_store`. Raises HvfError, in one line, if array or sidecar is missing,
+    damaged, of another format, or if the two do not belong together.
     """
-    path = Path(path)
+    x_NCT, _, fields = _opened(Path(path))
+    labels = (*CATEGORICAL, "subject", "kind", "sfreq", "tmin", "ch_names", "simulated", *NUMBERED, "history")
+    return x_NCT, {name: fields[name] for name in labels}
+
+
+def check_store(path: str | Path) -> None:
+    """Hold an array to its sha256, a large one once as long as it does not change; HvfError as of `verify`."""
+    _checked(Path(path), known_sha256)
+
+
+def verify(path: str | Path) -> str:
+    """Read the whole array, whatever is known of it, and return its sha256.
+
+    Raises HvfError as `read_store` does, and if the array was changed.
+    """
+    return _checked(Path(path), sha256_of)
+
+
+def _checked(path: Path, digest: Callable[[Path, int], str]) -> str:
+    _, header, fields = _opened(path)
+    if digest(path, header.begin) != fields["sha256"]:
+        raise HvfError(f"{path} was changed or damaged after it was written (sha256 differs): prepare it again")
+    return fields["sha256"]
+
+
+def _opened(path: Path) -> tuple[np.ndarray, Header, dict[str, Any]]:
     fields = _read_sidecar(path)
     try:
-        x_NCT = np.load(path, mmap_mode="r", allow_pickle=False) if 0 not in fields["shape"] else np.load(path)
-        offset = getattr(x_NCT, "offset", None) or path.stat().st_size - x_NCT.nbytes
-        size = path.stat().st_size - offset
-    except (OSError, ValueError, EOFError) as error:
+        header = npy_header(path)
+        x_NCT, size = read_npy(path, mmap=True), path.stat().st_size - header.begin
+    except (HvfError, OSError) as error:
         raise HvfError(f"{path} is damaged ({error}): prepare it again") from error
-    actual = (list(x_NCT.shape), x_NCT.dtype.name, size)
+    name = header.dtype.name + (", in Fortran order" if header.fortran and x_NCT.size else "")
+    name += "" if header.dtype.isnative else ", big-endian"
+    actual = (list(header.shape), name, size)
     if actual != (fields["shape"], fields["dtype"], fields["nbytes"]):
         raise HvfError(
             f"{path} and its sidecar {sidecar_of(path).name} do not belong together or one is damaged: the array is "
             f"{actual[1]} {tuple(actual[0])} in {size} bytes, the sidecar says {fields['dtype']} "
             f"{tuple(fields['shape'])} in {fields['nbytes']}; prepare it again"
         )
-    labels = (*CATEGORICAL, "subject", "kind", "sfreq", "tmin", "ch_names", "simulated", *NUMBERED, "history")
-    return x_NCT, {name: fields[name] for name in labels}
-
-
-def verify(path: str | Path) -> None:
-    """Read the whole array and compare its sha256 with the sidecar's. Raises HvfError if they differ."""
-    x_NCT, _ = read_store(path)
-    if _digest(x_NCT) != _read_sidecar(Path(path))["sha256"]:
-        raise HvfError(f"{path} was changed or damaged after it was written (sha256 differs): prepare it again")
+    return x_NCT, header, fields
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise HvfError(f"there is no file of trials at {path}")
     sidecar = sidecar_of(path)
+    if not sidecar.is_file():
+        raise HvfError(f"{path} has no sidecar {sidecar.name} beside it: copy both, or prepare it again")
     try:
-        fields = json.loads(sidecar.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HvfError(f"{path} has no sidecar {sidecar.name} beside it: copy both, or prepare it again") from None
+        text = sidecar.read_bytes()
+        content = parse_json(text)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise HvfError(f"the sidecar {sidecar} was not written by this version of hvf: prepare it again")
+        stored = parse_as(_Sidecar, text)
+        fields: dict[str, Any] = {name: getattr(stored, name) for name in _Sidecar.__dataclass_fields__}
+        for name in CATEGORICAL:
+            fields[name] = None if fields[name] is None else Categorical.from_json(to_dict(fields[name]))
+        fields |= {name: None if fields[name] is None else unpacked(fields[name]) for name in NUMBERED}
+        fields |= {"shape": list(stored.shape), "ch_names": list(stored.ch_names)}
+        fault = _misfit(fields, stored.shape)
     except (OSError, ValueError) as error:
         raise HvfError(f"the sidecar {sidecar} is damaged ({error}): prepare it again") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise HvfError(f"the sidecar {sidecar} was not written by this version of hvf: prepare it again")
-    try:
-        for name in CATEGORICAL:
-            fields[name] = None if fields[name] is None and name != "image_ids" else Categorical.from_json(fields[name])
-        fields |= {name: None if fields.get(name) is None else unpacked(fields[name]) for name in NUMBERED}
-        fault = _misfit(fields, tuple(fields["shape"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise HvfError(
-            f"the sidecar {sidecar} is damaged ({type(error).__name__}: {error}): prepare it again"
-        ) from error
+    if not fault and stored.labels_sha256 not in (None, _labels_digest(content)):
+        fault = "what names each trial was changed after it was written (sha256 differs; labels_sha256 vouches for it)"
     if fault:
         raise HvfError(f"the sidecar {sidecar} is damaged: {fault}; prepare it again")
     return fields
@@ -234,17 +294,10 @@ def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     return int(np.prod([float(n) for n in shape])) * dtype.itemsize
 
 
-def _digest(x_NCT: np.ndarray) -> str:
-    """sha256 of the array's bytes; a memory map is read as a file, so that its pages are not kept in memory."""
-    digest = hashlib.sha256()
-    if not isinstance(x_NCT, np.memmap) or x_NCT.filename is None:
-        digest.update(np.ascontiguousarray(x_NCT).data)
-        return digest.hexdigest()
-    with open(x_NCT.filename, "rb") as file:
-        file.seek(x_NCT.offset)
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+def _labels_digest(fields: Mapping[str, Any]) -> str:
+    """Of what names each trial, as JSON has it."""
+    named = [fields.get(name) for name in (*CATEGORICAL, *NUMBERED)]
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(obj: Any) -> Any:

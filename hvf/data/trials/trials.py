@@ -20,8 +20,8 @@ from hvf.data.indexing import chosen_rows, row_or_rows
 from hvf.data.trials import conversion, plots
 from hvf.data.trials.categorical import Categorical
 from hvf.data.trials.epochs import epochs_values, presentation_order, shown_images
-from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray
-from hvf.data.trials.store import NUMBERED, TrialsWriter, read_store
+from hvf.data.trials.lazy import BLOCK_BYTES, LazyArray, Once
+from hvf.data.trials.store import NUMBERED, TrialsWriter, check_store, read_store
 from hvf.registry import listed
 
 if TYPE_CHECKING:
@@ -328,12 +328,12 @@ class Trials:
 
     @classmethod
     def load(cls, path: str | Path) -> Trials:
-        """Open what `save` or `TrialsWriter` wrote; values are read when asked for.
+        """Open what `save` or `TrialsWriter` wrote; values are read when asked for, and then held to their sha256.
 
         Raises HvfError if the file or its sidecar is absent, damaged or something else.
         """
-        x_NCT, fields = read_store(path)
-        return cls(x_NCT, **fields)
+        x_NCT, labels = read_store(path)
+        return cls(LazyArray.of(x_NCT, Once(check_store, path)), **labels)
 
     @classmethod
     def from_epochs(

@@ -5,18 +5,16 @@ Shape suffixes: N items, C channels, T samples, D embedding.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hvf.config import BrainConfig, HvfError
+from hvf.files.tensors import read_tensors, write_tensors
 from hvf.registry import BRAIN_ENCODERS
-from hvf.runs import write_atomic
+from hvf.schema.reading import parse_json
 
 
 class Recording(Protocol):
@@ -61,25 +59,24 @@ class BrainEncoder(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Weights and settings into one safetensors file, atomically."""
-        metadata = {"encoder": BRAIN_ENCODERS.name_of(type(self)), "settings": json.dumps(self.settings)}
-        state = {key: value.detach().contiguous() for key, value in self.state_dict().items()}
-        write_atomic(Path(path), lambda temporary: save_file(state, str(temporary), metadata=metadata))
+        about = {"encoder": BRAIN_ENCODERS.name_of(type(self)), "settings": self.settings}
+        state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        write_tensors(Path(path), state, about)
 
     @staticmethod
     def load(path: str | Path) -> BrainEncoder:
         """The encoder that ``save`` wrote, in eval mode, on the CPU. Raises HvfError if the file is not one."""
         try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError) as error:
-            raise HvfError(f"{path} is not a readable brain encoder: {error}") from error
-        if "settings" not in metadata:
-            raise HvfError(f"{path} is not a brain encoder: the file carries no encoder settings.")
-        encoder = BRAIN_ENCODERS[metadata["encoder"]](**json.loads(metadata["settings"]))
-        try:
+            state, about = read_tensors(Path(path), "pt")
+            settings = about["settings"]
+            settings = parse_json(settings) if isinstance(settings, str) else settings  # of an earlier version
+            encoder = BRAIN_ENCODERS[about["encoder"]](**settings)
             encoder.load_state_dict(state)
-        except RuntimeError as error:
+        except OSError as error:
+            raise HvfError(f"{path} is not a readable brain encoder: {error}") from error
+        except KeyError:
+            raise HvfError(f"{path} is not a brain encoder: the file carries no encoder settings.") from None
+        except (RuntimeError, TypeError, ValueError) as error:
             raise HvfError(f"{path}: the weights do not fit the settings stored with them.") from error
         return encoder.eval()
 
