@@ -8,7 +8,7 @@ demo: $(VENV)/installed ; $(BIN)/hvf reconstruct --subject 8
 # A worker for each core, each with one thread: two would wait for one another.
 test: $(VENV)/installed ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not slow'
 # The slow tests in parts of at most ten minutes on two cores; test-slow runs all parts, one after the other.
-SLOW_PARTS = test-slow-1 test-slow-2 test-slow-3 test-slow-4 test-slow-5 test-slow-6 test-slow-7 test-slow-8
+SLOW_PARTS = test-slow-1 test-slow-2 test-slow-3 test-slow-4 test-slow-5 test-slow-6 test-slow-7 test-slow-8 test-slow-9
 $(SLOW_PARTS): test-slow-%: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m 'slow(part=$*)' --durations 0
 test-slow: $(SLOW_PARTS)

@@ -13,7 +13,7 @@ import pytest
 from tests.endings.commands import COMMANDS, World, hidden, through, told, tree
 from tests.endings.hindered import HARMLESS, REFUSALS, counted, full_from, without
 
-MOST = int(os.environ.get("HVF_FILES", "5"))  # files of a command at which the disk fills up, drawn by chance
+MOST = int(os.environ.get("HVF_FILES", "2"))  # files of a command at which the disk fills up, drawn by chance
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def assert_refused(ended, *folders: Path) -> None:
     assert hidden(*folders) == [], told(ended)
 
 
-@pytest.mark.slow(part=6)
+@pytest.mark.slow(part=9)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_disk_that_fills_up(world, tmp_path, name, capsys):
     whole, seen = tmp_path / "whole", tmp_path / "seen"
@@ -51,7 +51,7 @@ def test_a_disk_that_fills_up(world, tmp_path, name, capsys):
         print(f"\n{name}: the disk filled up at {len(numbers)} of {n} files, refused and made whole again")
 
 
-@pytest.mark.slow(part=6)
+@pytest.mark.slow(part=9)
 @pytest.mark.parametrize("lacks", REFUSALS)
 def test_a_file_system_that_lacks_what_is_needed(world, tmp_path, lacks):
     work = COMMANDS["data prepare"](world, tmp_path / "out")
@@ -61,7 +61,7 @@ def test_a_file_system_that_lacks_what_is_needed(world, tmp_path, lacks):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow(part=6)
+@pytest.mark.slow(part=9)
 @pytest.mark.parametrize("lacks", [*HARMLESS, "locks"])
 def test_a_file_system_that_lacks_what_nobody_needs(world, tmp_path, lacks, monkeypatch):
     def first() -> None:

@@ -21,12 +21,12 @@ from tests.endings.commands import COMMANDS, ROOT, Job, World, hidden, through, 
 from tests.launched import launcher
 from tests.scripts.test_prior_training import SCRIPT, arguments, make_world, weights
 
-KILLS = int(os.environ.get("HVF_KILLS", "3"))
+KILLS = int(os.environ.get("HVF_KILLS", "2"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 KILLED = ("train", "reconstruct", "decode", "adapt", "data prepare", "prepare.py", "benchmark.py")
 ONCE = ("decode", "adapt", "data prepare")  # they refuse a folder that holds what they have finished
 
-pytestmark = [pytest.mark.slow(part=6)]
+pytestmark = [pytest.mark.slow(part=9)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def world(tmp_path_factory) -> World:
     return World(tmp_path_factory.mktemp("world"))
 
 
-@pytest.mark.slow(part=6)
+@pytest.mark.slow(part=9)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_two_at_once(world, tmp_path, name):
     whole, rng = tmp_path / "whole", random.Random(name)
