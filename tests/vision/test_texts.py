@@ -31,7 +31,7 @@ def test_equal_captions_have_equal_features_and_come_from_the_cache(tmp_path, mo
     assert features.shape == (3, 128)
     np.testing.assert_array_equal(features[0], features[2])
     assert np.abs(features[0] - features[1]).max() > 0.1
-    (kept,) = (tmp_path / "features").glob("text-*.npy")
+    (kept,) = (tmp_path / "features").glob("text-*.safetensors")
     before = kept.stat().st_mtime_ns
     again = embed_captions(images(("a red circle", "a dog", "a red circle")), "text:mini-vit")
     np.testing.assert_array_equal(again, features)
