@@ -51,14 +51,15 @@ class Evaluate:
     def _evidence(self, run: Run) -> int:
         from hvf import report
         from hvf.cli.printing import print_evidence
-        from hvf.experiments.evidence import FILE, evidence_run
+        from hvf.experiments.evidence import evidence_run
         from hvf.experiments.protocols import device
+        from hvf.schema.run_folder import EVIDENCE
 
         print_evidence(evidence_run(run, self.repeats or (), device()), run)
         report.write_evidence(run.path)
         if run.has("report.html"):
             report.write_report([run.path], run.path / "report.html")
-        print(f"wrote {run.path / FILE}")
+        print(f"wrote {run.path / EVIDENCE}")
         return 0
 
     def _evaluate_pictures(self) -> int:

@@ -27,9 +27,9 @@ from hvf.evaluation.statistics import interval
 from hvf.experiments.stages import write_pictures
 from hvf.registry import listed
 from hvf.runs import Run, track
+from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES
 from hvf.study import Study, open_study
 
-FILE, FOLDER = "repeats.json", "repeats"
 DRAWS, SEED = 5, 0
 PIXELS = ("pixcorr", "ssim")
 
@@ -74,13 +74,13 @@ def evidence_run(run: Run, repeats: Sequence[int], device: str = "cpu") -> dict[
         line, z_first_ND = _line(decoder, study, single, rows, r)
         if draws:
             drawn_NHWC = decoder.draw(decoder.to_draw(z_first_ND))
-            write_pictures(run, f"{FOLDER}/{r}", images.ids, drawn_NHWC)
+            write_pictures(run, f"{EVIDENCE_PICTURES}/{r}", images.ids, drawn_NHWC)
             line["figures"] |= _measured(run, r)
         lines.append(line)
     chance = {f"top{k}": retrieval.chance(k, len(images), len(images)) for k in (1, 5)}
     level = lines[0]["level"]
     result = {"images": len(images), "draws": DRAWS, "level": level, "chance": chance, "repeats": lines}
-    run.write_json(FILE, result)
+    run.write_json(EVIDENCE, result)
     return result
 
 
@@ -121,5 +121,5 @@ def _measured(run: Run, r: int) -> dict[str, dict[str, Any]]:
     folder = run.path / "images"
     if not (folder / "seen").is_dir():
         return {}
-    measured = evaluate_pictures(folder / FOLDER / str(r), folder / "seen", PIXELS, row=f"brain_{r}").metrics
+    measured = evaluate_pictures(folder / EVIDENCE_PICTURES / str(r), folder / "seen", PIXELS, row=f"brain_{r}").metrics
     return {name: measured[f"reconstruction/brain_{r}/{name}"] for name in PIXELS}

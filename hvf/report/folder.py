@@ -28,12 +28,10 @@ from hvf.data.images.decoding import decode
 from hvf.data.images.matching import without_ending
 from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
 from hvf.evaluation.pictures import MEASURED
-from hvf.experiments.evidence import FILE as EVIDENCE_FILE
-from hvf.experiments.evidence import FOLDER as EVIDENCE
 from hvf.experiments.results import FILE, TOP, Result, Row
 from hvf.runs import Run
 from hvf.schema.reading import read_as
-from hvf.schema.run_folder import EvaluationInfo, Evidence, Figures, PerImage
+from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES, EvaluationInfo, Evidence, Figures, PerImage
 
 STAGES = {
     "seen": "seen",
@@ -225,7 +223,7 @@ class Folder:
     @cached_property
     def evidence(self) -> dict[str, Any]:
         """What was found from means over single trials (`hvf.experiments.evidence`); {} if nothing was."""
-        return self.json(EVIDENCE_FILE, Evidence) or {}
+        return self.json(EVIDENCE, Evidence) or {}
 
     @cached_property
     def stages(self) -> dict[str, str]:
@@ -238,7 +236,9 @@ class Folder:
         """The pictures of each stage that left some."""
         pictures: Pictures = {}
         for stage in self.stages:
-            folder = self.path / ("images" if self.run else MEASURED) / stage.replace("trials_", f"{EVIDENCE}/")
+            folder = (
+                self.path / ("images" if self.run else MEASURED) / stage.replace("trials_", f"{EVIDENCE_PICTURES}/")
+            )
             rounds = sorted((p for p in folder.glob("*") if p.is_dir()), key=lambda p: (len(p.name), p.name))
             for one_round in rounds or [folder]:
                 for path in sorted(one_round.glob("*.png" if self.run else "*.webp")):

@@ -12,6 +12,7 @@ from annotated_types import Ge, Le, Len, Predicate
 from typing_extensions import NotRequired, TypedDict  # Python's own is no help to pydantic before 3.12
 
 MORE: dict[str, Any] = {"extra": "allow"}
+EVIDENCE, EVIDENCE_PICTURES = "repeats.json", "repeats"  # of `hvf evaluate --repeats`: figures, and a folder
 
 
 def is_no_infinity(x: float) -> bool:
