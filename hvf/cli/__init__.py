@@ -75,4 +75,5 @@ def _overview(commands: Mapping[str, Any], groups: Mapping[str, Sequence[str]], 
     lines = {name: command.__doc__.splitlines()[0] for name, command in commands.items()}
     lines |= {name: f"Recordings: {', '.join(group)}." for name, group in groups.items()}
     listed = [f"  {name:12} {line}" for name, line in lines.items()]
-    return "\n".join([f"usage: {prog} COMMAND ...", "", about, "", *listed, "", f"{prog} COMMAND --help says more."])
+    more = f"{prog} COMMAND --help says more, hvf --version which version it is."
+    return "\n".join([f"usage: {prog} COMMAND ...", "", about, "", *listed, "", more])

@@ -23,7 +23,7 @@ COMMANDS = (
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z][a-z0-9-]*)*")
 OF_OTHER_PROGRAMS = re.compile(  # git's, too
-    r"hf download|--local-dir|curl |preprocess_\w+\.py|^--(always|dirty|exclude|include)\b"
+    r"hf download|accelerate launch --cpu|--local-dir|curl |preprocess_\w+\.py|^--(always|dirty|exclude|include)\b"
 )
 SCRIPTS = ("prior_training", "brain_training", "eval", "hvf/experiments")  # whose settings are dataclasses' fields
 
@@ -49,7 +49,7 @@ def shown(*words: str) -> str:
 @pytest.fixture(scope="module")
 def flags() -> set[str]:
     pages = [shown(*command, "--help") for command in COMMANDS]
-    pages += [shown(command, "--help-settings") for command in ("train", "retrieve", "reconstruct")]
+    pages += [shown("--help"), *(shown(command, "--help-settings") for command in ("train", "retrieve", "reconstruct"))]
     named = set(FLAG.findall(" ".join(pages)))
     for path in (path for folder in SCRIPTS for path in (ROOT / folder).rglob("*.py")):
         source = path.read_text(encoding="utf-8")

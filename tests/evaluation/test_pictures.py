@@ -319,7 +319,8 @@ def test_a_run_with_rounds_and_its_own_encoders(tmp_path, monkeypatch):
     assert found.metrics["reconstruction/floor/pixcorr"]["value"] < 0.9
     assert "chance/reconstruction/two_way_mini-vit" in found.metrics
     run.write_metrics(found.metrics)  # in the format of metrics.json
-    earlier = {"retrieval/brain/top1": {}, "reconstruction/brain/two_way_old": {}, "chance/reconstruction/old": {}}
+    names = ("retrieval/brain/top1", "reconstruction/brain/two_way_old", "chance/reconstruction/old")
+    earlier = dict.fromkeys(names, {"value": 0.5, "ci95": None, "n": 2})
     evaluation.write_evaluation(found, run.path, earlier)
     assert set(run.metrics()) == {"retrieval/brain/top1", *found.metrics}  # no figure of an earlier measurement stays
     assert run.read_json("evaluation.json")["not_computed"] == found.not_computed

@@ -44,6 +44,9 @@ def no_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("HVF_MAX_SECONDS", "1.5")
 
 
+SETTLED = 0.2  # s after which a file that was written is remembered
+
+
 @pytest.fixture
 def asked(monkeypatch) -> list[str]:
     """The files that a child was asked about."""
@@ -184,6 +187,7 @@ def test_a_refusal_is_remembered_until_a_file_beside_it_changes(tmp_path, asked,
 
 
 def test_a_file_that_passed_is_remembered_until_it_changes(fif, asked):
+    time.sleep(SETTLED)
     for _ in range(3):
         guarded(fif, "epochs", lambda: None)
     assert asked == [str(fif)]
@@ -200,6 +204,7 @@ def test_what_was_opened_beside_it_counts_too(tmp_path, asked):
     (tmp_path / "s.vhdr").write_text(header + "Ch1=Oz,,0.5,µV\n", encoding="utf-8")
     (tmp_path / "s.vmrk").write_text(head.format("Marker", ",") + "\n[Marker Infos]\nMk1=New Segment,,1,1,0\n")
     (tmp_path / "other.eeg").write_bytes(bytes(2000))
+    time.sleep(SETTLED)
     for _ in range(2):
         open_recording(tmp_path / "s.vhdr")
     assert len(asked) == 1

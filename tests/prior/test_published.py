@@ -49,6 +49,7 @@ def test_what_is_pushed_is_whole_and_reads_back(hub):
     pushed = hub.folder / "somebody" / "prior"
     assert sorted(p.name for p in pushed.iterdir()) == [
         "README.md",
+        "checksums.json",
         "config.json",
         "diffusion_pytorch_model.safetensors",
     ]
