@@ -68,7 +68,8 @@ def test_two_processes_leave_the_file_of_one(pictures, tmp_path):
             [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=500, check=False
         )
         assert done.returncode == 0, done.stderr
-        outputs[name] = done.stdout.replace(str(tmp_path / name), "CACHE").splitlines()
+        said = done.stdout.replace(str(tmp_path / name), "CACHE").splitlines()
+        outputs[name] = [line for line in said if not line.startswith("[Gloo]")]  # torch's own words on its peers
         assert "vae:mini: 75 images, 256 features each" in outputs[name]
         assert outputs[name].count("wrote CACHE") == 1
     assert outputs["alone"] == outputs["two"] == outputs["three"]
