@@ -28,6 +28,15 @@ Cls = TypeVar("Cls")
 # How many people each simulated study has, and how many trials of a test image unless the settings say.
 SUBJECTS = {"simulated-eeg": 10, "simulated-eeg-hard": 10, "simulated-meg": 4}
 TEST_REPEATS = {"simulated-eeg": 20, "simulated-eeg-hard": 80, "simulated-meg": 20}
+# Settings with which pictures are drawn from the latents of a VAE (align.mode "latents").
+LATENTS = {
+    "brain.encoder": "ridge",
+    "fusion.kind": "plain",
+    "members.trainings": 1,
+    "sampling.start": "noise",
+    "sampling.rounds": 1,
+    "sampling.posterior_mean": 0.0,
+}
 SOLVED = ("ridge", "encoding")  # brain encoders that are not trained step by step, but solved at once
 
 # Settings that only change how a run is named or executed; every other one identifies its results (`digest`).
@@ -297,10 +306,8 @@ class Config(Section):
         specs = self.targets.specs
         if len(specs) != 1 or not specs[0].startswith("vae:"):
             raise HvfError(f"latents are drawn from one VAE, as --targets vae:FOLDER@128, not {', '.join(specs)}")
-        needed: dict[str, Any] = {"brain.encoder": "ridge", "fusion.kind": "plain", "members.trainings": 1}
-        needed |= {"sampling.start": "noise", "sampling.rounds": 1, "sampling.posterior_mean": 0.0}
         given = dict(flatten(self))
-        for name, value in needed.items():
+        for name, value in LATENTS.items():
             if given[name] != value:
                 raise HvfError(f"{name} is {value!r} where latents are drawn from (align.mode), not {given[name]!r}")
 

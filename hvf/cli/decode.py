@@ -8,12 +8,9 @@ from typing import Any
 
 from hvf.cli.options import Float, Folder, Int, StudyOptions, Word, Words, run_name
 from hvf.cli.printing import print_figures, print_run
+from hvf.config import LATENTS
 from hvf.registry import HvfError, did_you_mean, listed
 from hvf.runs import Run, check_writable, write_json
-
-# A linear map from responses to the latents of one VAE.
-LATENTS = {"align.mode": "latents", "brain.encoder": "ridge", "fusion.kind": "plain", "sampling.posterior_mean": 0.0}
-LATENTS |= {"sampling.rounds": 1, "sampling.start": "noise"}
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ class Reconstruct(_Stage):
             of_prior = ("steps", "guidance", "rounds", "start", "strength", "prior", "pipeline")
             if ignored := [f"--{name}" for name in of_prior if getattr(self, name) is not None]:
                 raise HvfError(f"{listed(ignored)}: leave it out with --draw latents, where nothing is denoised")
-            return {"targets.specs": ("vae:mini",)} | super().aliased() | LATENTS
+            return LATENTS | {"targets.specs": ("vae:mini",)} | super().aliased() | {"align.mode": "latents"}
         # Only an encoder trained against the prior's frozen fusion speaks the language that the prior draws from.
         settings = super().aliased() | {"align.mode": "reconstruction"}
         for name, place in (("prior.path", self.prior), ("prior.pipeline", self.pipeline)):

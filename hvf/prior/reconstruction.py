@@ -30,6 +30,7 @@ from hvf.config import HvfError, SamplingConfig
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective
 from hvf.progress import Track
+from hvf.vision.latents import pictures_of
 
 if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
@@ -293,7 +294,7 @@ def held_out_pictures(
     latents, features = objective.held_out(rows)
     vae = pipeline.vae
     decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
-    images = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    images = pictures_of(decoded)
     z_f_ND = prior.eval().encode(features)
     return images, Reconstructor(pipeline, prior).draw(z_f_ND, replace(sampling, batch_size=len(rows)))
 

@@ -49,7 +49,10 @@ class LatentDecoder:
         device, pictures = next(vae.parameters()).device, []
         for start in track(range(0, len(latents_NChw), batch), f"decoding {len(latents_NChw)} pictures"):
             x_NChw = torch.from_numpy(latents_NChw[start : start + batch]).to(device, torch.float32)
-            pixels_N3HW = vae.decode(x_NChw / scale + shift).sample
-            grey_N3HW = ((pixels_N3HW / 2 + 0.5).clamp(0, 1) * 255).round().byte()
-            pictures.append(grey_N3HW.permute(0, 2, 3, 1).cpu().numpy())
+            pictures.append(pictures_of(vae.decode(x_NChw / scale + shift).sample))
         return np.concatenate(pictures)
+
+
+def pictures_of(decoded_N3HW: torch.Tensor) -> np.ndarray:
+    """Pictures uint8 (N, H, W, 3) of what a VAE's decoder gives, float32 from -1 to 1."""
+    return ((decoded_N3HW / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -120,18 +120,18 @@ class World:
 
     @cached_property
     def pictures(self) -> Path:
-        folder, rng = self.path / "pictures", np.random.default_rng(0)
-        folder.mkdir()
-        for name in NAMES:
-            Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / f"{name}.png")
-        return folder
+        return self._noise("pictures", 0)
 
     @cached_property
     def drawn(self) -> Path:
-        folder, rng = self.path / "drawn", np.random.default_rng(2)
+        return self._noise("drawn", 2)
+
+    def _noise(self, name: str, seed: int) -> Path:
+        """A folder of a picture for each name."""
+        folder, rng = self.path / name, np.random.default_rng(seed)
         folder.mkdir()
-        for name in NAMES:
-            Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+        for stem in NAMES:
+            Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / f"{stem}.png")
         return folder
 
     @cached_property

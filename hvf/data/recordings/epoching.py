@@ -113,7 +113,8 @@ class Plan:
         session = np.asarray([r.session for r in self.recordings])
         labels = {name + "s": self.events[name].to_numpy(str) for name in ("concept", "split") if name in self.events}
         session_N = session[self.events["recording"].to_numpy(int)]  # rows follow recordings, and these time
-        when = {"sessions": session_N, "positions": [(session_N[:i] == s).sum() for i, s in enumerate(session_N)]}
+        position_N = pd.Series(session_N).groupby(session_N).cumcount().to_numpy(int)
+        when = {"sessions": session_N, "positions": position_N}
         return {"image_ids": image_ids(self.events["image"].tolist())} | when | labels
 
 
