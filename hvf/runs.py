@@ -262,8 +262,8 @@ def check_writable(path: str | Path) -> None:
             replaced = (*LACKING, errno.EPERM)  # both files are ours
             _needed(lambda: os.replace(probe, other), "put a file in the place of another (rename)", replaced)
         finally:
-            for file in (probe, other):
-                file.unlink(missing_ok=True)
+            for temporary in (probe, other):
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise HvfError(f"cannot write {path}: {_reason(error, folder) or error}") from error
 
