@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 
 from hvf.data.images.image_set import ImageSet
-from hvf.files.tensors import read_tensors, write_tensors
-from hvf.registry import HvfError
 from hvf.runs import cache_dir
 from hvf.simulation import rendering
-from hvf.simulation.stimuli import N_TEST_CONCEPTS, draw
+from hvf.simulation.stimuli import N_TEST_CONCEPTS, drawn_once
 
 FIRST_EXEMPLAR = 1000
 
@@ -26,13 +24,7 @@ def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
     shown = rendering.concepts()[N_TEST_CONCEPTS:]
     names = [concept.name for concept in shown for _ in range(exemplars)]
     key = hashlib.sha256(f"{names} {size} {FIRST_EXEMPLAR} {rendering.PICTURES_VERSION}".encode()).hexdigest()[:16]
-    folder = cache_dir() / "pretraining"
-    path = folder / f"{key}.safetensors"
-    try:
-        arrays, said = read_tensors(path)
-        x_NHWC, captions = arrays["x_NHWC"], said["captions"]
-    except (OSError, HvfError, KeyError):  # absent or damaged
-        x_NHWC, captions = draw([(concept, FIRST_EXEMPLAR + i) for concept in shown for i in range(exemplars)], size)
-        write_tensors(path, {"x_NHWC": x_NHWC}, {"captions": captions})
+    drawn = [(concept, FIRST_EXEMPLAR + i) for concept in shown for i in range(exemplars)]
+    x_NHWC, captions = drawn_once(cache_dir() / "pretraining" / f"{key}.safetensors", drawn, size)
     ids = [f"{name}_{i % exemplars:02d}" for i, name in enumerate(names)]
     return ImageSet.from_arrays(x_NHWC, ids, names, captions)

@@ -30,11 +30,26 @@ def rendered(concepts: list[rendering.Concept], exemplars: int) -> ImageSet:
     ids = [f"{concept.name}_{exemplar:02d}" for concept, exemplar in shown]
     key = hashlib.sha256(json.dumps([ids, rendering.PICTURES_VERSION]).encode()).hexdigest()[:16]
     path = cache_dir() / "stimuli" / f"rendered-{len(ids)}-{key}.safetensors"
-    x_NHWC, captions = _read_rendered(path)
-    if x_NHWC is None:
-        x_NHWC, captions = draw(shown)
-        store(path, lambda p: write_tensors(p, {"x_NHWC": x_NHWC}, {"captions": captions}))
+    x_NHWC, captions = drawn_once(path, shown)
     return ImageSet.from_arrays(x_NHWC, ids, [concept.name for concept, _ in shown], captions)
+
+
+def drawn_once(path: Path, shown: list[tuple[rendering.Concept, int]], size: int = 64) -> tuple[np.ndarray, list[str]]:
+    """Pictures uint8 (N, size, size, 3) of (concept, exemplar) pairs and their captions, kept in the file `path`.
+
+    What is absent, damaged or as an earlier version wrote it is drawn again.
+    """
+    try:
+        arrays, said = read_tensors(path)
+        x_NHWC, captions = arrays.get("x_NHWC"), said.get("captions")
+        fits = isinstance(captions, list) and len(captions) == len(shown) and all(isinstance(c, str) for c in captions)
+        if fits and x_NHWC is not None and x_NHWC.shape == (len(shown), size, size, 3) and x_NHWC.dtype == np.uint8:
+            return x_NHWC, captions
+    except (OSError, HvfError):
+        pass
+    x_NHWC, captions = draw(shown, size)
+    store(path, lambda p: write_tensors(p, {"x_NHWC": x_NHWC}, {"captions": captions}))
+    return x_NHWC, captions
 
 
 def draw(shown: list[tuple[rendering.Concept, int]], size: int = 64) -> tuple[np.ndarray, list[str]]:
@@ -55,14 +70,6 @@ def _drawing_pool() -> Executor:
     if sys.platform == "linux":
         return ProcessPoolExecutor(WORKERS, get_context("fork"))
     return ThreadPoolExecutor(WORKERS)
-
-
-def _read_rendered(path: Path) -> tuple[np.ndarray | None, list[str]]:
-    try:
-        arrays, said = read_tensors(path)
-        return arrays["x_NHWC"], said["captions"]
-    except (OSError, HvfError, KeyError):  # absent, damaged, or of an earlier version: rendered again
-        return None, []
 
 
 def store(path: Path, save: Callable[[Path], None]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hvf.config import SUBJECTS, TEST_REPEATS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
+from hvf.files.tensors import read_tensors, write_tensors
 from hvf.simulation import brain as brains
 from hvf.simulation import features, rendering
 from hvf.simulation import stimuli as pictures
@@ -81,6 +84,35 @@ def test_pictures_from_the_cache_are_those_that_were_drawn(tmp_path, monkeypatch
     alone = np.stack([rendering.render(c, i).image for c in rendering.concepts()[:3] for i in range(2)])
     for images in (drawn, kept):
         np.testing.assert_array_equal(images.array(), alone)
+
+
+def _words_as_text(path, tensors, captions):
+    """As version 0.1 wrote it: each value of the metadata a text, without a checksum."""
+    save_file(tensors, str(path), {"captions": json.dumps(captions)})
+
+
+def _one_short(path, tensors, captions):
+    write_tensors(path, tensors, {"captions": captions[:-1]})
+
+
+def _numbers_as_captions(path, tensors, captions):
+    write_tensors(path, tensors, {"captions": [1] * len(captions)})
+
+
+def _pictures_of_another_size(path, tensors, captions):
+    write_tensors(path, {"x_NHWC": np.ascontiguousarray(tensors["x_NHWC"][:, :32])}, {"captions": captions})
+
+
+@pytest.mark.parametrize("write", [_words_as_text, _one_short, _numbers_as_captions, _pictures_of_another_size])
+def test_pictures_of_another_version_in_the_cache_are_drawn_again(tmp_path, monkeypatch, write):
+    monkeypatch.setattr(pictures, "cache_dir", lambda: tmp_path)
+    drawn = pictures.rendered(rendering.concepts()[:3], 2)
+    (kept,) = tmp_path.rglob("*.safetensors")
+    write(kept, {"x_NHWC": drawn.array()}, list(drawn.captions))
+    again = pictures.rendered(rendering.concepts()[:3], 2)
+    assert again.captions == drawn.captions
+    np.testing.assert_array_equal(again.array(), drawn.array())
+    assert read_tensors(kept)[1]["captions"] == list(drawn.captions)  # mended for the next time
 
 
 def test_low_level_features_see_what_they_should():

@@ -14,6 +14,7 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 from PIL import Image
+from typing_extensions import deprecated
 
 from hvf.config import HvfError
 from hvf.data import html
@@ -246,6 +247,11 @@ class ImageSet(Sequence[Image.Image]):
         if "_hashes" in self.__dict__:  # already decoded once
             part._hashes = tuple(self._hashes[i] for i in rows)
         return part
+
+    @deprecated("ImageSet.subset is now ImageSet.select, and goes with version 0.3")
+    def subset(self, indices: Iterable[int] | np.ndarray | slice) -> ImageSet:
+        """`select`, under its name of version 0.1."""
+        return self.select(indices)
 
     def array(self, indices: Iterable[int] | np.ndarray | slice = slice(None), size: int | None = None) -> np.ndarray:
         """Return images (ints, a mask or a slice; all by default) as uint8 (N, H, W, 3).

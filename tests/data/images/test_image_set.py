@@ -159,3 +159,9 @@ def test_sizes_that_differ_are_named_unless_resized(tmp_path):
 def test_labels_and_arrays_that_do_not_fit(x, ids, concepts, message):
     with pytest.raises(HvfError, match=message):
         ImageSet.from_arrays(x, ids, concepts)
+
+
+def test_subset_goes_on_meaning_select_and_says_that_it_goes():
+    images = ImageSet.from_arrays(np.zeros((3, 4, 4, 3), np.uint8), "abc", "abc")
+    with pytest.warns(DeprecationWarning, match="now ImageSet.select"):
+        assert images.subset(range(2)).ids == ("a", "b")
