@@ -118,7 +118,7 @@ def write_measured(paired: Paired, row: str, out: Path) -> None:
             stale.unlink()
 
 
-def write_evaluation(evaluation: Evaluation, out: str | Path, earlier: Mapping[str, dict] | None = None) -> None:
+def write_evaluation(evaluation: Evaluation, out: str | Path, earlier: Mapping[str, Any] | None = None) -> None:
     """Write an evaluation into a folder: metrics.json, per_image.json, per_image.csv and evaluation.json.
 
     Of the ``earlier`` figures of metrics.json those of other sections stay; those of reconstruction are replaced.

@@ -24,7 +24,7 @@ from hvf.data.trials.trials import Trials
 from hvf.decoding.confidence import BANK
 from hvf.evaluation import retrieval
 from hvf.evaluation.scaling import TRANSDUCTIVE, Scaling, centred_cosine, transductive_ranks
-from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.results import Kind, Result, Row, selection
 from hvf.population.feature_maps import FeatureMapAnalysis
 from hvf.population.fitting import DinaAlignment
@@ -110,7 +110,7 @@ class HeldOut:
         validation = {name: float(np.mean([choice.validation[name] for choice in choices])) for name in names}
         return Row.of_scores(scores_NN, validation, choices[0].settings, settings)
 
-    def result(self, kind: Kind, config: Config, *, training: str = "intra", run: str = "", main: str) -> Result:
+    def result(self, kind: Kind, config: Config, *, training: Training = "intra", run: str = "", main: str) -> Result:
         """The `Result` of one run on these items, before any row is tested; see `Result.start`."""
         if self.study is None:
             raise HvfError("these test trials do not belong to a study: open them with open_split")

@@ -35,17 +35,16 @@ from hvf.config import Config, HvfError, from_dict, to_dict
 from hvf.decoding.ranked import TOP
 from hvf.evaluation import retrieval, statistics
 from hvf.evaluation.scaling import scaled_figures, section
-from hvf.experiments.descriptions import ProtocolInfo, RunInfo, StudyInfo, common_protocol, common_study
+from hvf.experiments.descriptions import ProtocolInfo, RunInfo, StudyInfo, Training, common_protocol, common_study
 from hvf.runs import Run, code_version, write_json
 from hvf.schema.reading import as_type, read_json
-from hvf.schema.run_folder import ConfidenceInfo, Figure, Number
+from hvf.schema.run_folder import ConfidenceInfo, Entry, Number
 
 FILE = "result.json"
 VERSION = 1
 CHOSEN = ("epoch", "penalty", "bands", "shrinkage", "constant", "method", "members")  # by a fit, beside the settings
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
 
-Entry = dict[str, Any]  # {"value", "ci95": [low, high] or None, "n"}: `hvf.schema.run_folder.Figure`
 Rank = Annotated[int, Ge(1), Le(2**53)]
 Place = Annotated[int, Ge(0), Le(2**53)]
 Kind = Literal[
@@ -59,7 +58,7 @@ class Row:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
     ranks: tuple[Rank, ...] = ()  # of each test item's own image, from 1; empty if nothing was tested yet
-    figures: Mapping[str, Figure] = field(default_factory=dict)  # means over runs, intervals over images
+    figures: Mapping[str, Entry] = field(default_factory=dict)  # means over runs, intervals over images
     each: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)  # (R) also validation_mrr, validation_top1
     validation: Mapping[str, Number] = field(default_factory=dict)  # mrr, top1 and number of images n, mean over runs
     chosen: tuple[Mapping[str, Any], ...] = ()  # (R) settings chosen on validation images, with the epoch or penalty
@@ -156,7 +155,7 @@ class Result:
         image_ids: Sequence[str],
         concepts: Sequence[str],
         *,
-        training: str = "intra",
+        training: Training = "intra",
         run: str = "",
         main: str = "brain",
     ) -> Result:

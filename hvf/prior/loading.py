@@ -84,7 +84,7 @@ def _read(cls: type[Model], source: str, what: str, **settings: Any) -> Model:
     """`cls.from_pretrained`; every failure becomes an HvfError of one line."""
     try:
         with _without_progress_bars():
-            model = cls.from_pretrained(source, **settings)
+            model: Any = cls.from_pretrained(source, **settings)
     except HvfError:
         raise
     except Exception as error:  # diffusers, safetensors and the Hub client share no base class narrower than this

@@ -76,7 +76,8 @@ class FusionPrior(ModelMixin, ConfigMixin):
         """
         check_weights(Path(name))
         asked = more.pop("output_loading_info", False)
-        prior, info = super().from_pretrained(name, output_loading_info=True, **more)
+        loaded: Any = super().from_pretrained(name, output_loading_info=True, **more)
+        prior, info = loaded
         if missing := [*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])]:
             raise HvfError(f"the Fusion Prior in {name} lacks {listed(missing)}: copy it again")
         return (prior, info) if asked else prior

@@ -309,8 +309,8 @@ def _data(folder: Folder) -> list[tuple[str, str]]:
         lines.append((f"weights of {name}", f"{source.get('network', '')}: {source.get('file', '')} "
                                            f"(sha256 {source.get('sha256', '')[:12]})"))  # fmt: skip
     for name in ("images", "recons"):
-        if folder.evaluation.get(name):
-            lines.append((name, os.path.basename(os.path.normpath(folder.evaluation[name]))))
+        if where := folder.evaluation.get(name):
+            lines.append((name, os.path.basename(os.path.normpath(where))))
     return lines
 
 

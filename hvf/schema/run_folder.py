@@ -6,7 +6,7 @@ More than a type names may stand in a file, from other versions of hvf, and is k
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le, Len, Predicate
 from typing_extensions import NotRequired, TypedDict  # Python's own is no help to pydantic before 3.12
@@ -43,6 +43,10 @@ class Bounded(TypedDict):
     ci95: Interval
 
 
+if TYPE_CHECKING:  # what computes figures gives plain tables
+    Entry = dict[str, Any]
+else:  # what reads them from a file holds them to this
+    Entry = Figure
 Figures = dict[str, Figure]  # metrics.json: SECTION/ROW/FIGURE, or chance/SECTION/FIGURE
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,10 +42,11 @@ def drawn_once(path: Path, shown: list[tuple[rendering.Concept, int]], size: int
     """
     try:
         arrays, said = read_tensors(path)
-        x_NHWC, captions = arrays.get("x_NHWC"), said.get("captions")
-        fits = isinstance(captions, list) and len(captions) == len(shown) and all(isinstance(c, str) for c in captions)
-        if fits and x_NHWC is not None and x_NHWC.shape == (len(shown), size, size, 3) and x_NHWC.dtype == np.uint8:
-            return x_NHWC, captions
+        kept = arrays.get("x_NHWC")
+        words: Any = said.get("captions")
+        said_all = isinstance(words, list) and [type(word) for word in words] == [str] * len(shown)
+        if said_all and kept is not None and kept.shape == (len(shown), size, size, 3) and kept.dtype == np.uint8:
+            return kept, words
     except (OSError, HvfError):
         pass
     x_NHWC, captions = draw(shown, size)

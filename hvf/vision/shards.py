@@ -268,7 +268,7 @@ def _read_index(folder: Path) -> tuple[Settings, list[Listed] | None]:
     return index["settings"], index["shards"]
 
 
-def _write_index(folder: Path, settings: Settings, listed: list[dict[str, Any]] | None) -> None:
+def _write_index(folder: Path, settings: Settings, listed: list[Listed] | None) -> None:
     made_by = code_version() if listed is None else read_as(_Index, folder / INDEX)["code_version"]
     index = {"format": FORMAT, "code_version": made_by, "settings": asdict(settings), "shards": listed}
     write_json(folder / INDEX, index)

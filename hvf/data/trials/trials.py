@@ -355,8 +355,9 @@ class Trials:
         epochs = epochs if epochs.preload else epochs.copy().drop_bad(verbose="error")
         shown = shown_images(epochs, images)
         name = subject or (epochs.info.get("subject_info") or {}).get("his_id") or "epochs"
-        (values, notes), when = epochs_values(epochs), {"positions": presentation_order(epochs)}
-        trials = cls(image_ids=shown.names, subject=name, **values, **(when | shown.labels))
+        values, notes = epochs_values(epochs)
+        labels = {"positions": presentation_order(epochs), **shown.labels}
+        trials = cls(image_ids=shown.names, subject=name, **(values | labels))
         note = f"{len(trials)} epochs of {len(trials.repeats())} images, paired by {shown.how}"
         if isinstance(images, ImageSet):
             trials = trials.paired_with(images)
