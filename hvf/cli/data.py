@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from hvf.cli.options import Folder, Int, Words
 from hvf.data.datasets import Dataset, Option, subject_numbers
 from hvf.registry import DATASETS, HvfError, did_you_mean
+from hvf.runs import check_writable
 
 DEFAULT_OUT = Path("data")
 
@@ -88,8 +89,11 @@ class _Doctor:
     path: Annotated[Positional[Path], arg(metavar="PATH", help="folder or file", help_behavior_hint="")]
     images: Annotated[Folder, arg(help="the images that the trials answer, if they lie elsewhere")] = None
     events: Annotated[Folder, arg(help="a recording's table of events (default: the one beside it of its name)")] = None
+    plot: Annotated[Folder, arg(help="folder for pictures: responses, channels, events, reliability")] = None
 
     def __call__(self) -> int:
+        if self.plot is not None:
+            check_writable(self.plot)
         from rich.console import Console
         from rich.table import Table
 
@@ -107,6 +111,11 @@ class _Doctor:
         wrong = sum(f.severity == "error" for f in findings)
         doubtful = sum(f.severity == "warning" for f in findings)
         print(f"{len(findings)} checks: {wrong} wrong, {doubtful} to look at")
+        if self.plot is not None:
+            from hvf.report.recording_pictures import draw
+
+            for picture in draw(self.path, self.plot, self.images, self.events):
+                print(f"  {picture}")
         if wrong:
             print(f"hvf: {self.path}: {wrong} things are wrong, see the table", file=sys.stderr)
         return 1 if wrong else 0

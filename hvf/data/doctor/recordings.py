@@ -36,6 +36,7 @@ from hvf.data.doctor.tables import (
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import stem
 from hvf.data.recordings.channels import brain_channels, mend_channel_types
+from hvf.data.recordings.events import stimulus_channels, triggers_of
 from hvf.data.recordings.raw import data_channels, open_recording
 from hvf.data.recordings.tables import read_typed
 from hvf.data.things_meg.ctf import check_whole
@@ -154,14 +155,9 @@ def _places(info: mne.Info, kinds: dict[str, list[str]], where: str) -> Iterator
 
 def _marks(raw: Any, where: str, triggers: int | None, events: Path | None) -> Iterator[Finding]:
     """Check the events that the recording itself holds."""
-    stim = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
-    n = len(raw.annotations)
-    triggers_E3 = np.zeros((0, 3), int)
-    for name in ["UPPT001"] if triggers is not None and "UPPT001" in stim else stim:
-        x_n = raw[raw.ch_names.index(name), :][0][0]
-        onset = np.flatnonzero((x_n != 0) & (np.append(0, x_n[:-1]) != x_n))
-        triggers_E3 = np.concatenate([triggers_E3, np.stack([onset, 0 * onset, x_n[onset].astype(int)], 1)])
-    if triggers is not None and "UPPT001" in stim:
+    known = triggers is not None and "UPPT001" in stimulus_channels(raw)
+    n, triggers_E3 = len(raw.annotations), triggers_of(raw, ["UPPT001"] if known else None)
+    if known:
         shown = int((triggers_E3[:, 2] == 64).sum())
         if shown != triggers:
             message = f"the trigger channel marks {shown} images and events.tsv lists {triggers}"

@@ -157,6 +157,21 @@ def annotated_images(raw: Any, names: ImageNames, where: str | Path) -> tuple[pd
     return pd.DataFrame({"image": texts[shown], "sample": samples[shown].astype(str)}), notes
 
 
+def stimulus_channels(raw: Any) -> list[str]:
+    """Names of the channels that hold triggers."""
+    return [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
+
+
+def triggers_of(raw: Any, names: Sequence[str] | None = None) -> np.ndarray:
+    """(sample, 0, code) of every change to a value other than 0 in the stimulus channels, or in those named: (E, 3)."""
+    triggers_E3 = np.zeros((0, 3), int)
+    for name in stimulus_channels(raw) if names is None else names:
+        x_n = raw[raw.ch_names.index(name), :][0][0]
+        onset = np.flatnonzero((x_n != 0) & (np.append(0, x_n[:-1]) != x_n))
+        triggers_E3 = np.concatenate([triggers_E3, np.stack([onset, 0 * onset, x_n[onset].astype(int)], 1)])
+    return triggers_E3
+
+
 def drop_seen_concepts(events: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Leave out training events of concepts that are tested, so that test concepts are unseen."""
     if "split" not in events or "concept" not in events:

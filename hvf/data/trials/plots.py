@@ -91,7 +91,7 @@ def plot_evoked(trials: Responses, concept: str | None = None) -> Figure:
     for rows, x_NCT in trials.batches():
         mean_CT += x_NCT[rows_N[rows]].sum(axis=0, dtype=np.float64)
     mean_CT /= rows_N.sum()
-    factor, unit = _unit(trials)
+    factor, unit = units_of(trials)
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     if trials.shape[2] == 1:
@@ -132,7 +132,7 @@ def plot_similarity(trials: Responses, by: Literal["image", "concept"] | None = 
     return figure
 
 
-def _unit(trials: Responses) -> tuple[float, str]:
+def units_of(trials: Responses) -> tuple[float, str]:
     """What values are multiplied with, and the unit that they have then."""
     units = (trials.history or {}).get("units") or {"eeg": "V", "meg": "T"}.get(trials.kind, "response")
     return SCALED.get(units, (1.0, units if len(units) < 40 else "response"))

@@ -348,16 +348,15 @@ class Trials:
         `images` is the image set (or its folder or zip), or one name per epoch. In a set, the image of an epoch is the
         one that its metadata name ("image", "stim_file", "filename", or whichever column holds names of images), else
         the one that its event is named after, else the one in its place, said in `history["notes"]`. `metadata` may
-        also name each epoch's "concept", "split" and "session". Raises HvfError if nothing says what was shown, it
-        contradicts itself or does not fit, or if there is no good channel.
+        also name each epoch's "concept", "split" and "session". HvfError if what was shown is unsaid or contradictory.
         """
         images = open_images(images) if isinstance(images, (str, Path)) else images
         epochs = epochs if epochs.preload else epochs.copy().drop_bad(verbose="error")
         shown = shown_images(epochs, images)
-        name = subject or (epochs.info.get("subject_info") or {}).get("his_id") or "epochs"
         values, notes = epochs_values(epochs)
-        labels = {"positions": presentation_order(epochs), **shown.labels}
-        trials = cls(image_ids=shown.names, subject=name, **(values | labels))
+        values["subject"] = subject or (epochs.info.get("subject_info") or {}).get("his_id") or "epochs"
+        values["positions"] = presentation_order(epochs)
+        trials = cls(image_ids=shown.names, **(values | shown.labels))
         note = f"{len(trials)} epochs of {len(trials.repeats())} images, paired by {shown.how}"
         if isinstance(images, ImageSet):
             trials = trials.paired_with(images)
