@@ -34,4 +34,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check $(PINS) -e '.[dev]'
 	touch $@
 
-.PHONY: demo test $(SLOW_PARTS) test-slow test-all lint types package alone
+# The site: docs/_build/html/index.html.
+docs: $(VENV)/docs-installed ; $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+$(VENV)/docs-installed: $(VENV)/installed
+	$(BIN)/pip install --disable-pip-version-check $(PINS) -e '.[dev,docs]'
+	touch $@
+
+.PHONY: docs demo test $(SLOW_PARTS) test-slow test-all lint types package alone

@@ -35,11 +35,11 @@ H14_B32_VAE = (
 def mini() -> Config:
     """The embedded world at a size a laptop runs: simulated EEG of 10 people, mini encoders, prior and pipeline.
 
-    Paper    the method of arXiv 2602.07495, small; every figure is *simulated*. Beyond the paper, pictures are drawn
-             from z_b moved half of the way to the mean of z_f given z_b (sampling.posterior_mean)
-    Command  hvf reconstruct --subject 8
-    Needs    2 CPU cores, 4 GB, at most 3 minutes cold
-    Expect   ceiling PixCorr >= 0.5 and two-way >= 0.95; brain two-way >= 0.75, above the floor (docs/LOG.md)
+    :Paper: the method of arXiv 2602.07495, small; every figure is *simulated*. Beyond the paper, pictures are drawn
+        from z_b moved half of the way to the mean of z_f given z_b (sampling.posterior_mean)
+    :Command: hvf reconstruct --subject 8
+    :Needs: 2 CPU cores, 4 GB, at most 3 minutes cold
+    :Expect: ceiling PixCorr >= 0.5 and two-way >= 0.95; brain two-way >= 0.75, above the floor (docs/LOG.md)
     """
     # Chosen on the validation concepts of subject 8 (docs/LOG.md).
     return Config(
@@ -53,11 +53,11 @@ def mini() -> Config:
 def things_eeg() -> Config:
     """THINGS-EEG2 with the published prior: 17 posterior channels, 250 Hz, 0 to 1 s after onset.
 
-    Paper    arXiv 2602.07495 (ICLR 2026), average over 10 subjects
-    Command  hvf reconstruct --preset things-eeg --trials sub-08-epo.fif --images IMAGES
-    Needs    one GPU; encoder, prior and SDXL-Turbo weights from the Hub (about 12 GB) or local folders
-    Expect   published, not reproduced here: retrieval top-1/top-5 75.7/94.6 % (with RN50 in place of H/14);
-             PixCorr 0.195 on average, 0.227 for subject 8
+    :Paper: arXiv 2602.07495 (ICLR 2026), average over 10 subjects
+    :Command: hvf reconstruct --preset things-eeg --trials sub-08-epo.fif --images IMAGES
+    :Needs: one GPU; encoder, prior and SDXL-Turbo weights from the Hub (about 12 GB) or local folders
+    :Expect: published, not reproduced here: retrieval top-1/top-5 75.7/94.6 % (with RN50 in place of H/14);
+        PixCorr 0.195 on average, 0.227 for subject 8
     """
     return Config(
         name="things-eeg",
@@ -75,10 +75,10 @@ def things_eeg() -> Config:
 def things_meg() -> Config:
     """THINGS-MEG with the published prior: all 271 magnetometers, 200 Hz, 0 to 1 s after onset.
 
-    Paper    arXiv 2602.07495 (ICLR 2026), average over 4 subjects
-    Command  hvf reconstruct --preset things-meg --trials sub-01-epo.fif --images IMAGES
-    Needs    as `things_eeg`
-    Expect   published, not reproduced here: retrieval top-1/top-5 33.7/60.5 % (with RN50 in place of H/14)
+    :Paper: arXiv 2602.07495 (ICLR 2026), average over 4 subjects
+    :Command: hvf reconstruct --preset things-meg --trials sub-01-epo.fif --images IMAGES
+    :Needs: as `things_eeg`
+    :Expect: published, not reproduced here: retrieval top-1/top-5 33.7/60.5 % (with RN50 in place of H/14)
     """
     data = DataConfig(study="files", sfreq=200.0, tmin=0.0, tmax=1.0)
     return replace(things_eeg(), name="things-meg", data=data)

@@ -17,11 +17,10 @@ from PIL import Image
 
 from hvf import registry
 from tests.conftest import SLOW_PARTS
+from tests.documented import FENCE, ROOT, SCRIPTS
 from tests.test_readme import PARTS
 
-ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(\w+)(?: (>> )?(\S+))?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 MARK = re.compile(r"pytest\.mark\.slow\(part=(\d)\)")
 N = 60
@@ -94,7 +93,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workshop")
     shutil.copytree(ROOT / "hvf", folder / "hvf", ignore=shutil.ignore_patterns("__pycache__", "weights"))
     (folder / "hvf" / "weights").symlink_to(ROOT / "hvf" / "weights")
-    for scripts in ("prior_training", "brain_training", "eval"):
+    for scripts in SCRIPTS:
         (folder / scripts).symlink_to(ROOT / scripts)
     rng = np.random.default_rng(0)
     x_NCT = rng.standard_normal((N, 9, 20)).astype(np.float32)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +15,10 @@ from _pytest.mark import ParameterSet
 from PIL import Image
 
 from hvf import cli
+from tests.documented import NEEDS_THE_HUB, ROOT, TAKES_HOURS, blocks, run_code, run_command
+from tests.documented import SCRIPTS as FOLDERS
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
 
 
 def commands() -> dict[str, list[list[str]]]:
@@ -44,18 +38,6 @@ SECTIONS = commands()
 COMMANDS = [command for section in SECTIONS.values() for command in section]
 HVF = [command[1:] for command in COMMANDS if command[0] == "hvf"]
 SCRIPTS = [command for command in COMMANDS if command[0] in ("python", "accelerate")]
-# What a test can afford of a command that takes minutes: the same code, less of it.
-SMALL = ("--align.epochs", "1", "--adapt.epochs", "1", "--data.train-concepts", "60")
-SHORTER = {
-    "prior_training/train.py": ["--max-steps", "2"],
-    "brain_training/train.py": ["--seeds", "1", "--align.epochs", "1"],
-    "brain_training/targets.py": ["--seeds", "1", "--align.epochs", "1"],
-    "brain_training/layers.py": ["--seeds", "1", "--align.epochs", "1"],
-    "brain_training/scaling.py": ["--seeds", "1", "--align.epochs", "1", "--points", "3"],
-    "brain_training/timecourse.py": ["--data.train-concepts", "60", "--folds", "2", "--step", "80"],
-    "brain_training/adaptation.py": ["--subjects", "3", "--others", "2", "4", "--shares", "0", "10", *SMALL],
-    "eval/benchmark.py --methods": ["--epochs", "1"],
-}
 # What a command reads that another command of the page writes.
 MADE_BY = {
     "runs/sub-08-eeg-reconstruction": "hvf reconstruct --subject 8",
@@ -82,14 +64,11 @@ PARTS = {
     "brain_training/timecourse.py": 4, "brain_training/adaptation.py": 4,
     "brain_training/benchmark.py": 4, "eval/prepare_benchmark.py": 4, "Train": 4,
 }  # fmt: skip
-NEEDS_THE_HUB = ("--preset things-eeg", "data download")
-SERVES = ("explore",)  # until it is interrupted
-TAKES_HOURS = ("prior_training/train_mini.py",)
 
 
 def test_the_readme_starts_with_the_two_commands() -> None:
-    first = blocks("bash")[0]
-    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make demo", "make test"]
+    first = next(block for block in blocks(README) if block.language == "bash")
+    assert first.commands == ["make demo", "make test"]
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
     assert {"demo", "test"} <= set(targets)
 
@@ -143,7 +122,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "scores.npy", rng.standard_normal((20, 10)))
     np.save(folder / "columns.npy", np.arange(20) // 2)
     subprocess.run([sys.executable, "-m", "zipfile", "-c", "images.zip", "images"], cwd=folder, check=True)
-    for name in ("prior_training", "brain_training", "eval"):
+    for name in FOLDERS:
         (folder / name).symlink_to(ROOT / name)
     return folder
 
@@ -153,15 +132,7 @@ def run(line: str, folder: Path) -> None:
     for word in shlex.split(line):
         if word in MADE_BY and MADE_BY[word] != line and not (folder / word).exists():
             run(MADE_BY[word], folder)
-    program, *words = shlex.split(line)
-    extra = next((more for script, more in SHORTER.items() if script in line), [])
-    command = [str(Path(sys.executable).parent / program), *words]
-    if words[0] in SERVES:
-        assert_serves(command, folder)
-        return
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, *extra], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
+    run_command(line, folder)
 
 
 @pytest.mark.parametrize("line", to_run())
@@ -176,25 +147,8 @@ def test_what_commands_need_is_made_by_commands_of_the_page() -> None:
     assert all(mark.kwargs["part"] for case in to_run() for mark in case.marks if mark.name == "slow")
 
 
-def assert_serves(command: list[str], folder: Path) -> None:
-    """The command says where, the page is there, and an interrupt ends it well."""
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
-        assert server.stdout is not None
-        try:
-            found = (re.search(r"http://127\.0\.0\.1:\d+\S*", line) for line in server.stdout)
-            address = next(one[0] for one in found if one)
-            with urllib.request.urlopen(address, timeout=30) as page:
-                assert b"<title>" in page.read()
-            server.send_signal(signal.SIGINT)
-            assert server.wait(30) in (0, 130)
-        finally:  # leaving the block waits for it
-            server.kill()
-
-
 @pytest.mark.slow(part=1)
 def test_python_example_runs(tmp_path: Path) -> None:
-    (example,) = blocks("python")
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    share = float(re.search(r"([\d.]+)% of the images found among 200", done.stdout)[1])
+    (example,) = [block.text for block in blocks(README) if block.language == "python"]
+    share = float(re.search(r"([\d.]+)% of the images found among 200", run_code(example, tmp_path))[1])
     assert share > 5  # chance is 0.5 %

@@ -147,12 +147,14 @@ class Download:
 class Simulate:
     """Write the simulated study as raw files in a published layout: something to try the whole way on."""
 
-    dataset: Annotated[Positional[str], arg(metavar="DATASET", help_behavior_hint="")]  # new-recording, things-*
+    # brainvision, new-recording, things-eeg, things-meg
+    dataset: Annotated[Positional[str], arg(metavar="DATASET", help_behavior_hint="")]
     subjects: People = None  # which ones (default: one)
     train_concepts: Int = None  # how many concepts the training images show (default: that of the layout)
     out: Folder = None  # the root that is made (default: data/simulated-DATASET)
 
     def __call__(self) -> int:
+        from hvf.simulation.lab_recording import write_lab_recordings
         from hvf.simulation.new_recording import write_new_recording
         from hvf.simulation.things_eeg import write_things_eeg
         from hvf.simulation.things_meg import write_things_meg
@@ -160,12 +162,13 @@ class Simulate:
         writers = {
             "things-eeg": write_things_eeg,
             "things-meg": write_things_meg,
+            "brainvision": write_lab_recordings,  # a lab's .vhdr: one to train on, one to decode
             "new-recording": write_new_recording,  # epochs of unknown images, and pictures to look among
         }
         if self.dataset not in writers:
             raise HvfError(f"there is no layout {self.dataset!r}{did_you_mean(self.dataset, writers)}")
         if self.train_concepts is not None and self.dataset == "new-recording":
-            raise HvfError("--train-concepts belongs to things-eeg and things-meg: a new recording trains nothing")
+            raise HvfError("--train-concepts means nothing for new-recording, which trains nothing")
         settings: dict[str, Any] = {} if self.train_concepts is None else {"train_concepts": self.train_concepts}
         if self.subjects is not None:
             settings["subjects"] = tuple(subject_numbers(self.subjects) or ())

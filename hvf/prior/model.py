@@ -20,6 +20,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from hvf.config import HvfError
+from hvf.data import html
 from hvf.files.checksums import known_sha256, sha256_of
 from hvf.models.fusions.hvf import HVF
 from hvf.models.residual import ResidualMLP
@@ -247,6 +248,16 @@ class FusionPrior(ModelMixin, ConfigMixin):
             self.load_state_dict(other.state_dict())
         except RuntimeError as error:
             raise HvfError(f"the prior to begin with does not fit: {' '.join(str(error).split())[:200]}") from error
+
+    def _repr_html_(self) -> str:
+        known = {
+            "encoders": ", ".join(f"{spec} ({dim})" for spec, dim in self.dims.items()),
+            "width of z_f and z_c": self.config["width"],
+            "image tokens": f"{adapter.TOKENS} of {self.config['cross_attention_dim']}",
+            "cross-attentions of the UNet": len(self.adapter),
+            "parameters": f"{sum(tensor.numel() for tensor in self.parameters()):,}",
+        }
+        return html.facts("FusionPrior", known)
 
     def export_ip_adapter(self, path: str | Path) -> Path:
         """Write the adapter for stock ``pipe.load_ip_adapter``, which is to be given z_c. See ``adapter``."""

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import scipy.fft
 
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.montages import EEG_CHANNELS
 from hvf.runs import track
-from hvf.simulation.brain import TRIAL_GAIN_SD, Brain, simulated_brain
+from hvf.simulation.brain import Brain, simulated_brain
+from hvf.simulation.continuous import EEG_BAND, LEAD, RESPONSE, TAIL, onsets, record
 from hvf.simulation.raw_files import (
     checked_settings,
     generator,
@@ -29,15 +29,10 @@ from hvf.simulation.raw_files import (
 from hvf.simulation.study import repeats_of, simulated_stimuli
 
 EEG_SFREQ = 1000  # Hz
-EEG_BAND = (0.01, 100)  # Hz, of the amplifier
-SOA = 200  # ms from one image to the next
-JITTER = 3  # ms, at most, of an onset
+SOA = 0.2  # s from one image to the next
+JITTER = 0.003  # s, at most, of an onset
 TARGET = 99999
 TARGET_SHARE = 20  # one target among so many images
-LEAD, TAIL = 1000, 1500  # samples before the first and after the last onset
-RESPONSE = 800  # samples: the simulator's responses are over by then
-DRIFT_RMS = 20e-6  # V, below 0.5 Hz
-OFFSET_SD = 30e-6  # V, of each electrode
 
 
 def write_things_eeg(
@@ -88,13 +83,14 @@ def write_things_eeg(
         raise HvfError(f"recordings are float32 or float64, not {dtype!r}")
     train, test = (_by_concept(images) for images in simulated_stimuli(data))
     events = len(train) * train_repeats + len(test) * test_repeats
-    n_bytes = len(subjects) * events * SOA * 1.06 * 64 * np.dtype(dtype).itemsize + (len(train) + len(test)) * 4096
+    n_bytes = len(subjects) * events * SOA * EEG_SFREQ * 1.06 * 64 * np.dtype(dtype).itemsize
+    n_bytes += (len(train) + len(test)) * 4096
     with new_folder(out, n_bytes) as root:
         write_readme(root, "THINGS-EEG2", seed)
         _write_eeg_images(root, train, test)
         drive_NF = {"training": image_drive(train), "test": image_drive(test)}
         for subject, session in track([(i, s) for i in subjects for s in range(sessions)], "writing simulated EEG"):
-            brain = simulated_brain(data.study, subject, float(EEG_SFREQ), 0.0, RESPONSE)
+            brain = simulated_brain(data.study, subject, float(EEG_SFREQ), 0.0, round(RESPONSE * EEG_SFREQ))
             kernel = response_kernel(brain)
             folder = root / "raw_data" / f"sub-{subject:02d}" / f"ses-{session + 1:02d}"
             folder.mkdir(parents=True)
@@ -147,57 +143,10 @@ def _with_targets(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _record(
     brain: Brain, kernel: np.ndarray, drive_NF: np.ndarray, shown: np.ndarray, rng: np.random.Generator, dtype: str
 ) -> np.ndarray:
-    """Simulate one part of a session, (C + 1, samples): noise, the response to each image shown, and `stim`.
-
-    Responses at 1000 Hz are computed again each time an image is shown (26 MFLOP), a hundred at once, which costs less
-    than keeping them all.
-    """
-    onset = LEAD + np.arange(len(shown)) * SOA + rng.integers(-JITTER, JITTER + 1, len(shown))
-    gain = 1 + TRIAL_GAIN_SD * rng.standard_normal(len(shown), dtype=np.float32)
-    x = np.zeros((len(brain.ch_names) + 1, len(shown) * SOA + LEAD + TAIL), dtype)
-    _add_noise(x[:-1], brain, rng)
+    """Simulate one part of a session, (C + 1, samples): noise, the response to each image shown, and `stim`."""
+    onset = onsets(len(shown), EEG_SFREQ, SOA, JITTER, rng)
+    n_times = round((len(shown) * SOA + LEAD + TAIL) * EEG_SFREQ)
+    x = np.zeros((len(brain.ch_names) + 1, n_times), dtype)
+    record(brain, kernel, drive_NF, shown, onset, EEG_SFREQ, rng, x[:-1])
     x[-1, onset] = np.where(shown < 0, TARGET, shown + 1)
-    evoked_CT = brain.evoked_CT.astype(np.float32)
-    for start in range(0, len(shown), 100):
-        images, at = shown[start : start + 100], onset[start : start + 100]
-        drive = np.where(images[:, None] < 0, np.float32(0), drive_NF[images])  # a target: the common response alone
-        sum_CT = np.zeros((len(evoked_CT), at[-1] - at[0] + RESPONSE), np.float32)
-        for response_CT, g, i in zip(
-            (drive @ kernel).reshape(-1, *evoked_CT.shape), gain[start : start + 100], at - at[0], strict=True
-        ):
-            sum_CT[:, i : i + RESPONSE] += g * (response_CT + evoked_CT)
-        x[:-1, at[0] : at[-1] + RESPONSE] += sum_CT
     return x
-
-
-def _add_noise(x_CT: np.ndarray, brain: Brain, rng: np.random.Generator) -> None:
-    """Fill the channels with continuous noise of the simulator's spectrum, with drifts and offsets."""
-    n = int(scipy.fft.next_fast_len(x_CT.shape[1], real=True) or 0)
-    hz = np.fft.rfftfreq(n, 1 / EEG_SFREQ)
-
-    def bins(low: float, high: float, power: np.ndarray | None = None, *, j: int = 1) -> tuple[slice, np.ndarray]:
-        """Slice of a frequency band, and random Fourier coefficients there of `j` signals of unit variance."""
-        band = slice(*np.searchsorted(hz, (low, high)))
-        density = np.ones(band.stop - band.start) if power is None else power[band]
-        drawn = rng.standard_normal((j, len(density), 2), dtype=np.float32).view(np.complex64)[..., 0]
-        return band, drawn * (n / 2 * np.sqrt(density / density.sum())).astype(np.float32)
-
-    brain_band = slice(0, int(np.searchsorted(hz, 40.0)))
-    spectrum_CF = np.zeros((len(x_CT), brain_band.stop), np.complex64)
-    floor = np.maximum(hz, EEG_BAND[0])
-    # The two densities of `simulated_brain`.
-    for field_CJ, power in (
-        (brain.background_CJ, 1 / np.maximum(hz, 1.0) ** 1.4),
-        (brain.alpha_CJ, np.exp(-(((hz - 10.0) / 1.5) ** 2))),
-    ):
-        band, drawn = bins(0.5, 40.0, power, j=field_CJ.shape[1])
-        spectrum_CF[:, band] += field_CJ @ drawn
-    for x_T, brain_F in zip(x_CT, spectrum_CF, strict=True):
-        full = np.zeros(len(hz), np.complex64)
-        full[brain_band] = brain_F
-        band, drawn = bins(0.0, EEG_BAND[1])
-        full[band] += drawn[0] * np.float32(brain.sensor_sd * 2**0.5)  # the simulator's own is white up to 50 Hz
-        band, drawn = bins(EEG_BAND[0], 0.5, 1 / floor**2)
-        full[band] += drawn[0] * np.float32(DRIFT_RMS)
-        x_T[:] = scipy.fft.irfft(full, n)[: len(x_T)]
-        x_T += OFFSET_SD * rng.standard_normal()

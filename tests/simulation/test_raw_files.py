@@ -15,7 +15,7 @@ import pytest
 from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import open_images
 from hvf.data.trials.provenance import is_simulated
-from hvf.simulation import raw_files, things_eeg, things_meg
+from hvf.simulation import continuous, raw_files, things_eeg, things_meg
 from hvf.simulation.brain import simulated_brain
 from hvf.simulation.study import simulated_stimuli
 from hvf.simulation.things_eeg import write_things_eeg
@@ -108,7 +108,7 @@ def test_eeg_sessions_show_what_the_protocol_says(eeg):
         shown = codes(eeg_file(eeg, session, "test"))
         assert np.bincount(shown[shown != 99999]).tolist() == [0, 2, 2, 2]
         stim = eeg_file(eeg, session, "test")["raw_eeg_data"][-1]
-        assert np.abs(np.diff(np.flatnonzero(stim)) - 200).max() <= 2 * things_eeg.JITTER
+        assert np.abs(np.diff(np.flatnonzero(stim)) - 200).max() <= 2 * 1000 * things_eeg.JITTER
 
 
 def test_eeg_images_lie_in_the_order_of_their_codes(eeg):
@@ -159,7 +159,7 @@ def test_eeg_responses_are_recovered_by_averaging(tmp_path):
         return (x - x.mean(0)).ravel()  # what neighbours add is the same for all
 
     images = things_eeg._by_concept(simulated_stimuli(DataConfig(study="simulated-eeg", **sizes))[1])
-    brain = simulated_brain("simulated-eeg", 8, 1000.0, 0.0, things_eeg.RESPONSE)
+    brain = simulated_brain("simulated-eeg", 8, 1000.0, 0.0, round(1000 * continuous.RESPONSE))
     truth = (raw_files.image_drive(images) @ raw_files.response_kernel(brain)).reshape(4, 63, -1)[:, :, :500:5]
     truth = (truth - truth.mean(0)).ravel()
     assert np.corrcoef(means(shown), truth)[0, 1] > 0.5
@@ -305,7 +305,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(things_eeg, "_add_noise", full)
+        patch.setattr(continuous, "add_noise", full)
         with pytest.raises(HvfError, match=r"cannot write .*out: No space left"):
             write_things_eeg(out, **EEG)
     with monkeypatch.context() as patch:
