@@ -45,11 +45,11 @@ myst_heading_anchors = 3
 myst_dmath_allow_digits = False
 myst_dmath_double_inline = False
 
+templates_path = ["_templates"]
+default_role = "literal"  # `x` in a docstring is code
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's Parameters say them, with shapes and units
-numpydoc_show_class_members = True
-numpydoc_show_inherited_class_members = False
-numpydoc_class_members_toctree = False
+numpydoc_show_class_members = False  # the template lists them, with what they say
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
@@ -76,6 +76,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "navigation_with_keys": False,
+    "show_nav_level": 1,
 }
 html_sidebars = {"index": []}
 

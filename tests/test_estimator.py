@@ -231,3 +231,11 @@ def test_a_grid_is_searched_over_settings(study: Study) -> None:
     assert search.best_estimator_.config.targets.specs == search.best_params_["targets__specs"]
     again = clone(search.best_estimator_).fit(study.train, images)
     np.testing.assert_array_equal(again.embed_trials(study.test), search.best_estimator_.embed_trials(study.test))
+
+
+def test_a_notebook_shows_what_a_prior_is() -> None:
+    prior = load_prior("mini", "cpu")
+    shown = prior._repr_html_()
+    assert all(f"{spec} ({dim})" in shown for spec, dim in prior.dims.items())
+    assert f"{sum(tensor.numel() for tensor in prior.parameters()):,}" in shown
+    assert f"<td>{len(prior.adapter)}</td>" in shown

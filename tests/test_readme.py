@@ -1,4 +1,4 @@
-"""What the README says to type works: every command is understood, and (slow) every command is run."""
+"""What README.md and docs/tasks.md say to type works: each command is understood, and (slow) each is run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from hvf import cli
 from tests.documented import NEEDS_THE_HUB, ROOT, TAKES_HOURS, blocks, run_code, run_command
 from tests.documented import SCRIPTS as FOLDERS
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TASKS = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
 
 
 def commands() -> dict[str, list[list[str]]]:
-    """{the bold words that open a section: its commands}."""
+    """{the bold words that open a section of docs/tasks.md: its commands}; others of the README belong to its last."""
     sections: dict[str, list[list[str]]] = {}
-    title = ""
-    for bold, block in re.findall(r"^\*\*([^*\n]+?)\.?\*\*|^```bash\n(.*?)^```", README, flags=re.M | re.S):
+    title, pattern = "", re.compile(r"^\*\*([^*\n]+?)\.?\*\*|^```bash\n(.*?)^```", flags=re.M | re.S)
+    for bold, block in [*pattern.findall(TASKS), *(("", block) for _, block in pattern.findall(README))]:
         title = bold or title
         # shlex takes the # inside of a word for a comment, too; a shell does not.
         plain = [re.sub(r"(^|\s)#.*", "", line) for line in block.splitlines()]
         lines = [shlex.split(line) for line in plain if line.strip()]
-        sections.setdefault(title, []).extend(lines)
+        known = [line for section in sections.values() for line in section]
+        sections.setdefault(title, []).extend(line for line in lines if line not in known)
     return {title: lines for title, lines in sections.items() if lines}
 
 
@@ -85,8 +87,9 @@ def test_a_script_exists(command: list[str]) -> None:
 
 
 def test_every_path_and_link_in_the_readme_exists() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+    for page, folder in ((README, ROOT), (TASKS, ROOT / "docs")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page):
+            assert target.startswith("https://") or (folder / target).exists(), target
 
 
 def to_run() -> list[ParameterSet]:

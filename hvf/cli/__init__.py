@@ -16,7 +16,7 @@ from hvf.cli.answers import Decode
 from hvf.cli.decode import Reconstruct, Retrieve, Train
 from hvf.cli.embed import Embed
 from hvf.cli.endings import run_to_end
-from hvf.cli.evaluate import Evaluate, Explore, Report
+from hvf.cli.evaluate import Cite, Evaluate, Explore, Report
 from hvf.cli.parser import parse
 from hvf.registry import HvfError, did_you_mean
 
@@ -30,6 +30,7 @@ COMMANDS: dict[str, type[Any]] = {
     "evaluate": Evaluate,
     "report": Report,
     "explore": Explore,
+    "cite": Cite,
 }
 GROUPS = {"data": ("prepare", "doctor", "download", "simulate")}  # `hvf data prepare ...`
 

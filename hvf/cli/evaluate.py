@@ -1,4 +1,4 @@
-"""`hvf evaluate`, `hvf report`, `hvf explore`: runs and pictures, measured and looked at."""
+"""`hvf evaluate`, `hvf report`, `hvf explore`, `hvf cite`: runs and pictures, measured, looked at and cited."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from hvf.cli.options import Folder, Int, Ints, Word, Words
 from hvf.cli.printing import print_figures, print_not_computed, print_run
 from hvf.registry import HvfError
-from hvf.runs import Run, check_writable
+from hvf.runs import Run, check_writable, write_atomic
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,27 @@ class Report:
         for sentence in report.write(self.runs, out, self.published):
             print(sentence)
         print(f"wrote {out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Cite:
+    """Print BibTeX of all that runs used: data sets, methods, encoders, what draws, metrics, libraries."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]  # folders
+    out: Folder = None  # a .bib file to write instead
+
+    def __call__(self) -> int:
+        if self.out is not None:
+            check_writable(self.out)
+        from hvf.report.citations import bibtex
+
+        text = bibtex(self.runs)
+        if self.out is None:
+            print(text, end="")
+            return 0
+        write_atomic(self.out, lambda path: path.write_text(text, encoding="utf-8"))
+        print(f"wrote {self.out}: {text.count(chr(10) + '@') + text.startswith('@')} entries")
         return 0
 
 

@@ -33,7 +33,8 @@ def facts(title: str, rows: Mapping[str, object], below: str = "") -> str:
     '<table><caption><b>a &lt; b</b></caption><tr><th>n</th><td>2</td></tr></table>'
     """
     lines = (f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items() if v is not None)
-    return f"<table><caption><b>{escape(title)}</b></caption>{''.join(lines)}</table>{below}"
+    table, title = "".join(lines), f"<b>{escape(title)}</b>"
+    return (f"<table><caption>{title}</caption>{table}</table>" if table else f"<div>{title}</div>") + below
 
 
 def figure(picture: Image.Image, words: Iterable[str], side: int = SIDE) -> str:
