@@ -9,10 +9,13 @@ import contextlib
 import io
 import os
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -124,7 +127,45 @@ def _write_reference(_: Sphinx) -> None:
         (ROOT / "docs" / "reference" / f"{name}.md").write_text("\n".join(text), encoding="utf-8")
 
 
+class _Page(HTMLParser):
+    """What a page links to, and the anchors that it has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        self.anchors.update(name for name in (known.get("id"), known.get("name")) if name)
+        self.links += [link for link in (known.get("href"), known.get("src")) if link]
+
+
+def _check_links(app: Sphinx, error: Exception | None) -> None:
+    """Hold every link inside the site to what was built: the file is there, and the anchor in it."""
+    if error is not None or app.builder.format != "html":
+        return
+    root = Path(app.outdir)
+    pages = {file: _Page(file.read_text(encoding="utf-8")) for file in root.rglob("*.html")}
+    wrong = []
+    for file, page in pages.items():
+        if file.relative_to(root).parts[0] in ("_modules", "_static"):  # viewcode's own way back, and the theme's
+            continue
+        for link in page.links:
+            address = urlsplit(link)
+            if address.scheme or address.netloc:
+                continue
+            target = (file.parent / unquote(address.path)).resolve() if address.path else file
+            anchor = unquote(address.fragment)
+            if not target.exists() or (anchor and target in pages and anchor not in pages[target].anchors):
+                wrong.append(f"{file.relative_to(root)}: {link}")
+    if wrong:
+        raise ExtensionError("links that lead nowhere:\n" + "\n".join(sorted(set(wrong))))
+
+
 def setup(app: Sphinx) -> None:
     app.add_lexer("import-order", TextLexer)  # the block of architecture.md that a test reads
     app.connect("source-read", _beside)
     app.connect("builder-inited", _write_reference)
+    app.connect("build-finished", _check_links)

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from hvf import presets
 from hvf.config import Config, HvfError, with_settings
 from hvf.decoder import Decoder
+from hvf.prior.loading import load_prior
 from hvf.study import Study, open_study
 from tests.small_run import small_config
 
