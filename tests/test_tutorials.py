@@ -16,7 +16,7 @@ from tests.documented import NEEDS_THE_HUB, ROOT, SCRIPTS, Block, blocks, run_co
 FOLDER = ROOT / "docs" / "tutorials"
 PAGES = {page.stem: blocks(page.read_text(encoding="utf-8")) for page in FOLDER.glob("*.md") if page.stem != "index"}
 # Which part of the slow tests runs a page.
-PARTS = {"see_it_work": 6, "my_own_eeg": 5, "things_eeg2": 2, "train_a_prior": 9, "add_your_own": 8}
+PARTS = {"see_it_work": 6, "my_own_eeg": 5, "clean_first": 7, "things_eeg2": 2, "train_a_prior": 9, "add_your_own": 8}
 # What a test can afford: {how a line begins: what is added to it}; "" leaves it as it is.
 LESS = {
     "hvf reconstruct --subject 8": "--data.train-concepts 150 --align.epochs 3",
@@ -116,6 +116,14 @@ def left_by_my_own_eeg(folder: Path, said: list[str]) -> None:
     assert (folder / "evoked.png").is_file()
     assert len(list((folder / "answers/images/drawn").iterdir())) == 20
     assert re.fullmatch(r"\d+% first, \d+% among the first five; chance 2 % and 8 %\n", said[-1])
+
+
+def left_by_clean_first(folder: Path, said: list[str]) -> None:
+    assert float(said[0].splitlines()[-1]) < 1e-3  # V
+    assert "components of blinks: " in said[2]
+    assert "of 480 epochs are kept" in said[3]
+    made = {path.name for path in (folder / "pictures").iterdir()}
+    assert made >= {"sub-08_spectrum.png", "sub-08_channels.png", "clean-epo_reliability.png"}
 
 
 def left_by_things_eeg2(folder: Path, said: list[str]) -> None:
