@@ -1,4 +1,4 @@
-"""Train the mini models that ship with hvf: a small SDXL (VAE, UNet, text encoders) and two small CLIPs.
+"""Train the mini models that ship with hvf: a small SDXL (VAE, UNet, text encoders), two CLIPs, a reader of kinds.
 
     python prior_training/train_mini.py                    # every stage; minutes on a GPU, a day on CPU cores
     python prior_training/train_mini.py --stages vae unet  # some of them
@@ -29,6 +29,7 @@ from transformers import CLIPTokenizer
 
 from hvf import presets
 from hvf.cli.options import parse_settings, run_script
+from hvf.evaluation.metrics.kind import KINDS, reader
 from hvf.models.mini import CONTEXT_LENGTH, SIZE, learn_tokenizer, read_prompts, small_clip, small_sdxl, small_vae
 from hvf.prior import adapter
 from hvf.prior.embedding_noise import EmbeddingNoise
@@ -38,8 +39,9 @@ from hvf.simulation.captioned import pretraining_images
 from hvf.training.small_runs import Hyperparameters, optimise
 from hvf.vision.cache import embed
 
-Stage = Literal["clip-resnet", "clip-vit", "vae", "unet"]
+Stage = Literal["clip-resnet", "clip-vit", "vae", "unet", "kind-reader"]
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+READER = "kind-reader"
 PERCEPTUAL_WEIGHT = 0.3  # of the perceptual loss, beside some 0.2 of pixels, in the VAE's loss
 LATENTS_DROPPED = 0.2  # share of the pictures that the fusion is shown without their latents
 STRONGEST_NOISE = 4.0  # on the embeddings that condition the UNet, in sd of an embedding's mean component
@@ -50,6 +52,7 @@ RECIPES: dict[Stage, Hyperparameters] = {
     "clip-vit": Hyperparameters(steps=3500, batch_size=256, learning_rate=1e-3, weight_decay=0.1, ema=0.99),
     "vae": Hyperparameters(steps=12_000, batch_size=96, learning_rate=1.2e-3),
     "unet": Hyperparameters(steps=12_000, batch_size=768, learning_rate=1e-3, ema=0.999),
+    "kind-reader": Hyperparameters(steps=1500, batch_size=96, learning_rate=3e-3, weight_decay=0.05, ema=0.99),
 }
 
 
@@ -57,7 +60,7 @@ RECIPES: dict[Stage, Hyperparameters] = {
 class Options:
     """Train the mini models that ship with hvf."""
 
-    stages: tuple[Stage, ...] = ("clip-resnet", "clip-vit", "vae", "unet")  # which, in this order
+    stages: tuple[Stage, ...] = ("clip-resnet", "clip-vit", "vae", "unet", "kind-reader")  # which, in this order
     out: Path = Path("hvf/weights/mini")  # folder of the models
     work: Path = Path("runs/mini")  # folder of the checkpoints
     exemplars: int = 18  # pictures of each of 3,760 concepts
@@ -77,10 +80,8 @@ def train(options: Options) -> None:
     for stage in options.stages:
         recipe = replace(RECIPES[stage], **changed)
         print(f"{stage}: {recipe} on {len(training.images)} pictures", flush=True)
-        if stage == "vae":
-            train_vae(training, recipe)
-        elif stage == "unet":
-            train_unet(training, recipe)
+        if stage in OTHERS:
+            OTHERS[stage](training, recipe)
         else:
             train_clip(stage, training, recipe)
 
@@ -289,17 +290,18 @@ def train_clip(name: Stage, training: Training, recipe: Hyperparameters) -> None
     with torch.no_grad():  # CLIP sees directions alone; a fusion adds features up, so they should be of like size
         for parameter in (last.weight, last.bias) if name == "clip-resnet" else (last.proj,):
             parameter.mul_(scale)
-    half = {
-        key: value.half().contiguous().cpu() if value.is_floating_point() else value.cpu()
-        for key, value in model.state_dict().items()
-    }
     preprocess = {"size": SIZE, "mean": [0.5] * 3, "std": [0.5] * 3}
     preprocess |= {"interpolation": "bicubic", "resize_mode": "squash"}
     config["text_cfg"]["hf_tokenizer_name"] = "../sdxl/tokenizer"
     folder.mkdir(parents=True, exist_ok=True)
     card = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
     write_atomic(folder / CONFIG, lambda path: path.write_text(card))
-    write_atomic(folder / WEIGHTS, lambda path: save_file(half, path))
+    write_atomic(folder / WEIGHTS, lambda path: save_file(halved(model.state_dict()), path))
+
+
+def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as they ship: on the CPU, numbers in half precision."""
+    return {key: (x.half() if x.is_floating_point() else x).contiguous().cpu() for key, x in state.items()}
 
 
 class Hidden(nn.Module):
@@ -351,6 +353,43 @@ def moved(x: Tensor) -> Tensor:
     down = torch.stack([mirror * scale * turn.sin(), scale * turn.cos(), shift_N2[:, 1]], dim=1)
     grid = functional.affine_grid(torch.stack([across, down], dim=1), list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+
+
+# --- the reader of kinds ----------------------------------------------------------------------------------------------
+
+
+def train_kind_reader(training: Training, recipe: Hyperparameters) -> None:
+    """The network that says which kind of object a picture shows; it measures drawn pictures, and makes none.
+
+    It learns from rendered pictures alone, half of them blurred: a kind is missed for its shape, not for a soft edge.
+    """
+    images, device, file = training.images, training.device, training.out / READER / f"{READER}.safetensors"
+    pixels = training.pixels()
+    kinds_N = torch.tensor([KINDS.index(concept.split("_")[2]) for concept in images.concepts], device=device)
+    torch.manual_seed(0)
+    network = reader().to(device, **training.layout)
+    if training.go_on:
+        network.load_state_dict(load_file(file))
+
+    def loss(indices: Tensor) -> Tensor:
+        x = softened(moved(pixels[indices].float() / 127.5 - 1)).to(**training.layout)
+        return functional.cross_entropy(network(x), kinds_N[indices], label_smoothing=0.1)
+
+    network = training.optimise(network, loss, recipe, READER)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, lambda path: save_file(halved(network.state_dict()), path))
+
+
+def softened(x: Tensor) -> Tensor:
+    """A quarter of the pictures (N, 3, H, W) at half their resolution, a quarter at a fourth of it; all with noise."""
+    chosen_N111 = torch.rand(len(x), 1, 1, 1, device=x.device)
+    for share, factor in ((0.5, 2), (0.25, 4)):
+        coarse = functional.interpolate(functional.avg_pool2d(x, factor), list(x.shape[2:]), mode="bilinear")
+        x = torch.where(chosen_N111 < share, coarse, x)
+    return x + 0.1 * torch.rand(len(x), 1, 1, 1, device=x.device) * torch.randn_like(x)
+
+
+OTHERS = {"vae": train_vae, "unet": train_unet, READER: train_kind_reader}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

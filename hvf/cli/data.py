@@ -9,7 +9,8 @@ from typing import Annotated, Any, Union
 
 from tyro.conf import Positional, arg
 
-from hvf.cli.options import Folder, Int, Words
+from hvf import presets
+from hvf.cli.options import Folder, Int, Word, Words
 from hvf.data.datasets import Dataset, Option, subject_numbers
 from hvf.registry import DATASETS, HvfError, did_you_mean
 from hvf.runs import check_writable
@@ -128,18 +129,39 @@ Doctor = make_dataclass(
 
 @dataclass(frozen=True)
 class Download:
-    """Fetch a public data set, resuming what is there and checking every file."""
+    """Fetch a public data set, or the weights of a preset, resuming what is there and checking every file."""
 
-    name: Annotated[Positional[str], arg(metavar="NAME", help_behavior_hint="")]  # misspelt: the list
+    name: Annotated[Positional[str], arg(metavar="NAME", help_behavior_hint="")]  # weights, or a source; misspelt: all
     subjects: People = None  # which ones (default: all)
-    out: Folder = None  # folder to fetch into (default: data/NAME)
+    preset: Word = None  # of "weights": whose, as things-eeg
+    out: Folder = None  # folder to fetch into (default: data/NAME); weights go to the Hub's cache ($HF_HOME)
 
     def __call__(self) -> int:
+        if self.name == "weights":
+            return self._weights()
+        if self.preset is not None:
+            raise HvfError("--preset belongs to weights: hvf data download weights --preset things-eeg")
         from hvf.data.download.catalogue import download
 
         out = self.out or DEFAULT_OUT / self.name
         download(self.name, out, subjects=subject_numbers(self.subjects))
         print(f"wrote {out}")
+        return 0
+
+    def _weights(self) -> int:
+        if self.preset is None or self.subjects is not None or self.out is not None:
+            raise HvfError(
+                "weights are those of a preset, and go to the Hub's cache ($HF_HOME says where): "
+                "hvf data download weights --preset things-eeg"
+            )
+        config = presets.get(self.preset)
+        from hvf.prior.hub_weights import fetch_all, missing, required
+
+        needed = required(config)
+        size = fetch_all(needed)
+        if lacking := missing(config):
+            raise HvfError(f"{lacking[0].repository} came without all that is needed of it: fetch it again")
+        print(f"{self.preset}: {len(needed)} sets of weights, {size / 1e9:.1f} GB, are on this machine")
         return 0
 
 

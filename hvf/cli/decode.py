@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvf.cli.options import Float, Folder, Int, StudyOptions, Word, Words, run_name
 from hvf.cli.printing import print_figures, print_run
-from hvf.config import LATENTS
+from hvf.config import LATENTS, Config
 from hvf.registry import HvfError, did_you_mean, listed
 from hvf.runs import Run, check_writable, write_json
 
@@ -140,9 +141,27 @@ class Reconstruct(_Stage):
         return settings
 
     def carry_out(self, run: Run) -> None:
+        from hvf.experiments.finished import is_finished, keep_finished
+
+        if is_finished(run):
+            return
+        check_weights(run.config)
         from hvf import report
         from hvf.experiments import stages
 
         stages.reconstruct_run(run)
         report.write_grid(run.path)
         report.write_report([run.path], run.path / "report.html")
+        keep_finished(run)
+
+
+def check_weights(config: Config) -> None:
+    """Refuse to draw without weights that the Hub has: a line for each of them, before anything heavy is loaded."""
+    if config.align.mode != "reconstruction" or "/" not in config.prior.path + config.prior.pipeline:
+        return
+    from hvf.prior.hub_weights import missing, not_here
+
+    if lacking := missing(config):
+        lines, together = not_here(config, lacking)
+        print(*lines, sep="\n", file=sys.stderr)
+        raise HvfError(together)

@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 def print_run(run: Run) -> int:
     """Say where the results are, and show the figures; the exit code 0."""
-    from hvf.experiments.results import is_simulated
+    from hvf.experiments.caveats import caveats, is_simulated
 
-    print_figures(run.metrics(), run.path.name + (" (simulated)" if is_simulated(run) else ""))
+    simulated = is_simulated(run)
+    print_figures(run.metrics(), run.path.name + (" (simulated)" if simulated else ""))
+    for sentence in caveats(run.config, simulated) if run.has("images/brain") else []:
+        print(sentence)
+    about = run.read_json("evaluation.json") if run.has("evaluation.json") else {}
+    for name, entry in about.get("of_seen", {}).items():
+        print(f"{name}: of the seen pictures themselves {entry['value']:.3f} are read right")
     print(f"wrote {run.path}")
     for name in ("metrics.json", "grid.png", "report.html"):
         if run.has(name):
@@ -71,7 +77,7 @@ def print_evidence(evidence: Mapping[str, Any], run: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hvf.experiments.results import is_simulated
+    from hvf.experiments.caveats import is_simulated
 
     names = list(evidence["repeats"][-1]["figures"])
     title = f"{run.path.name}: means over single trials{' (simulated)' if is_simulated(run) else ''}"
@@ -110,13 +116,16 @@ def print_not_computed(reasons: Mapping[str, str]) -> None:
 
 
 def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
-    """Figures as a table: value, interval, chance, n; transductive ones in a table of their own."""
+    """Figures as a table: value, interval, chance, n; transductive ones in a table of their own.
+
+    Whether the right kind of object was drawn comes first: every other figure of a picture has a higher floor.
+    """
     if not metrics:
         return
     from rich.console import Console
     from rich.table import Table
 
-    from hvf.evaluation.catalogue import chance_name, is_transductive
+    from hvf.evaluation.catalogue import FIRST, chance_name, is_transductive, leaf
 
     apart = {name for name in metrics if is_transductive(name)}
     for names, of in ((metrics.keys() - apart, title), (apart, f"{title}: transductive, all test trials at once")):
@@ -124,7 +133,7 @@ def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
         table.add_column("figure", overflow="fold")
         for column in ("value", "95% interval", "chance", "n"):
             table.add_column(column, justify="right")
-        for name, m in metrics.items():
+        for name, m in sorted(metrics.items(), key=lambda item: leaf(item[0]) != FIRST):
             if name.startswith("chance/") or name not in names:
                 continue
             chance = metrics.get(chance_name(name))

@@ -14,8 +14,10 @@ from typing import Any
 from hvf.evaluation.metrics.base import PictureMetric, RetrievalMetric, TwoWayMetric
 from hvf.registry import METRICS
 
-# The field's order of columns; metrics that are not among them follow.
+# Whether the right thing was drawn, then the field's order of columns; metrics that are not among them follow.
+FIRST = "kind_top1"
 COLUMNS = (
+    FIRST,
     *("pixcorr", "ssim", "alexnet2", "alexnet5", "inception", "clip", "effnet", "swav", "lpips", "dreamsim", "dino"),
 )
 
@@ -34,7 +36,7 @@ def retrieval_metrics() -> dict[str, RetrievalMetric]:
 def is_share(name: str) -> bool:
     """Whether the figure is a share of all queries, shown in per cent."""
     name = leaf(name).removeprefix("validation_")
-    return name in METRICS and getattr(METRICS[name], "share", False)
+    return name in METRICS and METRICS[name].share
 
 
 def leaf(name: str) -> str:

@@ -21,14 +21,13 @@ from threadpoolctl import ThreadpoolController
 from hvf.evaluation import picture_metrics
 from hvf.evaluation.catalogue import is_two_way
 from hvf.evaluation.catalogue import picture_metrics as all_metrics
-from hvf.evaluation.metrics.base import FeatureMetric, LayersMetric, PixelMetric, TwoWayMetric
+from hvf.evaluation.metrics.base import FeatureMetric, LabelMetric, LayersMetric, PixelMetric, TwoWayMetric
 from hvf.evaluation.networks import Weights, load_network
 from hvf.evaluation.picture_metrics import FIRST_SIZE, PixelMeter, SeenFeatures
 from hvf.evaluation.statistics import mean_over_images
 from hvf.registry import METRICS, HvfError
 from hvf.runs import track
 from hvf.vision.loading import load_encoder
-from hvf.vision.specs import Encoder
 
 TOGETHER = 8  # images measured at once, with all their rounds: what a network takes in one pass, what memory holds
 
@@ -38,18 +37,24 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one set of reconstructions: ``per_image`` {name: (R, N)}; ``correlations`` {two-way name: r (R, N, N)}."""
+    """Of one set of reconstructions: ``per_image`` {name: (R, N)}; ``correlations`` {two-way name: r (R, N, N)}.
+
+    ``read`` {name: (R, N)} are numbers of labels that were read, and ``own`` (N,) those of what was seen.
+    """
 
     per_image: dict[str, np.ndarray] = field(default_factory=dict)
     correlations: dict[str, np.ndarray] = field(default_factory=dict)
+    read: dict[str, np.ndarray] = field(default_factory=dict)
+    own: dict[str, np.ndarray] = field(default_factory=dict)
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """{name: {"value", "ci95", "n"}}: rounds of an image averaged first, the interval over images."""
         return {name: mean_over_images(values_RN) for name, values_RN in self.per_image.items()}
 
     def chance(self) -> dict[str, dict[str, Any]]:
-        """{two-way name: what random pairings of these very pictures score}."""
-        return {name: picture_metrics.chance_of(r_RNN) for name, r_RNN in self.correlations.items()}
+        """{name of a two-way figure, or of a label's: what random pairings of these very pictures score}."""
+        of_labels = {name: picture_metrics.chance_of_labels(read, self.own[name]) for name, read in self.read.items()}
+        return of_labels | {name: picture_metrics.chance_of(r_RNN) for name, r_RNN in self.correlations.items()}
 
 
 class Options(TypedDict, total=False):
@@ -59,6 +64,7 @@ class Options(TypedDict, total=False):
     weights: Weights  # of the networks: see `hvf.evaluation.networks.load_network`
     first: int | None  # pixels of the first resize (see `picture_metrics.pixcorr`); None: all are squares of one size
     device: str | None  # where networks run; by default a GPU if there is one
+    kinds: Sequence[str] | None  # the kind of object that each seen picture shows, in the simulated world
 
 
 class Evaluator:
@@ -71,13 +77,13 @@ class Evaluator:
     names : iterable of str, optional
         Metrics of reconstruction in `hvf.registry.METRICS`; all by default. Those that cannot be computed here are
         listed in ``not_computed``.
-    encoders, weights, first, device
-        See `Options`.
+    encoders, weights, first, device, kinds
+        See `Options`. Without kinds no figure of them is computed.
 
     Raises
     ------
     HvfError
-        An unknown metric, an encoder that cannot be loaded, fewer than two pictures.
+        An unknown metric, an encoder that cannot be loaded, fewer than two pictures, a figure of kinds without them.
     """
 
     def __init__(
@@ -89,13 +95,19 @@ class Evaluator:
         weights: Weights = None,
         first: int | None = FIRST_SIZE,
         device: str | None = None,
+        kinds: Sequence[str] | None = None,
     ) -> None:
         known = all_metrics()
-        names = list(known if names is None else dict.fromkeys(names))
+        labelled = [name for name, metric in known.items() if isinstance(metric, LabelMetric)]
+        if names is None:
+            names = [name for name in known if kinds is not None or name not in labelled]
+        names = list(dict.fromkeys(names))
         for name in names:
             METRICS.check(name)
             if name not in known:
                 raise HvfError(f"{name} is a figure of retrieval, not of pictures; there is {', '.join(known)}")
+            if kinds is None and name in labelled:
+                raise HvfError(f"{name} needs kinds of object: runs of simulated data have them, photographs do not")
         if len(seen) < 2:
             raise HvfError("an evaluation needs at least two images: two-way identification compares them")
         self.seen, self.first = seen, first
@@ -107,12 +119,26 @@ class Evaluator:
         self.names = [name for name in names if self._at_hand(name, weights)]
         self._encoders = {name: load_encoder(spec, self.device) for name, spec in (encoders or {}).items()}
         self._features = self._features_of_seen()
+        self._own: dict[str, np.ndarray] = {}
+        for name in self.names:
+            if isinstance(metric := METRICS[name], LabelMetric) and kinds is not None:
+                self._own[name] = np.array([metric.labels.index(kind) for kind in kinds])
 
     @property
     def sources(self) -> dict[str, dict[str, str]]:
         """{network: {"network", "file", "sha256"}} of the weights in use."""
         sources = {name: network.source for name, network in self._networks.items()}
         return sources | {name: heads.source for name, heads in self._heads.items()}
+
+    def readers(self) -> dict[str, dict[str, Any]]:
+        """{name of a label's figure: that of the seen pictures themselves}: what its network reads at best."""
+        read: dict[str, list[np.ndarray]] = {name: [] for name in self._own}
+        with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+            for start in range(0, len(self.seen) if read else 0, TOGETHER):
+                _, raw = self._pictures(self.seen, range(start, min(start + TOGETHER, len(self.seen))), pool)
+                for name, parts in read.items():
+                    parts.append(self._read(name, raw))
+        return {name: mean_over_images(np.concatenate(parts) == self._own[name]) for name, parts in read.items()}
 
     def measure(self, rounds: Sequence[Sequence], title: str = "measuring pictures") -> Scores:
         """Scores of R rounds of N reconstructions each, in the order of the seen pictures; else HvfError."""
@@ -124,6 +150,8 @@ class Evaluator:
             scores.per_image[name] = np.full((len(rounds), n), np.nan)
             if self._is_two_way(name):
                 scores.correlations[name] = np.empty((len(rounds), n, n))
+            elif name in self._own:
+                scores.read[name], scores.own[name] = np.empty((len(rounds), n), int), self._own[name]
         with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
             for start in track(list(range(0, n, TOGETHER)), title):
                 self._measure_some(slice(start, min(start + TOGETHER, n)), rounds, scores, pool)
@@ -144,7 +172,9 @@ class Evaluator:
                     scores.per_image[name][:, image] = [one_round[name] for one_round in measured]
         features: dict[str, list[np.ndarray]] = {}
         for network in self._networks:
-            using = self._using(network)
+            using = [name for name in self._using(network) if name not in self._own]
+            if not using:
+                continue
             layerwise = any(isinstance(METRICS[name], LayersMetric) for name in using)
             of_seen = self._run(network, seen) if layerwise else {}  # too large to keep
             for r, one_round in enumerate(drawn):
@@ -157,6 +187,9 @@ class Evaluator:
                         features.setdefault(name, []).append(_flat(layers[metric.layer]))
         for name, encoder in self._encoders.items():
             features[name] = [_encode(encoder, raw) for raw in drawn_raw]
+        for name, own_N in self._own.items():
+            scores.read[name][:, part] = [self._read(name, raw) for raw in drawn_raw]
+            scores.per_image[name][:, part] = scores.read[name][:, part] == own_N[part]
         which = np.tile(np.arange(part.start, part.stop), len(rounds))
         for name, of_rounds in features.items():
             features_MD = np.concatenate(of_rounds)
@@ -197,6 +230,11 @@ class Evaluator:
             self.not_computed[name] = str(error)
             return False
         return True
+
+    def _read(self, name: str, raw: list[np.ndarray]) -> np.ndarray:
+        """Numbers (N,) of the labels that a metric's network reads from pictures as they are."""
+        network = self._networks[METRICS[name].network]
+        return _encode(lambda x_N3HW: network(x_N3HW)[""], raw).argmax(axis=1)
 
     def _using(self, network: str) -> list[str]:
         return [name for name in self.names if METRICS[name].network == network]
@@ -243,7 +281,7 @@ def _flat(features: torch.Tensor) -> np.ndarray:
     return features.flatten(1).float().numpy()
 
 
-def _encode(encoder: Encoder, raw: list[np.ndarray]) -> np.ndarray:
+def _encode(encoder: Callable[[torch.Tensor], torch.Tensor], raw: list[np.ndarray]) -> np.ndarray:
     """Features (N, D) of pictures as they are, those of one size together."""
     features: list[np.ndarray | None] = [None] * len(raw)
     for shape in dict.fromkeys(x.shape for x in raw):

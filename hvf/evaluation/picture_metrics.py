@@ -206,6 +206,22 @@ def chance_of(r_NN: np.ndarray, permutations: int = 10_000, seed: int = 0) -> di
     return {"value": float(share_NN.mean()), "ci95": [float(low), float(high)], "n": n}
 
 
+def chance_of_labels(
+    read_RN: np.ndarray, own_N: np.ndarray, permutations: int = 10_000, seed: int = 0
+) -> dict[str, Any]:
+    """Chance of reading the right label: reconstructions paired with reals at random, `{"value", "ci95", "n"}`.
+
+    Labels are integers, those of a picture's rounds (R, N) move together. The interval holds 95 % of random pairings of
+    these very labels, so it knows which are read more often than others.
+    """
+    n = len(own_N)
+    hits_NN = (read_RN[:, :, None] == own_N).mean(axis=0)  # [j, i]: the score of reconstruction j, were real i its own
+    rng = np.random.default_rng(seed)
+    means = [hits_NN[rng.permutation(n), np.arange(n)].mean() for _ in range(permutations)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"value": float(hits_NN.mean()), "ci95": [float(low), float(high)], "n": n}
+
+
 class SeenFeatures:
     """Features of the seen pictures (N, D), prepared once, to be correlated with those of many reconstructions.
 

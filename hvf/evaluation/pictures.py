@@ -163,6 +163,7 @@ def _evaluated(
         **protocol,
         "pairs": len(evaluator.seen),
         "first_resize": evaluator.first,
+        "of_seen": evaluator.readers(),
         "weights": evaluator.sources,
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")} | {"code": code_version()},
     }

@@ -26,6 +26,7 @@ from hvf.decoding.recording import NewTrials, check_values, open_new_trials
 from hvf.decoding.sources import Looker
 from hvf.evaluation import retrieval
 from hvf.evaluation.scaling import INDUCTIVE, TRANSDUCTIVE, check_scalings
+from hvf.experiments.caveats import caveats
 from hvf.experiments.confidence import row_of
 from hvf.runs import check_writable, code_version, write_atomic, write_json
 
@@ -178,12 +179,14 @@ def _summary(question: Question, decoder: Decoder, new: NewTrials, answers: Answ
         notes.append(
             f"answers rest on up to {answers.repeats_N.max()} trials, calibration on {most}: sets are rather too large"
         )
+    simulated = new.trials.simulated or bool(decoder.about.get("simulated"))
+    notes += caveats(decoder.config, simulated) if question.draw else []
     return {
         "decoder": question.decoder,
         "trials": str(question.trials),
         "gallery": answers.gallery.what,
         "gallery_size": len(answers.gallery),
-        "simulated": new.trials.simulated or bool(decoder.about.get("simulated")),
+        "simulated": simulated,
         "n_trials": len(new.trials),
         "known": known,
         "scaling": scaled,

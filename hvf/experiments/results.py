@@ -38,9 +38,9 @@ from hvf.evaluation.scaling import scaled_figures, section
 from hvf.experiments.descriptions import ProtocolInfo, RunInfo, StudyInfo, Training, common_protocol, common_study
 from hvf.runs import Run, code_version, write_json
 from hvf.schema.reading import as_type, read_json
-from hvf.schema.run_folder import ConfidenceInfo, Entry, Number
+from hvf.schema.run_folder import RESULT, ConfidenceInfo, Entry, Number
 
-FILE = "result.json"
+FILE = RESULT
 VERSION = 1
 CHOSEN = ("epoch", "penalty", "bands", "shrinkage", "constant", "method", "members")  # by a fit, beside the settings
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
@@ -363,11 +363,6 @@ def selection(best: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]
     """(validation figures, what was chosen) of the best entry of a fit's history (`Alignment.best`)."""
     validation = {name: best[f"validation_{name}"] for name in ("mrr", "top1", "n")}
     return validation, {name: best[name] for name in CHOSEN if name in best}
-
-
-def is_simulated(run: Run) -> bool:
-    """Whether a run's figures come from simulated data: its study's word, or before there is a result, its name."""
-    return Result.read(run.path).study.simulated if run.has(FILE) else run.config.data.study.startswith("simulated")
 
 
 def as_json(value: Any) -> Any:

@@ -21,13 +21,15 @@ from hvf.decoder import Decoder, array_hash
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
+from hvf.evaluation.metrics.kind import kinds_of
+from hvf.experiments.caveats import caveats
 from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
 from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.experiments.scaled_scores import check_fitted, with_scalings
 from hvf.files.tensors import read_tensors, write_tensors
-from hvf.runs import Run, write_atomic
+from hvf.runs import Run, say, write_atomic
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
 from hvf.vision.specs import parse_spec
@@ -145,6 +147,7 @@ def reconstruct_run(run: Run) -> None:
     for spec in _two_way_encoders(run.config):  # whatever is missing is missed before anything is trained
         load_encoder(spec, decoder.device)
     decoder, study = retrieve_run(run, decoder)
+    say(run.path.name, caveats(run.config, StudyInfo.of(study).simulated))
     z, _ = read_tensors(run.path / "embeddings.safetensors")
     ids = study.test_images.ids
     rounds = run.config.sampling.rounds
@@ -180,7 +183,8 @@ def evaluate_run(run: Run) -> list[str]:
     encoders = {name: spec for spec, name in _two_way_encoders(run.config).items()}
     result = Result.read(run.path) if run.has(FILE) else None
     names = (result.image_ids, result.concepts) if result else None
-    measured = evaluation.evaluate_run(run, encoders=encoders, names=names)
+    kinds = kinds_of(result.concepts) if result and result.study.simulated else None
+    measured = evaluation.evaluate_run(run, encoders=encoders, names=names, kinds=kinds)
     evaluation.write_evaluation(measured, run.path, run.metrics())
     return findings(run.metrics())
 

@@ -16,14 +16,13 @@ from huggingface_hub import snapshot_download
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from hvf.prior.hub_weights import HUB_ID, PIPELINE_FILES, PRIOR_FILES, folder_of
 from hvf.prior.model import FusionPrior
 from hvf.prior.published import is_brain_hive, read_brain_hive
 from hvf.registry import HvfError, listed
 from hvf.vision.weights import MINI_WEIGHTS
 
 logger = logging.getLogger(__name__)
-
-HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 
 Model = TypeVar("Model", StableDiffusionXLPipeline, FusionPrior)
 
@@ -35,7 +34,9 @@ def load_pipeline(name: str, device: str = "cpu", dtype: torch.dtype | None = No
     Raises HvfError naming the missing file, the Hub id and the command that fetches it.
     """
     dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
-    source = _source(name, "sdxl", "model_index.json", "SDXL pipeline", "prior_training/train_mini.py")
+    kept = folder_of(name, PIPELINE_FILES)
+    local = str(kept or name)
+    source = _source(local, "sdxl", "model_index.json", "SDXL pipeline", "prior_training/train_mini.py")
     pipeline = _read(StableDiffusionXLPipeline, source, "SDXL pipeline", dtype=dtype, add_watermarker=False)
     return pipeline.to(device)
 
@@ -47,7 +48,7 @@ def load_prior(name: str, device: str = "cpu") -> FusionPrior:
     """
     folder = Path(name).expanduser()
     if name != "mini" and not folder.exists() and re.fullmatch(HUB_ID, name):
-        folder = _fetched(name)
+        folder = folder_of(name, PRIOR_FILES) or _fetched(name)
     if is_brain_hive(folder):
         prior = read_brain_hive(folder)
     else:
@@ -61,7 +62,7 @@ def load_prior(name: str, device: str = "cpu") -> FusionPrior:
 def _fetched(name: str) -> Path:
     """A prior's folder in the Hub client's cache, all of it: file names differ between formats."""
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=list(PRIOR_FILES)))
     except Exception as error:  # the client's errors share no base class with those of its transport
         raise _unavailable(name, "Fusion Prior", error) from error
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from hvf.config import flatten
 from hvf.data.html import data_uri
-from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, leaf, lower_is_better
+from hvf.evaluation.catalogue import FIRST, chance_name, findings, is_two_way, label, leaf, lower_is_better
+from hvf.experiments.caveats import caveats
 from hvf.methods import published
 from hvf.report.confidence import confidence
 from hvf.report.evidence import evidence
@@ -48,6 +49,7 @@ def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
         "protocol": folder.protocol,
         "headline": _headline(folder.metrics),
         "findings": findings(folder.metrics),
+        "caveats": caveats(folder.config, folder.simulated) if folder.config and "brain" in folder.pictures else [],
         "is_study": folder.is_study,
         "runs": [run.name for run in folder.result.runs] if folder.result else [],
         "spread": _spread(folder),
@@ -109,6 +111,7 @@ def _headline(metrics: Mapping[str, dict]) -> list[dict[str, Any]]:
     two_way = [name for name in metrics if name.startswith("reconstruction/brain/") and is_two_way(name)]
     two_way.sort(key=lambda name: leaf(name) != "clip")  # the field's usual one first
     wanted = {
+        f"reconstruction/brain/{FIRST}": "of the drawn pictures show the right kind of object, read by a network",
         "retrieval/brain/top1": "of the seen images retrieved first",
         "retrieval/brain/top5": "among the first five retrieved",
         "reconstruction/brain/pixcorr": "PixCorr of drawn and seen picture",

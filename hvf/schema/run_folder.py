@@ -12,6 +12,7 @@ from annotated_types import Ge, Le, Len, Predicate
 from typing_extensions import NotRequired, TypedDict  # Python's own is no help to pydantic before 3.12
 
 MORE: dict[str, Any] = {"extra": "allow"}
+RESULT = "result.json"
 EVIDENCE, EVIDENCE_PICTURES = "repeats.json", "repeats"  # of `hvf evaluate --repeats`: figures, and a folder
 
 
@@ -80,8 +81,23 @@ class EvaluationInfo(TypedDict, total=False):
     images: str | None
     recons: str | None
     weights: dict[str, Source]
+    of_seen: dict[str, Figure]
     versions: dict[str, str]
     not_computed: dict[str, str]
+
+
+class ResultStudy(TypedDict):
+    """Of result.json, the study."""
+
+    __pydantic_config__ = MORE  # pyright: ignore[reportGeneralTypeIssues]
+    simulated: bool
+
+
+class ResultHead(TypedDict):
+    """What of result.json is needed to name its figures (all of it: `hvf.experiments.results`)."""
+
+    __pydantic_config__ = MORE  # pyright: ignore[reportGeneralTypeIssues]
+    study: ResultStudy
 
 
 class Epoch(TypedDict, total=False):

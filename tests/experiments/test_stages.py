@@ -39,7 +39,7 @@ def test_run_folder_is_whole(finished: Path) -> None:
         assert Image.open(pictures[0]).size == (64, 64)
     figures = json.loads((finished / "metrics.json").read_text())
     for row in stages.ROWS:
-        for name in ("pixcorr", "ssim", "two_way_mini-resnet", "two_way_mini-vit"):
+        for name in ("kind_top1", "pixcorr", "ssim", "two_way_mini-resnet", "two_way_mini-vit"):
             assert set(figures[f"reconstruction/{row}/{name}"]) == {"value", "ci95", "n"}
     assert figures["chance/retrieval/top1"]["value"] == pytest.approx(1 / 12)
     result = Result.read(finished)

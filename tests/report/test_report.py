@@ -15,11 +15,14 @@ import pytest
 from PIL import Image
 
 from hvf import report
-from hvf.config import Config, DataConfig, HvfError
+from hvf.config import Config, DataConfig, HvfError, to_dict, with_settings
+from hvf.experiments.caveats import RENDERED_ALONE
 from hvf.experiments.results import Result
 from hvf.report.explore import described
 from hvf.report.folder import Folder, _most_often
 from hvf.report.pictures import evenly_spaced
+from hvf.report.sections import describe
+from hvf.report.tables import markdown
 from hvf.runs import Run
 from tests.a_result import a_result
 
@@ -104,6 +107,25 @@ def run(tmp_path) -> Run:
 def written(run_paths, out) -> tuple[str, Page]:
     text = report.write_report(run_paths, out).read_text(encoding="utf-8")
     return text, Page(text)
+
+
+def test_whether_the_right_kind_was_drawn_is_the_first_figure(run, tmp_path):
+    run.write_metrics({"reconstruction/brain/kind_top1": entry(0.21), "chance/reconstruction/kind_top1": entry(0.0167)})
+    run.write_json("evaluation.json", {"of_seen": {"kind_top1": entry(0.975)}})
+    told = describe(Folder(run.path), "run0", "")
+    assert told["headline"][0]["text"] == "21.0 %"
+    assert told["headline"][0]["beside"] == "chance 1.7 %"
+    text = markdown([Folder(run.path)], "", [])
+    assert "right kind of object: of the seen pictures themselves 97.5 %" in text
+
+
+def test_the_page_says_that_the_mini_prior_knows_rendered_pictures_alone(tmp_path, run):
+    run.write_json("config.json", to_dict(with_settings(Config(), {"align.mode": "reconstruction"})))
+    assert RENDERED_ALONE not in written([run.path], tmp_path / "report.html")[1].text
+    result = json.loads((run.path / "result.json").read_text())
+    result["study"]["simulated"] = False
+    run.write_json("result.json", result)
+    assert RENDERED_ALONE in written([run.path], tmp_path / "report.html")[1].text
 
 
 def test_the_page_says_what_was_found(run, tmp_path):

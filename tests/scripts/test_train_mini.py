@@ -12,6 +12,7 @@ import torch
 
 from hvf.cli.options import run_script
 from hvf.data.images.image_set import ImageSet
+from hvf.evaluation.networks import load_network
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.simulation import rendering
 from hvf.simulation.stimuli import draw
@@ -65,6 +66,26 @@ def test_a_clip_goes_on_from_shipped_weights(train_mini, tmp_path, monkeypatch):
     cosine = (shipped * moved).sum(1) / np.linalg.norm(shipped, axis=1) / np.linalg.norm(moved, axis=1)
     assert cosine.min() > 0.9  # from chance it would be near 0
     assert moved.std() == pytest.approx(1, rel=0.01)
+
+
+def test_the_reader_of_kinds_is_left_where_it_is_read(train_mini, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: few_pictures())
+    out = tmp_path / "mini"
+    steps = {"steps": 2, "batch_size": 16, "learning_rate": 1e-4, "device": "cpu", "bf16": False}
+    train_mini.train(train_mini.Options(("kind-reader",), out, tmp_path / "work", **steps))
+    shutil.rmtree(tmp_path / "work")
+    train_mini.train(train_mini.Options(("kind-reader",), out, tmp_path / "work", go_on=True, **steps))
+    monkeypatch.setattr("hvf.evaluation.metrics.kind.MINI_WEIGHTS", out)
+    network = load_network("kind-reader")
+    assert network.source["file"] == "kind-reader.safetensors"
+    assert network(torch.rand(2, 3, 64, 64))[""].shape == (2, 60)
+
+
+def test_half_of_the_pictures_are_softened(train_mini):
+    torch.manual_seed(0)
+    x = torch.randn(400, 3, 8, 8)
+    change = (train_mini.softened(x) - x).square().mean((1, 2, 3))
+    assert 0.4 < (change > 0.3).float().mean() < 0.6  # the others have noise of at most a tenth
 
 
 @pytest.mark.slow(part=5)

@@ -89,7 +89,7 @@ def download(
     address = (api or SERVICES[source.service]).rstrip("/")
     _check_subjects(name, source, subjects)
     check_writable(out)
-    list_files = {"osf": _list_osf, "openneuro": _list_openneuro, "hub": _list_hub}[source.service]
+    list_files = {"osf": _list_osf, "openneuro": _list_openneuro, "hub": list_hub}[source.service]
     revision, files = list_files(source, address, attempts, backoff)
     files = _chosen(name, source, files, subjects)
     missing = []
@@ -99,7 +99,9 @@ def download(
             if path.exists():
                 raise HvfError(f"{path} is not the file that {source.page} offers: move it away, then download again")
             missing.append(file)
-    _check_room(name, out, missing)
+    if missing:
+        needed = sum(max((file.size or 0) - size_of(partial(out / file.path)), 0) for file in missing)
+        check_room(name, out, needed, "choose another --out or fewer --subjects")
     if source.service == "osf":
         _from_osf(name, missing, out, attempts, backoff)
     elif missing:
@@ -140,17 +142,14 @@ def _chosen(name: str, source: Source, files: list[RemoteFile], subjects: Sequen
     return list(chosen.values())
 
 
-def _check_room(name: str, out: Path, missing: list[RemoteFile]) -> None:
-    needed = sum(max((file.size or 0) - size_of(partial(out / file.path)), 0) for file in missing)
+def check_room(name: str, out: Path, needed: int, remedy: str) -> None:
+    """Raise HvfError, which ends in `remedy`, where the disk of a folder has less room than so many bytes."""
     folder = out.absolute()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if missing and needed + _SPARE > free:
-        raise HvfError(
-            f"{name} needs {needed / 1e9:.2f} GB more and {folder} has {free / 1e9:.2f} GB free: choose another --out "
-            "or fewer --subjects"
-        )
+    if needed + _SPARE > free:
+        raise HvfError(f"{name} needs {needed / 1e9:.2f} GB more and {folder} has {free / 1e9:.2f} GB free: {remedy}")
 
 
 def _list_osf(source: Source, api: str, attempts: int, backoff: float) -> tuple[str, list[RemoteFile]]:
@@ -202,7 +201,7 @@ def _list_openneuro(source: Source, api: str, attempts: int, backoff: float) -> 
         raise HvfError(f"{api} does not list the files of {source.id}: {error!r}") from error
 
 
-def _list_hub(source: Source, api: str, attempts: int, backoff: float) -> tuple[str, list[RemoteFile]]:
+def list_hub(source: Source, api: str, attempts: int, backoff: float) -> tuple[str, list[RemoteFile]]:
     """The files of a repository on the Hub, and its commit."""
     from huggingface_hub import HfApi
 
@@ -228,7 +227,7 @@ def _hub_transfer(source: Source, api: str, revision: str) -> Transfer:
     from huggingface_hub import snapshot_download
 
     def transfer(files: list[RemoteFile], folder: Path) -> None:
-        names = [_literal(file.path) for file in files]
+        names = [literal(file.path) for file in files]
         snapshot_download(
             source.id, repo_type=source.kind, revision=revision, endpoint=api, local_dir=folder, allow_patterns=names
         )
@@ -244,7 +243,7 @@ def _openneuro_transfer(source: Source, api: str, revision: str) -> Transfer:
 
     def transfer(files: list[RemoteFile], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        names = [_literal(file.path) for file in files]
+        names = [literal(file.path) for file in files]
         openneuro.download(dataset=source.id, tag=revision, target_dir=folder, include=names)
 
     return transfer
@@ -256,17 +255,55 @@ def _staged(name: str, missing: list[RemoteFile], out: Path, transfer: Transfer,
     openneuro-py writes under the final names, and the Hub's library does not compare checksums.
     """
     folder = out / f".{name}.part"
+    retried(
+        lambda lacking: transfer(lacking, folder),
+        lambda lacking: list(_move(lacking, folder, out)),
+        missing,
+        name,
+        attempts,
+        backoff,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def retried(
+    get: Callable[[list[RemoteFile]], object],
+    still_missing: Callable[[list[RemoteFile]], list[RemoteFile]],
+    missing: list[RemoteFile],
+    name: str,
+    attempts: int,
+    backoff: float,
+) -> None:
+    """Let a library download files until none is missing.
+
+    Parameters
+    ----------
+    get : callable
+        Downloads files.
+    still_missing : callable
+        Those of them that are not whole afterwards; also where `get` raised.
+    missing : list of RemoteFile
+        The files to begin with.
+    name : str
+        What they belong to, for messages.
+    attempts, backoff
+        As of `hvf.data.download.transfer.fetch`.
+
+    Raises
+    ------
+    HvfError
+        The service refuses, or a file is missing after so many attempts.
+    """
     for failures in range(1, attempts + 1):
         reason = "what came is not what the service lists (size or checksum)"
         error = None
         try:
-            transfer(missing, folder)
+            get(missing)
         except Exception as caught:  # the libraries have network errors of their own
             error, reason = caught, _line(caught)
         before = len(missing)
-        missing = list(_move(missing, folder, out))
+        missing = still_missing(missing)
         if not missing:
-            shutil.rmtree(folder, ignore_errors=True)
             return
         if failures == attempts or (error and _is_final(error)):
             raise HvfError(
@@ -294,7 +331,7 @@ def _is_final(error: BaseException) -> bool:
     return status is not None and 400 <= status < 500 and status not in (408, 425, 429)
 
 
-def _literal(path: str) -> str:
+def literal(path: str) -> str:
     """A pattern that only `path` matches."""
     return re.sub(r"([*?\[])", r"[\1]", path)
 

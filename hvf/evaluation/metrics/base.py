@@ -25,22 +25,22 @@ Layers = Mapping[str, "torch.Tensor"]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What every metric has: its name in a table, its direction, and its chance level where that is a constant."""
+    """What every metric has: its name in a table, its direction, and its chance level where that is a constant.
+
+    ``share`` figures are shares of all queries or pictures, shown in per cent.
+    """
 
     label: str
     lower_is_better: bool = False
     chance: float | None = None
+    share: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalMetric(Metric):
-    """A figure of ranks: the mean over queries of ``per_query(ranks (N,))``, or, without it, computed elsewhere.
-
-    ``share`` figures are shown in per cent.
-    """
+    """A figure of ranks: the mean over queries of ``per_query(ranks (N,))``, or, without it, computed elsewhere."""
 
     per_query: Callable[[np.ndarray], np.ndarray] | None = None
-    share: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,16 @@ class TwoWayMetric(PictureMetric):
 
     layer: str = ""
     chance: float | None = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMetric(PictureMetric):
+    """Whether the label that a network reads from a reconstruction is that of what was seen: 1 or 0 for each.
+
+    The network gives a score of each of the ``labels``, (N, len(labels)), and sees pictures as they are.
+    """
+
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

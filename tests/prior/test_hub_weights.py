@@ -1,0 +1,201 @@
+"""Weights from the Hub: what is missing is said at once, and a server that speaks its protocol gives it all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import open_clip
+import pytest
+
+from hvf import presets
+from hvf.cli import main
+from hvf.config import HvfError, with_settings
+from hvf.data.download import catalogue
+from hvf.prior import hub_weights
+from hvf.prior.hub_weights import PIPELINE_FILES, fetch_all, missing, required
+from tests.data.download.conftest import server  # noqa: F401  (a fixture)
+
+SHA = "c" * 40
+LARGE = np.random.default_rng(0).bytes(2_000_000)
+TURBO, PRIOR = "stabilityai/sdxl-turbo", "fakekungfu/Fusion-Prior-H14_B32_VAE"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+PARTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
+UNUSED = ("sd_xl_turbo_1.0.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.onnx")
+
+
+def offer(server, repository: str, contents: dict[str, bytes]) -> None:  # noqa: F811
+    """A repository of models, as the Hub tells it: large files under their sha256, small ones under git's."""
+    siblings = []
+    for path, content in contents.items():
+        told = {"rfilename": path, "size": len(content)}
+        told["blobId"] = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+        if path.endswith(".safetensors"):
+            told["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+        siblings.append(told)
+        for revision in ("main", SHA):
+            server.files[f"/{repository}/resolve/{revision}/{path}"] = content
+    info = {"id": repository, "sha": SHA, "siblings": siblings, "private": False, "disabled": False, "downloads": 0,
+            "likes": 0, "tags": [], "createdAt": "2025-01-01T00:00:00.000Z"}  # fmt: skip
+    tree = [
+        {"type": "file", "path": s["rfilename"], "size": s["size"], "oid": s["blobId"]}
+        | ({"lfs": {"oid": s["lfs"]["sha256"], "size": s["size"], "pointerSize": 130}} if "lfs" in s else {})
+        for s in siblings
+    ]
+    for name in ("", "/revision/main", f"/revision/{SHA}"):
+        server.answers[f"/api/models/{repository}{name}"] = info
+    for revision in ("main", SHA):
+        server.answers[f"/api/models/{repository}/tree/{revision}"] = tree
+
+
+@pytest.fixture
+def hub(server, tmp_path, monkeypatch):  # noqa: F811
+    """Everything that things-eeg needs, in small, and an empty cache of the Hub's client."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 5)
+    for clip in hub_weights.CLIPS.values():
+        offer(server, clip, {hub_weights.CLIP_FILE: clip.encode(), "README.md": b"a card"})
+    vae = {"vae/config.json": b"{}", "vae/diffusion_pytorch_model.safetensors": b"vae", UNET: b"not of the VAE"}
+    offer(server, "stabilityai/stable-diffusion-xl-base-1.0", vae)
+    turbo = {path: b"{}" if path.endswith("json") else path.encode() for path in (*PIPELINE_FILES, *UNUSED)}
+    turbo |= {"model_index.json": json.dumps({part: ["diffusers", "X"] for part in PARTS}).encode(), UNET: LARGE}
+    offer(server, TURBO, turbo)
+    parts = ("fusion_encoder", "proj", "attn_adapter")
+    prior = {f"{part}/config.json": b"{}" for part in parts}
+    offer(server, PRIOR, prior | {f"{part}/diffusion_pytorch_model.safetensors": b"x" for part in parts})
+    server.config = presets.things_eeg()
+    return server
+
+
+def get(hub, attempts: int = 3) -> int:
+    return fetch_all(required(hub.config), hub.url, attempts=attempts, backoff=0.001)
+
+
+def test_the_names_of_clips_are_those_that_open_clip_knows():
+    for spec, repository in hub_weights.CLIPS.items():
+        model, tag = spec.removeprefix("openclip:").split("/")
+        assert open_clip.get_pretrained_cfg(model, tag)["hf_hub"].rstrip("/") == repository
+
+
+def test_all_that_a_preset_needs_comes_once_and_nothing_else(hub, tmp_path):
+    assert [one.repository for one in missing(hub.config)] == [one.repository for one in required(hub.config)]
+    assert len(required(hub.config)) == 5
+    size = get(hub)
+    assert missing(hub.config) == []
+    names = {str(path) for path in (tmp_path / "hub").rglob("*")}
+    assert not any(name.endswith(unused) for name in names for unused in (*UNUSED, "README.md"))
+    assert any(name.endswith(UNET) for name in names if "sdxl-turbo" in name)
+    assert not any(name.endswith(UNET) for name in names if "base-1.0" in name)
+    assert size > len(LARGE)
+    sent = hub.sent
+    assert get(hub) == size
+    assert hub.sent - sent < 20_000  # the lists alone
+
+
+def test_a_download_that_is_cut_goes_on_where_it_broke_off(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100_000)  # 10 MB, more than the file
+    path = f"/{TURBO}/resolve/{SHA}/{UNET}"
+    hub.faults[path] = hub.faults[path.replace(SHA, "main")] = ["drops"]
+    get(hub)
+    assert missing(hub.config) == []
+    ranges = [asked for command, name, asked in hub.requests if name.endswith(UNET) and command == "GET" and asked]
+    assert any(asked.startswith("bytes=") and asked != "bytes=0-" for asked in ranges)
+
+
+def test_wrong_bytes_are_fetched_again_and_never_kept(hub):
+    for revision in ("main", SHA):
+        hub.faults[f"/{TURBO}/resolve/{revision}/{UNET}"] = ["wrong bytes"]
+    get(hub)
+    assert missing(hub.config) == []
+    assert Path(hub_weights.snapshot(TURBO) / UNET).read_bytes() == LARGE
+
+
+@pytest.mark.parametrize("fault", ["wrong bytes", "truncates", 404, 503])
+def test_faults_that_stay_end_in_one_line(hub, fault):
+    for revision in ("main", SHA):
+        hub.always[f"/{TURBO}/resolve/{revision}/{UNET}"] = fault
+    with pytest.raises(HvfError, match=f"cannot download {UNET} of {TURBO}") as error:
+        get(hub, attempts=2)
+    assert "\n" not in str(error.value)
+    assert TURBO in [one.repository for one in missing(hub.config)]
+
+
+def test_a_full_disk_is_refused_before_the_first_byte(hub, monkeypatch):
+    free = SimpleNamespace(free=1_000_000)
+    monkeypatch.setattr(catalogue.shutil, "disk_usage", lambda path: free)
+    with pytest.raises(HvfError, match=r"the weights needs? 0.00 GB more .* \$HF_HOME"):
+        get(hub)
+    assert not any("/resolve/" in name for _, name, _ in hub.requests)
+
+
+def test_a_repository_that_lacks_a_file_is_refused(hub):
+    offer(hub, TURBO, {"model_index.json": b"{}"})
+    with pytest.raises(HvfError, match="sdxl-turbo at .* has no scheduler/scheduler_config.json"):
+        get(hub)
+    del hub.answers[f"/api/models/{PRIOR}"]
+    hub.answers.pop(f"/api/models/{PRIOR}/revision/main")
+
+
+def test_folders_and_shipped_models_need_nothing(tmp_path):
+    assert required(presets.mini()) == []
+    own = with_settings(presets.things_eeg(), {"prior.path": str(tmp_path), "prior.pipeline": "mini"})
+    assert required(own) == []  # which encoders it fuses the folder says, when it is read
+    other = with_settings(presets.things_eeg(), {"prior.path": "you/prior"})
+    assert [one.repository for one in required(other)] == [TURBO, "you/prior"]
+
+
+def test_a_pipeline_in_another_layout_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_weights, "snapshot", lambda repository: tmp_path)
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    (tmp_path / "model_index.json").write_text(
+        '{"_class_name": "X", "unet": ["diffusers", "Y"], "image_encoder": [null, null]}'
+    )
+    one = [one for one in required(presets.things_eeg()) if one.repository == TURBO]
+    assert not hub_weights._is_here(one[0])
+    (tmp_path / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"")
+    assert hub_weights._is_here(one[0])
+
+
+WITHOUT = """
+import sys, time
+begun = time.process_time()
+from hvf.cli import main
+code = main(sys.argv[1:])
+print(code, time.process_time() - begun, sorted({"torch", "diffusers", "transformers", "open_clip"} & set(sys.modules)))
+"""
+
+
+def test_without_weights_all_is_said_before_anything_heavy_is_loaded(tmp_path):
+    np.save(tmp_path / "responses.npy", np.zeros((4, 3), np.float32))
+    (tmp_path / "images").mkdir()
+    words = ["reconstruct", "--preset", "things-eeg", "--trials", "responses.npy", "--images", "images", "--out", "run"]
+    environment = os.environ | {"HF_HOME": str(tmp_path / "empty"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", WITHOUT, *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    code, seconds, heavy = done.stdout.split(maxsplit=2)
+    assert (code, heavy.strip()) == ("2", "[]")
+    assert float(seconds) < 5
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6
+    for weights, line in zip(required(presets.things_eeg()), lines, strict=False):
+        assert line == f"{weights.what}, about {weights.gigabytes} GB: {weights.command}"
+    assert lines[-1].endswith("about 20.2 GB; all at once: hvf data download weights --preset things-eeg")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_fetches_them(hub, tmp_path, capsys):
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
+    command = [sys.executable, "-m", "hvf", "data", "download", "weights", "--preset", "things-eeg"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "things-eeg: 5 sets of weights, 0.0 GB, are on this machine", done.stderr
+    for words in (["weights"], ["things-images", "--preset", "mini"], ["weights", "--preset", "mini", "--out", "x"]):
+        assert main(["data", "download", *words]) == 2
+        assert "hvf data download weights --preset things-eeg" in capsys.readouterr().err
+    assert main(["data", "download", "weights", "--preset", "mini"]) == 0
