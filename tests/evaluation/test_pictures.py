@@ -256,7 +256,7 @@ def test_every_metric_from_networks_run_once_per_picture(tmp_path, images, weigh
         _folder(tmp_path / "recons" / f"round_{r}", NAMES, first_seed=r)
     found = evaluate_pictures(tmp_path / "recons", images, weights=weights)
     assert set(found.not_computed) == {"dreamsim"}
-    assert set(found.protocol["weights"]) == set(NETWORKS) - {"dreamsim"}
+    assert set(found.protocol["weights"]) == set(NETWORKS) - {"dreamsim", "kind-reader"}
     assert runs["clip"] == runs["effnet"] == 6 * (1 + 2)
     assert runs["alexnet"] == 6 * (2 + 2)  # LPIPS goes back to the seen pictures, too large to keep
 
