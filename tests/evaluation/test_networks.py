@@ -176,7 +176,7 @@ def test_dreamsim_comes_from_its_package(tmp_path, monkeypatch):
     assert model(IMAGES_N3HW[:1])[""].shape == (1, 3)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("lpips", "dreamsim")])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("lpips", "dreamsim", "kind-reader")])
 def test_what_is_not_at_hand_is_named_with_the_command_that_fetches_it(name):
     with pytest.raises(HvfError) as caught:
         load_network(name)
