@@ -31,6 +31,7 @@ from hvf import presets
 from hvf.cli.options import parse_preset, run_script
 from hvf.config import HvfError, SamplingConfig
 from hvf.prior.attention import check_attached, choose_attention
+from hvf.prior.card import DRAWING, HEAD
 from hvf.prior.embedding_noise import EmbeddingNoise
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
@@ -335,11 +336,7 @@ def model_card(options: Training, losses: dict[str, float], images: TrainingImag
     flags = {name: value for name, value in changed.items() if name not in EXECUTION_ONLY}
     texts = {name: " ".join(value) if isinstance(value, tuple) else value for name, value in flags.items()}
     arguments = "".join(f" --{name.replace('_', '-')} {text}".removesuffix(" True") for name, text in texts.items())
-    return f"""---
-license: apache-2.0
-library_name: diffusers
----
-
+    return f"""{HEAD}
 # Fusion Prior ({options.preset})
 
 HVF, projector and IP-Adapter of arXiv 2602.07495, trained by `prior_training/train.py` (hvf {code_version()}).
@@ -354,7 +351,7 @@ Read it with `hvf.FusionPrior.from_pretrained(folder, torch_dtype=torch.float32)
 | training | {options.max_steps} steps of {options.batch_size}, AdamW {options.learning_rate}, EMA {options.ema_decay} |
 | validation loss | {losses["validation_loss"]:.4f} (without the image: {losses["validation_loss_without_image"]:.4f}) |
 | made by | `accelerate launch prior_training/train.py --preset {options.preset}{arguments}` |
-"""
+{DRAWING}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

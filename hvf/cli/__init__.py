@@ -17,6 +17,7 @@ from hvf.cli.decode import Reconstruct, Retrieve, Train
 from hvf.cli.embed import Embed
 from hvf.cli.endings import run_to_end
 from hvf.cli.evaluate import Cite, Evaluate, Explore, Report
+from hvf.cli.export import Export
 from hvf.cli.parser import parse
 from hvf.registry import HvfError, did_you_mean
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[Any]] = {
     "report": Report,
     "explore": Explore,
     "cite": Cite,
+    "export": Export,
 }
 GROUPS = {"data": ("prepare", "doctor", "download", "simulate")}  # `hvf data prepare ...`
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -32,11 +32,11 @@ from hvf.config import HvfError
 from hvf.decoding.confidence import Confidence
 from hvf.decoding.gallery import Gallery
 from hvf.files.checksums import known_sha256, sha256_of
+from hvf.prior.hub_weights import HUB_ID, push_folder
 from hvf.runs import code_version, plain, write_atomic, write_json
 
 MANIFEST, CARD, CONFIDENCE, GALLERY = "decoder.json", "README.md", "confidence.safetensors", "gallery.safetensors"
 VERSION = 1  # of the folder; a newer one is refused
-HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,14 +191,7 @@ def find(name: str | Path) -> Path:
 def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
     """Upload a decoder's folder to the Hub, and return its address. Raises HvfError with what the Hub said."""
     read(folder)  # what is damaged is not passed on
-    try:
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        files = [MANIFEST, CARD, "*.safetensors"]
-        return str(api.upload_folder(repo_id=repo_id, folder_path=str(folder), allow_patterns=files))
-    except Exception as error:  # as above
-        reason = " ".join(str(error).split())[:200]
-        raise HvfError(f"the decoder was not uploaded to {repo_id} (the Hub said: {reason})") from error
+    return push_folder(folder, repo_id, "decoder", [MANIFEST, CARD, "*.safetensors"], private=private, token=token)
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -162,12 +162,17 @@ def reconstruct_run(run: Run) -> None:
         (run.path / "evaluation.json").unlink(missing_ok=True)  # it is about other pictures
         if not decoder.ready_to_draw:  # an older checkpoint, or one of a decoder that starts from latents
             decoder.fit_drawing(study.train, study.train_images)
-        drawn_ND = z[f"z_{row}"] if row == "ceiling" else decoder.to_draw(z[f"z_{row}"])
+        drawn_ND = to_draw(decoder, row, z[f"z_{row}"])
         for round_index, folder in enumerate(folders):
             write_pictures(run, folder, ids, decoder.draw(drawn_ND, round_index))
         run.write_json(stamp, made_from)
     if not measured:
         evaluate_run(run)
+
+
+def to_draw(decoder: Decoder, row: str, z_ND: np.ndarray) -> np.ndarray:
+    """What the pictures of a row are drawn from: an image's own embedding as it is, the brain's as settings say."""
+    return z_ND if row == "ceiling" else decoder.to_draw(z_ND)
 
 
 def evaluate_run(run: Run) -> list[str]:
@@ -207,7 +212,7 @@ def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarra
 
 def write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.ndarray) -> None:
     """Leave a picture of each image in images/ROW, NNNN_id.png, and no other."""
-    names = _picture_names(ids)
+    names = picture_names(ids)
     for stale in _pictures(run, row).keys() - set(names):
         (run.path / "images" / row / stale).unlink()
     for name, image in zip(names, images_NHWC, strict=True):
@@ -215,7 +220,8 @@ def write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.nda
         write_atomic(path, lambda tmp, image=image: Image.fromarray(image).save(tmp))
 
 
-def _picture_names(ids: tuple[str, ...]) -> list[str]:
+def picture_names(ids: tuple[str, ...]) -> list[str]:
+    """The files of a row's pictures."""
     plain = ("".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:80] for name in ids)
     return [f"{i:04d}_{name}.png" for i, name in enumerate(plain)]
 
@@ -223,7 +229,7 @@ def _picture_names(ids: tuple[str, ...]) -> list[str]:
 def _whole(run: Run, row: str, ids: tuple[str, ...]) -> bool:
     """Whether all pictures of a row are there, no other is, and each can be read."""
     pictures = _pictures(run, row)
-    if list(pictures) != _picture_names(ids):
+    if list(pictures) != picture_names(ids):
         return False
     try:
         return len(_stack(pictures)) == len(ids)

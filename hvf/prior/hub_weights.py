@@ -158,6 +158,47 @@ def fetch_all(needed: Sequence[HubWeights], api: str | None = None, attempts: in
     return sum(file.size or 0 for _, files in listed for file in files)
 
 
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    what: str,
+    patterns: Sequence[str] | None = None,
+    *,
+    private: bool = False,
+    token: str | None = None,
+) -> str:
+    """Upload a folder to a repository of models, made if it is not there; the commit's address.
+
+    Parameters
+    ----------
+    folder : path
+        What is uploaded.
+    repo_id : str
+        owner/name.
+    what : str
+        For messages.
+    patterns : sequence of str, optional
+        Which files. Default: all.
+    private, token
+        Of a new repository, and of the Hub.
+
+    Raises
+    ------
+    HvfError
+        With what the Hub said.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        allowed = None if patterns is None else list(patterns)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=str(folder), allow_patterns=allowed))
+    except Exception as error:  # the client's errors share no base class with those of its transport
+        reason = " ".join(str(error).split())[:200]
+        raise HvfError(f"the {what} was not uploaded to {repo_id} (the Hub said: {reason})") from error
+
+
 def _fetch(weights: HubWeights, files: list[RemoteFile], cache: Path, api: str, attempts: int, backoff: float) -> None:
     """Fetch files of a repository; what comes is held to the checksums that the Hub lists, which its client is not."""
     from huggingface_hub import snapshot_download, try_to_load_from_cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -25,12 +26,15 @@ from hvf.files.checksums import known_sha256, sha256_of
 from hvf.models.fusions.hvf import HVF
 from hvf.models.residual import ResidualMLP
 from hvf.prior import adapter
+from hvf.prior.card import prior_card
 from hvf.prior.embedding_noise import EmbeddingNoise
+from hvf.prior.hub_weights import push_folder
 from hvf.registry import listed
 from hvf.runs import write_json
 from hvf.schema.reading import read_as
 
 CHECKSUMS = "checksums.json"  # {file of weights: its sha256}
+CARD = "README.md"
 
 
 def check_weights(folder: Path) -> None:
@@ -61,6 +65,8 @@ class FusionPrior(ModelMixin, ConfigMixin):
     ``FusionPrior.for_unet``.
     """
 
+    card: str = ""  # of the folder it was read from
+
     def save_pretrained(self, save_directory: str | Path, *args: Any, **more: Any) -> None:
         """Write the weights and the config as diffusers does, and a checksum of every file of weights beside them."""
         folder = Path(save_directory)
@@ -81,7 +87,43 @@ class FusionPrior(ModelMixin, ConfigMixin):
         prior, info = loaded
         if missing := [*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])]:
             raise HvfError(f"the Fusion Prior in {name} lacks {listed(missing)}: copy it again")
+        card = Path(name) / CARD
+        prior.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         return (prior, info) if asked else prior
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        card: str | None = None,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        **more: Any,
+    ) -> str:
+        """Upload the prior with its model card to the Hub, and return the commit's address.
+
+        Parameters
+        ----------
+        repo_id : str
+            owner/name; made if it is not there.
+        card : str, optional
+            The card, in Markdown. Default: that of the folder it was read from, else one of its settings.
+        private : bool
+            Whether a new repository is.
+        token : str, optional
+            Of the Hub. Default: the one that `hf auth login` keeps.
+        **more
+            As of `save_pretrained`.
+
+        Raises
+        ------
+        HvfError
+            The Hub refuses or cannot be reached.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **more)
+            Path(folder, CARD).write_text(card or self.card or prior_card(self), encoding="utf-8")
+            return push_folder(folder, repo_id, "Fusion Prior", private=private, token=token)
 
     @register_to_config
     def __init__(

@@ -139,7 +139,7 @@ class Reconstructor:
         indices = range(len(z_ND)) if indices is None else indices
         if len(indices) != len(z_ND):
             raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
-        self.pipeline.scheduler = self.img2img.scheduler = self._make_scheduler(sampling.scheduler)
+        self.pipeline.scheduler = self.img2img.scheduler = self.make_scheduler(sampling.scheduler)
         begin_NCHW = torch.from_numpy(self.initial_latents(z_ND)) if sampling.start == "latents" else None
         z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
         starts = range(0, len(z_ND), sampling.batch_size)
@@ -271,7 +271,7 @@ class Reconstructor:
             raise HvfError(f"{len(bad)} of {len(z_ND)} embeddings hold NaN or infinity, the first at index {bad[0]}")
         return z_ND
 
-    def _make_scheduler(self, name: str) -> Any:
+    def make_scheduler(self, name: str) -> Any:
         """A fresh scheduler on the pipeline's own noise schedule."""
         # A config remembers which values were defaults, and forgets it on disk; another sampler would replace those by
         # its own (timestep_spacing, say), so that the same pipeline drew otherwise once saved and read back.
@@ -304,7 +304,12 @@ def _noise(generators: Sequence[torch.Generator], like_NCHW: Tensor) -> Tensor:
     return torch.stack([torch.randn(like_NCHW.shape[1:], generator=generator) for generator in generators])
 
 
-def _generator(*seed: int) -> torch.Generator:
+def noise_seed(seed: int, round_index: int, index: int) -> int:
+    """The seed of a picture's noise: of the sampling's seed, the round and the image's index."""
+    (state,) = np.random.SeedSequence((seed, round_index, index)).generate_state(1, np.uint64)
+    return int(state)
+
+
+def _generator(seed: int, round_index: int, index: int) -> torch.Generator:
     """A CPU generator, so that every device starts from the same noise."""
-    (state,) = np.random.SeedSequence(seed).generate_state(1, np.uint64)
-    return torch.Generator("cpu").manual_seed(int(state))
+    return torch.Generator("cpu").manual_seed(noise_seed(seed, round_index, index))

@@ -186,7 +186,7 @@ def test_pushing_uploads_every_file(fitted, saved, monkeypatch):
             calls.append(sorted(p.name for pattern in allow_patterns for p in Path(folder_path).glob(pattern)))
             return "https://example.org/owner/name"
 
-    monkeypatch.setattr(artefact, "HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert fitted.push_to_hub("owner/name", saved, private=True).endswith("owner/name")
     assert calls == [("owner/name", True), sorted(p.name for p in saved.iterdir())]
 

@@ -3,58 +3,47 @@
 from __future__ import annotations
 
 import json
-import shutil
-import types
-from pathlib import Path
 
 import pytest
 import torch
-from diffusers.utils import hub_utils
 
+from hvf.config import HvfError
 from hvf.prior.loading import load_prior
 from hvf.prior.model import FusionPrior, TextConditions
+from tests.prior.hub_server import SHA, serving
 from tests.tiny_sdxl import tiny_unet
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A Hub that keeps what is uploaded in a folder, and notes what it was told."""
-    calls = []
+    """A server that takes uploads as the Hub does, and gives them back; the client talks to it over HTTP."""
+    with serving() as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        yield server
 
-    def create_repo(repo_id, **told):
-        calls.append(("create_repo", repo_id, told))
-        return types.SimpleNamespace(repo_id=repo_id)
 
-    def upload_folder(*, repo_id, folder_path, **told):
-        calls.append(("upload_folder", repo_id, told))
-        shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
-        return "https://hub/commit"
-
-    card = types.SimpleNamespace(save=lambda path: Path(path).write_text("card"))
-    monkeypatch.setattr(hub_utils, "create_repo", create_repo)
-    monkeypatch.setattr(hub_utils, "upload_folder", upload_folder)
-    monkeypatch.setattr(hub_utils, "load_or_create_model_card", lambda *args, **told: card)
-    monkeypatch.setattr(hub_utils, "populate_model_card", lambda card, **told: card)
-    return types.SimpleNamespace(calls=calls, folder=tmp_path / "hub")
+def a_prior(unet) -> FusionPrior:
+    torch.manual_seed(3)
+    return FusionPrior.for_unet(unet, {"vae:mini": 8, "openclip:mini-vit": 6}, 10, 12, 14).eval()
 
 
 def test_what_is_pushed_is_whole_and_reads_back(hub):
-    torch.manual_seed(3)
     unet = tiny_unet()
-    prior = FusionPrior.for_unet(unet, {"vae:mini": 8, "openclip:mini-vit": 6}, 10, 12, 14).eval()
+    prior = a_prior(unet)
     prior.attach(unet)  # also while its adapter sits in a UNet
-    assert prior.push_to_hub("somebody/prior", private=True) == "https://hub/commit"
-    assert [name for name, *_ in hub.calls] == ["create_repo", "upload_folder"]
-    assert hub.calls[0][2]["private"] is True
-    pushed = hub.folder / "somebody" / "prior"
-    assert sorted(p.name for p in pushed.iterdir()) == [
-        "README.md",
-        "checksums.json",
-        "config.json",
-        "diffusion_pytorch_model.safetensors",
-    ]
-    assert json.loads((pushed / "config.json").read_text())["specs"] == ["vae:mini", "openclip:mini-vit"]
-    again = load_prior(str(pushed))
+    assert prior.push_to_hub("somebody/prior", private=True, token="hf_x").endswith("/somebody/prior/commit/" + SHA)
+    assert hub.created == {"somebody/prior": True}
+    files = hub.repositories["somebody/prior"]
+    assert set(files) == {"README.md", "checksums.json", "config.json", "diffusion_pytorch_model.safetensors"}
+    assert json.loads(files["config.json"])["specs"] == ["vae:mini", "openclip:mini-vit"]
+    card = files["README.md"].decode()
+    assert "`vae:mini` (8), `openclip:mini-vit` (6)" in card
+    assert "One picture a call" in card
+    again = load_prior("somebody/prior")
     expected, found = prior.state_dict(), again.state_dict()
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
@@ -68,3 +57,22 @@ def test_what_is_pushed_is_whole_and_reads_back(hub):
     with torch.no_grad():
         ours = prior.noise_prediction(unet, x_t, t, text, z_c)
         assert torch.equal(ours, again.noise_prediction(fresh, x_t, t, text, z_c))
+
+
+def test_the_card_of_a_folder_goes_with_it_and_another_can_be_given(hub, tmp_path):
+    prior = a_prior(tiny_unet())
+    prior.save_pretrained(tmp_path / "prior")
+    (tmp_path / "prior" / "README.md").write_text("# as training wrote it\n")
+    again = load_prior(str(tmp_path / "prior"))
+    again.push_to_hub("somebody/prior", token="hf_x")
+    assert hub.repositories["somebody/prior"]["README.md"] == b"# as training wrote it\n"
+    again.push_to_hub("somebody/prior", "# another\n", token="hf_x")
+    assert hub.repositories["somebody/prior"]["README.md"] == b"# another\n"
+
+
+def test_what_the_hub_refuses_is_said_in_one_line(hub):
+    hub.refuses = True
+    with pytest.raises(HvfError, match="was not uploaded to somebody/prior .*the Hub said: .*403") as error:
+        a_prior(tiny_unet()).push_to_hub("somebody/prior", token="hf_x")
+    assert "\n" not in str(error.value)
+    assert hub.repositories == {}

@@ -1,0 +1,93 @@
+"""`hvf export`: what a run draws from, for drawing it without hvf.
+
+A folder with the adapter (`ip-adapter.safetensors`), the projected embeddings z_c of every row, the settings and the
+seeds of the noise, and a script that makes the pictures of them with diffusers and safetensors alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from hvf.config import HvfError
+from hvf.decoder import Decoder
+from hvf.decoding import artefact
+from hvf.experiments.results import Result
+from hvf.experiments.stages import ROWS, picture_names, to_draw
+from hvf.files.tensors import read_tensors
+from hvf.prior import reconstruction
+from hvf.runs import Run, code_version, temporary_beside, write_atomic, write_json
+from hvf.study import open_study
+from hvf.vision.weights import MINI_WEIGHTS
+
+Z_C, SETTINGS, SCRIPT, PIPELINE = "z_c.safetensors", "settings.json", "draw.py", "pipeline"
+
+
+def export_run(run: Run, out: Path, device: str = "cpu") -> None:
+    """Write what a run draws from into a new folder; the pipeline itself only where it is the mini one.
+
+    Raises HvfError, writing nothing, if the run does not draw by a Fusion Prior from noise, or was not tested yet.
+    """
+    config = run.config
+    if config.align.mode != "reconstruction":
+        raise HvfError(f"{run.path} has no embeddings that a Fusion Prior draws from: export a run of hvf reconstruct")
+    if config.sampling.start != "noise":
+        raise HvfError(
+            f"{run.path} starts from predicted latents, which stock diffusers cannot be handed: draw it here"
+        )
+    if not run.has("embeddings.safetensors"):
+        raise HvfError(f"{run.path} holds no embeddings of test images: run hvf reconstruct first")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise HvfError(f"{out} holds something already: choose another --out")
+    decoder = Decoder.load(artefact.find(run.path), device)
+    if not decoder.ready_to_draw:  # a checkpoint of an earlier version
+        study = open_study(config.data)
+        decoder.fit_drawing(study.train, study.train_images)
+    z, _ = read_tensors(run.path / "embeddings.safetensors")
+    drawn = {row: to_draw(decoder, row, z[f"z_{row}"]) for row in ROWS}
+    prior = decoder.prior
+    with torch.no_grad():
+        z_c = {row: prior.project(torch.from_numpy(z_ND).float().to(device)).cpu() for row, z_ND in drawn.items()}
+    ids = Result.read(run.path).image_ids
+    sampling, drawer = config.sampling, decoder.reconstructor
+    scheduler = drawer.make_scheduler(sampling.scheduler)
+    plain: dict[str, Any] = {k: v for k, v in dict(scheduler.config).items() if k != "_use_default_values"}
+    settings = {
+        "pipeline": config.prior.pipeline,
+        "scheduler": {"_class_name": type(scheduler).__name__} | plain,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "names": picture_names(ids),
+        "seeds": [
+            [reconstruction.noise_seed(sampling.seed, r, i) for i in range(len(ids))] for r in range(sampling.rounds)
+        ],
+        "code": code_version(),
+    }
+    tmp = temporary_beside(out)
+    try:
+        tmp.mkdir(parents=True)
+        prior.export_ip_adapter(tmp)
+        _write_embeddings(z_c, list(ids), tmp / Z_C)
+        shutil.copyfile(Path(reconstruction.__file__).with_name("draw.txt"), tmp / SCRIPT)
+        if config.prior.pipeline == "mini":
+            shutil.copytree(MINI_WEIGHTS / "sdxl", tmp / PIPELINE)
+        write_json(tmp / SETTINGS, settings)
+        if out.exists():
+            out.rmdir()
+        tmp.rename(out)
+    except BaseException:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
+
+
+def _write_embeddings(z_c: dict[str, torch.Tensor], ids: list[str], path: Path) -> None:
+    """Tensors by row, with the images' names in the file's metadata."""
+    arrays = {row: np.ascontiguousarray(x.numpy()) for row, x in z_c.items()}
+    said = {"image_ids": json.dumps(ids), "what": "z_c of the Fusion Prior, (N, D) for each row"}
+    write_atomic(path, lambda tmp: save_file(arrays, tmp, said))

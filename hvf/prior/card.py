@@ -1,0 +1,45 @@
+"""The model card of a Fusion Prior, and how it is drawn with by diffusers alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hvf.runs import code_version
+
+if TYPE_CHECKING:
+    from hvf.prior.model import FusionPrior
+
+HEAD = """---
+license: apache-2.0
+library_name: diffusers
+---
+"""
+DRAWING = """
+## Drawing with it
+
+`hvf reconstruct --prior OWNER/NAME` draws from it, and `hvf export RUN --out FOLDER` leaves the adapter, the embeddings
+of a run and a script that draws them with diffusers alone. By hand: `prior.export_ip_adapter("adapter/")`, then
+`pipe.load_ip_adapter("adapter/", subfolder="", weight_name="ip-adapter.safetensors", image_encoder_folder=None)`,
+and as `ip_adapter_image_embeds` not z_f but z_c = `prior.project(z_f)`, shape (1, 1, D), with zeros before it under
+guidance.
+
+**One picture a call.** Given the embeddings of N pictures, a stock pipeline lets each picture attend to all N.
+"""
+
+
+def prior_card(prior: FusionPrior) -> str:
+    """The card of a prior that came without one: what is known of it from its settings."""
+    encoders = ", ".join(f"`{spec}` ({dim})" for spec, dim in prior.dims.items())
+    return f"""{HEAD}
+# Fusion Prior
+
+HVF, projector and IP-Adapter of arXiv 2602.07495 (hvf {code_version()}).
+Read it with `hvf.FusionPrior.from_pretrained("OWNER/NAME")`.
+
+| | |
+| --- | --- |
+| encoders | {encoders} |
+| embedding | {prior.config["width"]} numbers, {len(prior.config["adapter_names"])} cross-attentions |
+| parameters | {sum(p.numel() for p in prior.parameters()):,} |
+| training | not said |
+{DRAWING}"""

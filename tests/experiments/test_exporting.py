@@ -1,0 +1,80 @@
+"""`hvf export`: plain diffusers draws from the folder what hvf drew; what cannot be exported is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from hvf import prior
+from hvf.cli import main
+from hvf.config import HvfError, with_settings
+from hvf.experiments import stages
+from hvf.experiments.exporting import export_run
+from hvf.runs import Run
+from tests.small_run import small_config
+
+SCRIPT = Path(prior.__file__).with_name("draw.txt").read_text()
+WITHOUT_HVF = "import sys, runpy; sys.modules['hvf'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+
+
+def test_the_page_shows_the_script_that_is_left():
+    page = (Path(__file__).parents[2] / "docs" / "prior.md").read_text()
+    assert re.findall(r"```python elsewhere/draw.py\n(.*?)```", page, flags=re.S) == [SCRIPT]
+    assert "import hvf" not in SCRIPT
+    assert "from hvf" not in SCRIPT
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"align.mode": "retrieval"}, "no embeddings that a Fusion Prior draws from"),
+        ({"sampling.start": "latents"}, "starts from predicted latents"),
+        ({}, "holds no embeddings of test images: run hvf reconstruct first"),
+    ],
+)
+def test_what_cannot_be_drawn_elsewhere_is_refused(tmp_path, settings, said, capsys):
+    run = Run.create(tmp_path / "run", with_settings(small_config(), settings))
+    assert main(["export", str(run.path), "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    run = Run.create(tmp_path / "run", small_config())
+    run.write_json("embeddings.safetensors", {})
+    with pytest.raises(HvfError, match="holds something already"):
+        export_run(run, tmp_path)
+
+
+@pytest.mark.slow(part=8)
+@pytest.mark.parametrize("guidance", [2.0, 0.0])
+def test_plain_diffusers_draws_the_same(tmp_path, guidance):
+    sampling = {"sampling.guidance": guidance, "sampling.rounds": 2, "sampling.posterior_mean": 0.5}
+    run = Run.create(tmp_path / "run", with_settings(small_config(), sampling))
+    stages.reconstruct_run(run)
+    shutil.rmtree(run.path / "images" / "floor")  # an export needs the embeddings alone
+    assert main(["export", str(run.path), "--out", str(tmp_path / "out")]) == 0
+    z_c = load_file(tmp_path / "out" / "z_c.safetensors")
+    assert {row: x.shape for row, x in z_c.items()} == dict.fromkeys(stages.ROWS, (12, 256))
+    assert len(json.loads((tmp_path / "out" / "settings.json").read_text())["seeds"]) == 2
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    command = [sys.executable, "-c", WITHOUT_HVF, str(tmp_path / "moved" / "draw.py"), "brain"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=500)
+    for r in range(2):
+        ours = sorted((run.path / "images" / "brain" / f"round_{r}").glob("*.png"))
+        assert len(ours) == 12
+        for path in ours:
+            theirs = tmp_path / "moved" / "drawn" / "brain" / f"round_{r}" / path.name
+            a, b = (np.asarray(Image.open(one)).astype(int) for one in (path, theirs))
+            assert np.abs(a - b).max() <= 1
+    other = tmp_path / "moved" / "drawn" / "brain" / "round_1" / path.name  # a control: other noise, another picture
+    assert np.abs(np.asarray(Image.open(other)).astype(int) - np.asarray(Image.open(ours[0])).astype(int)).max() > 10
