@@ -127,7 +127,7 @@ def fetch_command(name: str) -> str:
     if network.hub:
         return f"hf download {' '.join(network.hub)}"
     if not network.url:  # it ships with hvf
-        return f"pip install --force-reinstall hvf, or make it with prior_training/train_mini.py --stages {name}"
+        return f"install hvf again, or make it: python prior_training/train_mini.py --stages {name}"
     return f"curl -L --create-dirs -o {Path(torch.hub.get_dir()) / 'checkpoints' / network.files[0]} {network.url}"
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from hvf.runs import code_version
-
-if TYPE_CHECKING:
-    from hvf.prior.model import FusionPrior
 
 HEAD = """---
 license: apache-2.0
@@ -27,9 +24,21 @@ guidance.
 """
 
 
-def prior_card(prior: FusionPrior) -> str:
-    """The card of a prior that came without one: what is known of it from its settings."""
-    encoders = ", ".join(f"`{spec}` ({dim})" for spec, dim in prior.dims.items())
+def prior_card(dims: Mapping[str, int], width: int, layers: int, parameters: int) -> str:
+    """The card of a prior that came without one: what is known of it from its settings.
+
+    Parameters
+    ----------
+    dims : mapping of str to int
+        Width of each encoder by its FeatureSpec.
+    width : int
+        Of the fused embedding.
+    layers : int
+        How many cross-attentions its adapter belongs to.
+    parameters : int
+        How many it has.
+    """
+    encoders = ", ".join(f"`{spec}` ({dim})" for spec, dim in dims.items())
     return f"""{HEAD}
 # Fusion Prior
 
@@ -39,7 +48,7 @@ Read it with `hvf.FusionPrior.from_pretrained("OWNER/NAME")`.
 | | |
 | --- | --- |
 | encoders | {encoders} |
-| embedding | {prior.config["width"]} numbers, {len(prior.config["adapter_names"])} cross-attentions |
-| parameters | {sum(p.numel() for p in prior.parameters()):,} |
+| embedding | {width} numbers, heard by {layers} cross-attentions |
+| parameters | {parameters:,} |
 | training | not said |
 {DRAWING}"""

@@ -122,7 +122,9 @@ class FusionPrior(ModelMixin, ConfigMixin):
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, **more)
-            Path(folder, CARD).write_text(card or self.card or prior_card(self), encoding="utf-8")
+            parameters = sum(p.numel() for p in self.parameters())
+            plain = prior_card(self.dims, self.config["width"], len(self.config["adapter_names"]), parameters)
+            Path(folder, CARD).write_text(card or self.card or plain, encoding="utf-8")
             return push_folder(folder, repo_id, "Fusion Prior", private=private, token=token)
 
     @register_to_config

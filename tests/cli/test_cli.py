@@ -381,7 +381,7 @@ EVERY = {(name,): command for name, command in COMMANDS.items()}
 EVERY |= {("data", name): command for name, command in data.COMMANDS.items()}
 BY_PLACE = {"evaluate": {"run"}, "decode": {"decoder"}, "adapt": {"decoder", "adapt"}, "report": {"runs"},
             "explore": {"runs"}, "prepare": {"dataset"}, "doctor": {"path"}, "download": {"name"},
-            "simulate": {"dataset"}}  # fmt: skip
+            "simulate": {"dataset"}, "export": {"run"}, "cite": {"run", "runs"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)
