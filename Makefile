@@ -18,6 +18,8 @@ test-slow: $(SLOW_PARTS)
 test-all: test test-slow
 lint: $(VENV)/installed ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 types: $(VENV)/installed ; $(BIN)/pyright
+# The site, docs/_build/html/index.html: warnings are errors, and so is a link that leads nowhere.
+docs: $(VENV)/installed ; $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 # The sdist and the wheel; then the wheel alone in an empty environment, far from the checkout.
 package: $(VENV)/installed
 	rm -rf $(DIST)
@@ -32,12 +34,6 @@ alone: package
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check $(PINS) -e '.[dev]'
-	touch $@
-
-# The site: docs/_build/html/index.html.
-docs: $(VENV)/docs-installed ; $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
-$(VENV)/docs-installed: $(VENV)/installed
-	$(BIN)/pip install --disable-pip-version-check $(PINS) -e '.[dev,docs]'
 	touch $@
 
 .PHONY: docs demo test $(SLOW_PARTS) test-slow test-all lint types package alone

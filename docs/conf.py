@@ -20,7 +20,7 @@ from sphinx.errors import ExtensionError
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("HVF_QUIET", "1")
-os.environ["COLUMNS"] = "100"  # of the help that commands and settings print
+os.environ["COLUMNS"] = "80"  # of the help that commands and settings print
 
 import hvf  # noqa: E402
 
@@ -79,9 +79,9 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "navigation_with_keys": False,
-    "show_nav_level": 1,
+    "pygments_dark_style": "github-dark",
 }
-html_sidebars = {"index": []}
+html_sidebars = {page: [] for page in ("index", "glossary", "reference/commands", "reference/settings")}
 
 # Files beside this folder that pages link to, and the page that shows each.
 BESIDE = {"../CONTRIBUTING.md": "contributing.md", "../SECURITY.md": "security.md", "../CHANGELOG.md": "changes.md"}
