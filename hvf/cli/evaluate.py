@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -42,10 +41,8 @@ class Evaluate:
         from hvf.experiments import stages
 
         findings = stages.evaluate_run(run) or []
-        print_run(run)
+        print_run(run, findings)
         print_not_computed(run.read_json("evaluation.json")["not_computed"] if run.has("evaluation.json") else {})
-        for finding in findings:
-            print(f"hvf: {finding}", file=sys.stderr)
         return 1 if findings else 0
 
     def _evidence(self, run: Run) -> int:

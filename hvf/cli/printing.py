@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hvf.runs import Run
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from hvf.experiments.live import State
 
 
-def print_run(run: Run) -> int:
-    """Say where the results are, and show the figures; the exit code 0."""
+def print_run(run: Run, found: Sequence[str] | None = None) -> int:
+    """Say where the results are, show the figures and what is wrong with them (by default as they say); exit code 0."""
+    from hvf.evaluation.catalogue import findings, label
     from hvf.experiments.caveats import caveats, is_simulated
 
     simulated = is_simulated(run)
@@ -22,11 +24,13 @@ def print_run(run: Run) -> int:
         print(sentence)
     about = run.read_json("evaluation.json") if run.has("evaluation.json") else {}
     for name, entry in about.get("of_seen", {}).items():
-        print(f"{name}: of the seen pictures themselves {entry['value']:.3f} are read right")
+        print(f"{label(name)}: {entry['value']:.1%} of the seen pictures themselves")
     print(f"wrote {run.path}")
     for name in ("metrics.json", "grid.png", "report.html"):
         if run.has(name):
             print(f"  {run.path / name}")
+    for finding in findings(run.metrics()) if found is None else found:
+        print(f"hvf: {finding}", file=sys.stderr)
     return 0
 
 
@@ -118,26 +122,64 @@ def print_not_computed(reasons: Mapping[str, str]) -> None:
 def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
     """Figures as a table: value, interval, chance, n; transductive ones in a table of their own.
 
-    Whether the right kind of object was drawn comes first: every other figure of a picture has a higher floor.
+    Pictures come before retrieval, the brain's row before all others, and of pictures first whether they show the right
+    kind of object: every other figure of a picture has a higher floor.
     """
     if not metrics:
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    from hvf.evaluation.catalogue import FIRST, chance_name, is_transductive, leaf
+    from hvf.evaluation.catalogue import chance_name, is_transductive, label, number
 
     apart = {name for name in metrics if is_transductive(name)}
     for names, of in ((metrics.keys() - apart, title), (apart, f"{title}: transductive, all test trials at once")):
-        table = Table(title=of, title_justify="left")
-        table.add_column("figure", overflow="fold")
-        for column in ("value", "95% interval", "chance", "n"):
-            table.add_column(column, justify="right")
-        for name, m in sorted(metrics.items(), key=lambda item: leaf(item[0]) != FIRST):
-            if name.startswith("chance/") or name not in names:
-                continue
-            chance = metrics.get(chance_name(name))
-            interval = "{:.3f} to {:.3f}".format(*m["ci95"]) if m["ci95"] else ""
-            table.add_row(name, f"{m['value']:.3f}", interval, f"{chance['value']:.3f}" if chance else "", str(m["n"]))
+        table = Table(title=of, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for column in ("", "figure"):
+            table.add_column(column, overflow="fold")
+        for column in ("value", "95 % interval", "chance", "n"):
+            table.add_column(column, justify="right", no_wrap=True)
+        before = ("", "")
+        for name in sorted((n for n in names if not n.startswith("chance/")), key=_place):
+            section, row, _ = name.split("/", 2) if name.count("/") > 1 else ("", *name.rpartition("/")[::2])
+            if before[0] not in ("", section):
+                table.add_section()
+            entry, chance = metrics[name], metrics.get(chance_name(name))
+            low_high = " to ".join(number(x, name).removesuffix(" %") for x in entry["ci95"]) if entry["ci95"] else ""
+            table.add_row(
+                _row_name(section, row) if (section, row) != before else "",
+                label(name),
+                number(entry["value"], name),
+                low_high,
+                number(chance["value"], name) if chance else "",
+                str(entry["n"] or ""),
+            )
+            before = (section, row)
         if table.row_count:
             Console().print(table)
+
+
+SECTIONS = ("reconstruction", "retrieval", "transductive", "validation", "confidence")
+ROWS = ("brain", "ceiling", "floor")
+
+
+def _place(name: str) -> tuple[int, int, str, int]:
+    """Where a figure stands in the table."""
+    from hvf.evaluation.catalogue import leaf, picture_metrics, retrieval_metrics
+
+    order = [*picture_metrics(), *retrieval_metrics()]
+    section, _, rest = name.partition("/")
+    row = rest.rpartition("/")[0]
+    own = order.index(leaf(name)) if leaf(name) in order else len(order)
+    places = [part.index(word) if word in part else len(part) for part, word in ((SECTIONS, section), (ROWS, row))]
+    return places[0], places[1], row, own
+
+
+def _row_name(section: str, row: str) -> str:
+    """What a row is called, with what its figures are of where that is not the test."""
+    if section == "confidence":
+        means = f"{row.removeprefix('brain_')} trials" if row.startswith("brain_") else row
+        return "sure: " + {"brain": "brain", "permuted": "shuffled"}.get(row, means)
+    named = {"floor": "floor (shuffled)", "ceiling": "ceiling (image)"}.get(row, row)
+    return "validation" if (section, row) == ("validation", "brain") else named

@@ -7,6 +7,7 @@ an encoder's name. Importing this imports no torch.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ COLUMNS = (
     FIRST,
     *("pixcorr", "ssim", "alexnet2", "alexnet5", "inception", "clip", "effnet", "swav", "lpips", "dreamsim", "dino"),
 )
+# What is said of a decoder's probabilities (`hvf.experiments.confidence`).
+CONFIDENCE = {"coverage": "sets that hold the image", "set_size": "images in a set", "ece": "calibration error (ECE)"}
 
 
 def picture_metrics() -> dict[str, PictureMetric]:
@@ -36,7 +39,7 @@ def retrieval_metrics() -> dict[str, RetrievalMetric]:
 def is_share(name: str) -> bool:
     """Whether the figure is a share of all queries, shown in per cent."""
     name = leaf(name).removeprefix("validation_")
-    return name in METRICS and METRICS[name].share
+    return name == "coverage" or (name in METRICS and METRICS[name].share)
 
 
 def leaf(name: str) -> str:
@@ -51,7 +54,18 @@ def label(name: str) -> str:
         return f"two-way ({name.removeprefix('two_way_')})"
     if name.startswith("validation_"):
         return f"validation {label(name.removeprefix('validation_'))}"
-    return METRICS[name].label if name in METRICS else name
+    return METRICS[name].label if name in METRICS else CONFIDENCE.get(name, name)
+
+
+def number(value: float | None, name: str = "") -> str:
+    """0.4321 -> "0.432"; shares in per cent; what is undefined as a dash."""
+    if value is None or math.isnan(value):
+        return "–"
+    if is_share(name):
+        return f"{100 * value:.1f} %"
+    if leaf(name) in ("rank", "median_rank"):
+        return f"{value:g}" if value == int(value) else f"{value:.1f}"
+    return f"{value:.3f}".replace("-", "−")
 
 
 def lower_is_better(name: str) -> bool:

@@ -5,12 +5,11 @@ A table says its protocol, its n and what its ranges are; chance is always a row
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hvf.evaluation.catalogue import is_share, label, leaf, lower_is_better, rows_of
+from hvf.evaluation.catalogue import label, leaf, lower_is_better, number, rows_of
 from hvf.evaluation.scaling import INDUCTIVE
 from hvf.files.escapes import plain_latex, plain_markdown
 from hvf.methods import PublishedRow, published
@@ -131,17 +130,6 @@ def compared(comparison: Comparison) -> list[list[str]]:
         gap = f"{signed(d.difference, name)} ({signed(d.ci95[0], name)} to {signed(d.ci95[1], name)})"
         lines.append([_arrow(name), *values, gap, p_value(d.p), p_value(d.p_holm)])
     return lines
-
-
-def number(value: float | None, name: str = "") -> str:
-    """0.4321 -> "0.432"; shares in per cent; what is undefined as a dash."""
-    if value is None or math.isnan(value):
-        return "–"
-    if is_share(name):
-        return f"{100 * value:.1f} %"
-    if leaf(name) in ("rank", "median_rank"):
-        return f"{value:g}" if value == int(value) else f"{value:.1f}"
-    return f"{value:.3f}".replace("-", "−")
 
 
 def signed(value: float, name: str = "") -> str:

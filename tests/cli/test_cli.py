@@ -87,7 +87,7 @@ def test_bare_commands_run_the_embedded_default(stages, capsys, command, stage, 
     out = capsys.readouterr().out
     assert f"wrote runs/{folder}" in out
     assert "(simulated)" in out
-    assert "retrieval/brain/top1 │ 0.500 │ 0.430 to 0.570 │  0.005 │ 200" in out
+    assert "brain top-1 50.0 % 43.0 to 57.0 0.5 % 200" in " ".join(out.split())
     assert run.has("report.html") == (command != "train")
 
 

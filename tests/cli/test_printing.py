@@ -24,7 +24,45 @@ AT_ONCE = {"transductive/sinkhorn/top1": ONE}
 def test_there_are_as_many_tables_as_kinds_of_figures(metrics, tables, capsys):
     print_figures(metrics, "run")
     shown = capsys.readouterr().out
-    assert shown.count("95% interval") == tables
+    assert shown.count("95 % interval") == tables
     assert ("transductive, all test trials at once" in shown.replace("\n", " ").replace("  ", " ")) == (
         "transductive/sinkhorn/top1" in metrics
     )
+
+
+def lines_of(metrics, capsys):
+    print_figures(metrics, "run")
+    return [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+
+
+def test_names_are_those_of_the_report_and_are_not_broken(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    entry = {"value": 0.9, "ci95": [0.85, 0.95], "n": 200}
+    names = ("two_way_mini-resnet", "pixcorr")
+    metrics = {f"reconstruction/{row}/{name}": entry for row in ("ceiling", "floor", "brain") for name in names}
+    lines = lines_of(metrics | {"chance/reconstruction/two_way_mini-resnet": entry | {"value": 0.5}}, capsys)
+    assert max(map(len, lines)) <= 80
+    rows = [" ".join(line.split()) for line in lines[3:]]
+    assert rows == [
+        f"{row}{figure} 0.900 0.850 to 0.950{chance} 200"
+        for row in ("brain ", "ceiling (image) ", "floor (shuffled) ")
+        for row, figure, chance in ((row, "PixCorr", ""), ("", "two-way (mini-resnet)", " 0.500"))
+    ]
+
+
+def test_pictures_stand_before_retrieval_and_validation_after(capsys):
+    metrics = {
+        "validation/brain/top1": {"value": 0.25, "ci95": None, "n": 40},
+        "confidence/brain_4/coverage": ONE,
+        "retrieval/brain/median_rank": {"value": 3.0, "ci95": [2.0, 4.5], "n": 8},
+        "retrieval/brain/top1": ONE,
+        "reconstruction/brain/pixcorr": ONE,
+    }
+    rows = [" ".join(line.split()) for line in lines_of(metrics, capsys)[3:]]
+    assert rows == [
+        "brain PixCorr 0.500 0.250 to 0.750 8",
+        "brain top-1 50.0 % 25.0 to 75.0 8",
+        "median rank 3 2 to 4.5 8",
+        "validation top-1 25.0 % 40",
+        "sure: 4 trials sets that hold the image 50.0 % 25.0 to 75.0 8",
+    ]
