@@ -22,7 +22,7 @@ def print_run(run: Run, found: Sequence[str] | None = None) -> int:
     print_figures(run.metrics(), run.path.name + (" (simulated)" if simulated else ""))
     for sentence in caveats(run.config, simulated) if run.has("images/brain") else []:
         print(sentence)
-    about = run.read_json("evaluation.json") if run.has("evaluation.json") else {}
+    about: dict[str, Any] = run.read_json("evaluation.json") if run.has("evaluation.json") else {}
     for name, entry in about.get("of_seen", {}).items():
         print(f"{label(name)}: {entry['value']:.1%} of the seen pictures themselves")
     print(f"wrote {run.path}")
