@@ -24,6 +24,29 @@ COLUMNS = (
 # What is said of a decoder's probabilities (`hvf.experiments.confidence`).
 CONFIDENCE = {"coverage": "sets that hold the image", "set_size": "images in a set", "ece": "calibration error (ECE)"}
 
+MEANINGS = {
+    "top1": "how often the seen image comes first in the gallery",
+    "top5": "how often it is among the first five",
+    "top10": "how often it is among the first ten",
+    "mrr": "mean of 1 / rank: 1 if all come first, .5 if all come second",
+    "median_rank": "half of the seen images come at this place or before",
+    "one_to_one": "how often the match is right where every image is given once, to all trials together",
+    "top1_gain": "the share above that of plain cosines, of the same trials",
+    "top5_gain": "the share above that of plain cosines, of the same trials",
+    "kind_top1": "how often a network that had no part in drawing reads the right kind of object from the picture",
+    "pixcorr": "correlation of the pixels: layout and colours, not what is shown; backgrounds that are alike raise it",
+    "ssim": "likeness of local contrast and structure; smooth pictures score high whatever they show",
+    "alexnet2": "two-way in an early layer of AlexNet: edges, colours, textures",
+    "alexnet5": "two-way in a late layer of AlexNet: parts and shapes",
+    "inception": "two-way in Inception v3: what kind of thing it is",
+    "clip": "two-way in CLIP ViT-L/14: what it is, as words would say it",
+    "effnet": "distance in EfficientNet-B1: 0 if both show the same to it",
+    "swav": "distance in SwAV: 0 if both show the same to it",
+    "lpips": "perceived difference of patches, by AlexNet",
+    "dreamsim": "difference as people judge it, by an ensemble fitted to their judgements",
+    "dino": "cosine in DINO: 1 if both show the same to it",
+}
+
 
 def picture_metrics() -> dict[str, PictureMetric]:
     """The metrics of reconstruction, in the order of a table's columns."""
@@ -66,6 +89,14 @@ def number(value: float | None, name: str = "") -> str:
     if leaf(name) in ("rank", "median_rank"):
         return f"{value:g}" if value == int(value) else f"{value:.1f}"
     return f"{value:.3f}".replace("-", "−")
+
+
+def meaning(name: str) -> str:
+    """How to read the figure, in a sentence without a full stop; "" for one that says nothing of itself."""
+    name = leaf(name)
+    if is_two_way(name) and name not in MEANINGS:
+        return "how often the drawn picture is nearer to what was seen than to another picture, in this network"
+    return MEANINGS.get(name, "")
 
 
 def lower_is_better(name: str) -> bool:

@@ -1,6 +1,8 @@
 // One image at a time of one run, or of two beside each other; images of two runs are matched by their ids.
 const $ = id => document.getElementById(id);
 const make = (tag, text = "", cls = "") => Object.assign(document.createElement(tag), { textContent: text, className: cls });
+const narrow = matchMedia("(max-width: 760px)"); // a phone sees the picture first, the names in a drawer
+const fold = () => { $("drawer").open = !narrow.matches; };
 let runs, order = [], at = 0;
 
 const picture = (run, stage, index, round, alt) => {
@@ -24,7 +26,7 @@ const list = () => {
     item.setAttribute("role", "option");
     item.id = "item-" + i;
     if (key !== "") item.append(make("span", first.texts[key][i]));
-    item.addEventListener("click", () => { at = row; show(); });
+    item.addEventListener("click", () => { at = row; show(); fold(); });
     return item;
   }));
   at = Math.max(0, order.indexOf(now));
@@ -148,5 +150,7 @@ fetch("/runs.json").then(answer => answer.json()).then(data => {
     event.preventDefault();
     step(by);
   });
+  narrow.addEventListener("change", fold);
+  fold();
   list();
 });

@@ -1,10 +1,19 @@
 // Galleries: sorted and searched by their controls; cards walked with the arrow keys, opened with Enter.
 const dialog = document.querySelector("dialog");
+const AT_ONCE = 24; // cards; more at a touch
 for (const gallery of document.querySelectorAll(".gallery")) {
   const data = JSON.parse(document.getElementById(gallery.id + "-data").textContent);
   const controls = gallery.previousElementSibling;
   const [select, worst, search, count] = ["select", "button", "input", "output"].map(s => controls.querySelector(s));
   const cards = [...gallery.children];
+  const more = gallery.nextElementSibling.querySelector("button");
+  let most = AT_ONCE;
+  const cut = () => {
+    shown.forEach((card, i) => { card.hidden = i >= most; });
+    const left = shown.length - most;
+    more.hidden = left <= 0;
+    more.textContent = "show " + Math.min(left, 4 * AT_ONCE) + " more of " + left;
+  };
   const place = new Map(cards.map((card, i) => [card, i]));
   let shown = cards;
   const arrange = () => {
@@ -27,6 +36,7 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     shown = ordered.filter(card => !card.hidden);
     for (const card of cards) card.tabIndex = -1;
     if (shown.length) shown[0].tabIndex = 0;
+    cut();
     count.textContent = shown.length + " of " + cards.length;
     worst.textContent = key === "" ? "reverse" : "worst first";
   };
@@ -36,7 +46,17 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     worst.setAttribute("aria-pressed", worst.getAttribute("aria-pressed") !== "true");
     arrange();
   });
+  more.addEventListener("click", () => {
+    const first = shown[most];
+    most += 4 * AT_ONCE;
+    cut();
+    focus(first);
+  });
   const focus = card => {
+    if (card.hidden) {
+      most = AT_ONCE * Math.ceil((shown.indexOf(card) + 1) / AT_ONCE);
+      cut();
+    }
     for (const other of shown) if (other.tabIndex === 0) other.tabIndex = -1;
     card.tabIndex = 0;
     card.focus();

@@ -13,7 +13,7 @@ import numpy as np
 
 from hvf.config import flatten
 from hvf.data.html import data_uri
-from hvf.evaluation.catalogue import FIRST, chance_name, findings, is_two_way, label, leaf, lower_is_better
+from hvf.evaluation.catalogue import FIRST, chance_name, findings, is_two_way, label, leaf, lower_is_better, meaning
 from hvf.experiments.caveats import caveats
 from hvf.methods import published
 from hvf.report.confidence import confidence
@@ -146,6 +146,7 @@ def _table(folder: Folder, section: str, preset: str) -> dict[str, Any] | None:
     order = [*ROWS, "row"]
     return {
         "columns": [(label(m), "lower is better" if lower_is_better(m) else "higher is better") for m in columns],
+        "meanings": [(label(name), meaning(name)) for name in columns if meaning(name)],
         "lines": [
             {
                 "kind": kind,
@@ -195,6 +196,7 @@ def _cell(entry: Mapping[str, Any] | None, name: str, chance: Mapping[str, Any] 
     if max(abs(value), abs(low), abs(high)) <= 1 and leaf(name) not in ("rank", "median_rank"):
         cell["x"], cell["x_low"], cell["x_high"] = (_place(v) for v in (value, low, high))
         cell["x_chance"] = _place(chance["value"]) if chance else None
+        cell["x_zero"] = _place(0.0)
     return cell
 
 

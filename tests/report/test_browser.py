@@ -232,6 +232,23 @@ def test_two_thousand_images_load_sort_and_scroll_at_once(browser, tmp_path):
 
 
 @pytest.mark.slow(part=8)
+def test_a_phone_gets_cards_in_parts(browser, page):
+    window = browser(width=390)
+    window.open(page)
+    assert len(window.run(CARDS)) == 24
+    more = 'document.querySelector("#run0 .more")'
+    assert window.run(f"return {more}.textContent") == "show 6 more of 6"
+    window.run(f"{more}.click()")
+    assert len(window.run(CARDS)) == 30
+    assert window.run(f"return {more}.hidden")
+    window.run('document.querySelector("#run0 input").value = "thing 2"')
+    window.run('document.querySelector("#run0 input").dispatchEvent(new Event("input"))')
+    assert len(window.run(CARDS)) == 11
+    means = window.run('return [...document.querySelectorAll(".meanings dt")].map(x => x.textContent)')
+    assert "PixCorr" in means
+
+
+@pytest.mark.slow(part=8)
 def test_the_explorer_shows_rounds_windows_and_two_runs_and_nothing_else(browser, small, tmp_path):
     other = a_run(tmp_path / "other", 30)
     server = explore.make_server([small.path, other.path], 0)
@@ -257,10 +274,14 @@ def test_the_explorer_shows_rounds_windows_and_two_runs_and_nothing_else(browser
         window.until("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
         assert window.complaints() == []
         assert window.asked_for() <= {address, "data"}
+        assert window.run('return document.querySelector("#drawer").open')
         phone = browser(width=390, dark=True)
         phone.open(address)
         phone.until('return document.querySelectorAll("#columns .one").length === 2')
         assert phone.run("return document.documentElement.scrollWidth") == 390
+        assert not phone.run('return document.querySelector("#drawer").open')
+        top = phone.run('return document.querySelector("#columns .shown img").getBoundingClientRect().top')
+        assert top < 800 - 150  # the first picture is on the first screen
     finally:
         server.shutdown()
         server.server_close()
