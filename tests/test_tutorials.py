@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hvf import cli
 from tests.documented import NEEDS_THE_HUB, ROOT, SCRIPTS, Block, blocks, run_code, run_command
@@ -26,7 +27,7 @@ LESS = {
     "hvf reconstruct --trials": "--align.epochs 5",
     "hvf retrieve --trials": "--align.epochs 2",
     "python eval/benchmark.py --methods": "--epochs 1",
-    "accelerate launch prior_training/train.py": "--max-steps 2",
+    "accelerate launch prior_training/train.py": "--max-steps 2 --batch-size 8 --images few --pictures 1",
 }
 NEEDS_DATA = (*NEEDS_THE_HUB, "--suite things-eeg2", "--out trials-hvf")  # what has no stand-in, or is there for it
 
@@ -89,6 +90,9 @@ def carry_out(line: str, folder: Path, package: Path) -> None:
 def test_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path):
     for name in SCRIPTS:
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "few").mkdir()
+    for i in range(24):
+        Image.new("RGB", (64, 64), (10 * i, 100, 240 - 10 * i)).save(tmp_path / "few" / f"{i:02d}.png")
     package = package_of(PAGES[page], tmp_path)
     said = []
     for block in PAGES[page]:
@@ -133,8 +137,6 @@ def left_by_things_eeg2(folder: Path, said: list[str]) -> None:
 
 
 def left_by_train_a_prior(folder: Path, said: list[str]) -> None:
-    from PIL import Image
-
     assert [Image.open(folder / f"drawn-{i}.png").size for i in (0, 1)] == [(64, 64)] * 2
 
 
