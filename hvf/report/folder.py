@@ -40,6 +40,7 @@ STAGES = {
     "floor": "from shuffled trials",
 }
 OLDER = "retrieval.json"  # what runs left before results had a version
+KINDS = {"benchmark": "methods compared", "targets": "targets compared", "layers": "layers compared"}  # of a study
 NUMBERED = re.compile(r"(\d{1,6})(_.*)?", re.ASCII | re.DOTALL)  # the name of a picture, without its ending
 # {stage: {index of the image: one function per round that gives its picture}}
 Pictures = dict[str, dict[int, list[Callable[[], Image.Image]]]]
@@ -250,6 +251,10 @@ class Folder:
     @property
     def title(self) -> str:
         """What a reader would call it."""
+        if self.config is None and self.is_study and self.result is not None:
+            study = self.result.study
+            title = f"{'Simulated ' * study.simulated}{study.kind.upper()}, {study.subject}"
+            return f"{title}: {KINDS.get(self.result.kind, self.result.kind)}"
         if self.config is None:
             return self.name
         data = self.config.data
@@ -258,7 +263,7 @@ class Folder:
         else:
             name = Path(data.trials).name if data.trials else data.study
             title = f"{name} (simulated)" if self.simulated else name
-        return f"{title}: {self.result.kind}" if self.is_study and self.result else title
+        return f"{title}: {KINDS.get(self.result.kind, self.result.kind)}" if self.is_study and self.result else title
 
     @property
     def protocol(self) -> str:

@@ -47,12 +47,13 @@ def describe(folder: Folder, anchor: str, preset: str) -> dict[str, Any]:
         "is_run": folder.run is not None,
         "simulated": folder.simulated,
         "protocol": folder.protocol,
-        "headline": _headline(folder.metrics),
+        "headline": _headline(folder.metrics, folder.main if folder.is_study else ""),
         "findings": findings(folder.metrics),
         "caveats": caveats(folder.config, folder.simulated) if folder.config and "brain" in folder.pictures else [],
         "is_study": folder.is_study,
         "runs": [run.name for run in folder.result.runs] if folder.result else [],
         "spread": _spread(folder),
+        "bars": _bars(folder),
         "plot": _plot(folder),
         "retrieval": _table(folder, "retrieval", preset),
         "transductive": _table(folder, "transductive", preset),
@@ -106,8 +107,8 @@ def _cards(folder: Folder, stages: Sequence[str]) -> tuple[list[dict[str, Any]],
     return cards, keys
 
 
-def _headline(metrics: Mapping[str, dict]) -> list[dict[str, Any]]:
-    """The figures that a reader came for, each with its interval, and chance or the floor."""
+def _headline(metrics: Mapping[str, dict], row: str = "") -> list[dict[str, Any]]:
+    """The figures that a reader came for, each with its interval, and chance or the floor; of a study's main row."""
     two_way = [name for name in metrics if name.startswith("reconstruction/brain/") and is_two_way(name)]
     two_way.sort(key=lambda name: leaf(name) != "clip")  # the field's usual one first
     wanted = {
@@ -127,6 +128,7 @@ def _headline(metrics: Mapping[str, dict]) -> list[dict[str, Any]]:
                 cell |= {part: _percent(value) for part, value in _parts(metrics[name]).items()}
             value = _percent(beside[1]["value"]) if beside[1] and is_two_way(name) else None
             value = value or (number(beside[1]["value"], name) if beside[1] else None)
+            text += f", by {row}" if row else ""
             figures.append({**cell, "label": text, "beside": f"{beside[0]} {value}" if value else ""})
     return figures
 
@@ -176,6 +178,26 @@ def _spread(folder: Folder) -> list[dict[str, Any]]:
                                                   for figure in ("top1", "top5")]}
         for name, row in folder.rows.items()
     ]  # fmt: skip
+
+
+def _bars(folder: Folder) -> dict[str, Any] | None:
+    """Top-1 of each row of a study, the best first, with its interval, its runs, and chance, on a line from 0 to 1."""
+    rows = {name: row for name, row in folder.rows.items() if "top1" in row.figures} if folder.is_study else {}
+    if len(rows) < 2 or not folder.result:
+        return None
+    chance = folder.result.chance.get("top1")
+    lines = []
+    for name, row in sorted(rows.items(), key=lambda item: -item[1].figures["top1"]["value"]):
+        value, low, high = _parts(row.figures["top1"]).values()
+        lines.append(
+            {
+                "label": ROWS.get(name, name),
+                "text": number(value, "top1"),
+                **{part: round(100 * x, 2) for part, x in (("x", value), ("x_low", low), ("x_high", high))},
+                "each": [round(100 * x, 2) for x in row.each.get("top1", ())] if len(folder.result.runs) > 1 else [],
+            }
+        )
+    return {"lines": lines, "x_chance": round(100 * chance["value"], 2) if chance else None}
 
 
 def _plot(folder: Folder) -> dict[str, Any] | None:

@@ -426,3 +426,21 @@ def test_a_run_of_an_older_version_is_refused_by_name(run, tmp_path):
     run.write_json("retrieval.json", {"gallery": [], "brain": {}})
     with pytest.raises(HvfError, match=r"has no result.json: it holds no result of version 1; make the run again"):
         report.write([run.path], tmp_path / "t.md")
+
+
+def test_a_study_shows_its_rows_as_bars_from_zero_the_best_first(tmp_path):
+    ids = [f"im{i:02d}" for i in range(12)]
+    ranks = {"nice": [1] * 3 + [5] * 9, "hvf": [1] * 9 + [2] * 3}
+    runs = [a_result(ids, ranks, kind="benchmark", run=f"seed-{i}") for i in range(2)]
+    Result.combined(runs).write(tmp_path / "table")
+    folder = Folder(tmp_path / "table")
+    said = describe(folder, "run0", "")
+    assert said["title"].endswith(": methods compared")
+    assert [(line["label"], line["text"], line["x"], line["each"]) for line in said["bars"]["lines"]] == [
+        ("hvf", "75.0 %", 75.0, [75.0, 75.0]),
+        ("nice", "25.0 %", 25.0, [25.0, 25.0]),
+    ]
+    assert said["bars"]["x_chance"] == 8.33
+    assert [figure["label"] for figure in said["headline"]][0] == "of the seen images retrieved first, by nice"
+    report.write_report([tmp_path / "table"], tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count("<rect width") == 2
