@@ -239,10 +239,7 @@ class Decoder(ConfiguredEstimator):
         return self.reconstructor.draw(z_ND, self.config.sampling, round_index)
 
     def fit_drawing(self, trials: Trials, images: ImageSet) -> None:
-        """Fit what drawing needs of the training data: `keep_train_embeddings`, and latents for sampling.start.
-
-        Nothing that the configuration does not ask for. `fit` does it too; a checkpoint carries the former alone.
-        """
+        """Fit what drawing needs of the training data: `keep_train_embeddings`, and latents for sampling.start."""
         self._fit_drawing(trials.aligned_to(images), images)
 
     def _fit_drawing(self, aligned: Trials, images: ImageSet) -> None:
@@ -252,8 +249,9 @@ class Decoder(ConfiguredEstimator):
         align = self.config.align
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         held_out = dict(zip(rows.tolist(), self.embed_trials(aligned)[rows], strict=True))
-        self.reconstructor.fit_initial_latents(self._latents(images), self.embed_images(images), held_out)
-        self._initial_latents = self.reconstructor.latents_of_z
+        reconstructor = self.reconstructor
+        reconstructor.fit_initial_latents(self._latents(images), self.embed_images(images), held_out)
+        self._initial_latents = reconstructor.latents_of_z
 
     def keep_train_embeddings(self, images: ImageSet) -> None:
         """Keep z_f of the training images where the posterior mean is drawn; the checkpoint carries them."""
@@ -301,6 +299,7 @@ class Decoder(ConfiguredEstimator):
         if self._reconstructor is None:
             pipeline = load_pipeline(self.config.prior.pipeline, self.device)
             self._reconstructor = Reconstructor(pipeline, self.prior, self.device)
+        if self._initial_latents is not None:  # of a pipeline that several decoders share, each its own
             self._reconstructor.latents_of_z = self._initial_latents
         return self._reconstructor
 
@@ -311,13 +310,18 @@ class Decoder(ConfiguredEstimator):
             self._prior = load_prior(self.config.prior.path, self.device)
         return self._prior
 
+    def sharing(self, other: Decoder) -> Decoder:
+        """This decoder, drawing by the models that another of the same prior and pipeline has loaded."""
+        for name in self.loaded:
+            setattr(self, name, getattr(other, name))
+        return self
+
     def features(self, images: ImageSet) -> dict[str, np.ndarray]:
         """{spec: (N, d_k)} of the encoders that the target fuses, from the cache where they are there.
 
         Training takes more where views or captions are learnt from: `alignment.training_features`.
         """
-        drawn = self.config.align.mode == "reconstruction"
-        specs = self.prior.specs if drawn else self.config.targets.specs
+        specs = self.prior.specs if self.config.align.mode == "reconstruction" else self.config.targets.specs
         return embed_all(images, specs, self.device, weights=self.encoders)
 
     def save(self, folder: str | Path, about: Mapping[str, Any] | None = None) -> Path:

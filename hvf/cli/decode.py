@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvf.cli.options import Float, Folder, Int, StudyOptions, Word, Words, run_name
+from hvf.cli.options import Float, Folder, Int, Ints, StudyOptions, Word, Words, run_name
 from hvf.cli.printing import print_figures, print_run
-from hvf.config import LATENTS, Config
+from hvf.config import LATENTS, Config, with_settings
 from hvf.registry import HvfError, did_you_mean, listed
-from hvf.runs import Run, check_writable, write_json
+from hvf.runs import Run, check_writable, write_atomic, write_json
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,9 @@ class Retrieve(_Stage):
 
 @dataclass(frozen=True)
 class Reconstruct(_Stage):
-    """Draw the seen images, from the brain."""
+    """Draw the seen images, from the brain; of several people under `accelerate launch -m`, each process a share."""
 
+    subjects: Ints = None  # several people, each into a folder of its own, and the table over all of them
     draw: Word = None  # prior (the default), or latents of the VAE that --targets names (default: vae:mini), by ridge
     steps: Int = None  # denoising steps
     guidance: Float = None  # strength of classifier-free guidance; 1 or less switches it off
@@ -139,6 +143,56 @@ class Reconstruct(_Stage):
             if place is not None and Path(place).expanduser().exists():  # absolute: a run is opened from elsewhere too
                 settings[name] = str(Path(place).expanduser().absolute())
         return settings
+
+    def __call__(self) -> int:
+        if self.subjects is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return super().__call__()
+        if self.subjects is None:  # they would all write into one folder
+            if os.environ.get("RANK", "0") != "0":
+                return 2
+            raise HvfError("several processes share the pictures of --subjects: give it, of one person too")
+        if self.subject is not None or "data.subject" in self.settings:
+            raise HvfError("--subject belongs to one run and --subjects to several: give one of them")
+        if len(set(self.subjects)) < len(self.subjects):
+            raise HvfError(f"--subjects names one twice: {' '.join(map(str, self.subjects))}")
+        return self._of_people(self.subjects)
+
+    def _of_people(self, subjects: Sequence[int]) -> int:
+        """Each person's run, and the table over them."""
+        configs = [with_settings(self.config, {"data.subject": number}) for number in subjects]
+        names = re.sub(r"sub-\d+", f"subjects-{'-'.join(map(str, subjects))}", run_name(configs[0]), count=1)
+        out = self.out or Path("runs") / names
+        check_weights(self.config)
+        from hvf import report
+        from hvf.experiments.over_people import FILE, over_people, table
+        from hvf.experiments.protocols import device
+        from hvf.experiments.stages import reconstruct_runs
+        from hvf.report.folder import Folder
+        from hvf.report.tables import markdown
+        from hvf.vision.processes import launched
+
+        with launched(cpu=device() == "cpu") as (processes, _):
+            try:
+                runs = processes.first(lambda: [Run.create(out / f"sub-{c.data.subject:02d}", c) for c in configs])
+                reconstruct_runs(runs, processes)
+                for run in runs[processes.rank :: processes.count]:
+                    report.write_grid(run.path)
+                    report.write_report([run.path], run.path / "report.html")
+                processes.wait()
+            except HvfError:
+                if processes.rank:  # the first one says it
+                    return 2
+                raise
+            if processes.rank:
+                return 0
+        summary = over_people(runs)
+        write_json(out / FILE, summary)
+        tables = [table(summary, out.name), markdown([Folder(run.path) for run in runs], self.preset, [])]
+        write_atomic(out / "table.md", lambda path: path.write_text("\n".join(tables), encoding="utf-8"))
+        print_figures(summary["figures"] | summary["chance"], f"{out.name}: mean over {len(runs)} people")
+        print(f"wrote {out}")
+        print(f"  {out / 'table.md'}")
+        return 0
 
     def carry_out(self, run: Run) -> None:
         from hvf.experiments.finished import is_finished, keep_finished

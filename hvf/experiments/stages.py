@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,6 +32,7 @@ from hvf.files.tensors import read_tensors, write_tensors
 from hvf.runs import Run, say, write_atomic
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
+from hvf.vision.processes import ALONE, Processes
 from hvf.vision.specs import parse_spec
 
 ROWS = ("ceiling", "brain", "floor")  # the image's own z_f; z_b; z_b of trials permuted against the images
@@ -142,32 +143,98 @@ def reconstruct_run(run: Run) -> None:
 
     Leaves ``images/{seen,ceiling,brain,floor}/``. Pictures that the same checkpoint has drawn already are kept.
     """
-    decoder = Decoder(run.config, device())
-    drawn_by = decoder.drawn_by
-    for spec in _two_way_encoders(run.config):  # whatever is missing is missed before anything is trained
-        load_encoder(spec, decoder.device)
-    decoder, study = retrieve_run(run, decoder)
-    say(run.path.name, caveats(run.config, StudyInfo.of(study).simulated))
-    z, _ = read_tensors(run.path / "embeddings.safetensors")
-    ids = study.test_images.ids
+    reconstruct_runs([run])
+
+
+def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
+    """`reconstruct_run` of several people, whose settings differ in nothing else; processes share the work.
+
+    People are parted for training and measuring; rounds of pictures, of whomever, for drawing. Each process loads the
+    models once. A picture's noise is its own, so the pictures are those of one process alone. HvfError in all
+    processes if one of them refuses.
+    """
+    mine = runs[processes.rank :: processes.count]
+    shared = Decoder(runs[0].config, device())
+    decoders: dict[Path, Decoder] = {}
+    drawn_by: list[str] = []
+
+    def train() -> None:
+        drawn_by.append(shared.drawn_by)
+        for spec in _two_way_encoders(runs[0].config):  # whatever is missing is missed before anything is trained
+            load_encoder(spec, shared.device)
+        for run in mine:
+            decoder, study = retrieve_run(run, Decoder(run.config, shared.device).sharing(shared))
+            say(run.path.name, caveats(run.config, StudyInfo.of(study).simulated))
+            pending = [part for part in _parts(run) if not _is_drawn(run, part, drawn_by[0])]
+            if pending:
+                (run.path / "evaluation.json").unlink(missing_ok=True)  # it is about other pictures
+            if pending and not decoder.ready_to_draw:  # an older checkpoint, or one that starts from latents
+                decoder.fit_drawing(study.train, study.train_images)
+            decoders[run.path] = decoder
+
+    def draw() -> None:
+        parts = [(run, part) for run in runs for part in _parts(run)]
+        for run, part in parts[processes.rank :: processes.count]:
+            if _is_drawn(run, part, drawn_by[0]):
+                continue
+            if run.path not in decoders:
+                decoders[run.path] = _trained_elsewhere(run, shared)
+            _draw(run, part, decoders[run.path], drawn_by[0])
+
+    def measure() -> None:
+        for run in mine:
+            figures = [name for name in run.metrics() if name.startswith("reconstruction/")]
+            if not (figures and run.has("evaluation.json") and run.has("per_image.json")):
+                evaluate_run(run)
+
+    for work in (train, draw, measure):
+        processes.attempt(work)
+
+
+class Part(NamedTuple):
+    """A row of pictures, of one round."""
+
+    row: str
+    round_index: int
+    folder: str  # in images/
+
+
+def _parts(run: Run) -> list[Part]:
     rounds = run.config.sampling.rounds
-    figures = [name for name in run.metrics() if name.startswith("reconstruction/")]
-    measured = bool(figures) and run.has("evaluation.json") and run.has("per_image.json")
-    for row in ROWS:
-        stamp, made_from = f"images/{row}.json", {"embeddings": array_hash(z[f"z_{row}"]), "prior": drawn_by}
-        folders = [row] if rounds == 1 else [f"{row}/round_{r}" for r in range(rounds)]
-        if run.has(stamp) and run.read_json(stamp) == made_from and all(_whole(run, f, ids) for f in folders):
-            continue
-        measured = False
-        (run.path / "evaluation.json").unlink(missing_ok=True)  # it is about other pictures
-        if not decoder.ready_to_draw:  # an older checkpoint, or one of a decoder that starts from latents
-            decoder.fit_drawing(study.train, study.train_images)
-        drawn_ND = to_draw(decoder, row, z[f"z_{row}"])
-        for round_index, folder in enumerate(folders):
-            write_pictures(run, folder, ids, decoder.draw(drawn_ND, round_index))
-        run.write_json(stamp, made_from)
-    if not measured:
-        evaluate_run(run)
+    return [Part(row, r, row if rounds == 1 else f"{row}/round_{r}") for row in ROWS for r in range(rounds)]
+
+
+def _made_from(run: Run, part: Part, drawn_by: str) -> dict[str, str]:
+    z, _ = read_tensors(run.path / "embeddings.safetensors")
+    return {"embeddings": array_hash(z[f"z_{part.row}"]), "prior": drawn_by}
+
+
+def _stamp(part: Part) -> str:
+    return f"images/{part.folder.replace('/', '.')}.json"
+
+
+def _is_drawn(run: Run, part: Part, drawn_by: str) -> bool:
+    """Whether all pictures of a part are there, drawn from the same embeddings by the same weights."""
+    stamps = (_stamp(part), f"images/{part.row}.json")  # of all rounds at once in earlier versions
+    expected = _made_from(run, part, drawn_by)
+    stamped = any(run.has(stamp) and run.read_json(stamp) == expected for stamp in stamps)
+    return stamped and _whole(run, part.folder, Result.read(run.path).image_ids)
+
+
+def _draw(run: Run, part: Part, decoder: Decoder, drawn_by: str) -> None:
+    z, _ = read_tensors(run.path / "embeddings.safetensors")
+    drawn_NHWC = decoder.draw(to_draw(decoder, part.row, z[f"z_{part.row}"]), part.round_index)
+    write_pictures(run, part.folder, Result.read(run.path).image_ids, drawn_NHWC)
+    run.write_json(_stamp(part), _made_from(run, part, drawn_by))
+
+
+def _trained_elsewhere(run: Run, shared: Decoder) -> Decoder:
+    """The decoder that another process has trained and saved."""
+    decoder = Decoder.load(run.path / "checkpoint", shared.device).sharing(shared)
+    if not decoder.ready_to_draw:
+        study = open_study(run.config.data)
+        decoder.fit_drawing(study.train, study.train_images)
+    return decoder
 
 
 def to_draw(decoder: Decoder, row: str, z_ND: np.ndarray) -> np.ndarray:
