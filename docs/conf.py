@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",
     "capture_repr": ("_repr_html_", "__repr__"),
     "image_scrapers": ("matplotlib",),
+    "first_notebook_cell": "%matplotlib inline",  # so that a figure that is returned is shown
     "download_all_examples": False,
     "show_memory": False,
     "min_reported_time": 1e9,
