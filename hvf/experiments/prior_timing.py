@@ -130,7 +130,8 @@ class Trainer:
         self.size, self.batch, self.device = size, batch, device
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         with torch.device(device):  # weights are drawn where they stay: on a CPU that alone takes minutes
-            self.unet = UNet2DConditionModel(**size.unet).to(self.dtype).requires_grad_(False)
+            unet: Any = UNet2DConditionModel(**size.unet)
+            self.unet: UNet2DConditionModel = unet.to(self.dtype).requires_grad_(False)
             self.prior = FusionPrior.for_unet(self.unet, size.dims, *size.widths).train()
         self.prior.attach(self.unet)
         self.optimizer = torch.optim.AdamW(list(self.prior.parameters()), lr=1e-4, fused=device.type == "cuda")
@@ -209,7 +210,8 @@ class Straightforward(Trainer):
         first, second = (CLIPTextConfig(**one, vocab_size=size.vocabulary) for one in size.texts)
         with torch.device(device):
             self.vae = AutoencoderKL(**size.vae).requires_grad_(False)  # float32, as SDXL's has to be there
-            self.encoder: Any = CLIPVisionModelWithProjection(vision).to(self.dtype).requires_grad_(False)
+            encoder: Any = CLIPVisionModelWithProjection(vision)
+            self.encoder = encoder.to(self.dtype).requires_grad_(False)
             self.texts: tuple[Any, Any] = (CLIPTextModel(first), CLIPTextModelWithProjection(second))
             for text in self.texts:
                 text.to(self.dtype).requires_grad_(False)
