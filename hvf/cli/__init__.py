@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -77,6 +78,7 @@ def _overview(commands: Mapping[str, Any], groups: Mapping[str, Sequence[str]], 
     """The commands, one line each."""
     lines = {name: command.__doc__.splitlines()[0] for name, command in commands.items()}
     lines |= {name: f"Recordings: {', '.join(group)}." for name, group in groups.items()}
-    listed = [f"  {name:12} {line}" for name, line in lines.items()]
+    gap = 15 * " "
+    listed = [textwrap.fill(f"  {name:12} {line}", 80, subsequent_indent=gap) for name, line in lines.items()]
     more = f"{prog} COMMAND --help says more, hvf --version which version it is."
     return "\n".join([f"usage: {prog} COMMAND ...", "", about, "", *listed, "", more])

@@ -15,7 +15,10 @@ from hvf.registry import HvfError, feature_file
 
 @dataclass(frozen=True)
 class Adapt:
-    """Move a decoder that was trained on several people to a new one, who gives some trials."""
+    """Move a decoder that was trained on several people to a new one, who gives some trials.
+
+    Example: hvf adapt runs/others/seed-0 --trials new-person-epo.fif --images photos --out runs/new-person
+    """
 
     decoder: Annotated[Positional[str | None], arg(metavar="DECODER", help_behavior_hint="")] = None  # a folder, Hub id
     trials: Folder = None  # the new person's trials: -epo.fif, prepared ones, or .npy (N, C, T)

@@ -21,7 +21,10 @@ Switch = Annotated[bool, FlagCreatePairsOff]
 
 @dataclass(frozen=True)
 class Decode:
-    """Answer trials whose images nobody knows: which image of a gallery was seen, and how sure that is."""
+    """Answer trials whose images nobody knows: which image of a gallery was seen, and how sure that is.
+
+    Example: hvf decode runs/sub-08-eeg --trials new-epo.fif --gallery photos
+    """
 
     decoder: Decoder = None  # the folder of a run or of a decoder, or a decoder on the Hub (owner/name)
     trials: Folder = None  # the new trials: -epo.fif, prepared ones, or .npy (N, C, T)

@@ -31,7 +31,10 @@ def _options() -> dict[str, list[tuple[Option, list[str]]]]:
 
 @dataclass(frozen=True)
 class _Prepare:
-    """Make trials of recordings: epochs, baseline, resampling, whitening; one file per subject, with its sidecar."""
+    """Make trials of recordings: epochs, baseline, resampling, whitening; one file per subject, with its sidecar.
+
+    Example: hvf data prepare recording --file my.vhdr --events events.csv --images photos --out trials
+    """
 
     dataset: Annotated[Positional[str], arg(metavar="DATASET", help=" | ".join(DATASETS), help_behavior_hint="")]
     root: Annotated[Folder, arg(help="where the recordings are")] = None
@@ -85,7 +88,10 @@ Prepare = make_dataclass(
 
 @dataclass(frozen=True)
 class _Doctor:
-    """Check recordings, trials or images and say what is wrong, in plain words. Exit code 1 if something is."""
+    """Check recordings, trials or images and say what is wrong, in plain words. Exit code 1 if something is.
+
+    Example: hvf data doctor my.vhdr --images photos --plot pictures
+    """
 
     path: Annotated[Positional[Path], arg(metavar="PATH", help="folder or file", help_behavior_hint="")]
     images: Annotated[Folder, arg(help="the images that the trials answer, if they lie elsewhere")] = None
@@ -129,7 +135,10 @@ Doctor = make_dataclass(
 
 @dataclass(frozen=True)
 class Download:
-    """Fetch a public data set, or the weights of a preset, resuming what is there and checking every file."""
+    """Fetch a public data set, or the weights of a preset, resuming what is there and checking every file.
+
+    Example: hvf data download things-eeg2-raw --subjects 8 --out things-eeg2
+    """
 
     name: Annotated[Positional[str], arg(metavar="NAME", help_behavior_hint="")]  # weights, or a source; misspelt: all
     subjects: People = None  # which ones (default: all)
@@ -167,7 +176,10 @@ class Download:
 
 @dataclass(frozen=True)
 class Simulate:
-    """Write the simulated study as raw files in a published layout: something to try the whole way on."""
+    """Write the simulated study as raw files in a published layout: something to try the whole way on.
+
+    Example: hvf data simulate things-eeg --train-concepts 200 --out eeg
+    """
 
     # brainvision, new-recording, things-eeg, things-meg
     dataset: Annotated[Positional[str], arg(metavar="DATASET", help_behavior_hint="")]

@@ -46,7 +46,10 @@ class _Stage(StudyOptions):
 
 @dataclass(frozen=True)
 class Train(_Stage):
-    """Train the brain encoder to meet the images' embeddings."""
+    """Train the brain encoder to meet the images' embeddings.
+
+    Example: hvf train --trials responses.npy --images images.zip
+    """
 
     mode: Word = None  # retrieval (the default: the fusion trains too) or reconstruction (against the prior's own)
 
@@ -58,7 +61,10 @@ class Train(_Stage):
 
 @dataclass(frozen=True)
 class Retrieve(_Stage):
-    """Find the seen images among the gallery, from the brain; or rank embeddings that somebody else computed."""
+    """Find the seen images among the gallery, from the brain; or rank embeddings that somebody else computed.
+
+    Example: hvf retrieve --subject 8
+    """
 
     embeddings: Word = None  # instead of a study: embeddings from the brain, as another program computed them
     gallery: Word = None  # with --embeddings: the images'; FILE#KEY if a file holds several; matched by name, or order
@@ -117,7 +123,10 @@ class Retrieve(_Stage):
 
 @dataclass(frozen=True)
 class Reconstruct(_Stage):
-    """Draw the seen images, from the brain; of several people under `accelerate launch -m`, each process a share."""
+    """Draw the seen images, from the brain; of several people under `accelerate launch -m`, each process a share.
+
+    Example: hvf reconstruct --subject 8
+    """
 
     subjects: Ints = None  # several people, each into a folder of its own, and the table over all of them
     draw: Word = None  # prior (the default), or latents of the VAE that --targets names (default: vae:mini), by ridge

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embed(Configured):
-    """Compute the visual features of images, into the cache; under `accelerate launch -m`, each process a share."""
+    """Compute the visual features of images, into the cache; under `accelerate launch -m`, each process a share.
+
+    Example: hvf embed --images photos --targets openclip:mini-vit vae:mini
+    """
 
     images: Folder = None  # folder, zip or file of features (default: the simulated study's images)
     targets: Specs = None  # visual encoders (default: the preset's)

@@ -16,7 +16,10 @@ from hvf.runs import Run, check_writable, write_atomic
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run again from the files it left, or anybody's pictures. Exit code 1 if a run has something wrong."""
+    """Measure a run again from the files it left, or anybody's pictures. Exit code 1 if a run has something wrong.
+
+    Example: hvf evaluate runs/sub-08-eeg-reconstruction
+    """
 
     run: Annotated[Positional[Path | None], arg(metavar="[RUN]", help_behavior_hint="")] = None  # a run folder
     recons: Folder = None  # instead of a run: a folder or zip of reconstructions, rounds in sub-folders or as _0 _1 ...
@@ -83,7 +86,10 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Report:
-    """Put runs, or folders of figures, on a page or in a table; two or more are tested against each other."""
+    """Put runs, or folders of figures, on a page or in a table; two or more are tested against each other.
+
+    Example: hvf report runs/sub-08-eeg --out page.html
+    """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]  # folders
     out: Folder = None  # page.html, table.md or table.tex (default: report.html in the only run, or in this folder)
@@ -104,7 +110,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Cite:
-    """Print BibTeX of all that runs used: data sets, methods, encoders, what draws, metrics, libraries."""
+    """Print BibTeX of all that runs used: data sets, methods, encoders, what draws, metrics, libraries.
+
+    Example: hvf cite runs/sub-08-eeg --out references.bib
+    """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]  # folders
     out: Folder = None  # a .bib file to write instead
@@ -125,7 +134,10 @@ class Cite:
 
 @dataclass(frozen=True)
 class Explore:
-    """Look at a run in the browser, image by image: what was retrieved and drawn. A second run stands beside it."""
+    """Look at a run in the browser, image by image: what was retrieved and drawn. A second run stands beside it.
+
+    Example: hvf explore runs/sub-08-eeg-reconstruction
+    """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN]", help_behavior_hint="")]  # one or two
     port: Int = None  # on 127.0.0.1 (default: 8050, or the next that is free)

@@ -15,7 +15,10 @@ from hvf.runs import Run, check_writable
 
 @dataclass(frozen=True)
 class Export:
-    """Write what a run draws from: adapter, embeddings and a script that needs diffusers and safetensors alone."""
+    """Write what a run draws from: adapter, embeddings and a script that needs diffusers and safetensors alone.
+
+    Example: hvf export runs/sub-08-eeg-reconstruction --out exported
+    """
 
     run: Annotated[Positional[Path | None], arg(metavar="RUN", help_behavior_hint="")] = None  # of hvf reconstruct
     out: Folder = None  # a new folder

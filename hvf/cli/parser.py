@@ -8,10 +8,12 @@ was given. Each mistake is one HvfError, with the nearest option or word.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import re
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -238,18 +240,44 @@ def read_options(
     return _tyro(command, default, words, prog)
 
 
+def described(command: type[Any]) -> str:
+    """What a command does, a paragraph a line, and an example, as its docstring says."""
+    said, _, example = inspect.cleandoc(command.__doc__ or "").partition("\n\nExample: ")
+    if issubclass(command, Configured):
+        said += " Every setting is an option too, as --align.batch-size 64; --help-settings lists them."
+    paragraphs = [re.sub(r"\s+", " ", part) for part in said.split("\n\n")]
+    return "\n\n".join([*paragraphs, *([f"Example: {example.strip()}"] if example else [])])
+
+
+class _Help(io.StringIO):
+    """Help on its way to the terminal, in whose colours it is written; tyro does not fold what stands above its box."""
+
+    encoding: Any = property(lambda self: getattr(sys.__stdout__, "encoding", None))
+
+    def isatty(self) -> bool:
+        return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+    def folded(self) -> str:
+        lines = self.getvalue().split("\n")
+        box = next((i for i, line in enumerate(lines) if line.startswith(("╭", " "))), len(lines))
+        as_it_is = ("usage", "Example", "\x1b")
+        above = [line if line.startswith(as_it_is) else textwrap.fill(line, 80) for line in lines[:box]]
+        return "\n".join([*above, *lines[box:]])
+
+
 def _tyro(command: type[Options], default: Options | None, words: Sequence[str], prog: str | None) -> Options:
     """tyro's answer, its complaints as one line."""
-    about = re.sub(r"\s+", " ", (command.__doc__ or "").strip())
-    if issubclass(command, Configured):
-        about += " Every setting is an option too, as --align.batch-size 64; --help-settings lists them."
+    about = described(command)
     settings: dict[str, Any] = {} if default is None else {"default": default}
     complaint = io.StringIO()
+    told = _Help()
     try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(command, args=list(words), prog=prog, description=about, **settings)
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(told):
+            cli: Any = tyro.cli
+            return cli(command, args=list(words), prog=prog, description=about, **settings)
     except SystemExit as stop:
         if not stop.code:
+            print(told.folded(), end="")
             raise
     raise HvfError(_one_line(complaint.getvalue()))
 

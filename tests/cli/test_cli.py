@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 import hvf
 import hvf.experiments
-from hvf import presets
+from hvf import cli, presets
 from hvf.cli import COMMANDS, GROUPS, data, main
 from hvf.cli.options import StudyOptions, run_name
 from hvf.cli.parser import ALIASES, Configured, parse
@@ -443,3 +444,21 @@ def test_python_m_hvf(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == f"hvf: {tmp_path} is not a run folder: it has no config.json\n"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"data {name}" for name in data.COMMANDS)])
+def test_help_fits_a_terminal_and_gives_an_example_that_works(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    (example,) = [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
+    assert example.startswith(f"hvf {command} ")
+    assert callable(cli._command(shlex.split(example)[1:]))
+    assert [line for line in lines if len(line) > 80 and not line.startswith(("Example: ", "usage: "))] == []
+
+
+def test_the_list_of_commands_fits_a_terminal(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
