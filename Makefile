@@ -17,7 +17,7 @@ $(SLOW_PARTS): test-slow-%: $(VENV)/installed
 test-slow: $(SLOW_PARTS)
 test-all: test test-slow
 lint: $(VENV)/installed ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
-types: $(VENV)/installed ; $(BIN)/pyright
+types: $(VENV)/installed ; $(BIN)/pyright --pythonpath $(BIN)/python
 # The site, docs/_build/html/index.html: warnings are errors, and so is a link that leads nowhere.
 docs: $(VENV)/installed ; $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 # The sdist and the wheel; then the wheel alone in an empty environment, far from the checkout.
