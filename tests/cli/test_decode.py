@@ -185,7 +185,7 @@ def test_a_run_says_how_sure_it_is(run):
             assert set(figures[f"confidence/{row}/{name}"]) == {"value", "ci95", "n"}
     assert figures["confidence/permuted/set_size"]["value"] > 8  # of 12
     assert "confidence" in (run / "result.json").read_text()
-    assert "coverage" in (run / "checkpoint" / "README.md").read_text()
+    assert "sets that hold the image" in (run / "checkpoint" / "README.md").read_text()
 
 
 @pytest.mark.slow(part=8)

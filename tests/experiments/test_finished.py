@@ -83,7 +83,7 @@ def test_the_command_given_again_loads_nothing_heavy(run):
     words = ["reconstruct", "--trials", "responses.npy", "--images", "photos", "--out", "run"]
     done = subprocess.run([sys.executable, "-c", AGAIN, *words], capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
-    assert "reconstruction/brain/pixcorr" in done.stdout
+    assert "PixCorr" in done.stdout
     assert "learnt from rendered pictures alone" in done.stdout  # photographs, drawn by the mini prior
     assert json.loads(before[run.path / "metrics.json"])
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before

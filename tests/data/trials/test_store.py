@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -214,7 +215,7 @@ def test_nine_subjects_open_and_join_at_once(tmp_path, monkeypatch):
     start = time.process_time()  # the machine may be busy with something else
     subjects = [Trials.load(path) for path in paths]
     everyone = Trials.concatenate(subjects)
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < (1.0 if sys.gettrace() is None else 3.0)  # counting lines takes time
     assert everyone.shape == (9 * n, c, t)
     assert not everyone.batch([0, 5 * n, 9 * n - 1]).any()
     assert everyone.split("train").pick(["E3"]).crop(0.0, 0.5).batch([7]).shape == (1, 1, 125)
