@@ -19,10 +19,12 @@ FOLDER = ROOT / "docs" / "tutorials"
 PAGES = {page.stem: blocks(page.read_text(encoding="utf-8")) for page in FOLDER.glob("*.md") if page.stem != "index"}
 # Which part of the slow tests runs a page.
 PARTS = {"see_it_work": 6, "my_own_eeg": 5, "clean_first": 7, "things_eeg2": 2, "train_a_prior": 9, "add_your_own": 8}
+LITTLE = "--data.train-concepts 150 --data.test-concepts 40 --align.epochs 3"
 # What a test can afford: {how a line begins: what is added to it}; "" leaves it as it is.
 LESS = {
-    "hvf reconstruct --subject 8": "--data.train-concepts 150 --data.test-concepts 40 --align.epochs 3",
-    "hvf retrieve --subject 8": "--data.train-concepts 150 --data.test-concepts 40 --align.epochs 3",
+    # In the folders that the commands alone would choose.
+    "hvf reconstruct --subject 8": f"{LITTLE} --out runs/sub-08-eeg-reconstruction",
+    "hvf retrieve --subject 8": f"{LITTLE} --out runs/sub-08-eeg",
     "hvf data simulate brainvision": "--train-concepts 60",
     "hvf data simulate things-eeg": "--train-concepts 30",
     "hvf reconstruct --trials": "--align.epochs 5",
