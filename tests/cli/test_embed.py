@@ -69,7 +69,8 @@ def test_two_processes_leave_the_file_of_one(pictures, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         said = done.stdout.replace(str(tmp_path / name), "CACHE").splitlines()
-        outputs[name] = [line for line in said if not line.startswith("[Gloo]")]  # torch's own words on its peers
+        # Torch's own words on its peers, which two processes may write into each other's lines.
+        outputs[name] = [line for line in said if "[Gloo]" not in line and "peer ranks" not in line]
         assert "vae:mini: 75 images, 256 features each" in outputs[name]
         assert outputs[name].count("wrote CACHE") == 1
     assert outputs["alone"] == outputs["two"] == outputs["three"]
