@@ -41,7 +41,7 @@ def test_figures_as_a_user_gets_them(shared_data, tmp_path, capsys):
     assert main(["retrieve", "--embeddings", files[0], "--gallery", files[1], "--out", str(tmp_path / "out")]) == 0
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (figures["retrieval/brain/top1"]["value"], figures["retrieval/brain/top5"]["value"]) == (0.36, 0.725)
-    assert "0.360" in capsys.readouterr().out
+    assert "36.0 %" in capsys.readouterr().out
     assert main(["retrieve", "--embeddings", files[0], "--out", str(tmp_path / "other")]) == 2
     assert main(["retrieve", "--embeddings", files[0], "--gallery", files[1].partition("#")[0]]) == 2
     assert not (tmp_path / "other").exists()
