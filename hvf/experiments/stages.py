@@ -29,13 +29,14 @@ from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.experiments.scaled_scores import check_fitted, with_scalings
 from hvf.files.tensors import read_tensors, write_tensors
-from hvf.runs import Run, say, write_atomic
+from hvf.runs import Run, say, write_atomic, write_json
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
 from hvf.vision.processes import ALONE, Processes
 from hvf.vision.specs import parse_spec
 
 ROWS = ("ceiling", "brain", "floor")  # the image's own z_f; z_b; z_b of trials permuted against the images
+ANSWERS = "retrieval.json"
 FLOOR_SEED = 0
 
 
@@ -115,7 +116,20 @@ def write_test_result(
     people = decoder.fitted().people
     result = result.with_details(trained_on=people) if people else result
     result.write(run.path)
+    write_json(run.path / ANSWERS, plain_answers(result))
     decoder.describe(run.path / "checkpoint", about(result))
+
+
+def plain_answers(result: Result) -> dict[str, Any]:
+    """What every row answered, as plain lists for other programs: nothing of hvf reads it.
+
+    "gallery": the images' ids; of each row "target", the place in it of the image that was seen, "rank" of that image,
+    from 1, and "top5", the places of the first five answers.
+    """
+    place = {name: i for i, name in enumerate(result.gallery)}
+    targets = [place[name] for name in result.image_ids]
+    rows = {name: {"target": targets, "rank": row.ranks, "top5": row.top5} for name, row in result.rows.items()}
+    return {"gallery": result.gallery, **rows}
 
 
 def about(result: Result) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hvf.decoder import Decoder
 from hvf.experiments import stages
 from hvf.experiments.results import Result
 from hvf.runs import Run
+from tests.a_result import a_result
 from tests.small_run import small_config
 
 
@@ -132,3 +133,12 @@ def test_a_broken_picture_is_drawn_again(finished: Path, tmp_path: Path) -> None
     stages.reconstruct_run(Run.open(copy))
     assert victim.read_bytes() == whole
     assert not (copy / "images" / "ceiling" / "9999_stray.png").exists()
+
+
+def test_answers_are_left_as_plain_lists_for_other_programs():
+    ids = ["b", "a", "c"]
+    result = a_result(ids, {"brain": [1, 2, 1], "floor": [3, 1, 2]}, [[0, 1, 2], [0, 1, 2], [2, 0, 1]])
+    said = json.loads(json.dumps(stages.plain_answers(result)))
+    assert said["gallery"] == ids
+    assert said["brain"] == {"target": [0, 1, 2], "rank": [1, 2, 1], "top5": [[0, 1, 2], [0, 1, 2], [2, 0, 1]]}
+    assert said["floor"]["rank"] == [3, 1, 2]
