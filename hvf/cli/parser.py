@@ -270,14 +270,14 @@ def _tyro(command: type[Options], default: Options | None, words: Sequence[str],
     about = described(command)
     settings: dict[str, Any] = {} if default is None else {"default": default}
     complaint = io.StringIO()
-    told = _Help()
+    page = _Help()
     try:
-        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(told):
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(page):
             cli: Any = tyro.cli
             return cli(command, args=list(words), prog=prog, description=about, **settings)
     except SystemExit as stop:
         if not stop.code:
-            print(told.folded(), end="")
+            print(page.folded(), end="")
             raise
     raise HvfError(_one_line(complaint.getvalue()))
 

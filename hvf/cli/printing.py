@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hvf.runs import Run
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from hvf.experiments.live import State
 
 
-def print_run(run: Run, found: Sequence[str] | None = None) -> int:
+def print_run(run: Run, sentences: Sequence[str] | None = None) -> int:
     """Say where the results are, show the figures and what is wrong with them (by default as they say); exit code 0."""
     from hvf.evaluation.catalogue import findings, label
     from hvf.experiments.caveats import caveats, is_simulated
@@ -29,7 +30,7 @@ def print_run(run: Run, found: Sequence[str] | None = None) -> int:
     for name in ("metrics.json", "grid.png", "report.html"):
         if run.has(name):
             print(f"  {run.path / name}")
-    for finding in findings(run.metrics()) if found is None else found:
+    for finding in findings(run.metrics()) if sentences is None else sentences:
         print(f"hvf: {finding}", file=sys.stderr)
     return 0
 
@@ -131,8 +132,16 @@ def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hvf.evaluation.catalogue import chance_name, is_transductive, label, number
+    from hvf.evaluation.catalogue import (
+        chance_name,
+        is_transductive,
+        label,
+        number,
+        picture_metrics,
+        retrieval_metrics,
+    )
 
+    place = partial(_place, [*picture_metrics(), *retrieval_metrics()])
     apart = {name for name in metrics if is_transductive(name)}
     for names, of in ((metrics.keys() - apart, title), (apart, f"{title}: transductive, all test trials at once")):
         table = Table(title=of, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -141,7 +150,7 @@ def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
         for column in ("value", "95 % interval", "chance", "n"):
             table.add_column(column, justify="right", no_wrap=True)
         before = ("", "")
-        for name in sorted((n for n in names if not n.startswith("chance/")), key=_place):
+        for name in sorted((n for n in names if not n.startswith("chance/")), key=place):
             section, row, _ = name.split("/", 2) if name.count("/") > 1 else ("", *name.rpartition("/")[::2])
             if before[0] not in ("", section):
                 table.add_section()
@@ -164,14 +173,11 @@ SECTIONS = ("reconstruction", "retrieval", "transductive", "validation", "confid
 ROWS = ("brain", "ceiling", "floor")
 
 
-def _place(name: str) -> tuple[int, int, str, int]:
-    """Where a figure stands in the table."""
-    from hvf.evaluation.catalogue import leaf, picture_metrics, retrieval_metrics
-
-    order = [*picture_metrics(), *retrieval_metrics()]
+def _place(order: Sequence[str], name: str) -> tuple[int, int, str, int]:
+    """Where a figure stands in the table, the metrics of a row in their order."""
     section, _, rest = name.partition("/")
-    row = rest.rpartition("/")[0]
-    own = order.index(leaf(name)) if leaf(name) in order else len(order)
+    row, _, metric = rest.rpartition("/")
+    own = order.index(metric) if metric in order else len(order)
     places = [part.index(word) if word in part else len(part) for part, word in ((SECTIONS, section), (ROWS, row))]
     return places[0], places[1], row, own
 

@@ -62,8 +62,8 @@ def table(summary: Mapping[str, Any], title: str) -> str:
         spread = "–" if entry["rounds_sd"] is None else f"{entry['rounds_sd']:.4f}"
         arrow = "↓" if lower_is_better(figure) else "↑"
         cells = [f"{entry['value']:.3f}{_range(entry['ci95'])}", f"{entry['value']:.3f}{_range(entry['one_round'])}"]
-        told = f"{chance['value']:.3f}" if chance else "–"
-        lines.append(f"| {row}: {label(figure)} {arrow} | {' | '.join(cells)} | {spread} | {told} |")
+        guessing = f"{chance['value']:.3f}" if chance else "–"
+        lines.append(f"| {row}: {label(figure)} {arrow} | {' | '.join(cells)} | {spread} | {guessing} |")
     people = len(summary["people"])
     note = (
         f"{people} people: {', '.join(summary['people'])}. In brackets: Student's 95 % interval over people, of means "
