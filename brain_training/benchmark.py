@@ -36,7 +36,7 @@ from hvf.alignment.batched import Together, fit_together
 from hvf.alignment.epochs import info_nce, seeded
 from hvf.alignment.fitting import prepare
 from hvf.alignment.inputs import new_brain
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.experiments.timing import Clock, environment, goal, in_process, print_table, resident_memory, run_stage
@@ -339,7 +339,8 @@ def show_steps(results: Mapping[str, Any], device: str) -> None:
     print(*goals, "No loop is faster than its products; GFLOP/s are of processor time.", sep="\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     options = parse_settings(Benchmark(), arguments)
     if min(options.steps, options.repeats, options.together, options.threads or 1) < 1:
         raise HvfError("--steps, --repeats, --together and --threads are at least 1")
@@ -372,4 +373,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage({"train": train}, *sys.argv[2:]) if sys.argv[1:2] == ["--stage"] else run_script(main))
+    sys.exit(run_stage({"train": train}, *sys.argv[2:]) if sys.argv[1:2] == ["--stage"] else main())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.cli.studies import show
 from hvf.config import HvfError
 from hvf.experiments.interpretation import Interpretation
@@ -33,20 +33,17 @@ class Options(Interpretation):
     run: tyro.conf.Positional[Path] = Path()  # a run folder with a trained brain encoder
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     """Run from the command line; the exit code."""
-
-    def interpret(argv: Sequence[str] | None) -> None:
-        options = parse_settings(Options(), argv)
-        if not (options.run / "config.json").is_file():
-            raise HvfError("name a run folder: python brain_training/interpret.py RUN (hvf retrieve makes one)")
-        run = Run.open(options.run)
-        result = options.analyse(run)
-        write_interpretation(run, result)
-        show(summary(result))
-        print(f"wrote {run.path}")
-
-    return run_script(interpret, arguments)
+    options = parse_settings(Options(), arguments)
+    if not (options.run / "config.json").is_file():
+        raise HvfError("name a run folder: python brain_training/interpret.py RUN (hvf retrieve makes one)")
+    run = Run.open(options.run)
+    result = options.analyse(run)
+    write_interpretation(run, result)
+    show(summary(result))
+    print(f"wrote {run.path}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from accelerate import PartialState
 
 from hvf import alignment
 from hvf.alignment import Alignment, TrainingSet, batched
-from hvf.cli.options import StudyOptions, run_script
+from hvf.cli.options import StudyOptions, script
 from hvf.cli.parser import parse
 from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with_settings
 from hvf.data.trials.trials import Trials
@@ -239,11 +239,8 @@ def _combine(out: Path, paths: Sequence[Path]) -> None:
             print(f"  {name:5} {figure:4} {entry['value']:.3f}  95 % [{low:.3f}, {high:.3f}]  {spread}{chance}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run_script(run, arguments)
-
-
-def run(arguments: Sequence[str] | None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     out = train(parse(Options, arguments))
     if PartialState().is_main_process:
         print(f"wrote {out}")

@@ -24,7 +24,7 @@ import numpy as np
 from accelerate import PartialState
 
 from hvf import methods
-from hvf.cli.options import run_script, study_settings
+from hvf.cli.options import script, study_settings
 from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
@@ -273,11 +273,8 @@ def _part_of_suite(options: Benchmark) -> str:
     return f"{about} Command: `python eval/benchmark.py --suite {options.suite}{where}`.\n\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run_script(run, arguments)
-
-
-def run(arguments: Sequence[str] | None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     """Every cell that is not there yet, then the table of all."""
     PartialState(cpu=several_on_cpus())
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.config import HvfError
 from hvf.experiments.timing import (
     Clock,
@@ -175,7 +175,8 @@ def rows(results: dict[str, Any], options: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     """Measure, print and write the table."""
     options = parse_settings(Settings(), arguments)
     results = run(options) | {"environment": environment()}
@@ -198,4 +199,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--stage"]:
         sys.exit(run_stage(STAGES, *sys.argv[2:]))
-    sys.exit(run_script(main))
+    sys.exit(main())

@@ -27,7 +27,7 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from torchvision import transforms
 
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.config import HvfError
 from hvf.evaluation import picture_metrics
 from hvf.evaluation.evaluator import Evaluator
@@ -219,7 +219,8 @@ def row(line: Line) -> dict[str, Any]:
     return columns | {"scores differ by": f"{line['difference']:.0e}"}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     options = parse_settings(MetricsBenchmark(), arguments)
     lines, where = run(options), environment()
     title = f"{options.pairs} pairs x {options.rounds} rounds, {where['threads']} thread(s)"
@@ -229,4 +230,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    sys.exit(main())

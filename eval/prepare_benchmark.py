@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.config import HvfError
 from hvf.experiments.timing import (
     Clock,
@@ -315,7 +315,8 @@ def notes(results: dict[str, Any], options: Settings) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     """Measure, print and write the table."""
     options = parse_settings(Settings(), arguments)
     results = run(options) | {"environment": environment()}
@@ -328,4 +329,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage(STAGES, *sys.argv[2:]) if sys.argv[1:2] == ["--stage"] else run_script(main))
+    sys.exit(run_stage(STAGES, *sys.argv[2:]) if sys.argv[1:2] == ["--stage"] else main())

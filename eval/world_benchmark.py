@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.experiments.timing import Clock, environment, print_table
@@ -168,7 +168,8 @@ def row(line: dict[str, Any], plain_cpu: float) -> dict[str, Any]:
     return columns | {"faster by processor time": f"{plain_cpu / cpu:.1f} x" if cpu and drawn else ""}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     options = parse_settings(WorldBenchmark(), arguments)
     lines = measure(options)
     print_table("the embedded world", [row(line, lines[0]["cpu"]) for line in lines])
@@ -177,4 +178,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    sys.exit(main())

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from hvf import presets
 from hvf.alignment import FILE
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.config import Config, HvfError, digest, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
@@ -188,9 +188,10 @@ def picture_grid(real_NHWC: np.ndarray, drawn: dict[str, dict[str, np.ndarray]],
     return sheet
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     print(run(parse_settings(Ablation(), arguments)), end="")
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    sys.exit(main())

@@ -28,7 +28,7 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.config import HvfError
 from hvf.experiments.prior_timing import (
     SDXL,
@@ -272,7 +272,8 @@ SDXL's shape, checked on the meta device: {meta["processors"]} attention process
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     options = parse_settings(Benchmark(), arguments)
     if min(options.batch_size, options.steps, options.draw_batch) < 1 or options.warmup < 0:
         raise HvfError("--batch-size, --steps and --draw-batch must be at least 1, --warmup at least 0")
@@ -287,4 +288,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    sys.exit(main())

@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from hvf import presets
-from hvf.cli.options import parse_preset, run_script
+from hvf.cli.options import parse_preset, script
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.sources import open_image_source
@@ -217,7 +217,8 @@ def _check_room(out: Path, settings: shards.Settings) -> None:
         raise HvfError(f"{out} needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: choose another --out")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     options = parse_preset(PRESETS, arguments)
     out = prepare(options)
     if not options.estimate and os.environ.get("RANK", "0") == "0":
@@ -226,4 +227,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    sys.exit(main())

@@ -28,7 +28,7 @@ from diffusers.optimization import get_scheduler
 from PIL import Image
 
 from hvf import presets
-from hvf.cli.options import parse_preset, run_script
+from hvf.cli.options import parse_preset, script
 from hvf.config import HvfError, SamplingConfig
 from hvf.prior.attention import check_attached, choose_attention
 from hvf.prior.card import DRAWING, HEAD
@@ -354,8 +354,9 @@ Read it with `hvf.FusionPrior.from_pretrained(folder, torch_dtype=torch.float32)
 {DRAWING}"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run_script(lambda argv: train(parse_preset(PRESETS, argv)), arguments)
+@script
+def main(arguments: Sequence[str] | None) -> None:
+    train(parse_preset(PRESETS, arguments))
 
 
 if __name__ == "__main__":

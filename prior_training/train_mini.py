@@ -28,7 +28,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from hvf import presets
-from hvf.cli.options import parse_settings, run_script
+from hvf.cli.options import parse_settings, script
 from hvf.evaluation.metrics.kind import KINDS, reader
 from hvf.models.mini import CONTEXT_LENGTH, SIZE, learn_tokenizer, read_prompts, small_clip, small_sdxl, small_vae
 from hvf.prior import adapter
@@ -392,9 +392,10 @@ def softened(x: Tensor) -> Tensor:
 OTHERS = {"vae": train_vae, "unet": train_unet, READER: train_kind_reader}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@script
+def main(arguments: Sequence[str] | None) -> None:
     train(parse_settings(Options(), arguments))
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    sys.exit(main())

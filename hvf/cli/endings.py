@@ -26,45 +26,54 @@ def run_to_end(work: Callable[[], int]) -> int:
     0 and 1 are its own (1: done, and something is wrong with what was looked at); 2: refused, or the disk fails; 130:
     Ctrl-C; 143: SIGTERM. That the reader of the output has gone (`| head`) is no fault.
     """
-    with _sigterm_unwinds():
+    with _signals_unwind() as came:
         try:
             try:
                 return work()
             finally:  # here, where a reader that has gone can be told
                 sys.stdout.flush()
-        except HvfError as error:
-            print(one_line(f"hvf: {error}"), file=sys.stderr)  # it may quote what somebody else wrote
-            return 2
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        except OSError as error:  # a disk that fills up, a file that goes away: nothing that a traceback would explain
-            print(one_line(f"hvf: {error}"), file=sys.stderr)
-            return 2
-        except Terminated:
-            print("hvf: terminated; the same command continues from what is finished", file=sys.stderr)
-            return TERMINATED
-        except KeyboardInterrupt:
-            print("hvf: interrupted; the same command continues from what is finished", file=sys.stderr)
-            return INTERRUPTED
+        except (Exception, KeyboardInterrupt) as error:
+            if came:  # whatever a library made of it: torch tells what interrupts its reading of a file as a TypeError
+                return _ended_by(came[-1])
+            if isinstance(error, KeyboardInterrupt):
+                return _ended_by(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+            if isinstance(error, HvfError | OSError):  # the latter: a disk that fills up, a file that goes away
+                print(one_line(f"hvf: {error}"), file=sys.stderr)  # it may quote what somebody else wrote
+                return 2
+            raise
+
+
+def _ended_by(number: int) -> int:
+    """Say which signal ended it; the exit code for that."""
+    what = "terminated" if number == signal.SIGTERM else "interrupted"
+    print(f"hvf: {what}; the same command continues from what is finished", file=sys.stderr)
+    return TERMINATED if number == signal.SIGTERM else INTERRUPTED
 
 
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Generator[None, None, None]:
-    """Within the block SIGTERM raises `Terminated` in this process; children that it forks die of it as usual.
+def _signals_unwind() -> Generator[list[int], None, None]:
+    """In the block SIGTERM raises `Terminated` in this process, as Ctrl-C a KeyboardInterrupt; a list of what came.
 
-    What Python drops because it came while an object was being taken away is sent again, Ctrl-C too.
+    Children that it forks die of SIGTERM as usual. What Python drops because it came while an object was being taken
+    away is sent again.
     """
-    former, former_hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
-    if threading.current_thread() is not threading.main_thread() or former is not signal.SIG_DFL:
-        yield  # somebody else sees to it
+    former = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody else sees to it
+        former[signal.SIGINT] = signal.default_int_handler
+    former_hook, came = sys.unraisablehook, list[int]()
+    if threading.current_thread() is not threading.main_thread() or former[signal.SIGTERM] is not signal.SIG_DFL:
+        yield came  # somebody else sees to it
         return
     owner = os.getpid()
 
     def unwind(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
-            raise Terminated
-        signal.signal(number, signal.SIG_DFL)
+            came.append(number)
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        signal.signal(number, former[signal.Signals(number)])
         os.kill(os.getpid(), number)
 
     def send_again(dropped: sys.UnraisableHookArgs) -> None:
@@ -74,10 +83,12 @@ def _sigterm_unwinds() -> Generator[None, None, None]:
         number = signal.SIGTERM if isinstance(dropped.exc_value, Terminated) else signal.SIGINT
         threading.Timer(0.01, os.kill, (owner, number)).start()  # later: here it would be dropped once more
 
-    signal.signal(signal.SIGTERM, unwind)
+    for number in former:
+        signal.signal(number, unwind)
     sys.unraisablehook = send_again
     try:
-        yield
+        yield came
     finally:
         sys.unraisablehook = former_hook
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)

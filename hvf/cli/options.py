@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, cast
 
@@ -75,6 +76,16 @@ def run_script(main: Callable[[Sequence[str] | None], object], argv: Sequence[st
         return 0
 
     return run_to_end(work)
+
+
+def script(main: Callable[[Sequence[str] | None], object]) -> Callable[..., int]:
+    """A script's `main` as it is called, with its arguments or the command line's, for its exit code (`run_script`)."""
+
+    @wraps(main)
+    def ended(arguments: Sequence[str] | None = None) -> int:
+        return run_script(main, arguments)
+
+    return ended
 
 
 def study_settings(

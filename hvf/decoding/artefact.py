@@ -90,7 +90,7 @@ def _content(artefact: Artefact) -> dict[str, Any]:
         "version": VERSION,
         "code": code_version(),
         "encoders": dict(artefact.encoders),
-        "about": dict(artefact.about),
+        "about": dict(sorted(artefact.about.items())),  # in one order, however it was put together
     }
     try:
         return json.loads(json.dumps(content, default=plain))

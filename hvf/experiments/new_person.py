@@ -72,9 +72,9 @@ def adapt(person: NewPerson, out: Path, device: str = "cpu") -> Moved:
     check_values(trials, mean, sd, person.trials.name)
     moved = decoder.adapt(trials, images)
     moved.about = {**moved.about, "adapted": {**moved.about["adapted"], "from": _named(folder)}}
-    moved.save(out, {"study": _said(person, trials, images)})
     summary = _summary(person, moved, images, list(new.notes))
-    write_json(out / SUMMARY, summary)
+    write_json(out / SUMMARY, summary)  # first: a folder that holds a decoder is finished
+    moved.save(out, {"study": _said(person, trials, images)})
     return Moved(moved, summary)
 
 

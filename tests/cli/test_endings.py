@@ -103,6 +103,26 @@ def test_a_forked_child_dies_of_sigterm_without_a_word(capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interr")]
+)
+def test_a_signal_that_a_library_tells_as_an_error_of_its_own_is_still_that_signal(capsys, number, code, word):
+    def work() -> int:
+        try:
+            os.kill(os.getpid(), number)
+            for _ in range(1000):
+                pass
+        except KeyboardInterrupt as error:  # as torch does while it reads a file
+            raise HvfError("no open_clip model") from error
+        return 0
+
+    assert run_to_end(work) == code
+    said = capsys.readouterr().err
+    assert word in said
+    assert "open_clip" not in said
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 PIPED = "import sys\nfrom hvf.cli.options import run_script\n" \
     "sys.exit(run_script(lambda argv: [print('line') for _ in range(100000)]))"  # fmt: skip
 

@@ -33,7 +33,6 @@ import hvf.experiments.new_person
 import hvf.experiments.stages
 import hvf.report.answers  # noqa: F401  (all of these: in the parent, so that no job waits for them)
 from hvf.cli import main
-from hvf.cli.options import run_script
 from hvf.data.trials.trials import Trials
 from hvf.runs import code_version
 from tests.script_module import load_script
@@ -196,7 +195,7 @@ def into_cache(cache: Path, *words: object) -> Work:
 
 def script(path: str, *words: object) -> Work:
     module = load_script(ROOT / path)
-    return lambda: run_script(module.main, [str(word) for word in words])
+    return lambda: module.main([str(word) for word in words])
 
 
 COMMANDS: dict[str, Callable[[World, Path], Work]] = {

@@ -40,7 +40,8 @@ def full_from(number: int) -> Callable[[], None]:
     count = itertools.count(1)
 
     def fill(tmp: Path) -> None:
-        if next(count) >= number and tmp.parent.is_dir():
+        if next(count) >= number:
+            tmp.parent.mkdir(parents=True, exist_ok=True)
             tmp.symlink_to("/dev/full")
 
     return lambda: _hook(fill)

@@ -32,13 +32,13 @@ def assert_refused(ended, *folders: Path) -> None:
 @pytest.mark.slow(part=9)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_disk_that_fills_up(world, tmp_path, name, capsys):
-    whole, seen = tmp_path / "whole", tmp_path / "seen"
+    whole, seen = tmp_path / "whole" / "run", tmp_path / "seen"  # pages name a run by its folder
     unhindered = through(COMMANDS[name](world, whole), tmp_path / "cold", counted(seen))
     assert unhindered.code == 0, told(unhindered)
     expected, n = tree(whole), seen.stat().st_size
     numbers = sorted(random.Random(name).sample(range(1, n + 1), min(MOST, n)))
     for number in numbers:
-        out, cache = tmp_path / f"out-{number}", tmp_path / f"cache-{number}"
+        out, cache = tmp_path / f"out-{number}" / "run", tmp_path / f"cache-{number}"
         ended = through(COMMANDS[name](world, out), cache, full_from(number))
         assert_refused(ended, out, cache)
         assert "the disk is full" in ended.said or "No space left on device" in ended.said, told(ended)

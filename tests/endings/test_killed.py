@@ -46,7 +46,7 @@ class Count:
 @pytest.mark.parametrize("name", KILLED)
 def test_a_killed_command_ends_as_one_that_nobody_killed(world, tmp_path, name, capsys):
     rng, count = random.Random(f"{name} {os.environ.get('HVF_SEED', '0')}"), Count()
-    whole, out, cache = tmp_path / "whole", tmp_path / "out", tmp_path / "cache"
+    whole, out, cache = tmp_path / "whole" / "run", tmp_path / "out" / "run", tmp_path / "cache"
     unkilled = through(COMMANDS[name](world, whole), tmp_path / "cold")
     assert unkilled.code == 0, told(unkilled)
     expected, work, again = tree(whole), COMMANDS[name](world, out), False

@@ -18,12 +18,12 @@ def world(tmp_path_factory) -> World:
 @pytest.mark.slow(part=9)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_two_at_once(world, tmp_path, name):
-    whole, rng = tmp_path / "whole", random.Random(name)
+    whole, rng = tmp_path / "whole" / "run", random.Random(name)
     alone = through(COMMANDS[name](world, whole), tmp_path / "cold")
     assert alone.code == 0, told(alone)
     expected = tree(whole)
     for number, after in enumerate((0.0, rng.uniform(0, alone.seconds))):
-        out, cache = tmp_path / f"out-{number}", tmp_path / f"cache-{number}"
+        out, cache = tmp_path / f"out-{number}" / "run", tmp_path / f"cache-{number}"
         work = COMMANDS[name](world, out)
         first = Job(work, cache)
         time.sleep(after)

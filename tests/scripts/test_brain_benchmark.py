@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from hvf.cli.options import run_script
 from tests.script_module import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +51,7 @@ def test_the_table(script, tmp_path, capsys):
     told = ["--size", "small", "--steps", "1", "--repeats", "1", "--together", "2", "--table"]
     told += ["--out", str(tmp_path / "it")]
     before = torch.get_num_threads()
-    assert run_script(script.main, told) == 0
+    assert script.main(told) == 0
     assert torch.get_num_threads() == before
     said = capsys.readouterr().out
     assert said.count("goal: at least 1.8 x") == 2
@@ -70,7 +69,7 @@ def test_the_table(script, tmp_path, capsys):
     for part in (*found["speed"].values(), found["together"]):
         for clocks in part["ways"].values():
             assert clocks["wall"]["min"] <= clocks["wall"]["median"] <= clocks["wall"]["max"]
-    assert run_script(script.main, ["--steps", "0"]) == 2
+    assert script.main(["--steps", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
 
 
@@ -79,7 +78,7 @@ def test_what_leave_one_subject_out_needs(script, tmp_path, capsys):
     """Read from disk, batch by batch, whatever is stored: the process that trains tells its own peak."""
     threads = torch.get_num_threads()
     try:
-        assert run_script(script.main, ["--size", "small", "--memory", "--threads", "2", "--out", str(tmp_path)]) == 0
+        assert script.main(["--size", "small", "--memory", "--threads", "2", "--out", str(tmp_path)]) == 0
     finally:
         torch.set_num_threads(threads)
     figures = json.loads((tmp_path / "benchmark.json").read_text())["memory"]

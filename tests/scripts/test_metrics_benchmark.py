@@ -15,7 +15,7 @@ benchmark = load_script(Path(__file__).resolve().parents[2] / "eval" / "metrics_
 
 def test_equal_scores_are_compared(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")  # so that no word of the table is broken
-    benchmark.main(["--pairs", "3", "--rounds", "2", "--size", "64", "--out", str(tmp_path / "times.json")])
+    assert benchmark.main(["--pairs", "3", "--rounds", "2", "--size", "64", "--out", str(tmp_path / "times.json")]) == 0
     lines = json.loads((tmp_path / "times.json").read_text())["lines"]
     assert [line["name"] for line in lines][0] == "PixCorr, SSIM"
     assert all(line["difference"] < 1e-5 and line["ours"] > 0 for line in lines)

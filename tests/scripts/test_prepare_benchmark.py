@@ -13,7 +13,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from hvf.cli.options import run_script
 from hvf.config import HvfError
 from hvf.experiments.timing import in_process
 from tests.script_module import load_script
@@ -102,7 +101,7 @@ def test_time_is_scaled_by_conditions_and_sessions(benchmark):
     [(["--scale", "0"], "lie between 0 and 1"), (["--fraction", "1.5"], "lie between 0 and 1")],
 )
 def test_impossible_options_are_refused(benchmark, tmp_path, capsys, arguments, message):
-    assert run_script(benchmark.main, [*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert benchmark.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

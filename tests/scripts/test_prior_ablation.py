@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from hvf import presets
-from hvf.cli.options import run_script
 from hvf.config import with_settings
 from hvf.decoder import Decoder
 from hvf.vision.weights import MINI_WEIGHTS
@@ -26,7 +25,7 @@ def script():
 
 def test_a_wrong_encoder_is_refused(script, tmp_path, capsys):
     flags = ["--adapter-of", "openclip:else", "--out", str(tmp_path / "it")]
-    assert run_script(lambda argv: script.main(argv), flags) == 2
+    assert script.main(flags) == 2
     assert "--adapter-of must be one of openclip:mini-resnet" in capsys.readouterr().err
     assert not (tmp_path / "it").exists()
 

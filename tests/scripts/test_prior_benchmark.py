@@ -9,7 +9,6 @@ import pytest
 import torch
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
-from hvf.cli.options import run_script
 from hvf.experiments import prior_timing
 from tests.script_module import load_script
 
@@ -17,7 +16,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "prior_training" / "benchmark.py"
 
 
 def launch(script, arguments: list[str]) -> int:
-    return run_script(script.main, arguments)
+    return script.main(arguments)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvf.cli.options import run_script
 from hvf.config import HvfError
 from hvf.data.images.image_set import open_images
 from hvf.data.images.sources import open_image_source
@@ -35,7 +34,7 @@ N = 22
 
 
 def launch(script, arguments: list[str]) -> int:
-    return run_script(script.main, arguments)
+    return script.main(arguments)
 
 
 @pytest.fixture(scope="module")

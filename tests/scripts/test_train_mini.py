@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from hvf.cli.options import run_script
 from hvf.data.images.image_set import ImageSet
 from hvf.evaluation.networks import load_network
 from hvf.prior.loading import load_pipeline, load_prior
@@ -124,7 +123,7 @@ def test_hidden_patches_are_another_draw_each_time_and_none_are_hidden_in_use(tr
 def test_refused_in_one_line(train_mini, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_mini, "pretraining_images", lambda exemplars, size: few_pictures())
     arguments = ["--stages", "clip-vit", "--batch-size", "64", "--out", str(tmp_path / "out"), "--work", str(tmp_path)]
-    assert run_script(train_mini.main, arguments) == 2
+    assert train_mini.main(arguments) == 2
     assert "there are 32 pictures, fewer than a batch of 64" in capsys.readouterr().err
-    assert run_script(train_mini.main, ["--stages", "unett"]) == 2
+    assert train_mini.main(["--stages", "unett"]) == 2
     assert not (tmp_path / "out").exists()

@@ -19,7 +19,9 @@ def test_a_table_of_times_from_equal_pictures(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # so that no word of the table is broken
     out = tmp_path / "world.json"
-    benchmark.main(["--pictures", "24", "--images", "2", "--repeats", "2", "--rounds", "1", "--out", str(out)])
+    assert (
+        benchmark.main(["--pictures", "24", "--images", "2", "--repeats", "2", "--rounds", "1", "--out", str(out)]) == 0
+    )
     written = json.loads(out.read_text())
     lines = written["lines"]
     assert written["environment"]["threads"] >= 1
