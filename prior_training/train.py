@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from hvf.prior.published import start_from_ip_adapter
 from hvf.prior.reconstruction import held_out_pictures
 from hvf.prior.sources import SourceSettings, open_training_images
 from hvf.runs import check_writable, code_version, track, write_atomic, write_json
+from hvf.schema.reading import read_as
 from hvf.training.long_runs import (
     TERMINATED,
     EmaWeights,
@@ -318,7 +319,7 @@ def check(out: Path, options: Training, processes: int) -> None:
         return
     if not options.resume:
         raise HvfError(f"{out} holds a training already: add --resume to go on with it, or choose another --out.")
-    before, now = json.loads((out / "training.json").read_text()), settings_of(options)
+    before, now = read_as(dict[str, Any], out / "training.json"), settings_of(options)
     for name in sorted(set(now) - EXECUTION_ONLY):
         if before.get(name) != now[name]:
             raise HvfError(f"{out} was trained with {name} = {before.get(name)}, not {now[name]}: it cannot go on.")

@@ -1,11 +1,10 @@
 """Train the mini models that ship with hvf: a small SDXL (VAE, UNet, text encoders), two CLIPs, a reader of kinds.
 
-    python prior_training/train_mini.py                    # every stage; minutes on a GPU, a day on CPU cores
-    python prior_training/train_mini.py --stages vae unet  # some of them
+    python prior_training/train_mini.py [--stages vae unet]    # every stage: minutes on a GPU, a day on CPU cores
 
-Pictures and captions are drawn by `hvf.simulation.captioned`; test concepts are never seen. Each stage keeps a
-checkpoint under ``--work`` and goes on from it when started again; it then leaves its model, in half precision, in
-``--out``. The Fusion Prior follows from `prior_training/train.py`.
+Pictures and captions are drawn by `hvf.simulation.captioned`, none of a test concept. A stage keeps a checkpoint under
+``--work``, goes on from it when started again, and leaves its model, in half precision, in ``--out``. The Fusion Prior
+follows from `prior_training/train.py`.
 """
 
 from __future__ import annotations

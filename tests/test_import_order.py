@@ -239,3 +239,15 @@ def test_public_names_exist():
         assert getattr(hvf, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Decodr'"):
         hvf.Decodr  # noqa: B018
+
+
+WITHIN = {  # what hvf itself has just written, or says to a process of its own
+    "hvf/files/guard.py", "hvf/files/parser_process.py", "hvf/experiments/timing.py", "hvf/models/mini.py",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [p for p in sources(ROOT) if p.parts[0] == "hvf"], ids=str)
+def test_json_of_files_is_read_in_one_place(path):
+    """`hvf.schema.reading` bounds its depth and tells what is wrong; Python's own raises RecursionError."""
+    source = (ROOT / path).read_text(encoding="utf-8").replace("json.loads(json.dumps(", "")
+    assert ("json.load(" in source or "json.loads" in source) == (path.as_posix() in WITHIN)

@@ -34,6 +34,7 @@ from hvf.decoding.gallery import Gallery
 from hvf.files.checksums import known_sha256, sha256_of
 from hvf.prior.hub_weights import HUB_ID, push_folder
 from hvf.runs import code_version, plain, write_atomic, write_json
+from hvf.schema.reading import parse_json
 
 MANIFEST, CARD, CONFIDENCE, GALLERY = "decoder.json", "README.md", "confidence.safetensors", "gallery.safetensors"
 VERSION = 1  # of the folder; a newer one is refused
@@ -128,10 +129,10 @@ def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> A
     try:
         if CONFIDENCE in content["files"]:
             arrays, names = _read_arrays(folder / CONFIDENCE)
-            confidence = Confidence.of_tensors(arrays, json.loads(names["concepts"]))
+            confidence = Confidence.of_tensors(arrays, parse_json(names["concepts"]))
         if GALLERY in content["files"]:
             arrays, names = _read_arrays(folder / GALLERY)
-            known = json.loads(names["gallery"])
+            known = parse_json(names["gallery"])
             gallery = Gallery.of(known["ids"], arrays["z_f"], known["concepts"], known["what"])
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise HvfError(f"{folder} is not a decoder written by hvf: {error}") from error
@@ -147,7 +148,7 @@ def fingerprint(folder: str | Path) -> str:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         version = content["version"]
         if isinstance(version, int) and version > VERSION:
             raise HvfError(f"{path} is of version {version}, and this hvf reads version {VERSION}: update hvf")

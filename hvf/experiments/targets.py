@@ -8,7 +8,6 @@ epoch, the penalty and the settings of the grid are chosen on validation concept
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from hvf.experiments.repeated import open_folder, table_of_rows, write_combined
 from hvf.experiments.results import FILE, Result, as_json
 from hvf.registry import FUSIONS
 from hvf.runs import Run
+from hvf.schema.reading import parse_json
 from hvf.vision.specs import check_targets
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
@@ -86,7 +86,7 @@ def _candidates(grid: Sequence[str]) -> Iterator[dict[str, Any]]:
     for text in grid:
         name, _, values = text.partition("=")
         try:
-            axes.append([(name, json.loads(value)) for value in values.split(",")])
+            axes.append([(name, parse_json(value)) for value in values.split(",")])
         except ValueError:
             raise HvfError(f"--grid takes SETTING=NUMBER,NUMBER,..., not {text!r}") from None
     return (dict(point) for point in itertools.product(*axes))

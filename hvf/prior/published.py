@@ -6,15 +6,17 @@ Formats: `ssshamiii/Brain-HIVE` (fusion_encoder/, proj/, attn_adapter/, as its t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from hvf.config import HvfError
 from hvf.prior.model import FusionPrior
+from hvf.schema.reading import read_as
+from hvf.schema.run_folder import MORE
 from hvf.vision.weights import read_state
 
 BRAIN_HIVE_PARTS = ("fusion_encoder", "proj", "attn_adapter")
@@ -27,6 +29,20 @@ ENCODERS = {
     "RN50": "openclip:RN50/openai",
     "vae": "vae:sdxl",
 }
+
+_AGAIN = "copy the folder again"
+
+
+class _FusionConfig(TypedDict):
+    __pydantic_config__ = MORE  # pyright: ignore[reportGeneralTypeIssues]
+    proj_meta: dict[str, int]  # {encoder: width of its features}
+    hidden_size: int
+
+
+class _AdapterConfig(TypedDict):
+    __pydantic_config__ = MORE  # pyright: ignore[reportGeneralTypeIssues]
+    attn_processor_keys: list[str]
+    cross_attention_dim: int
 
 
 def is_brain_hive(folder: Path) -> bool:
@@ -42,25 +58,40 @@ def read_brain_hive(folder: str | Path) -> FusionPrior:
     """
     folder = Path(folder)
     fusion, proj, adapter = (_state(folder / part / _WEIGHTS) for part in BRAIN_HIVE_PARTS)
-    configs = [json.loads((folder / part / "config.json").read_text()) for part in BRAIN_HIVE_PARTS]
+    of_fusion = read_as(_FusionConfig, folder / BRAIN_HIVE_PARTS[0] / "config.json", _AGAIN)
+    of_adapter = read_as(_AdapterConfig, folder / BRAIN_HIVE_PARTS[2] / "config.json", _AGAIN)
     try:
-        names = list(configs[0]["proj_meta"])
-        layers = [name for name in configs[2]["attn_processor_keys"] if name.endswith("attn2.processor")]
+        names = list(of_fusion["proj_meta"])
+        layers = [name for name in of_adapter["attn_processor_keys"] if name.endswith("attn2.processor")]
+        _check_sizes(of_fusion, of_adapter, fusion, adapter)  # before a model of these sizes is made
         prior = FusionPrior(
             specs=[str(ENCODERS.get(name, name)) for name in names],
-            dims=[int(configs[0]["proj_meta"][name]) for name in names],
+            dims=list(of_fusion["proj_meta"].values()),
             adapter_names=layers,
             adapter_widths=[_adapter_width(adapter, i) for i in range(len(layers))],
-            width=configs[0]["hidden_size"],
+            width=of_fusion["hidden_size"],
             intermediate=fusion["vision_model.block.layers.0.ff.w1.weight"].shape[0],
             projector_intermediate=fusion["adapter.ff.w1.weight"].shape[0],
-            cross_attention_dim=configs[2]["cross_attention_dim"],
+            cross_attention_dim=of_adapter["cross_attention_dim"],
         )
         prior.load_state_dict(brain_hive_state(fusion, proj, adapter, names))
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (KeyError, IndexError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HvfError(f"{folder} is no whole prior in Brain-HIVE's format: {reason}") from error
     return prior.eval()
+
+
+def _check_sizes(of_fusion: _FusionConfig, of_adapter: _AdapterConfig, fusion: Mapping, adapter: Mapping) -> None:
+    """Raise TypeError where a config gives other sizes than the weights have."""
+    said, found = dict(of_fusion["proj_meta"]), {}
+    for name in said:
+        found[name] = fusion[f"vision_model.proj_maps.{name}.weight"].shape[1]
+    said |= {"hidden_size": of_fusion["hidden_size"], "cross_attention_dim": of_adapter["cross_attention_dim"]}
+    found["hidden_size"] = fusion["vision_model.block.layers.0.norm.weight"].shape[0]
+    found["cross_attention_dim"] = _adapter_weight(adapter, 0, "to_k_ip").shape[1]
+    for name in said:
+        if said[name] != found[name]:
+            raise TypeError(f"{name} is {said[name]} in config.json, {found[name]} in the weights")
 
 
 def start_from_ip_adapter(prior: FusionPrior, path: str | Path) -> None:

@@ -25,11 +25,13 @@ from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from hvf.config import HvfError
 from hvf.files.checksums import sha256_of
 from hvf.runs import clear_leftovers, temporary_beside, write_atomic
-from hvf.schema.reading import read_as
+from hvf.schema.reading import parse_as, read_as
+from hvf.schema.run_folder import MORE, Count
 
 TERMINATED = 128 + signal.SIGTERM  # 143, what a shell calls a process that SIGTERM ended
 CHECKSUMS = "checksums.json"  # of a checkpoint: {file: its sha256}
@@ -210,15 +212,26 @@ def _damage(folder: Path) -> str:
     return ""
 
 
+class Entry(TypedDict):
+    """A line of a training's history, of whatever figures."""
+
+    __pydantic_config__ = MORE  # pyright: ignore[reportGeneralTypeIssues]
+    step: Count
+
+
 def checkpoints(out: Path) -> list[Path]:
     """The whole checkpoints, oldest first."""
     return sorted(out.glob("checkpoint-*"))
 
 
 def read_history(path: Path, steps: int) -> list[dict[str, Any]]:
-    """The entries up to the step that training goes on from."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [entry for entry in map(json.loads, lines) if entry["step"] <= steps]
+    """The entries up to the step that training goes on from. HvfError for a line that is none."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    try:
+        entries = [parse_as(Entry, line) for line in lines]
+    except ValueError as error:
+        raise HvfError(f"{path} is damaged ({error}): delete it; the training goes on without its curve") from error
+    return [dict(entry) for entry in entries if entry["step"] <= steps]
 
 
 def write_history(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:

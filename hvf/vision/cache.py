@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from hvf import runs
 from hvf.registry import BACKBONES, HvfError
+from hvf.schema.reading import parse_json
 from hvf.vision.loading import load_encoder
 from hvf.vision.processes import ALONE, Processes
 from hvf.vision.specs import parse_spec
@@ -285,7 +286,7 @@ def _of_other_sets(folder: Path, entry: dict[str, str], images: Images) -> np.nd
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "np") as file:
-                facts = json.loads((file.metadata() or {}).get("hvf", "{}"))
+                facts = parse_json((file.metadata() or {}).get("hvf", "{}"))
                 facts.pop("sha256", None)
                 if {**facts, "images": ""} != {**entry, "images": ""} or "contents" not in file.keys():  # noqa: SIM118
                     continue

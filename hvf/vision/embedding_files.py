@@ -17,6 +17,7 @@ from hvf.files.archives import check_arrays
 from hvf.files.guard import guarded
 from hvf.pickles import loading as pickles
 from hvf.registry import FEATURE_ENDINGS, HvfError, listed
+from hvf.schema.reading import parse_json
 
 ALONE = ""  # the key of an array that is all that its file holds
 FILE_NAMES = "file_names.txt"  # THINGSvision's list of images, in the order of the features beside it
@@ -214,8 +215,6 @@ def _without_running(path: Path, error: Exception) -> Any:
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
-    import json
-
     from safetensors import safe_open
     from safetensors.torch import load_file
 
@@ -223,7 +222,7 @@ def _safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, "pt") as file:
         for key, text in (file.metadata() or {}).items():
             try:
-                value = json.loads(text)
+                value = parse_json(text)
             except ValueError:
                 value = text.splitlines()
             if isinstance(value, list) and all(isinstance(one, str) for one in value):

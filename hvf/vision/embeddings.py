@@ -20,6 +20,7 @@ import torch
 from hvf.data.images.columns import image_column, is_picture_file, texts_of
 from hvf.data.images.matching import ImageNames, normalized
 from hvf.registry import FeatureFile, HvfError, feature_file, listed
+from hvf.schema.reading import parse_json
 from hvf.vision.embedding_files import ALONE, FILE_NAMES, Content, keys_of_folder, read_content
 
 # What lists of names are called in files, beside the columns of tables: "names", "ids", "image_ids", "keys".
@@ -191,7 +192,7 @@ def read_names(path: Path) -> list[str] | None:
 
     if path.suffix.lower() == ".json":
         try:
-            content = json.loads(read_text(path))
+            content = parse_json(read_text(path))
         except ValueError as error:
             raise HvfError(f"{path} cannot be read as JSON: {error}") from error
         if isinstance(content, dict) and sorted(map(str, content.values())) == sorted(map(str, range(len(content)))):

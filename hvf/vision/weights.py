@@ -7,7 +7,6 @@ downloaded. Importing this imports no torch.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hvf.files.archives import check_arrays
 from hvf.registry import HvfError, did_you_mean, listed
+from hvf.schema.reading import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +156,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
         raise HvfError(f"{path} is missing; fetch it with: {_fetch(path.parent, [path.name])}")
     with reading(path, what):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
         return content
@@ -165,7 +165,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 def _weight_map(index: Path) -> dict[str, str]:
     """{tensor: the shard that holds it}."""
     with reading(index, "an index of shards"):
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = parse_json(index.read_bytes())["weight_map"]
         if not places or not all(isinstance(one, str) and Path(one).name == one for one in places.values()):
             raise ValueError("weight_map should name a file of this folder for every tensor")
         return places
@@ -179,7 +179,7 @@ def _fetch(folder: Path, names: Sequence[str]) -> str:
     """The command that puts files of a repository into a folder; the repository, where its settings name it."""
     repository = "ORG/REPOSITORY"
     try:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_name_or_path"]
+        named = parse_json((folder / "config.json").read_bytes())["_name_or_path"]
         repository = named if re.fullmatch(r"[\w.-]+/[\w.-]+", named) else repository
     except (OSError, ValueError, KeyError, TypeError):  # it is only for the message
         pass

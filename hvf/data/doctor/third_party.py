@@ -5,7 +5,6 @@ Letters: N trials, I images, R repeats, C channels, T samples.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -23,8 +22,9 @@ from hvf.data.doctor.signals import signals
 from hvf.data.doctor.things_eeg2 import IMAGES, REPEATS
 from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
+from hvf.data.things_eeg2.neurobridge import neurobridge_info, read_neurobridge_info
 from hvf.data.things_eeg2.stimuli import of_other_part
-from hvf.data.things_eeg2.third_party import kept_channels, neurobridge_info, of_meg
+from hvf.data.things_eeg2.third_party import kept_channels, of_meg
 from hvf.pickles import loading
 from hvf.registry import listed
 
@@ -63,7 +63,8 @@ def examine_prepared(path: Path, recipe: str | None = None) -> Iterator[Finding]
     try:
         content = loading.load(path, mmap=True)
         if _maker(path) == "NeuroBridge":
-            content = {"x": content} | json.loads(neurobridge_info(path.parent).read_text(encoding="utf-8"))  # pyright: ignore[reportOptionalMemberAccess]
+            info = neurobridge_info(path.parent)
+            content = {"x": content} | ({} if info is None else dict(read_neurobridge_info(info)))
     except (HvfError, ValueError) as error:
         yield Finding("error", "file", where, str(error), "download or copy it again")
         return

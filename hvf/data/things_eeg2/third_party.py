@@ -5,7 +5,6 @@ Letters: N trials, I images, R repeats, C channels, T samples.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from hvf.data.datasets import chosen_subjects
 from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
 from hvf.data.recordings.channels import CTF_SENSOR, note_of, other_than_brain
+from hvf.data.things_eeg2.neurobridge import neurobridge_info, read_neurobridge_info
 from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
 from hvf.data.things_eeg2.stimuli import Stimuli, find_metadata, of_other_part, read_metadata
 from hvf.data.trials.provenance import is_finished, sha256, stamps
@@ -246,11 +246,6 @@ def _kind(folder: Path) -> str | None:
     return None
 
 
-def neurobridge_info(folder: Path) -> Path | None:
-    """NeuroBridge's info.json in a folder or above it."""
-    return next((place / "info.json" for place in (folder, folder.parent) if (place / "info.json").is_file()), None)
-
-
 def of_meg(folder: Path) -> bool:
     """Whether a folder of such files is of THINGS-MEG, by its name or that of the one above it."""
     return any("meg" in name.lower() for name in folder.parts[-2:])
@@ -325,12 +320,9 @@ def _read_neurobridge(path: Path, list_of_images: Path | None) -> Prepared:
     info_path = neurobridge_info(path.parent)
     if info_path is None:
         raise HvfError(f"{path} has no info.json beside it or above, which names its channels")
-    try:
-        info = json.loads(info_path.read_text(encoding="utf-8"))
-        ch_names, times, how = info["ch_names"], info["times"], info["normalization"]
-        recipe = {"mvnn": "neurobridge", "zscore": "neurobridge-zscore"}[how]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HvfError(f"{info_path} is damaged or not NeuroBridge's ({type(error).__name__}: {error})") from error
+    info = read_neurobridge_info(info_path)
+    ch_names, times = info["ch_names"], info["times"]
+    recipe = {"mvnn": "neurobridge", "zscore": "neurobridge-zscore"}[info["normalization"]]
     x = loading.load(path, mmap=True)  # (concepts, images, R, C, T)
     sfreq, tmin = _axes(path, x, ch_names, times, 5)
     x_IRCT = x.reshape(-1, *x.shape[2:])

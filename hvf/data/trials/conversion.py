@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import mne
 import numpy as np
 import pandas as pd
+from annotated_types import Gt
+from typing_extensions import TypedDict
 
 from hvf.data.montages import montage_1005
 from hvf.data.recordings.channels import NEUROMAG_SENSOR
 from hvf.registry import HvfError, listed
+from hvf.schema.reading import parse_as
+from hvf.schema.run_folder import MORE, Number
 
 if TYPE_CHECKING:
     import xarray
@@ -32,8 +36,18 @@ LABELS = {
     "session": "sessions",
     "position": "positions",
 }
-ABOUT = {"kind", "simulated", "sfreq", "tmin", "history"}
 EVENT = "image onset"  # which image it is, metadata say
+
+
+class About(TypedDict):
+    """What the description of epochs says of the trials that they were made of; sfreq in Hz, tmin in s."""
+
+    __pydantic_config__ = MORE  # pyright: ignore[reportGeneralTypeIssues]
+    kind: str
+    simulated: bool
+    sfreq: Annotated[Number, Gt(0)]
+    tmin: Number
+    history: dict[str, Any] | None
 
 
 class Responses(Protocol):
@@ -91,7 +105,7 @@ def to_epochs(trials: Responses) -> mne.EpochsArray:
     if "eeg" in info.get_channel_types():
         info.set_montage(montage_1005(), match_case=False, match_alias=True, on_missing="ignore", verbose="error")
     info["subject_info"] = {"his_id": trials.subject}
-    about = {name: getattr(trials, name) for name in ABOUT}
+    about = {name: getattr(trials, name) for name in About.__annotations__}
     info["description"] = MARK + json.dumps(about, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
     n = len(trials)
     return mne.EpochsArray(
@@ -108,17 +122,17 @@ def to_epochs(trials: Responses) -> mne.EpochsArray:
 
 
 def made_of(info: mne.Info) -> dict[str, Any] | None:
-    """What `to_epochs` wrote into the description of epochs; None if another program made them."""
+    """What `to_epochs` wrote into the description of epochs; None if another program made them.
+
+    Raises HvfError for a damaged one: that data are simulated is said nowhere else.
+    """
     text = info.get("description") or ""
     if not text.startswith(MARK):
         return None
     try:
-        about = json.loads(text.removeprefix(MARK))
-    except ValueError:
-        return None
-    return (
-        about if isinstance(about, dict) and {"kind", "simulated", "sfreq", "tmin", "history"} <= set(about) else None
-    )
+        return dict(parse_as(About, text.removeprefix(MARK)))
+    except ValueError as error:
+        raise HvfError(f"info['description'], which hvf wrote, is damaged ({error}): write the epochs anew") from error
 
 
 def own_values(epochs: mne.BaseEpochs, made: dict[str, Any]) -> dict[str, Any]:

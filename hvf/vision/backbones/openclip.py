@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import zipfile
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hvf.files.archives import check_arrays, open_zip
 from hvf.registry import BACKBONES, HvfError, did_you_mean
+from hvf.schema.reading import parse_json
 from hvf.vision.backbones.base import Backbone
 from hvf.vision.backbones.hub import check_size
 from hvf.vision.weights import (
@@ -223,7 +223,7 @@ def clip_tokenizer(spec: FeatureSpec) -> Callable[[list[str]], torch.Tensor]:
     if not folder:
         return open_clip.get_tokenizer(spec.name)
     with reading(folder / CLIP_CONFIG, "an open_clip model with a text side"):
-        text = json.loads((folder / CLIP_CONFIG).read_text())["model_cfg"]["text_cfg"]
+        text = parse_json((folder / CLIP_CONFIG).read_bytes())["model_cfg"]["text_cfg"]
         length = text["context_length"]
         if "hf_tokenizer_name" not in text:
             return open_clip.SimpleTokenizer(context_length=length)
