@@ -30,8 +30,8 @@ from hvf.schema.reading import read_as, read_json
 from hvf.schema.run_folder import Figures
 
 __all__ = [
-    "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "say", "temporary_beside", "track",
-    "write_atomic", "write_json",
+    "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "say", "settle", "temporary_beside",
+    "track", "write_atomic", "write_json",
 ]  # fmt: skip
 
 _REASONS = {
@@ -139,30 +139,37 @@ def write_json(path: str | Path, obj: Any) -> None:
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path` (same suffix), then put it in place whole.
+    """Let `write` fill a file of this name in a temporary folder beside `path`, then put it in place whole.
 
-    Whatever goes wrong, `path` is untouched and the temporary file is gone. Raises HvfError if the disk is full, the
-    folder read-only or the path impossible; anything else that `write` raises passes through.
+    The folder holds whatever else a library writes on the way (safetensors has temporary files of its own), so that it
+    is cleared with it. Whatever goes wrong, `path` is untouched and the folder is gone. Raises HvfError if the disk is
+    full, the folder read-only or the path impossible; anything else that `write` raises passes through.
     """
     path = Path(path)
-    tmp = temporary_beside(path)
+    folder = temporary_beside(path)
     made: list[Path] = []
     try:
         made = _make_folders(path.parent)
-        write(tmp)
-        with open(tmp, "r+b") as file:
-            _needed(lambda: os.fsync(file.fileno()), "say when a file is on the disk (fsync)")
-        with contextlib.suppress(OSError):  # some file systems have no permissions
-            os.chmod(tmp, 0o666 & ~_umask())  # safetensors' writer lets nobody else read
-        _needed(lambda: os.replace(tmp, path), "put a file in the place of another (rename)")
+        folder.mkdir()
+        write(folder / path.name)
+        settle(folder / path.name)
+        _needed(lambda: os.replace(folder / path.name, path), "put a file in the place of another (rename)")
+        shutil.rmtree(folder, ignore_errors=True)
     except BaseException as error:
-        reason = _reason(error, tmp.parent)
-        with contextlib.suppress(OSError):  # it could not be made either
-            tmp.unlink(missing_ok=True)
+        reason = _reason(error, path.parent)
+        shutil.rmtree(folder, ignore_errors=True)  # it could not be made either
         _remove_folders(made)
         if reason:
             raise HvfError(f"cannot write {path}: {reason}") from error
         raise
+
+
+def settle(path: Path) -> None:
+    """See a file onto the disk, and give it the permissions of the user's files: safetensors' lets nobody else read."""
+    with open(path, "r+b") as file:
+        _needed(lambda: os.fsync(file.fileno()), "say when a file is on the disk (fsync)")
+    with contextlib.suppress(OSError):  # some file systems have no permissions
+        os.chmod(path, 0o666 & ~_umask())
 
 
 def _needed(step: Callable[[], None], what: str, lacking: tuple[int, ...] = LACKING) -> None:
@@ -258,7 +265,7 @@ def check_writable(path: str | Path) -> None:
                 file.write(bytes(65536))
                 file.flush()
                 _needed(lambda: os.fsync(file.fileno()), "say when a file is on the disk (fsync)")
-            other.touch()
+            other.write_bytes(bytes(1))
             replaced = (*LACKING, errno.EPERM)  # both files are ours
             _needed(lambda: os.replace(probe, other), "put a file in the place of another (rename)", replaced)
         finally:

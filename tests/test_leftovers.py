@@ -11,7 +11,7 @@ import pytest
 
 from hvf import runs
 from hvf.runs import check_writable, clear_leftovers, temporary_beside, write_atomic
-from tests.leftovers import left_by_a_dead_process, writer
+from tests.leftovers import LIBRARY, left_by_a_dead_process, writer
 
 
 def test_the_next_writer_clears_what_a_killed_one_left(tmp_path):
@@ -92,3 +92,10 @@ def test_files_have_the_permissions_that_the_user_gives_files(tmp_path, mask, mo
     finally:
         os.umask(former)
     assert path.stat().st_mode & 0o777 == mode
+
+
+def test_what_a_library_writes_beside_its_file_is_cleared_too(tmp_path):
+    """safetensors 0.8 writes a `.tmpXXXXXX` of its own beside the file that it is given, which nobody would know."""
+    left_by_a_dead_process(tmp_path / "x.safetensors", LIBRARY)
+    write_atomic(tmp_path / "other.json", lambda path: path.write_text("{}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["other.json"]

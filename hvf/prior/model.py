@@ -30,7 +30,7 @@ from hvf.prior.card import prior_card
 from hvf.prior.embedding_noise import EmbeddingNoise
 from hvf.prior.hub_weights import push_folder
 from hvf.registry import listed
-from hvf.runs import write_json
+from hvf.runs import settle, write_json
 from hvf.schema.reading import read_as
 
 CHECKSUMS = "checksums.json"  # {file of weights: its sha256}
@@ -73,6 +73,8 @@ class FusionPrior(ModelMixin, ConfigMixin):
         (folder / CHECKSUMS).unlink(missing_ok=True)  # they would be of other weights
         super().save_pretrained(folder, *args, **more)
         files = sorted(folder.glob("*.safetensors"))
+        for file in files:
+            settle(file)
         write_json(folder / CHECKSUMS, {file.name: sha256_of(file) for file in files})
 
     @classmethod

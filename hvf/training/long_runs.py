@@ -29,7 +29,7 @@ from typing_extensions import TypedDict
 
 from hvf.config import HvfError
 from hvf.files.checksums import sha256_of
-from hvf.runs import clear_leftovers, temporary_beside, write_atomic
+from hvf.runs import clear_leftovers, settle, temporary_beside, write_atomic
 from hvf.schema.reading import parse_as, read_as
 from hvf.schema.run_folder import MORE, Count
 
@@ -149,8 +149,7 @@ def folder_in_place(accelerator: Accelerator, final: Path) -> Iterator[Path]:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             for file in (path for path in temporary.rglob("*") if path.is_file()):
-                with open(file, "rb+") as opened:
-                    os.fsync(opened.fileno())
+                settle(file)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
     except BaseException as error:

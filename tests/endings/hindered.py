@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from hvf import runs
 
@@ -35,14 +40,29 @@ def counted(told: Path) -> Callable[[], None]:
     return lambda: _hook(note)
 
 
-def full_from(number: int) -> Callable[[], None]:
-    """The disk is full when the `number`-th file is written, and stays so: its name leads to /dev/full."""
+@contextlib.contextmanager
+def full_disk(folder: Path) -> Iterator[Path]:
+    """A file system of 64 KiB without a free byte at `folder`; skips the test where nobody may mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=100", "tmpfs", str(folder)]
+    mount = shutil.which("mount")
+    if mount is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a full disk is a file system that only root may mount")
+    try:
+        with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def full_from(number: int, full: Path) -> Callable[[], None]:
+    """The disk is full from the `number`-th file on: what is written goes to the folder `full`."""
     count = itertools.count(1)
 
-    def fill(tmp: Path) -> None:
-        if next(count) >= number:
-            tmp.parent.mkdir(parents=True, exist_ok=True)
-            tmp.symlink_to("/dev/full")
+    def fill(tmp: Path) -> Path | None:
+        return full / tmp.name if next(count) >= number else None
 
     return lambda: _hook(fill)
 

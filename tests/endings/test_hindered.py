@@ -6,12 +6,13 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.endings.commands import COMMANDS, World, hidden, through, told, tree
-from tests.endings.hindered import HARMLESS, REFUSALS, counted, full_from, without
+from tests.endings.hindered import HARMLESS, REFUSALS, counted, full_disk, full_from, without
 
 MOST = int(os.environ.get("HVF_FILES", "2"))  # files of a command at which the disk fills up, drawn by chance
 
@@ -19,6 +20,12 @@ MOST = int(os.environ.get("HVF_FILES", "2"))  # files of a command at which the 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
     return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Iterator[Path]:
+    with full_disk(tmp_path_factory.mktemp("disk") / "full") as folder:
+        yield folder
 
 
 def assert_refused(ended, *folders: Path) -> None:
@@ -31,7 +38,7 @@ def assert_refused(ended, *folders: Path) -> None:
 
 @pytest.mark.slow(part=9)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_disk_that_fills_up(world, tmp_path, name, capsys):
+def test_a_disk_that_fills_up(world, full, tmp_path, name, capsys):
     whole, seen = tmp_path / "whole" / "run", tmp_path / "seen"  # pages name a run by its folder
     unhindered = through(COMMANDS[name](world, whole), tmp_path / "cold", counted(seen))
     assert unhindered.code == 0, told(unhindered)
@@ -39,11 +46,12 @@ def test_a_disk_that_fills_up(world, tmp_path, name, capsys):
     numbers = sorted(random.Random(name).sample(range(1, n + 1), min(MOST, n)))
     for number in numbers:
         out, cache = tmp_path / f"out-{number}" / "run", tmp_path / f"cache-{number}"
-        ended = through(COMMANDS[name](world, out), cache, full_from(number))
+        ended = through(COMMANDS[name](world, out), cache, full_from(number, full))
         assert_refused(ended, out, cache)
+        assert [path.name for path in full.iterdir()] == ["filler"]
         assert "the disk is full" in ended.said or "No space left on device" in ended.said, told(ended)
         left = {file: digest for file, digest in tree(out).items() if expected.get(file) != digest}
-        assert not [file for file in left if (out / file).is_symlink() or not (out / file).stat().st_size], left
+        assert not [file for file in left if not (out / file).stat().st_size], left
         again = through(COMMANDS[name](world, out), cache)
         assert again.code == 0, told(again)
         assert tree(out) == expected

@@ -76,6 +76,8 @@ def test_the_adapter_starts_as_each_layers_own_keys_and_values():
 def test_the_whole_prior_is_saved_and_read_back(tmp_path):
     prior = shake(new_prior(tiny_unet()))
     prior.save_pretrained(tmp_path)
+    (tmp_path / "mine").write_bytes(b"")
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # others of the lab may read it
     again = FusionPrior.from_pretrained(tmp_path)
     assert again.specs == tuple(DIMS)
     assert again.dims == DIMS

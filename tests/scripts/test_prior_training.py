@@ -85,6 +85,7 @@ def test_leaves_a_prior_that_works_its_card_and_its_figures(finished, world):
     prior.attach(unet)
     fresh = FusionPrior.for_unet(load_pipeline(str(world / "sdxl")).unet, prior.dims, 10, 12, 14)
     assert not torch.equal(prior.adapter[0].to_k_ip[0].weight, fresh.adapter[0].to_k_ip[0].weight)
+    assert len({path.stat().st_mode for path in finished.rglob("*") if path.is_file()}) == 1  # not 0600 for weights
     entries = history(finished)
     assert [entry["step"] for entry in entries] == [2, 4, 6]
     assert all(np.isfinite(value) for entry in entries for value in entry.values())
