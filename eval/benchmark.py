@@ -36,7 +36,7 @@ from hvf.experiments.stages import ROWS, reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic, write_json
 from hvf.vision.processes import several_on_cpus
-from hvf.vision.specs import check_targets, short_name
+from hvf.vision.specs import check_targets, short_names
 
 CONTROL = "trials permuted"
 
@@ -160,19 +160,18 @@ def method_table(result: Result, options: Benchmark) -> str:
         told = ["–", ""] if work is None else [work.summary(label), work.selection(options.protocol)]
         return told if works else []
 
-    files: dict[str, str] = {}
+    targets = {name: row.settings.get("targets.specs", ()) for name, row in result.rows.items()}
+    briefly, footnotes = short_names(spec for specs in targets.values() for spec in specs)
     for name, entries in method_rows(result).items():
-        specs = result.rows[name].settings.get("targets.specs", ()) if name in result.rows else ()
-        short = [brief if files.setdefault(brief, spec) == spec else spec for spec in specs
-                 for brief in [short_name(spec)]]  # fmt: skip
+        short = [briefly[spec] for spec in targets.get(name, ())]
         figures = [percent(entries.get(figure)) for figure in ("top1", "top5", "validation")]
         differs = METHODS[name].differs if name in METHODS else ""
         lines.append(f"| {' | '.join([name, *figures, *of_paper(name), ', '.join(short), differs])} |")
     for name in works:
         if name not in result.rows:
             lines.append(f"| {' | '.join([name, '–', '–', '–', *of_paper(name), '', ''])} |")
-    if told := [f"{brief} is {spec}" for brief, spec in files.items() if brief != spec]:
-        lines += ["", "; ".join(told) + "."]
+    if footnotes:
+        lines += ["", "; ".join(footnotes) + "."]
     if result.transductive:
         about = "Transductive: all test trials at once, each answer hangs on the others; these compare with none above."
         lines += ["", about, "", "| method and scaling | top-1 % | top-5 % | top-1 % above the cosine's |"]

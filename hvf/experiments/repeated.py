@@ -17,6 +17,7 @@ from hvf.config import SUBJECTS, Config, HvfError
 from hvf.experiments.protocols import recording_name
 from hvf.experiments.results import FILE, Entry, Result, as_json
 from hvf.runs import Run
+from hvf.vision.specs import short_names
 
 
 def open_folder(out: Path | None, config: Config, name: str) -> Run:
@@ -87,13 +88,17 @@ def table_of_rows(result: Result, more: Mapping[str, Mapping[str, str]] | None =
     table = Table(title=f"{result.study.note}; {len(result.runs)} {repeated}", title_justify="left")
     table.add_column("row", overflow="fold")
     more = more or {}
+    briefly, footnotes = short_names(result.rows)
+    table.caption = "\n".join(footnotes) or None
     for heading in ("top-1 % [95 %]", "each", "top-5 % [95 %]", f"{result.main} leads by", "validation MRR", *more):
         table.add_column(heading, justify="right", overflow="fold")
     for name, row in result.rows.items():
         each = " ".join(f"{100 * value:.1f}" for value in row.each["top1"])
         lead = percent(result.details["leads"][name]) if name != result.main else ""
         cells = [percent(row.figures["top1"]), each, percent(row.figures["top5"]), lead]
-        table.add_row(name, *cells, f"{row.validation['mrr']:.3f}", *(column.get(name, "") for column in more.values()))
+        table.add_row(
+            briefly[name], *cells, f"{row.validation['mrr']:.3f}", *(column.get(name, "") for column in more.values())
+        )
     table.add_row("chance", percent(result.chance["top1"]), "", percent(result.chance["top5"]))
     return table
 

@@ -16,6 +16,7 @@ from hvf.methods import PublishedRow, published
 from hvf.progress import one_line
 from hvf.report.compare import Comparison
 from hvf.report.folder import Folder
+from hvf.vision.specs import short_names
 
 SECTIONS = {
     "retrieval": "Retrieval",
@@ -147,8 +148,8 @@ def lines_of(folder: Folder, section: str, alone: bool) -> list[Line]:
     """A folder's lines: of a study every row that it compares; of a run its brain, and alone its ceiling and floor."""
     simulated = " (simulated)" if folder.simulated else ""
     if folder.is_study and section == "retrieval":
-        name = "" if alone else f"{folder.name}: "
-        return [Line(f"{name}{row}{simulated}", "row", _of_study(folder, row)) for row in folder.rows]
+        name, briefly = "" if alone else f"{folder.name}: ", short_names(folder.rows)[0]
+        return [Line(f"{name}{briefly[row]}{simulated}", "row", _of_study(folder, row)) for row in folder.rows]
     lines = []
     apart = section == "transductive"
     named = [row for row in rows_of(folder.metrics, section) if apart or row.split(" ")[0] in INDUCTIVE]
@@ -187,6 +188,7 @@ def _notes(folders: Sequence[Folder], section: str, preset: str) -> list[str]:
     if section == "transductive":
         notes.append("Each answer hangs on the other test trials: these rows compare with one another only.")
     if section == "retrieval" and any(folder.is_study for folder in folders):
+        notes += [f"{note}." for folder in folders for note in short_names(folder.rows if folder.is_study else ())[1]]
         notes.append("Validation images are fewer: their figures compare rows with one another, not with the test.")
     read = {name: e for f in folders for name, e in f.evaluation.get("of_seen", {}).items()}
     if section == "reconstruction":

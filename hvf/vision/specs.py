@@ -36,7 +36,7 @@ Parsing imports neither torch nor a model library.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -159,6 +159,25 @@ def short_name(text: str) -> str:
     kind, _, rest = text.partition(":")
     name = "" if rest.startswith((".", "/", "~")) else rest.partition("/")[0]
     return (name or file.rpartition(".")[0] or file) + how
+
+
+def short_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """({row of a table: what it is called there}, a footnote for each spec that lost its folders).
+
+    A row may be several specs, joined by " + ". A short name is one spec's: a second one that had it stays as it is.
+
+    >>> short_names(["ridge", "timm:vit_s//data/dino.safetensors@5 + vae:mini"])
+    ({'ridge': 'ridge', 'timm:vit_s//data/dino.safetensors@5 + vae:mini': 'vit_s@5 + vae:mini'}, \
+['vit_s@5 is timm:vit_s//data/dino.safetensors@5'])
+    """
+    whole: dict[str, str] = {}
+    called = {}
+    for name in names:
+        parts = name.split(" + ")
+        briefs = [brief if whole.setdefault(brief, spec) == spec else spec
+                  for spec in parts for brief in [short_name(spec)]]  # fmt: skip
+        called[name] = " + ".join(briefs)
+    return called, [f"{brief} is {spec}" for brief, spec in whole.items() if brief != spec]
 
 
 def versions(specs: Sequence[str], views: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -102,7 +102,14 @@ def test_ablations_are_rows_beside_the_fusion(files, tmp_path, capsys, monkeypat
     assert call(TARGETS, *arguments, *more) == 0
     rows = Result.read(out / "split-0").rows
     assert {row: rows[row] for row in kept} == kept  # taken up
-    added = ["fusion: linear", "fusion: gated", "fusion: concatenated", "τ fixed at 0.05", "τ fixed at 1"]
+    added = [
+        "fusion: linear",
+        "fusion: gated",
+        "fusion: concatenated",
+        "fusion: plain",
+        "τ fixed at 0.05",
+        "τ fixed at 1",
+    ]
     added += ["loss: brain-to-image", "loss: image-to-brain"]
     assert set(rows) - set(kept) == set(added)  # two encoders have no further set
     assert rows["τ fixed at 1"].settings == {"align.learn_temperature": False, "align.temperature": 1.0}
