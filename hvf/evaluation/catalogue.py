@@ -21,8 +21,6 @@ COLUMNS = (
     FIRST,
     *("pixcorr", "ssim", "alexnet2", "alexnet5", "inception", "clip", "effnet", "swav", "lpips", "dreamsim", "dino"),
 )
-# What is said of a decoder's probabilities (`hvf.experiments.confidence`).
-CONFIDENCE = {"coverage": "sets that hold the image", "set_size": "images in a set", "ece": "calibration error (ECE)"}
 
 MEANINGS = {
     "top1": "how often the seen image comes first in the gallery",
@@ -62,7 +60,7 @@ def retrieval_metrics() -> dict[str, RetrievalMetric]:
 def is_share(name: str) -> bool:
     """Whether the figure is a share of all queries, shown in per cent."""
     name = leaf(name).removeprefix("validation_")
-    return name == "coverage" or (name in METRICS and METRICS[name].share)
+    return name in METRICS and METRICS[name].share
 
 
 def leaf(name: str) -> str:
@@ -77,7 +75,7 @@ def label(name: str) -> str:
         return f"two-way ({name.removeprefix('two_way_')})"
     if name.startswith("validation_"):
         return f"validation {label(name.removeprefix('validation_'))}"
-    return METRICS[name].label if name in METRICS else CONFIDENCE.get(name, name)
+    return METRICS[name].label if name in METRICS else name
 
 
 def number(value: float | None, name: str = "") -> str:

@@ -105,7 +105,7 @@ class Evaluator:
         for name in names:
             METRICS.check(name)
             if name not in known:
-                raise HvfError(f"{name} is a figure of retrieval, not of pictures; there is {', '.join(known)}")
+                raise HvfError(f"{name} is no figure of pictures; there is {', '.join(known)}")
             if kinds is None and name in labelled:
                 raise HvfError(f"{name} needs kinds of object: runs of simulated data have them, photographs do not")
         if len(seen) < 2:

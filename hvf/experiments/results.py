@@ -260,7 +260,7 @@ class Result:
             "chance/transductive/",
         )
         kept = {name: entry for name, entry in run.metrics().items() if not name.startswith(ours)}
-        run.write_metrics({**kept, **self.metrics()}, merge=False)
+        run.write_metrics({**self.metrics(), **kept}, merge=False)  # in one order, whichever was written last
 
     @classmethod
     def read(cls, folder: str | Path) -> Result:
