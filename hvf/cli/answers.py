@@ -53,7 +53,7 @@ class Decode:
         out = self.out or Path("runs") / f"decoded-{re.sub(r'[^A-Za-z0-9._-]+', '-', str(what))}"
         from hvf.cli.printing import print_answers
         from hvf.decoding.ranking import LEVEL
-        from hvf.experiments.decoding import Question, check_question, decode
+        from hvf.experiments.decoding import Question, check_question, decode, write
         from hvf.experiments.protocols import device
         from hvf.report.answers import write_page
 
@@ -68,12 +68,10 @@ class Decode:
             self.search,
             self.scaling if self.scaling is not None else "cosine",
         )
-        if self.stream is None:
-            decoded = decode(question, out, device())
-        else:
-            check_question(question, out)
-            decoded = self._live(question, out, device())
+        check_question(question, out)
+        decoded = decode(question, device()) if self.stream is None else self._live(question, out, device())
         write_page(decoded, out / "answers.html")
+        write(decoded, out)
         print_answers(decoded)
         print(f"wrote {out}")
         for name in ("answers.csv", "answers.html"):
@@ -99,6 +97,6 @@ class Decode:
                 write_live_page(latest, out / "live.html")
 
         try:
-            return decode_live(opened, live, out, shown)
+            return decode_live(opened, live, shown)
         finally:
             live.close()

@@ -60,18 +60,12 @@ class Decoded:
     summary: dict[str, Any]
 
 
-def decode(question: Question, out: Path, device: str = "cpu") -> Decoded:
-    """Answer the trials of a file and write `answers.csv`, `trials.csv`, `decode.json`, and pictures if asked for.
-
-    Raises HvfError before anything is written if decoder, trials and gallery do not fit.
-    """
-    check_question(question, out)
+def decode(question: Question, device: str = "cpu") -> Decoded:
+    """The answers to the trials of a file. Raises HvfError if decoder, trials and gallery do not fit."""
     opened = open_decoder(question, device)
     new = open_new_trials(question.trials, opened.decoder.fitted().recording, question.same_image)
     opened.check(new.trials, question.trials.name)
-    decoded = opened.answered(new)
-    write(decoded, out)
-    return decoded
+    return opened.answered(new)
 
 
 def check_question(question: Question, out: Path) -> None:
@@ -236,7 +230,10 @@ def trial_rows(decoded: Decoded) -> list[list[Any]]:
 
 
 def write(decoded: Decoded, out: Path) -> None:
-    """Write everything, `answers.csv` last: a folder without it was not finished."""
+    """Write `decode.json`, figures, pictures if asked for, `trials.csv` and, last, `answers.csv`.
+
+    A folder without the last one was not finished: whatever else goes into it is written before.
+    """
     if decoded.drawn_NHWC is not None:
         for i, picture_HWC in enumerate(decoded.drawn_NHWC):
             path = out / "images" / "drawn" / f"{i:04d}.png"

@@ -6,7 +6,6 @@ Letters: N stimuli, K answers of each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from hvf.decoding.confidence import mean_over
 from hvf.decoding.live import LiveTrial
 from hvf.decoding.ranking import Answers, Calibrated, answer
 from hvf.decoding.recording import NewTrials
-from hvf.experiments.decoding import Decoded, Opened, write
+from hvf.experiments.decoding import Decoded, Opened
 
 
 class State(NamedTuple):
@@ -29,8 +28,8 @@ class State(NamedTuple):
     picture_HWC: np.ndarray | None
 
 
-def decode_live(opened: Opened, live: Iterable[LiveTrial], out: Path, shown: Callable[[State], None]) -> Decoded:
-    """Answer the trials of a stream, `shown` after each; when it ends write what `decode` writes of a file.
+def decode_live(opened: Opened, live: Iterable[LiveTrial], shown: Callable[[State], None]) -> Decoded:
+    """Answer the trials of a stream, `shown` after each; when it ends all of them, as `decode` gives those of a file.
 
     The answers are those of the file with ``--same-image`` and the column of the codes. Raises HvfError if no trial
     comes, or one does not fit the decoder.
@@ -59,9 +58,7 @@ def decode_live(opened: Opened, live: Iterable[LiveTrial], out: Path, shown: Cal
     repeats = tuple(len(group) for group in groups.values())
     note = f"{sum(repeats)} trials averaged to {len(groups)} by their markers, {min(repeats)} to {max(repeats)} each"
     new = NewTrials(_mean(groups), ("",) * len(groups), repeats, tuple(groups), (*notes, note))
-    decoded = opened.answered(new)
-    write(decoded, out)
-    return decoded
+    return opened.answered(new)
 
 
 def _mean(groups: dict[str, list[Trials]]) -> Trials:
