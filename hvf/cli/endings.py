@@ -13,6 +13,7 @@ from types import FrameType
 from hvf.progress import one_line
 from hvf.registry import HvfError
 
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # 130 and 143, as shells count
 
 
@@ -26,6 +27,7 @@ def run_to_end(work: Callable[[], int]) -> int:
     0 and 1 are its own (1: done, and something is wrong with what was looked at); 2: refused, or the disk fails; 130:
     Ctrl-C; 143: SIGTERM. That the reader of the output has gone (`| head`) is no fault.
     """
+    _end_with_the_launcher()
     with _signals_unwind() as came:
         try:
             try:
@@ -44,6 +46,17 @@ def run_to_end(work: Callable[[], int]) -> int:
                 print(one_line(f"hvf: {error}"), file=sys.stderr)  # it may quote what somebody else wrote
                 return 2
             raise
+
+
+def _end_with_the_launcher() -> None:
+    """Have Linux kill this process when the launcher that started it (torchrun, `accelerate launch`) is gone.
+
+    The processes of a launcher that was killed would wait for one another half an hour, and hold their GPUs.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # SIGTERM would wait for the end of the waiting
 
 
 def _ended_by(number: int) -> int:

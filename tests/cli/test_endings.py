@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +122,43 @@ def test_a_signal_that_a_library_tells_as_an_error_of_its_own_is_still_that_sign
     assert word in said
     assert "open_clip" not in said
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+WORKER = """
+import time
+from hvf.cli.endings import run_to_end
+run_to_end(lambda: print("up", flush=True) or time.sleep(60))
+"""
+LAUNCHER = f"""
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", {WORKER!r}], start_new_session=True).pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has gone")
+@pytest.mark.parametrize("launched", [True, False])
+def test_processes_of_a_launcher_that_is_killed_go_with_it(launched):
+    environment = os.environ | ({"TORCHELASTIC_RUN_ID": "x"} if launched else {})
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER], stdout=subprocess.PIPE, text=True, env=environment) as job:
+        assert job.stdout is not None
+        said = {job.stdout.readline().strip(), job.stdout.readline().strip()}
+        assert "up" in said
+        worker = int((said - {"up"}).pop())
+        job.kill()
+        job.wait()
+        gone = False
+        for _ in range(50 if launched else 5):
+            time.sleep(0.1)
+            try:
+                gone = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            except FileNotFoundError:
+                gone = True
+            if gone:
+                break
+        if not gone:
+            os.kill(worker, signal.SIGKILL)
+    assert gone == launched
 
 
 PIPED = "import sys\nfrom hvf.cli.options import run_script\n" \
