@@ -27,7 +27,8 @@ def run_to_end(work: Callable[[], int]) -> int:
     0 and 1 are its own (1: done, and something is wrong with what was looked at); 2: refused, or the disk fails; 130:
     Ctrl-C; 143: SIGTERM. That the reader of the output has gone (`| head`) is no fault.
     """
-    _end_with_the_launcher()
+    if _launcher_is_gone():
+        return _ended_by(signal.SIGTERM)
     with _signals_unwind() as came:
         try:
             try:
@@ -48,15 +49,22 @@ def run_to_end(work: Callable[[], int]) -> int:
             raise
 
 
-def _end_with_the_launcher() -> None:
-    """Have Linux kill this process when the launcher that started it (torchrun, `accelerate launch`) is gone.
+def _launcher_is_gone() -> bool:
+    """Whether the launcher that started this process (torchrun, `accelerate launch`) has died; Linux kills it with it.
 
     The processes of a launcher that was killed would wait for one another half an hour, and hold their GPUs.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        import ctypes
+    if "TORCHELASTIC_RUN_ID" not in os.environ or sys.platform != "linux":
+        return False
+    import ctypes
 
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # SIGTERM would wait for the end of the waiting
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # SIGTERM would wait for the end of the waiting
+    try:  # it may have died before: what adopts orphans is no Python of this user's, which launchers are
+        return "python" not in os.readlink(f"/proc/{os.getppid()}/exe")
+    except PermissionError:
+        return True
+    except OSError:  # there is no /proc
+        return False
 
 
 def _ended_by(number: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -125,15 +126,26 @@ def test_a_signal_that_a_library_tells_as_an_error_of_its_own_is_still_that_sign
 
 
 WORKER = """
-import time
+import sys, time
 from hvf.cli.endings import run_to_end
-run_to_end(lambda: print("up", flush=True) or time.sleep(60))
+sys.exit(run_to_end(lambda: print("up", flush=True) or time.sleep(60)))
 """
 LAUNCHER = f"""
 import subprocess, sys, time
 print(subprocess.Popen([sys.executable, "-c", {WORKER!r}], start_new_session=True).pid, flush=True)
 time.sleep(60)
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has gone")
+def test_a_process_whose_launcher_has_gone_does_not_begin():
+    """The shell stands for what adopts orphans."""
+    orphan = f"{sys.executable} -c {shlex.quote(WORKER)}; echo ended with $?"
+    environment = os.environ | {"TORCHELASTIC_RUN_ID": "x"}
+    done = subprocess.run(["sh", "-c", orphan], env=environment, capture_output=True, text=True, timeout=50)
+    assert "up" not in done.stdout
+    assert "hvf: terminated" in done.stderr
+    assert "ended with 143" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has gone")
