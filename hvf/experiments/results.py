@@ -250,7 +250,6 @@ class Result:
         Each file is written whole or not at all.
         """
         run = Run(Path(folder), from_dict(Config, self.config))
-        write_json(run.path / FILE, {"version": VERSION, **asdict(self)})
         ours = (
             "retrieval/",
             "transductive/",
@@ -261,6 +260,7 @@ class Result:
         )
         kept = {name: entry for name, entry in run.metrics().items() if not name.startswith(ours)}
         run.write_metrics({**self.metrics(), **kept}, merge=False)  # in one order, whichever was written last
+        write_json(run.path / FILE, {"version": VERSION, **asdict(self)})  # last: whoever finds it asks for no more
 
     @classmethod
     def read(cls, folder: str | Path) -> Result:
