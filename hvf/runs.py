@@ -133,9 +133,12 @@ class Run:
 
 
 def write_json(path: str | Path, obj: Any) -> None:
-    """Write `obj` (numpy scalars and arrays included) as JSON, atomically."""
+    """Write `obj` (numpy scalars and arrays included) as JSON, atomically.
+
+    Names of files that are no UTF-8 (Latin-1, say) stand there as JSON escapes what is no character.
+    """
     text = json.dumps(obj, indent=2, default=plain, ensure_ascii=False) + "\n"
-    write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:

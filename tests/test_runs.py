@@ -17,7 +17,7 @@ import pytest
 from hvf import __version__, presets
 from hvf.config import HvfError, to_dict, with_settings
 from hvf.progress import Track
-from hvf.runs import Run, cache_dir, check_writable, code_version, track, write_atomic
+from hvf.runs import Run, cache_dir, check_writable, code_version, track, write_atomic, write_json
 
 MINI = presets.mini()
 
@@ -321,3 +321,8 @@ def test_track_ends_with_an_error():
     with pytest.raises(ValueError, match="no"), track(1, "failing"):
         raise ValueError("no")
     assert Track._bars == 0
+
+
+def test_a_name_that_is_no_utf_8_can_be_written(tmp_path):
+    write_json(tmp_path / "x.json", {"file": "caf\udce9.vhdr", "other": "café"})
+    assert json.loads((tmp_path / "x.json").read_bytes()) == {"file": "caf\udce9.vhdr", "other": "café"}

@@ -225,8 +225,9 @@ def _safetensors(path: Path) -> dict[str, Any]:
                 value = parse_json(text)
             except ValueError:
                 value = text.splitlines()
-            if isinstance(value, list) and all(isinstance(one, str) for one in value):
-                entries.setdefault(key, value)
+            for name, one in {key: value, **(value if isinstance(value, dict) else {})}.items():  # hvf's is a table
+                if isinstance(one, list) and all(isinstance(text, str) for text in one):
+                    entries.setdefault(name, one)
     return entries
 
 

@@ -16,6 +16,7 @@ import scipy.io
 import torch
 from safetensors.numpy import save_file
 
+from hvf.files.tensors import write_tensors
 from hvf.registry import FEATURES, HvfError
 from hvf.vision.embeddings import load_embeddings, read_embeddings, read_gallery
 
@@ -295,3 +296,9 @@ def test_pickled_names_are_never_executed(tmp_path):
     np.savez(tmp_path / "z.npz", z=X_ND, names=np.array([Malicious()] * 4, dtype=object))
     with pytest.raises(HvfError, match="cannot be read as plain numbers"):
         read_embeddings(tmp_path / "z.npz")
+
+
+def test_names_that_hvf_wrote_beside_its_own(tmp_path):
+    """They stand in the table of what is said of the arrays, not each under a key of its own."""
+    write_tensors(tmp_path / "z.safetensors", {"z": X_ND}, {"image_ids": list(NAMES), "other": 3})
+    assert read_embeddings(tmp_path / "z.safetensors").names == tuple(NAMES)
