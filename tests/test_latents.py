@@ -164,6 +164,7 @@ def test_commands_that_cannot_be_followed(words: tuple[str, ...], said: str, cap
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow(part=7)
 def test_the_command_draws_and_measures(images: ImageSet, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()

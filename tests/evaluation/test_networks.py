@@ -112,6 +112,7 @@ def test_clip_from_the_file_that_openai_publishes(tmp_path, tiny_clip):
     torch.testing.assert_close(got(IMAGES_N3HW)[""], want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow(part=7)
 def test_dino_is_the_class_token(tmp_path):
     import timm
 

@@ -198,6 +198,7 @@ def marked(out: Occlusion) -> np.ndarray:
     return out.lost(FINE).mean(axis=1) > out.threshold(FINE)
 
 
+@pytest.mark.slow(part=7)
 def test_occlusion_finds_when_the_sources_speak(world):
     masks = occlusion.window_masks(world.windows, world.test)
     low, late = (world.occluded(drive, masks) for drive in (world.low, world.late))

@@ -37,6 +37,7 @@ def test_many_damaged_files(name, bases, tmp_path):
     assert faults(DOORS[name], base_of(DOORS[name], bases), tmp_path, range(FEW, MANY)) == []
 
 
+@pytest.mark.slow(part=7)
 def test_what_goes_wrong_in_a_job_is_told():
     """The control: what raises, hangs, dies or takes memory is told by how it did, and the jobs after it are done."""
 

@@ -109,6 +109,7 @@ def test_right_files_are_read_as_ever(fif, eeglab):
     assert np.array_equal(open_recording(eeglab)[:][0], direct[:][0])
 
 
+@pytest.mark.slow(part=7)
 def test_a_circle_of_tags_is_refused_everywhere(fif, tmp_path, asked):
     with pytest.raises(HvfError, match=r"x-epo\.fif.*(processor time|memory)"):
         open_epochs(in_a_circle(fif))

@@ -28,6 +28,7 @@ def spec(shared_data, block):
     return f"timm:vit_small_patch14_dinov2/{shared_data}/weights/dinov2_vits14/model.safetensors@{block}@168px:grid4"
 
 
+@pytest.mark.slow(part=7)
 def test_blocks_of_v4_photographs_are_those_of_timm(shared_data):
     import timm
     from timm.layers import resample_abs_pos_embed

@@ -86,7 +86,7 @@ def test_prior_noise_predictions_and_loss(golden_prior):
     assert F.mse_loss(noise_pred, inputs["noise"]).item() == pytest.approx(loss, abs=1e-5)
 
 
-@pytest.mark.parametrize("loaded_by", ["attach", "stock load_ip_adapter"])
+@pytest.mark.parametrize("loaded_by", ["attach", pytest.param("stock load_ip_adapter", marks=pytest.mark.slow(part=7))])
 @pytest.mark.parametrize("space", ["z_c", "z_f"])
 def test_prior_samples(golden_prior, space, loaded_by, tmp_path):
     folder, prior, unet, inputs, outputs = golden_prior

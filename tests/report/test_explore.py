@@ -119,6 +119,7 @@ def test_two_hundred_at_once_are_answered_by_a_few_threads(run):
     assert max(most) <= server.WORKERS + 1
 
 
+@pytest.mark.slow(part=7)
 def test_who_says_nothing_half_or_reads_nothing_keeps_nobody_waiting_and_is_sent_away(run, monkeypatch):
     monkeypatch.setattr(server, "PATIENCE", 3.0)
     with served(run) as port:

@@ -35,6 +35,7 @@ def recording(path, sd=(1, 1, 1, 1, 1, 50)):
     return path
 
 
+@pytest.mark.slow(part=7)
 def test_prepared_trials_leave_four_pictures(tmp_path):
     trials().save(tmp_path / "p.npy")
     written = draw(tmp_path / "p.npy", tmp_path / "out")

@@ -39,6 +39,7 @@ def check_opens(folder: Path, rows: list[str]) -> None:
     assert b'"ids"' in Pages([Folder(folder)]).answer("localhost", "/runs.json").body
 
 
+@pytest.mark.slow(part=7)
 def test_trained_runs_and_their_mean(files, tmp_path, capsys):
     out = tmp_path / "trained"
     arguments = [*files, "--align.epochs", "3", "--seeds", "2", "--out", out]

@@ -59,6 +59,7 @@ def test_the_straightforward_way_is_the_official_one(benchmark, shared_data, tmp
     assert np.load(tmp_path / "other.npy").shape != found.shape
 
 
+@pytest.mark.slow(part=7)
 def test_a_part_shows_all_its_conditions_as_often_as_the_whole_would(benchmark, part):
     metadata = np.load(part / "image_metadata.npy", allow_pickle=True).item()
     assert len(metadata["train_img_files"]) == 8
@@ -71,6 +72,7 @@ def test_a_part_shows_all_its_conditions_as_often_as_the_whole_would(benchmark, 
         assert Counter(codes) == dict.fromkeys(range(1, 9), repeats)
 
 
+@pytest.mark.slow(part=7)
 def test_both_ways_agree_and_unequal_ones_are_refused(benchmark, part, tmp_path):
     slow = tmp_path / "slow.npy"
     benchmark.straightforward(str(part), str(slow), "hvf")

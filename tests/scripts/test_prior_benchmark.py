@@ -108,6 +108,7 @@ def test_the_tiny_size_runs_and_says_what_it_does_not_measure(script, tmp_path, 
     assert "takes hours without a GPU" in capsys.readouterr().err
 
 
+@pytest.mark.slow(part=7)
 def test_a_report_that_runs_out_of_time_or_memory_says_what_is_missing(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(script, "on_meta", lambda *size: dict.fromkeys(META, 1))

@@ -98,7 +98,10 @@ def test_leaves_a_prior_that_works_its_card_and_its_figures(finished, world):
     assert sorted(path.name for path in finished.glob("*checkpoint*")) == ["checkpoint-0000004", "checkpoint-0000006"]
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 5])
+SLOW = pytest.mark.slow(part=7)
+
+
+@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=SLOW), 3, pytest.param(5, marks=SLOW)])
 def test_a_resumed_training_equals_an_uninterrupted_one(script, world, finished, tmp_path, monkeypatch, stop_at):
     whole = Objective.training_loss
 
@@ -213,6 +216,7 @@ def test_one_source_gives_what_the_others_give(script, world, finished, tmp_path
             torch.testing.assert_close(found[key], value, atol=rounded, rtol=1e-3, msg=f"{out.name} {key}")
 
 
+@pytest.mark.slow(part=7)
 def test_parts_of_a_batch_and_recomputed_activations_change_nothing(script, world, tmp_path):
     outs = {"whole": {}, "parts": {"gradient_accumulation": 2}}
     for name, settings in outs.items():

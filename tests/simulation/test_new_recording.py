@@ -11,6 +11,7 @@ from hvf.data.images.image_set import open_images
 from hvf.simulation.new_recording import PICTURES, REPEATS, SHOWN, write_new_recording
 
 
+@pytest.mark.slow(part=7)
 def test_what_is_written(tmp_path):
     out = write_new_recording(tmp_path / "new", (8, 3))
     epochs = mne.read_epochs(out / "sub-08_new-epo.fif", verbose="error")

@@ -68,6 +68,7 @@ def structure(recording: dict) -> list[tuple]:
     return [(next(iter(recording)), type(data), len(data)), *rest]
 
 
+@pytest.mark.slow(part=7)
 def test_eeg_files_have_the_published_structure(eeg):
     parts = [f"raw_eeg_{part}.npy" for part in ("test", "training")]
     expected = [f"raw_data/sub-08/ses-{session:02d}/{part}" for session in range(1, 5) for part in parts]
@@ -79,6 +80,7 @@ def test_eeg_files_have_the_published_structure(eeg):
     assert (recording["sfreq"], recording["highpass"], recording["lowpass"]) == (1000, 0.01, 100)
 
 
+@pytest.mark.slow(part=7)
 def test_eeg_files_are_like_the_golden_ones(eeg, shared_data):
     golden = shared_data / "golden" / "things_eeg2_raw"
     for part in ("training", "test"):
@@ -93,6 +95,7 @@ def test_eeg_files_are_like_the_golden_ones(eeg, shared_data):
         assert all(re.fullmatch(pattern, value) for value in (*values, *ours[key])), key
 
 
+@pytest.mark.slow(part=7)
 def test_eeg_sessions_show_what_the_protocol_says(eeg):
     seen = [codes(eeg_file(eeg, session, "training")) for session in range(1, 5)]
     for shown in seen:
@@ -111,6 +114,7 @@ def test_eeg_sessions_show_what_the_protocol_says(eeg):
         assert np.abs(np.diff(np.flatnonzero(stim)) - 200).max() <= 2 * 1000 * things_eeg.JITTER
 
 
+@pytest.mark.slow(part=7)
 def test_eeg_images_lie_in_the_order_of_their_codes(eeg):
     metadata = unpickled(eeg / "image_metadata.npy")
     train, test = simulated_stimuli(DataConfig(study="simulated-eeg", **EEG))
@@ -170,6 +174,7 @@ def test_eeg_responses_are_recovered_by_averaging(tmp_path):
 # --- THINGS-MEG -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(part=7)
 def test_meg_epochs_have_the_published_structure(meg):
     folder = meg / "derivatives" / "preprocessed"
     parts = sorted(p.name for p in folder.iterdir())
@@ -187,6 +192,7 @@ def test_meg_epochs_have_the_published_structure(meg):
     np.testing.assert_allclose(base.std(2), 1, atol=1e-5)
 
 
+@pytest.mark.slow(part=7)
 def test_meg_files_are_like_the_golden_ones(meg, shared_data):
     ours, theirs = read_epochs(meg), read_epochs(shared_data / "golden" / "things_meg_271")
     assert ours.ch_names == theirs.ch_names
@@ -200,6 +206,7 @@ def test_meg_files_are_like_the_golden_ones(meg, shared_data):
     assert [*pd.read_csv(meg / "sourcedata" / "sample_attributes_P1.csv").dtypes.items()] == [*csv.dtypes.items()]
 
 
+@pytest.mark.slow(part=7)
 def test_meg_metadata_follow_the_protocol(meg):
     epochs = read_epochs(meg)
     table = epochs.metadata
@@ -226,6 +233,7 @@ def test_meg_metadata_follow_the_protocol(meg):
     assert tested == set(simulated_stimuli(MEG_STUDY)[1].concepts)
 
 
+@pytest.mark.slow(part=7)
 def test_meg_shows_the_studys_own_test_images(meg):
     _, images = simulated_stimuli(MEG_STUDY)
     for i, concept in enumerate(images.concepts):
@@ -234,6 +242,7 @@ def test_meg_shows_the_studys_own_test_images(meg):
         assert [name for name, d in zip(drawn.ids, difference, strict=True) if d < 5] == [f"{concept}_03n"]
 
 
+@pytest.mark.slow(part=7)
 def test_meg_responses_are_recovered_by_averaging(meg):
     """The common response, in the right sensors: z-scoring scales each channel, not its time course."""
     found_CT = read_epochs(meg).get_data().mean(0)
@@ -248,6 +257,7 @@ def test_meg_responses_are_recovered_by_averaging(meg):
     assert alike(brain.evoked_CT) < alike(brain.evoked_CT[order]) - 0.2  # the simulated helmet's own order
 
 
+@pytest.mark.slow(part=7)
 def test_meg_follows_from_its_seed(meg, tmp_path):
     again = write_things_meg(tmp_path / "again", (1,), **MEG)
     np.testing.assert_array_equal(read_epochs(again).get_data(), read_epochs(meg).get_data())
@@ -258,6 +268,7 @@ def test_meg_follows_from_its_seed(meg, tmp_path):
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(part=7)
 def test_what_is_simulated_says_so(eeg, meg, tmp_path):
     assert is_simulated(eeg)
     assert is_simulated(meg)

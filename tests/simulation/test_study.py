@@ -209,6 +209,7 @@ def test_upper_and_lower_field_make_opposite_v1_fields_and_sides_cross():
     assert moment[0, 2] > 0 > moment[1, 2]
 
 
+@pytest.mark.slow(part=7)
 def test_both_parts_are_decoded_and_permuted_trials_are_not():
     train, test = averaged(8)
     images, test_images = stimuli()
@@ -245,6 +246,7 @@ def test_averaging_helps():
     assert decode([train], [y], test, y_test) < decode([averaged(8)[0]], [y], averaged(8)[1], y_test) - 0.03
 
 
+@pytest.mark.slow(part=7)
 def test_another_subject_is_harder_than_ones_own():
     images, test_images = stimuli()
     for drive, window in ((low_level, (0.05, 0.25)), (concept_drive, (0.15, 0.45))):

@@ -43,6 +43,7 @@ def vit(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow(part=7)
 def test_half_weights_compute_as_their_float32_values(vit, images_N3HW):
     specs = {name: f"timm:test_vit/{vit}/{name}" for name in ("half.safetensors", "whole.safetensors")}
     specs["shards"] = f"timm:test_vit/{vit}/model.safetensors.index.json"
