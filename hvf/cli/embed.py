@@ -69,7 +69,7 @@ class Embed(Configured):
             sets = list(stimuli(config.data))
         lines: list[str] = []
         for images in sets:
-            features = embed_all(images, config.targets.specs, device, processes=processes)
+            features = embed_all(images, config.targets.specs, device, processes=processes, keep=True)
             lines += [
                 f"{spec}: {x_ND.shape[0]} images, {x_ND.shape[1]} features each" for spec, x_ND in features.items()
             ]

@@ -119,13 +119,12 @@ def write_measured(paired: Paired, row: str, out: Path) -> None:
 
 
 def write_evaluation(evaluation: Evaluation, out: str | Path, earlier: Mapping[str, Any] | None = None) -> None:
-    """Write an evaluation into a folder: metrics.json, per_image.json, per_image.csv and evaluation.json.
+    """Write an evaluation into a folder: per_image.json, per_image.csv, evaluation.json and, last, metrics.json.
 
     Of the ``earlier`` figures of metrics.json those of other sections stay; those of reconstruction are replaced.
     """
     out = Path(out)
     kept = {name: entry for name, entry in (earlier or {}).items() if "reconstruction" not in name.split("/")[:2]}
-    write_json(out / "metrics.json", {**kept, **evaluation.metrics})
     write_json(out / "per_image.json", evaluation.per_image)
     write_json(out / "evaluation.json", {**evaluation.protocol, "not_computed": evaluation.not_computed})
     table = io.StringIO()
@@ -134,6 +133,7 @@ def write_evaluation(evaluation: Evaluation, out: str | Path, earlier: Mapping[s
     lines.writerow(["image", *(entry.removeprefix("reconstruction/") for entry in scores)])
     lines.writerows(zip(evaluation.per_image["ids"], *scores.values(), strict=True))
     write_atomic(out / "per_image.csv", lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
+    write_json(out / "metrics.json", {**kept, **evaluation.metrics})  # last: whoever finds it asks for no more
 
 
 def _evaluated(

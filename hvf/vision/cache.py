@@ -87,6 +87,7 @@ def embed_all(
     cache: str | Path | None = None,
     weights: Mapping[str, str] | None = None,
     processes: Processes = ALONE,
+    keep: bool = False,
 ) -> dict[str, np.ndarray]:
     """{spec as given: features (N, D)} as `embed` gives them; layers of one network are computed in one pass.
 
@@ -99,6 +100,8 @@ def embed_all(
     processes : Processes
         Those that call this together, each with the same images and specs: every one computes its share. They must
         share the cache folder.
+    keep : bool
+        Whether features that cannot be put there are an error, HvfError, and not a warning.
     """
     folder = Path(cache if cache is not None else runs.cache_dir() / "features")
     networks: dict[FeatureSpec, list[FeatureSpec]] = {}
@@ -133,10 +136,15 @@ def embed_all(
             else:
                 processes.attempt(lambda: None)
                 processes.attempt(partial(_take_rows, processes, parts, rows))
+        fault: HvfError | None = None
         for spec, features_ND in computed.items():
             features[spec] = features_ND
-            _write(paths[spec], entries[spec], features_ND, _contents(images))
+            fault = _write(paths[spec], entries[spec], features_ND, _contents(images)) or fault
         processes.wait()
+        if fault is not None and keep:
+            raise fault
+        if fault is not None:
+            _log.warning("features are not cached: %s", fault)
         for spec in (one for one in missing if one not in computed):  # the first process has written it
             features_ND = _read(paths[spec], entries[spec], len(images))
             if features_ND is None:
@@ -299,10 +307,12 @@ def _of_other_sets(folder: Path, entry: dict[str, str], images: Images) -> np.nd
     return None
 
 
-def _write(path: Path, entry: dict[str, str], features_ND: np.ndarray, contents: np.ndarray | None) -> None:
+def _write(path: Path, entry: dict[str, str], features_ND: np.ndarray, contents: np.ndarray | None) -> HvfError | None:
+    """Write an entry; why it could not be."""
     metadata = _metadata(entry, features_ND)
     tensors = {"features": features_ND} if contents is None else {"features": features_ND, "contents": contents}
     try:
         runs.write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata))
     except HvfError as error:
-        _log.warning("features are not cached: %s", error)
+        return error
+    return None
