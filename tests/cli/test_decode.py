@@ -99,6 +99,7 @@ def test_its_own_gallery_and_known_images_give_figures(run, photos, tmp_path, ca
     assert "12 trials whose images are known" in capsys.readouterr().out
 
 
+@pytest.mark.slow(part=7)
 def test_scaled_answers_are_those_of_retrieve(tmp_path, capsys):
     """A run measures each scaling beside the cosine, transductive ones apart; its decoder answers by one of them."""
     run = Run.create(tmp_path / "run", small_config())

@@ -211,6 +211,7 @@ def test_occlusion_finds_when_the_sources_speak(world):
         assert all(entry["ci95"][0] < 0.02 for entry in out.figures(FINE)[:2])
 
 
+@pytest.mark.slow(part=7)
 def test_occlusion_finds_where_the_sources_lie(world):
     masks = occlusion.sensor_masks(world.groups, world.test)
     low, late = (world.occluded(drive, masks).lost(FINE).mean(axis=1) for drive in (world.low, world.late))

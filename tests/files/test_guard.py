@@ -242,6 +242,7 @@ def test_a_forked_process_has_a_child_of_its_own(fif):
     assert guard._children[0].lives()
 
 
+@pytest.mark.slow(part=7)
 def test_the_child_ends_with_its_parent(fif, tmp_path):
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom hvf.files import guard\n"

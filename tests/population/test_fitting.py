@@ -144,6 +144,7 @@ def test_it_finds_the_images_and_the_map_says_where_and_how_coarse(parts, chosen
     np.testing.assert_allclose(found.pair_PP, found.pair_PP.T)
 
 
+@pytest.mark.slow(part=7)
 def test_permuted_trials_find_nothing(parts):
     choice = choose(parts[0].permuted(0), config(), fit=fitting())
     assert parts[1].row(choice).hits(1).mean() <= 0.1

@@ -49,6 +49,7 @@ def test_adapter_layers_and_keys_in_the_released_order(adapter_folder, adapter_u
         assert all(torch.equal(ours.get_tensor(key), theirs.get_tensor(key)) for key in ours.keys())  # noqa: SIM118
 
 
+@pytest.mark.slow(part=7)
 def test_adapter_layers_of_the_real_sdxl(adapter_folder, shared_data):
     config = json.loads((shared_data / "golden/brain_hive_prior/unet/config.json").read_text())
     config |= {

@@ -144,6 +144,7 @@ def test_events_of_another_recording_are_refused(shared_data, name):
         read_recording(path, TWO.assign(onset=[0.2, length + 1]), settings=SHORT)
 
 
+@pytest.mark.slow(part=7)
 def test_faces_and_houses(shared_data, tmp_path):
     """Muse: four dry electrodes; figures of the data's README, AUC about .67 over all runs."""
     parts = []
@@ -198,6 +199,7 @@ def things_meg(shared_data, tmp_path):
     return root
 
 
+@pytest.mark.slow(part=7)
 def test_things_meg_as_bids(shared_data, things_meg, tmp_path, capsys):
     settings = Preprocessing(l_freq=None, h_freq=None, sfreq=40.0, whiten=False)
     with pytest.raises(HvfError, match="has no column that names the images .*things_category_nr, value, sample"):
@@ -251,6 +253,7 @@ def test_a_real_ctf_recording_whose_sensors_are_typed_other(shared_data, tmp_pat
     np.testing.assert_array_equal(trials.load_array(), direct.load_array())
 
 
+@pytest.mark.slow(part=7)
 def test_things_eeg1_onsets_in_milliseconds(shared_data, tmp_path, capsys):
     folder = tmp_path / "ds003825" / "sub-01" / "eeg"
     folder.mkdir(parents=True)

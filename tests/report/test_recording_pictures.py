@@ -45,6 +45,7 @@ def test_prepared_trials_leave_four_pictures(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in written)
 
 
+@pytest.mark.slow(part=7)
 def test_trials_without_repeats_have_no_reliability(tmp_path):
     trials(repeats=1).save(tmp_path / "p.npy")
     assert [path.name for path in draw(tmp_path, tmp_path / "out")] == [
@@ -54,6 +55,7 @@ def test_trials_without_repeats_have_no_reliability(tmp_path):
     ]
 
 
+@pytest.mark.slow(part=7)
 def test_a_recording_is_drawn_by_the_command(tmp_path, capsys):
     main(["data", "doctor", str(recording(tmp_path / "a_raw.fif")), "--plot", str(tmp_path / "out")])
     names = sorted(path.name for path in (tmp_path / "out").iterdir())

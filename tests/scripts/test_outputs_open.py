@@ -79,6 +79,7 @@ POPULATION = TRAIN.with_name("population.py")
 SLOW = [pytest.param(script, marks=pytest.mark.slow(part=5)) for script in (LAYERS, SCALING, POPULATION)]
 
 
+@pytest.mark.slow(part=7)
 @pytest.mark.parametrize("script", [TARGETS, *SLOW], ids=lambda path: path.stem)
 def test_experiments_and_each_of_their_runs(files, tmp_path, capsys, script):
     out, small = tmp_path / "out", ["--align.epochs", "2"]

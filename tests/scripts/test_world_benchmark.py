@@ -14,6 +14,7 @@ benchmark = load_script(Path(__file__).resolve().parents[2] / "eval" / "world_be
 SMALL = benchmark.WorldBenchmark(pictures=24, images=2, repeats=2, rounds=1)
 
 
+@pytest.mark.slow(part=7)
 def test_a_table_of_times_from_equal_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -30,6 +31,7 @@ def test_a_table_of_times_from_equal_pictures(
     assert "drawing, straightforward" in capsys.readouterr().out
 
 
+@pytest.mark.slow(part=7)
 def test_pictures_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(benchmark.ROLE_COLOURS, "dark", (53, 48, 56))  # both ways
     benchmark.measure(SMALL)

@@ -148,6 +148,7 @@ def test_concepts_of_one_category_are_alike():
         concept_drive(ImageSet.from_arrays(np.zeros((1, 8, 8, 3), np.uint8), "a", ["unicorn"]))
 
 
+@pytest.mark.slow(part=7)
 @pytest.mark.parametrize("study", sorted(SUBJECTS))
 def test_averaging_while_simulating_is_averaging_afterwards(study):
     data = replace(SMALL, study=study, subject=1, train_repeats=3)
@@ -188,6 +189,7 @@ def test_noise_has_a_brains_size_and_spectrum(study, low, high):
     assert np.abs(near[0, 1]) > 0.3
 
 
+@pytest.mark.slow(part=7)
 @pytest.mark.parametrize("study", sorted(SUBJECTS))
 def test_early_is_low_level_and_posterior_late_is_concept(study):
     brain = brain_of(2, study)
@@ -223,6 +225,7 @@ def test_both_parts_are_decoded_and_permuted_trials_are_not():
         assert max(floor) < score / 2
 
 
+@pytest.mark.slow(part=7)
 def test_low_level_lives_early_and_concept_late():
     train, test = averaged(8)
     images, test_images = stimuli()
