@@ -135,7 +135,7 @@ class Run:
 def write_json(path: str | Path, obj: Any) -> None:
     """Write `obj` (numpy scalars and arrays included) as JSON, atomically.
 
-    Names of files that are no UTF-8 (Latin-1, say) stand there as JSON escapes what is no character.
+    Bytes of file names that are no UTF-8 (of Latin-1, say) are written as JSON escapes them.
     """
     text = json.dumps(obj, indent=2, default=plain, ensure_ascii=False) + "\n"
     write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8", errors="backslashreplace"))
