@@ -35,7 +35,7 @@ class Options(Interpretation):
 
 @script
 def main(arguments: Sequence[str] | None) -> None:
-    """Run from the command line; the exit code."""
+    """Analyse the run that is named, and show and write what was found."""
     options = parse_settings(Options(), arguments)
     if not (options.run / "config.json").is_file():
         raise HvfError("name a run folder: python brain_training/interpret.py RUN (hvf retrieve makes one)")

@@ -264,10 +264,8 @@ def check_writable(path: str | Path) -> None:
         # Permission bits do not tell (root, read-only mounts, full disks): only writing does.
         probe, other = temporary_beside(folder / "probe"), temporary_beside(folder / "probe")
         try:
-            with open(probe, "wb") as file:
-                file.write(bytes(65536))
-                file.flush()
-                _needed(lambda: os.fsync(file.fileno()), "say when a file is on the disk (fsync)")
+            probe.write_bytes(bytes(65536))
+            settle(probe)
             other.write_bytes(bytes(1))
             replaced = (*LACKING, errno.EPERM)  # both files are ours
             _needed(lambda: os.replace(probe, other), "put a file in the place of another (rename)", replaced)

@@ -82,8 +82,8 @@ def plot_evoked(trials: Responses, concept: str | None = None) -> Figure:
     if concept is not None:
         known = [] if trials.concepts is None else sorted(set(trials.concepts.tolist()))
         if concept not in known:
-            told = did_you_mean(concept, known[:20]) if known else "; they name no concepts"
-            raise HvfError(f"no trial of {trials.subject} shows the concept {concept!r}{told}")
+            hint = did_you_mean(concept, known[:20]) if known else "; they name no concepts"
+            raise HvfError(f"no trial of {trials.subject} shows the concept {concept!r}{hint}")
         rows_N = np.asarray(trials.concepts) == concept
     if not rows_N.any():
         raise HvfError(f"there are no trials of {trials.subject} to average")
