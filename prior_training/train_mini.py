@@ -321,7 +321,8 @@ class Hidden(nn.Module):
 
 def shortened(caption: str, concept: str) -> list[str]:
     """A caption with and without texture, colour and scene, eight in all; the kind of object is always named."""
-    texture, colour, kind = concept.split("_")
+    texture, colours, kind = concept.split("_")
+    colour = colours.partition("-")[0]  # captions name the first alone
     scene = caption.partition(f" {kind} ")[2]
     parts = product((texture if f" {texture} " in caption else "", ""), (colour, ""), (scene, ""))
     return [" ".join(filter(None, ("a", *before, kind, after))) for *before, after in parts]

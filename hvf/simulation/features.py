@@ -106,6 +106,13 @@ def concept_drive(images: ImageSet) -> np.ndarray:
     return np.stack([_concept_vector(known[name]) for name in images.concepts])
 
 
+def noise_keys(images: ImageSet) -> list[str]:
+    """What the noise of each image's trials is seeded with: its id, but the concept in it by its key."""
+    known = _concepts_by_name()
+    pairs = zip(images.ids, images.concepts, strict=True)
+    return [i.replace(name, known[name].key, 1) if name in known and i.startswith(name) else i for i, name in pairs]
+
+
 def concept_dimensions() -> int:
     """D, the length of a concept vector."""
     return len(_concept_vector(rendering.concepts()[0]))

@@ -36,6 +36,10 @@ PALETTES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "brown": ((128, 82, 54), (226, 190, 142)), "white": ((240, 238, 230), (66, 110, 178)),
     "black": ((56, 54, 66), (216, 70, 66)),
 }  # fmt: skip
+SECOND_COLOURS = {  # what one would call the second colour of each palette
+    "red": "cream", "orange": "brown", "yellow": "rust", "green": "yellow", "turquoise": "white", "blue": "yellow",
+    "purple": "pink", "pink": "white", "brown": "beige", "white": "blue", "black": "red",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,15 @@ class Concept:
         return CATEGORY[self.kind]
 
     @property
-    def name(self) -> str:
+    def key(self) -> str:
+        """What its pictures are seeded with."""
         return f"{self.texture}_{self.palette}_{self.kind}"
+
+    @property
+    def name(self) -> str:
+        """As it is called: TEXTURE_COLOUR_KIND, both colours where a texture shows both (banded_white-blue_boot)."""
+        second = "" if self.texture == "plain" else f"-{SECOND_COLOURS[self.palette]}"
+        return f"{self.texture}_{self.palette}{second}_{self.kind}"
 
 
 @dataclass(frozen=True)
@@ -236,7 +247,7 @@ SCENES: dict[str, tuple[str, Callable[[Canvas], float]]] = {
 
 def render(concept: Concept, exemplar: int, size: int = 64) -> Rendered:
     """Render an exemplar of a concept, size x size pixels; scene, pose, size, place and light follow from both."""
-    rng = np.random.default_rng([zlib.crc32(concept.name.encode()), exemplar])
+    rng = np.random.default_rng([zlib.crc32(concept.key.encode()), exemplar])
     scene = list(SCENES)[int(rng.integers(len(SCENES)))]
     words, paint = SCENES[scene]
     canvas = Canvas(size * SUPERSAMPLING, rng)

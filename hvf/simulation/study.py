@@ -17,7 +17,7 @@ from hvf.data.trials.trials import Trials
 from hvf.runs import track
 from hvf.simulation import rendering
 from hvf.simulation.brain import noisy_trials, response, sensors, simulated_brain
-from hvf.simulation.features import WORKERS
+from hvf.simulation.features import WORKERS, noise_keys
 from hvf.simulation.stimuli import MAX_TRAIN_CONCEPTS, N_TEST_CONCEPTS, rendered
 
 
@@ -92,10 +92,11 @@ def simulate_trials(data: DataConfig, images: ImageSet, subject: int, split: str
     brain = simulated_brain(data.study, subject, data.sfreq, data.tmin, n_times)
     kind = sensors(data.study)
     n_channels = len(brain.ch_names)
+    keys = noise_keys(images)
     x_NCT = np.empty((len(images) * (1 if averaged else repeats), n_channels, n_times), np.float32)
 
     def simulate(i: int, response_CT: np.ndarray) -> None:
-        x_RCT = noisy_trials(brain, response_CT, repeats, f"{data.study}/{subject}/{split}/{images.ids[i]}")
+        x_RCT = noisy_trials(brain, response_CT, repeats, f"{data.study}/{subject}/{split}/{keys[i]}")
         if averaged:
             x_NCT[i] = mean_of_repeats(x_RCT)
         else:

@@ -32,6 +32,26 @@ def test_the_same_exemplar_gives_the_same_pixels() -> None:
     assert render(concept, 3, size=96).image.shape == (96, 96, 3)
 
 
+def test_a_name_tells_the_colours_one_sees_and_sorts_as_its_key() -> None:
+    assert Concept("boot", "banded", "white").name == "banded_white-blue_boot"
+    assert Concept("boot", "plain", "white").name == Concept("boot", "plain", "white").key == "plain_white_boot"
+    everything = concepts()
+    assert all(concept.name.count("_") == 2 for concept in everything)
+    assert sorted(everything, key=lambda c: c.name) == sorted(everything, key=lambda c: c.key)  # pairing by order
+
+
+@pytest.mark.parametrize("palette", rendering.PALETTES)
+def test_the_second_colour_is_called_what_it_is(palette: str) -> None:
+    called = {
+        "cream": (250, 226, 190), "brown": (112, 62, 44), "rust": (206, 84, 40), "yellow": (240, 220, 100),
+        "white": (245, 245, 240), "pink": (236, 178, 222), "beige": (226, 190, 142), "blue": (66, 110, 178),
+        "red": (216, 70, 66),
+    }  # fmt: skip
+    second = np.array(rendering.PALETTES[palette][1])
+    nearest = min(called, key=lambda name: np.square(second - called[name]).sum())
+    assert nearest == rendering.SECOND_COLOURS[palette]
+
+
 @pytest.mark.parametrize(
     ("texture", "digest"),
     [
