@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, lower_is_better
+from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, lower_is_better, meaning
+from hvf.registry import METRICS
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,10 @@ from hvf.evaluation.catalogue import chance_name, findings, is_two_way, label, l
 )
 def test_names_and_directions(name, said, lower, two_way):
     assert (label(name), lower_is_better(name), is_two_way(name)) == (said, lower, two_way)
+
+
+def test_every_figure_says_how_it_is_read():
+    assert [name for name in METRICS if not meaning(name)] == []
 
 
 def test_chance_stands_under_its_section():
