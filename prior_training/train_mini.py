@@ -93,8 +93,7 @@ class Training:
         options.work.mkdir(parents=True, exist_ok=True)
         self.images, self.out, self.work = pretraining_images(options.exemplars, SIZE), options.out, options.work
         self.device, self.bf16, self.go_on = torch.device(options.device), options.bf16, options.go_on
-        # Laid out as images are, where convolutions in half precision are fastest.
-        self.layout = {"memory_format": torch.channels_last}
+        self.layout = {"memory_format": torch.channels_last}  # where convolutions in half precision are fastest
 
     def pixels(self) -> Tensor:
         """All pictures as uint8 (N, 3, H, W) on the device."""
@@ -321,8 +320,8 @@ class Hidden(nn.Module):
 
 def shortened(caption: str, concept: str) -> list[str]:
     """A caption with and without texture, colour and scene, eight in all; the kind of object is always named."""
-    texture, colours, kind = concept.split("_")
-    colour = colours.partition("-")[0]  # captions name the first alone
+    texture, colour, kind = concept.split("_")
+    colour = colour.partition("-")[0]  # captions name the first alone
     scene = caption.partition(f" {kind} ")[2]
     parts = product((texture if f" {texture} " in caption else "", ""), (colour, ""), (scene, ""))
     return [" ".join(filter(None, ("a", *before, kind, after))) for *before, after in parts]

@@ -9,28 +9,24 @@ Letters: M images, P components of the responses, F features, B bands, G groups,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack
 
 LOWEST, HIGHEST = -4.0, 4.0  # log10 of a band's weight: the variance it explains, that of the noise being 1
-STEPS = (1.0, 0.5, 0.25)  # of log10
+STEPS = (1.0, 0.5, 0.25)  # of a walk; of log10 for weights
 Criterion = Callable[[np.ndarray], float]  # of left-out errors (M, P); less is better
 
 
-def ridge(
-    f_MF: np.ndarray, y_MP: np.ndarray, group_M: np.ndarray, kernel_MM: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def ridge(f_MF: np.ndarray, y_MP: np.ndarray, group_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (F, P) of ridge with penalty 1, and the errors (M, P) of predicting each group from the others.
 
     Features and responses are centred: the intercept, which is not penalised, is left out and fitted with them.
-    `kernel_MM` is f fᵀ, where it is known already.
     """
-    if kernel_MM is not None or len(f_MF) <= f_MF.shape[1]:
-        kernel_MM = f_MF @ f_MF.T if kernel_MM is None else kernel_MM
-        inverse_MM = _inverse(kernel_MM)
+    if len(f_MF) <= f_MF.shape[1]:
+        inverse_MM = _inverse(f_MF @ f_MF.T)
         return f_MF.T @ (inverse_MM @ y_MP), _without_group(inverse_MM @ y_MP, _blocks_of(inverse_MM), group_M)
     inverse_FF = _inverse(f_MF.T @ f_MF)
     coefficients_FP = inverse_FF @ (f_MF.T @ y_MP)
@@ -69,30 +65,45 @@ def _without_group(
 
 
 def search(kernels_BMM: np.ndarray, y_MP: np.ndarray, group_M: np.ndarray, criterion: Criterion) -> np.ndarray:
-    """Weights (B,) of the bands under which the criterion of left-out errors is least.
-
-    A walk in steps of a factor of 10 and less, all bands together or one alone, from equal weights.
-    """
-    bands, known = len(kernels_BMM), dict[tuple[float, ...], float]()
+    """Weights (B,) of the bands under which the criterion of left-out errors is least, walked to from equal ones."""
 
     def value(log_B: np.ndarray) -> float:
-        at = tuple(np.round(log_B, 3).tolist())
-        if at not in known:
-            known[at] = criterion(left_out(np.tensordot(10.0**log_B, kernels_BMM, 1), y_MP, group_M))
-        return known[at]
+        if log_B.min() < LOWEST or log_B.max() > HIGHEST:
+            return np.inf
+        return criterion(left_out(np.tensordot(10.0**log_B, kernels_BMM, 1), y_MP, group_M))
 
-    directions = [np.ones(bands), *(np.eye(bands) if bands > 1 else ())]
-    log_B = np.zeros(bands)
+    return 10.0 ** walk(np.zeros(len(kernels_BMM)), together_and_alone(len(kernels_BMM)), value)[0]
+
+
+def together_and_alone(bands: int) -> list[np.ndarray]:
+    """The directions of a walk over weights: all bands together, or one alone."""
+    return [np.ones(bands), *(np.eye(bands) if bands > 1 else ())]
+
+
+def walk(
+    start_D: np.ndarray, directions: Sequence[np.ndarray], value: Callable[[np.ndarray], float]
+) -> tuple[np.ndarray, float]:
+    """Where a value is least, and that value: along each direction as long as it falls, in ever finer steps.
+
+    A place that is not allowed has the value infinity.
+    """
+    known = dict[tuple[float, ...], float]()
+
+    def at(place_D: np.ndarray) -> float:
+        key = tuple(np.round(place_D, 3).tolist())
+        if key not in known:
+            known[key] = value(place_D)
+        return known[key]
+
+    place_D = start_D
     for step in STEPS:
         moved = True
         while moved:
             moved = False
             for direction in (sign * step * d for d in directions for sign in (1, -1)):
-                while (log_B + direction).min() >= LOWEST and (log_B + direction).max() <= HIGHEST:
-                    if value(log_B + direction) >= value(log_B):
-                        break
-                    log_B, moved = log_B + direction, True
-    return 10.0**log_B
+                while at(place_D + direction) < at(place_D):
+                    place_D, moved = place_D + direction, True
+    return place_D, at(place_D)
 
 
 def centred_kernel(f_MF: np.ndarray) -> np.ndarray:

@@ -8,14 +8,18 @@ brain activity"; the noise covariance as in Naselaris et al., NeuroImage 2011).
 Both embeddings get one more coordinate, a constant. By cosine, a constant of 0 compares directions; a large one
 compares distances, which is the likelihood of the trial under each prediction: cos ≈ 1 - |z_b - z_f|² / 2 constant².
 
-Letters: M images, P components of the responses, F features of all encoders, X flat samples of a trial (C·T), B bands.
+Features of places (``gridK``) are also weighed by where they are (`hvf.alignment.receptive_field`).
+
+Letters: M images, P components of the responses, F features of all encoders, X flat samples of a trial (C·T), B bands,
+L parts of the features, by band and place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
+from math import isqrt
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +29,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from torch import Tensor
 
-from hvf.alignment.banded import centred_kernel, left_out, ridge, search
+from hvf.alignment.banded import HIGHEST, LOWEST, centred_kernel, left_out, ridge, search, together_and_alone, walk
+from hvf.alignment.receptive_field import Field, Parts
 from hvf.evaluation import retrieval
 from hvf.models.fusions.linear import Linear
 from hvf.registry import FEATURE_ENDINGS, FEATURES, feature_file
@@ -33,6 +38,10 @@ from hvf.vision.specs import parse_spec
 
 COMPONENTS = 512  # of the responses, at most; of fewer channels x samples all are kept
 SEARCHED = 1000  # images, at most, on which bands are weighed and the score is chosen
+LARGEST = 2**30  # bytes of their features' products, by part; of many parts fewer images are searched
+WIDEST, NARROWEST = 1.0, -4.0  # log2 of the field's sd, in widths of the picture
+CENTRES = (0.125, 0.375, 0.625, 0.875)
+STARTS = tuple(product((-1.0, 0.0), CENTRES, CENTRES, (-3.0, -2.0, -1.0)))  # log10 of all weights, x, y, log2 of the sd
 SHRINKAGES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 FOLDS = 5  # of images, whose errors are whitened by those of others
 CONSTANTS = (0.0, 0.5, 1.0, 2.0, 8.0)  # of the embeddings, for trials of length 1 on average: cosine to likelihood
@@ -43,6 +52,7 @@ class Choice:
     """What was chosen by leaving out training images."""
 
     weights: dict[str, float]  # of each band; the noise has 1
+    field: Field | None  # of the features that have places; none: all places count alike
     shrinkage: float  # of what errors of different components have in common
     constant: float  # of the embeddings
     scale: float  # 1/τ
@@ -51,7 +61,8 @@ class Choice:
     def entry(self) -> dict[str, object]:
         """As it stands in a history."""
         weights = {band: float(f"{weight:.3g}") for band, weight in self.weights.items()}
-        return {"loss": self.loss, "bands": weights, "shrinkage": self.shrinkage, "constant": self.constant}
+        said = {"loss": self.loss, "bands": weights, "shrinkage": self.shrinkage, "constant": self.constant}
+        return said if self.field is None else {**said, "field": self.field.entry()}
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,8 @@ class Encoding:
         The responses' components.
     mean_F, f_MF : ndarray
         Mean of the features of all encoders side by side, and what is left of them.
-    band_F : ndarray of str
-        The band of each feature; those of a band have a mean squared length of 1 together.
+    parts : Parts
+        The band and the place of each feature; those of a band have a mean squared length of 1 together.
     group_M : ndarray
         What each image shows: left out together.
     """
@@ -77,11 +88,11 @@ class Encoding:
     y_MP: np.ndarray
     mean_F: np.ndarray
     f_MF: np.ndarray
-    band_F: np.ndarray
+    parts: Parts
     group_M: np.ndarray
 
     @classmethod
-    def of(cls, x_MX: np.ndarray, parts: Mapping[str, Tensor], group_M: np.ndarray, kept: int) -> Encoding:
+    def of(cls, x_MX: np.ndarray, features: Mapping[str, Tensor], group_M: np.ndarray, kept: int) -> Encoding:
         """From mean responses and standardised features {spec: (M, d)}, keeping so many components of the responses."""
         from sklearn.decomposition import PCA
 
@@ -91,53 +102,80 @@ class Encoding:
             axes_XP = np.asarray(PCA(kept, svd_solver="randomized", random_state=0).fit(x_MX).components_).T
         else:
             axes_XP = np.eye(x_MX.shape[1])
-        factors = factors_of({spec: x_Md.shape[1] for spec, x_Md in parts.items()})
-        f_MF = np.concatenate([x_Md.cpu().numpy() * factors[spec] for spec, x_Md in parts.items()], 1)
+        dims = {spec: x_Md.shape[1] for spec, x_Md in features.items()}
+        factors = factors_of(dims)
+        f_MF = np.concatenate([x_Md.cpu().numpy() * factors[spec] for spec, x_Md in features.items()], 1)
         mean_F = f_MF.mean(0)
         f_MF -= mean_F
-        band_F = np.repeat([band_of(spec) for spec in parts], [x_Md.shape[1] for x_Md in parts.values()])
         if len(np.unique(group_M)) == 1:  # nothing would be left
             group_M = np.arange(len(group_M))
-        return cls(mean_X, axes_XP, x_MX @ axes_XP, mean_F, f_MF, band_F, group_M)
+        parts = Parts.of(dims, {spec: band_of(spec) for spec in dims})
+        return cls(mean_X, axes_XP, x_MX @ axes_XP, mean_F, f_MF, parts, group_M)
 
-    @cached_property
-    def bands(self) -> list[str]:
-        """Names of the bands, in the encoders' order."""
-        return list(dict.fromkeys(self.band_F.tolist()))
-
-    @cached_property
-    def kernels_BMM(self) -> np.ndarray:
-        """Products of the images' features within each band, (B, M, M)."""
-        return self._kernels(np.arange(len(self.f_MF)))
-
-    def _kernels(self, rows_M: np.ndarray) -> np.ndarray:
-        return np.array([centred_kernel(self.f_MF[np.ix_(rows_M, self.band_F == band)]) for band in self.bands])
+    def kernels(self, rows_M: np.ndarray) -> np.ndarray:
+        """Products of the images' features within each part, (L, M, M)."""
+        count = len(self.parts.band_L)
+        kernels_LMM = np.empty((count, len(rows_M), len(rows_M)), np.float32 if self.parts.placed else np.float64)
+        for part in range(count):
+            kernels_LMM[part] = centred_kernel(self.f_MF[np.ix_(rows_M, self.parts.part_F == part)])
+        return kernels_LMM
 
     def choose(self) -> Choice:
-        """Weigh the bands and choose the score, leaving out images of these alone."""
-        rows_M = _some(self.group_M, SEARCHED)
-        kernels_BMM = self.kernels_BMM if len(rows_M) == len(self.f_MF) else self._kernels(rows_M)
+        """Weigh bands and places and choose the score, leaving out images of these alone."""
+        rows_M = _some(self.group_M, min(SEARCHED, isqrt(LARGEST // (4 * len(self.parts.band_L)))))
+        kernels_LMM = self.kernels(rows_M)
         y_MP, group_M = self.y_MP[rows_M] - self.y_MP[rows_M].mean(0), self.group_M[rows_M]
-        weights_B = search(kernels_BMM, y_MP, group_M, misfit)
-        errors_MP = left_out(np.tensordot(weights_B, kernels_BMM, 1), y_MP, group_M)
+        weight_B, field = self._searched(kernels_LMM, y_MP, group_M)
+        errors_MP = left_out(_weighted(self.parts.weights(weight_B, field), kernels_LMM), y_MP, group_M)
         loss, scale, shrinkage, constant = choose_score(y_MP, errors_MP, group_M)
-        weights = dict(zip(self.bands, weights_B.tolist(), strict=True))
-        return Choice(weights, shrinkage, constant, scale, loss)
+        weights = dict(zip(self.parts.bands, weight_B.tolist(), strict=True))
+        return Choice(weights, field, shrinkage, constant, scale, loss)
 
-    def solved(self, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    def _searched(
+        self, kernels_LMM: np.ndarray, y_MP: np.ndarray, group_M: np.ndarray
+    ) -> tuple[np.ndarray, Field | None]:
+        """The bands' weights (B,), and the field if left-out responses are predicted better with one."""
+        bands = len(self.parts.bands)
+        of_band_BMM = [_weighted((self.parts.band_L == band).astype(float), kernels_LMM) for band in range(bands)]
+        weight_B = search(np.array(of_band_BMM), y_MP, group_M, misfit)
+        if not self.parts.placed:
+            return weight_B, None
+
+        def value(place_D: np.ndarray) -> float:
+            log_B, (x, y, log_sd) = place_D[:bands], place_D[bands:]
+            inside = 0 <= min(x, y) <= max(x, y) <= 1 and NARROWEST <= log_sd <= WIDEST
+            if not inside or log_B.min() < LOWEST or log_B.max() > HIGHEST:
+                return np.inf
+            weight_L = self.parts.weights(10.0**log_B, Field(x, y, 2.0**log_sd))
+            return misfit(left_out(_weighted(weight_L, kernels_LMM), y_MP, group_M))
+
+        alike = misfit(left_out(_weighted(self.parts.weights(weight_B, None), kernels_LMM), y_MP, group_M))
+        of_bands = [np.append(d, np.zeros(3)) for d in together_and_alone(bands)]
+        of_field = np.eye(bands + 3)[bands:] * np.array([[0.25], [0.25], [1.0]])
+        start_D = min((np.append(np.log10(weight_B) + more, field) for more, *field in STARTS), key=value)
+        place_D, least = walk(start_D, [*of_bands, *of_field], value)
+        if least >= alike:
+            return weight_B, None
+        x, y, log_sd = place_D[bands:].tolist()
+        return 10.0 ** place_D[:bands], Field(x, y, 2.0**log_sd)
+
+    def solved(self, weights: Mapping[str, float], field: Field | None) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients (F, P) of the features, and errors (M, P) of the responses that are left out."""
-        root_F = np.sqrt([weights[band] for band in self.band_F.tolist()]).astype(self.f_MF.dtype)
-        known = None
-        if "kernels_BMM" in self.__dict__:
-            known = np.tensordot([weights[band] for band in self.bands], self.kernels_BMM, 1)
-        coefficients_FP, errors_MP = ridge(self.f_MF * root_F, self.y_MP, self.group_M, known)
+        weight_L = self.parts.weights(np.array([weights[band] for band in self.parts.bands]), field)
+        root_F = np.sqrt(weight_L)[self.parts.part_F].astype(self.f_MF.dtype)
+        coefficients_FP, errors_MP = ridge(self.f_MF * root_F, self.y_MP, self.group_M)
         return root_F[:, None] * coefficients_FP, errors_MP
 
     def maps(self, chosen: Choice) -> tuple[np.ndarray, np.ndarray]:
         """To where the error is white: of responses (X, P) and of features (F, P)."""
-        coefficients_FP, errors_MP = self.solved(chosen.weights)
+        coefficients_FP, errors_MP = self.solved(chosen.weights, chosen.field)
         white_PP = whitening(errors_MP, chosen.shrinkage)
         return self.axes_XP @ white_PP, coefficients_FP @ white_PP
+
+
+def _weighted(weight_L: np.ndarray, kernels_LMM: np.ndarray) -> np.ndarray:
+    """The sum (M, M) of the parts' products, each with its weight."""
+    return np.tensordot(weight_L.astype(kernels_LMM.dtype), kernels_LMM, 1).astype(np.float64)
 
 
 def band_of(spec: str) -> str:

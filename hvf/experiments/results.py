@@ -42,7 +42,8 @@ from hvf.schema.run_folder import RESULT, ConfidenceInfo, Entry, Number
 
 FILE = RESULT
 VERSION = 1
-CHOSEN = ("epoch", "penalty", "bands", "shrinkage", "constant", "method", "members")  # by a fit, beside the settings
+# By a fit, beside the settings.
+CHOSEN = ("epoch", "penalty", "bands", "field", "shrinkage", "constant", "method", "members")
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "mne", "numpy")  # figures depend on these
 
 Rank = Annotated[int, Ge(1), Le(2**53)]

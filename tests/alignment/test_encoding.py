@@ -114,7 +114,7 @@ def test_the_constant_makes_a_cosine_of_directions_or_of_distances(constant):
     x_MX, f_Md = rng.normal(size=(40, 5)) + 3, torch.from_numpy(rng.normal(size=(40, 7)).astype(np.float32))
     model = Encoding.of(x_MX, {SPECS[0]: f_Md}, np.arange(40), 5)
     project, fusion = torch.nn.Linear(5, 6), Linear({SPECS[0]: 7}, 6, 1, 0.0)
-    put(model, Choice({SPECS[0]: 0.5}, 0.2, constant, 1.0, 0.0), project, fusion)
+    put(model, Choice({SPECS[0]: 0.5}, None, 0.2, constant, 1.0, 0.0), project, fusion)
     with torch.no_grad():
         z_b, z_f = project(torch.from_numpy(x_MX).float()).numpy(), fusion({SPECS[0]: f_Md}).numpy()
     np.testing.assert_allclose(z_b[:, -1], constant, atol=1e-5)
