@@ -28,6 +28,7 @@ from hvf.cli.options import script, study_settings
 from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
+from hvf.evaluation.catalogue import is_proportion
 from hvf.evaluation.scaling import check_scalings
 from hvf.experiments import protocols, suites
 from hvf.experiments.repeated import percent
@@ -187,11 +188,11 @@ def method_table(result: Result, options: Benchmark) -> str:
 
 def method_rows(result: Result) -> dict[str, dict[str, dict]]:
     """{row: {figure: entry}} of the table, with validation's mean and interval over runs, and chance."""
-    rows = {
-        name: {figure: row.figures[figure] for figure in ("top1", "top5", "mrr")}
-        | ({"validation": statistics.over_runs(row.each["validation_top1"])} if "validation_top1" in row.each else {})
-        for name, row in result.rows.items()
-    }
+    rows: dict[str, dict[str, dict]] = {}
+    for name, row in result.rows.items():
+        rows[name] = {figure: row.figures[figure] for figure in ("top1", "top5", "mrr")}
+        if "validation_top1" in row.each:
+            rows[name]["validation"] = statistics.over_runs(row.each["validation_top1"], share=True)
     return rows | {"chance": {name: result.chance[name] for name in ("top1", "top5")}}
 
 
@@ -216,7 +217,8 @@ def table_rows(cells: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, d
         first, *middle, figure = name.split("/")
         row = "chance" if first == "chance" else middle[0] if middle else ""
         if row in rows and first != "validation":
-            rows[row][figure] = statistics.over_runs([metrics[name]["value"] for metrics in cells.values()])
+            values = [metrics[name]["value"] for metrics in cells.values()]
+            rows[row][figure] = statistics.over_runs(values, share=is_proportion(figure))
     return rows
 
 

@@ -113,6 +113,11 @@ def is_two_way(name: str) -> bool:
     return name.startswith("two_way_") or (name in METRICS and isinstance(METRICS[name], TwoWayMetric))
 
 
+def is_proportion(name: str) -> bool:
+    """Whether the figure lies between 0 and 1: a share of all queries, or a two-way identification."""
+    return is_share(name) or is_two_way(name)
+
+
 def is_transductive(name: str) -> bool:
     """Whether the figure takes all test trials at once, so that it compares with no figure of single trials."""
     return name.startswith("transductive/") or leaf(name) == "one_to_one"

@@ -78,14 +78,19 @@ def interval(values_N: ArrayLike, image_ids: Sequence[str] | None = None) -> dic
     return {"value": float(values_N.mean()), "ci95": [float(low + shift), float(high + shift)], "n": len(count_I)}
 
 
-def over_runs(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+def over_runs(values: Sequence[float] | np.ndarray, *, share: bool = False) -> dict[str, Any]:
     """Mean over runs (seeds, subjects, folds) with Student's 95 % interval of the mean; a single run has no interval.
+
+    That of a `share` is cut off at 0 and 1.
 
     >>> over_runs([0.5])
     {'value': 0.5, 'ci95': None, 'n': 1}
+    >>> over_runs([0.9, 1.0], share=True)["ci95"][1]
+    1.0
     """
     mean, n = float(np.mean(values)), len(values)
     if n == 1:
         return {"value": mean, "ci95": None, "n": 1}
     half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return {"value": mean, "ci95": [mean - half, mean + half], "n": n}
+    low, high = (max(0.0, mean - half), min(1.0, mean + half)) if share else (mean - half, mean + half)
+    return {"value": mean, "ci95": [low, high], "n": n}

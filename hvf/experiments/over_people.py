@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hvf.evaluation.catalogue import label, lower_is_better
+from hvf.evaluation.catalogue import is_proportion, label, lower_is_better
 from hvf.evaluation.statistics import over_runs
 from hvf.runs import Run
 from hvf.schema.reading import read_as
@@ -31,9 +31,9 @@ def over_people(runs: Sequence[Run]) -> dict[str, Any]:
             continue  # undefined for somebody
         means = [float(of_one[name]["value"]) for of_one in metrics]
         round_SR = np.array([[_mean(scores) for scores in of_one[name]] for of_one in rounds])
-        singly = [over_runs(of_round) for of_round in round_SR.T]
+        singly = [over_runs(of_round, share=is_proportion(name)) for of_round in round_SR.T]
         spread = [one["ci95"] for one in singly if one["ci95"]]
-        figures[name] = over_runs(means) | {
+        figures[name] = over_runs(means, share=is_proportion(name)) | {
             "one_round": np.mean(spread, axis=0).tolist() if spread else None,
             "rounds": round_SR.shape[1],
             "rounds_sd": float(round_SR.mean(axis=0).std(ddof=1)) if round_SR.shape[1] > 1 else None,
