@@ -193,7 +193,8 @@ def method_rows(result: Result) -> dict[str, dict[str, dict]]:
         rows[name] = {figure: row.figures[figure] for figure in ("top1", "top5", "mrr")}
         if "validation_top1" in row.each:
             rows[name]["validation"] = statistics.over_runs(row.each["validation_top1"], share=True)
-    return rows | {"chance": {name: result.chance[name] for name in ("top1", "top5")}}
+    rows["chance"] = {name: result.chance[name] for name in ("top1", "top5")}
+    return rows
 
 
 def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
