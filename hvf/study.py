@@ -20,7 +20,7 @@ from hvf.config import SUBJECTS, DataConfig, HvfError
 from hvf.data.images.concepts import concept_key, concept_name, unified
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, stem
-from hvf.data.trials.provenance import is_simulated
+from hvf.data.trials.provenance import is_simulated, modality
 from hvf.data.trials.reading import read_trials
 from hvf.data.trials.splitting import check_apart, grouped, held_out, without_neighbours
 from hvf.data.trials.store import check_store, is_prepared
@@ -196,7 +196,7 @@ def _files_study(data: DataConfig) -> Study:
     simulated = trials.simulated or (
         not prepared and (_in_simulated_folder(path) or _in_simulated_folder(_place_of(data.images)))
     )
-    origin = f"{'simulated ' if simulated else ''}{trials.kind if trials.kind == 'features' else trials.kind.upper()}"
+    origin = f"{'simulated ' if simulated else ''}{modality(trials.kind)}"
     recipe = f"recipe {history['recipe']}, " if history.get("recipe") else ""
     notes = "" if prepared else "".join(f"; {note}" for note in history.get("notes", []))
     sessions = "".join(

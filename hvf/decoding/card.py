@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hvf.alignment import Alignment
+from hvf.data.trials.provenance import modality
 from hvf.decoding.artefact import Artefact
 from hvf.evaluation.catalogue import label, leaf
 from hvf.files.escapes import plain_markdown
@@ -19,7 +20,7 @@ def model_card(artefact: Artefact) -> str:
     """Markdown with the Hub's front matter: task, data, protocol, figures with intervals, limits, how to use it."""
     recording, config, about = artefact.alignment.recording, artefact.alignment.config, artefact.about
     simulated = bool(about.get("simulated"))
-    kind = recording.kind.upper()
+    kind = modality(recording.kind)
     end = recording.tmin + recording.n_times / recording.sfreq
     lines = [
         *_front_matter(recording.kind, simulated),

@@ -22,6 +22,7 @@ from hvf.data.images.columns import is_image_column, texts_of
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.order import check_order
 from hvf.data.trials.epochs import epochs_values, open_epochs, shown_images
+from hvf.data.trials.provenance import modality
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
 from hvf.files.npy import read_npy
@@ -172,7 +173,7 @@ def _of_array(path: Path, recording: RecordingInfo) -> tuple[Trials, list[str]]:
 def matched(trials: Trials, recording: RecordingInfo, where: str) -> tuple[Trials, list[str]]:
     """Trials with the decoder's channels, in its order, and its window; and what was done. HvfError if impossible."""
     if trials.kind != recording.kind:
-        raise HvfError(f"{where} holds {trials.kind.upper()}, the decoder was trained on {recording.kind.upper()}")
+        raise HvfError(f"{where} holds {modality(trials.kind)}, the decoder was trained on {modality(recording.kind)}")
     notes = []
     names = match_channels(trials.ch_names, recording.ch_names, where)
     if len(names) < len(trials.ch_names):

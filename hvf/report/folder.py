@@ -26,6 +26,7 @@ from PIL import Image
 from hvf.config import HvfError
 from hvf.data.images.decoding import decode
 from hvf.data.images.matching import without_ending
+from hvf.data.trials.provenance import modality
 from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
 from hvf.evaluation.pictures import MEASURED
 from hvf.experiments.results import FILE, TOP, Result, Row
@@ -253,7 +254,7 @@ class Folder:
         """What a reader would call it."""
         if self.config is None and self.is_study and self.result is not None:
             study = self.result.study
-            title = f"{'Simulated ' * study.simulated}{study.kind.upper()}, {study.subject}"
+            title = f"{'Simulated ' * study.simulated}{modality(study.kind)}, {study.subject}"
             return f"{title}: {KINDS.get(self.result.kind, self.result.kind)}"
         if self.config is None:
             return self.name

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from hvf.data.trials.provenance import modality
 from hvf.experiments.interpretation import FIGURE
 from hvf.report.interpretation_figures import LOST, ONLY, draw_embedding, draw_interpretation, lost_of
 from hvf.report.sensors import limits_of, ms
@@ -105,7 +106,7 @@ def _title(result: Mapping[str, Any]) -> str:
     label = "simulated " if result["simulated"] else ""
     low, high = (100 * v for v in intact["ci95"])
     top1 = f"top-1 {100 * intact['value']:.1f} % [{low:.1f}, {high:.1f}] of {intact['n']} images"
-    return f"{label}{kind.upper() if kind != 'features' else 'responses'}, {result['subject']}: {top1}"
+    return f"{label}{modality(kind)}, {result['subject']}: {top1}"
 
 
 def _occlusion_table(result: Mapping[str, Any]) -> Table:

@@ -13,6 +13,7 @@ import numpy as np
 
 from hvf.data.trials.categorical import Categorical
 from hvf.data.trials.conversion import Responses
+from hvf.data.trials.provenance import modality
 from hvf.registry import HvfError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ SCALED = {"V": (1e6, "µV"), "T": (1e15, "fT")}  # units, and those that they ar
 
 def title_of(trials: Responses) -> str:
     """Whose responses they are, and whether simulated."""
-    kind = trials.kind if trials.kind == "features" else trials.kind.upper()
-    return f"{'simulated ' if trials.simulated else ''}{kind}, {trials.subject}"
+    return f"{'simulated ' if trials.simulated else ''}{modality(trials.kind)}, {trials.subject}"
 
 
 def means_by(trials: Responses, labels: Categorical) -> tuple[list[str], np.ndarray]:

@@ -84,6 +84,11 @@ def refuse_copies(digests: Mapping[str, str], what: str = "") -> None:
             raise HvfError(f"{what}{name} is a copy of {other}: put the right file in its place")
 
 
+def modality(kind: str) -> str:
+    """What was recorded, as it is said: EEG, MEG, or responses, where nothing but numbers is known."""
+    return "responses" if kind == "features" else kind.upper()
+
+
 def is_simulated(root: str | Path) -> bool:
     """Whether a folder is one of simulated recordings: the first line of its README.md says so."""
     try:
