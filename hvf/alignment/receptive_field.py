@@ -90,4 +90,4 @@ class Parts:
 def _side(spec: str, dim: int) -> int:
     """The side of a spec's grid; 0 where its features have no place."""
     side = 0 if spec.startswith(FEATURES) else parse_spec(spec).grid or 0
-    return side if side and dim % side**2 == 0 else 0
+    return side if side > 1 and dim % side**2 == 0 else 0
