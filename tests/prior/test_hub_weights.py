@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from hvf.data.download import catalogue
 from hvf.prior import hub_weights
 from hvf.prior.hub_weights import PIPELINE_FILES, fetch_all, missing, required
 from tests.data.download.conftest import server  # noqa: F401  (a fixture)
+from tests.data.download.http_server import offer
 
 SHA = "c" * 40
 LARGE = np.random.default_rng(0).bytes(2_000_000)
@@ -28,30 +28,6 @@ TURBO, PRIOR = "stabilityai/sdxl-turbo", "fakekungfu/Fusion-Prior-H14_B32_VAE"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 PARTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
 UNUSED = ("sd_xl_turbo_1.0.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.onnx")
-
-
-def offer(server, repository: str, contents: dict[str, bytes]) -> None:  # noqa: F811
-    """A repository of models, as the Hub tells it: large files under their sha256, small ones under git's."""
-    siblings = []
-    for path, content in contents.items():
-        told = {"rfilename": path, "size": len(content)}
-        told["blobId"] = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-        if path.endswith(".safetensors"):
-            told["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
-        siblings.append(told)
-        for revision in ("main", SHA):
-            server.files[f"/{repository}/resolve/{revision}/{path}"] = content
-    info = {"id": repository, "sha": SHA, "siblings": siblings, "private": False, "disabled": False, "downloads": 0,
-            "likes": 0, "tags": [], "createdAt": "2025-01-01T00:00:00.000Z"}  # fmt: skip
-    tree = [
-        {"type": "file", "path": s["rfilename"], "size": s["size"], "oid": s["blobId"]}
-        | ({"lfs": {"oid": s["lfs"]["sha256"], "size": s["size"], "pointerSize": 130}} if "lfs" in s else {})
-        for s in siblings
-    ]
-    for name in ("", "/revision/main", f"/revision/{SHA}"):
-        server.answers[f"/api/models/{repository}{name}"] = info
-    for revision in ("main", SHA):
-        server.answers[f"/api/models/{repository}/tree/{revision}"] = tree
 
 
 @pytest.fixture

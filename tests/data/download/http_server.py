@@ -102,3 +102,27 @@ class Handler(BaseHTTPRequestHandler):
 
 def visible(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.name.startswith("."))
+
+
+def offer(server, repository: str, contents: dict[str, bytes], kind: str = "models", sha: str = "c" * 40) -> None:
+    """A repository, as the Hub tells it: large files under their sha256, small ones under git's."""
+    siblings, prefix = [], "" if kind == "models" else f"{kind}/"
+    for path, content in contents.items():
+        git = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+        told = {"rfilename": path, "size": len(content), "blobId": git}
+        if path.endswith((".safetensors", ".pt")):
+            told["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+        siblings.append(told)
+        for revision in ("main", sha):
+            server.files[f"/{prefix}{repository}/resolve/{revision}/{path}"] = content
+    info = {"id": repository, "sha": sha, "siblings": siblings, "private": False, "disabled": False, "downloads": 0,
+            "likes": 0, "tags": [], "createdAt": "2025-01-01T00:00:00.000Z"}  # fmt: skip
+    tree = [
+        {"type": "file", "path": s["rfilename"], "size": s["size"], "oid": s["blobId"]}
+        | ({"lfs": {"oid": s["lfs"]["sha256"], "size": s["size"], "pointerSize": 130}} if "lfs" in s else {})
+        for s in siblings
+    ]
+    for name in ("", "/revision/main", f"/revision/{sha}"):
+        server.answers[f"/api/{kind}/{repository}{name}"] = info
+    for revision in ("main", sha):
+        server.answers[f"/api/{kind}/{repository}/tree/{revision}"] = tree

@@ -14,7 +14,7 @@ from hvf.config import HvfError
 from hvf.data.download import catalogue as module
 from hvf.data.download.catalogue import download, sources
 from hvf.data.download.transfer import RemoteFile
-from tests.data.download.http_server import CONTENT, visible
+from tests.data.download.http_server import CONTENT, offer, visible
 
 
 def osf(server, node="crxs4", sizes=True, hashes=True):
@@ -164,24 +164,7 @@ def hub(server, monkeypatch):
     """A repository with a large (LFS) and a small file, as the Hub tells it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 5)
     contents = {TRAIN: CONTENT, TRAIN.replace("01", "02"): b"two", "README.md": b"# data\n"}
-    siblings = []
-    for path, content in contents.items():
-        git = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-        told = {"rfilename": path, "size": len(content), "blobId": git}
-        if path.endswith(".pt"):
-            told["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
-        siblings.append(told)
-        server.files[f"/datasets/{REPO}/resolve/{SHA}/{path}"] = content
-    info = {"id": REPO, "sha": SHA, "siblings": siblings, "private": False, "disabled": False, "downloads": 0,
-            "likes": 0, "tags": [], "createdAt": "2025-01-01T00:00:00.000Z"}  # fmt: skip
-    tree = [
-        {"type": "file", "path": s["rfilename"], "size": s["size"], "oid": s["blobId"]}
-        | ({"lfs": {"oid": s["lfs"]["sha256"], "size": s["size"], "pointerSize": 130}} if "lfs" in s else {})
-        for s in siblings
-    ]
-    for name in ("", "/revision/main", f"/revision/{SHA}"):
-        server.answers[f"/api/datasets/{REPO}{name}"] = info
-    server.answers[f"/api/datasets/{REPO}/tree/{SHA}"] = tree
+    offer(server, REPO, contents, "datasets")
     return lambda out, **kwargs: get(server, out, "things-eeg2-whitened", api=server.url, **kwargs)
 
 
