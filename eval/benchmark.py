@@ -29,11 +29,12 @@ from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
 from hvf.evaluation.catalogue import is_proportion
+from hvf.evaluation.pictures import ROWS
 from hvf.evaluation.scaling import check_scalings
 from hvf.experiments import protocols, suites
 from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
-from hvf.experiments.stages import ROWS, reconstruct_run
+from hvf.experiments.stages import reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic, write_json
 from hvf.vision.processes import several_on_cpus

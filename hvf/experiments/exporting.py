@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 from hvf.config import HvfError
 from hvf.decoder import Decoder
 from hvf.decoding import artefact
+from hvf.evaluation.pictures import ROWS
 from hvf.experiments.results import Result
-from hvf.experiments.stages import ROWS, picture_names, to_draw
+from hvf.experiments.stages import picture_names, to_draw
 from hvf.files.tensors import read_tensors
 from hvf.prior import reconstruction
 from hvf.runs import Run, code_version, temporary_beside, write_atomic, write_json

@@ -22,6 +22,7 @@ from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
 from hvf.evaluation.metrics.kind import kinds_of
+from hvf.evaluation.pictures import ROWS
 from hvf.experiments.caveats import caveats
 from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
 from hvf.experiments.descriptions import StudyInfo, Training
@@ -35,7 +36,6 @@ from hvf.vision.loading import load_encoder
 from hvf.vision.processes import ALONE, Processes
 from hvf.vision.specs import parse_spec
 
-ROWS = ("ceiling", "brain", "floor")  # the image's own z_f; z_b; z_b of trials permuted against the images
 ANSWERS = "retrieval.json"
 FLOOR_SEED = 0
 

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from hvf import prior
 from hvf.cli import main
 from hvf.config import HvfError, with_settings
+from hvf.evaluation.pictures import ROWS
 from hvf.experiments import stages
 from hvf.experiments.exporting import export_run
 from hvf.runs import Run
@@ -64,7 +65,7 @@ def test_plain_diffusers_draws_the_same(tmp_path, guidance):
     shutil.rmtree(run.path / "images" / "floor")  # an export needs the embeddings alone
     assert main(["export", str(run.path), "--out", str(tmp_path / "out")]) == 0
     z_c = load_file(tmp_path / "out" / "z_c.safetensors")
-    assert {row: x.shape for row, x in z_c.items()} == dict.fromkeys(stages.ROWS, (12, 256))
+    assert {row: x.shape for row, x in z_c.items()} == dict.fromkeys(ROWS, (12, 256))
     assert len(json.loads((tmp_path / "out" / "settings.json").read_text())["seeds"]) == 2
     shutil.move(tmp_path / "out", tmp_path / "moved")
     command = [sys.executable, "-c", WITHOUT_HVF, str(tmp_path / "moved" / "draw.py"), "brain"]

@@ -13,6 +13,7 @@ from PIL import Image
 from hvf.cli import main
 from hvf.config import Config, HvfError
 from hvf.decoder import Decoder
+from hvf.evaluation.pictures import ROWS
 from hvf.experiments import stages
 from hvf.experiments.results import Result
 from hvf.runs import Run
@@ -34,12 +35,12 @@ def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_run_folder_is_whole(finished: Path) -> None:
-    for row in ("seen", *stages.ROWS):
+    for row in ("seen", *ROWS):
         pictures = sorted((finished / "images" / row).glob("*.png"))
         assert len(pictures) == 12
         assert Image.open(pictures[0]).size == (64, 64)
     figures = json.loads((finished / "metrics.json").read_text())
-    for row in stages.ROWS:
+    for row in ROWS:
         for name in ("kind_top1", "pixcorr", "ssim", "two_way_mini-resnet", "two_way_mini-vit"):
             assert set(figures[f"reconstruction/{row}/{name}"]) == {"value", "ci95", "n"}
     assert figures["chance/retrieval/top1"]["value"] == pytest.approx(1 / 12)
