@@ -81,7 +81,7 @@ def plain_mask(outline_P2: np.ndarray, size: int) -> tuple[tuple[int, int, int, 
 
 def plain_render(concept: Concept, exemplar: int, size: int = 64) -> np.ndarray:
     """The picture of `rendering.render`, uint8 (size, size, 3), drawn in the straightforward way."""
-    rng = np.random.default_rng([zlib.crc32(concept.name.encode()), exemplar])
+    rng = np.random.default_rng([zlib.crc32(concept.key.encode()), exemplar])
     canvas = PlainCanvas(size * SUPERSAMPLING, rng)
     paint = SCENES[list(SCENES)[int(rng.integers(len(SCENES)))]][1]
     plain_object(canvas, concept, paint(canvas))

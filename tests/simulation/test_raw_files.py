@@ -91,7 +91,7 @@ def test_eeg_files_are_like_the_golden_ones(eeg, shared_data):
         (key, type(value), type(value[0])) for key, value in theirs.items()
     ]
     for key, values in theirs.items():  # 00001_aardvark, aardvark_01b.jpg
-        pattern = r"\w+_\d\d[a-z]\.jpg" if key.endswith("files") else r"\d{5}_\w+"
+        pattern = r"[\w-]+_\d\d[a-z]\.jpg" if key.endswith("files") else r"\d{5}_[\w-]+"
         assert all(re.fullmatch(pattern, value) for value in (*values, *ours[key])), key
 
 
