@@ -8,10 +8,12 @@ threads.
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -71,11 +73,26 @@ class Server:
         )
 
     def serve_forever(self) -> None:
-        """Answer until `shutdown`, Ctrl-C or SIGTERM, which is raised again."""
+        """Answer until `shutdown`, Ctrl-C or SIGTERM, which is raised again.
+
+        Signals are taken before there is an event loop: one that unwinds asyncio half-built leaves its complaints.
+        """
+        came: list[int] = []
+
+        def end(number: int, _frame: FrameType | None) -> None:
+            came.append(number)
+            self._uvicorn.should_exit = True
+
+        in_main = threading.current_thread() is threading.main_thread()
+        former = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
         try:
-            self._uvicorn.run(sockets=[self._listener])
+            self._uvicorn.run(sockets=[self._listener])  # raises what it took again, for `end`
         finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
             self._ended.set()
+        if came:
+            signal.raise_signal(came[-1])
 
     def shutdown(self) -> None:
         """Let `serve_forever`, which runs in another thread, come to its end."""

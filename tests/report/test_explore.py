@@ -225,3 +225,17 @@ def test_three_hundred_clients(run, capsys):
     assert set(counts) == {"200"}
     assert counts["200"] > 300
     assert more < 300
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_event_loop_is_there_ends_it_and_is_raised_again(run, monkeypatch, number):
+    server, came = explore.make_server([run], 0), []
+    monkeypatch.setattr(server._uvicorn, "run", lambda sockets: signal.raise_signal(number))
+    former = signal.signal(number, lambda got, _frame: came.append(got))
+    try:
+        server.serve_forever()
+    finally:
+        signal.signal(number, former)
+        server.server_close()
+    assert came == [number]
+    assert server._uvicorn.should_exit
