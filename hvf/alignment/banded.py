@@ -68,11 +68,16 @@ def search(kernels_BMM: np.ndarray, y_MP: np.ndarray, group_M: np.ndarray, crite
     """Weights (B,) of the bands under which the criterion of left-out errors is least, walked to from equal ones."""
 
     def value(log_B: np.ndarray) -> float:
-        if log_B.min() < LOWEST or log_B.max() > HIGHEST:
+        if not in_range(log_B):
             return np.inf
         return criterion(left_out(np.tensordot(10.0**log_B, kernels_BMM, 1), y_MP, group_M))
 
     return 10.0 ** walk(np.zeros(len(kernels_BMM)), together_and_alone(len(kernels_BMM)), value)[0]
+
+
+def in_range(log_B: np.ndarray) -> bool:
+    """Whether the log10 of every band's weight is one that is searched."""
+    return bool(log_B.min() >= LOWEST and log_B.max() <= HIGHEST)
 
 
 def together_and_alone(bands: int) -> list[np.ndarray]:

@@ -29,7 +29,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from torch import Tensor
 
-from hvf.alignment.banded import HIGHEST, LOWEST, centred_kernel, left_out, ridge, search, together_and_alone, walk
+from hvf.alignment.banded import centred_kernel, in_range, left_out, ridge, search, together_and_alone, walk
 from hvf.alignment.receptive_field import Field, Parts
 from hvf.evaluation import retrieval
 from hvf.models.fusions.linear import Linear
@@ -61,8 +61,8 @@ class Choice:
     def entry(self) -> dict[str, object]:
         """As it stands in a history."""
         weights = {band: float(f"{weight:.3g}") for band, weight in self.weights.items()}
-        said = {"loss": self.loss, "bands": weights, "shrinkage": self.shrinkage, "constant": self.constant}
-        return said if self.field is None else {**said, "field": self.field.entry()}
+        field = {} if self.field is None else {"field": self.field.entry()}
+        return {"loss": self.loss, "bands": weights, "shrinkage": self.shrinkage, "constant": self.constant, **field}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Encoding:
         parts = Parts.of(dims, {spec: band_of(spec) for spec in dims})
         return cls(mean_X, axes_XP, x_MX @ axes_XP, mean_F, f_MF, parts, group_M)
 
-    def kernels(self, rows_M: np.ndarray) -> np.ndarray:
+    def _kernels(self, rows_M: np.ndarray) -> np.ndarray:
         """Products of the images' features within each part, (L, M, M)."""
         count = len(self.parts.band_L)
         kernels_LMM = np.empty((count, len(rows_M), len(rows_M)), np.float32 if self.parts.placed else np.float64)
@@ -123,7 +123,7 @@ class Encoding:
     def choose(self) -> Choice:
         """Weigh bands and places and choose the score, leaving out images of these alone."""
         rows_M = _some(self.group_M, min(SEARCHED, isqrt(LARGEST // (4 * len(self.parts.band_L)))))
-        kernels_LMM = self.kernels(rows_M)
+        kernels_LMM = self._kernels(rows_M)
         y_MP, group_M = self.y_MP[rows_M] - self.y_MP[rows_M].mean(0), self.group_M[rows_M]
         weight_B, field = self._searched(kernels_LMM, y_MP, group_M)
         errors_MP = left_out(_weighted(self.parts.weights(weight_B, field), kernels_LMM), y_MP, group_M)
@@ -144,7 +144,7 @@ class Encoding:
         def value(place_D: np.ndarray) -> float:
             log_B, (x, y, log_sd) = place_D[:bands], place_D[bands:]
             inside = 0 <= min(x, y) <= max(x, y) <= 1 and NARROWEST <= log_sd <= WIDEST
-            if not inside or log_B.min() < LOWEST or log_B.max() > HIGHEST:
+            if not (inside and in_range(log_B)):
                 return np.inf
             weight_L = self.parts.weights(10.0**log_B, Field(x, y, 2.0**log_sd))
             return misfit(left_out(_weighted(weight_L, kernels_LMM), y_MP, group_M))

@@ -109,8 +109,12 @@ def concept_drive(images: ImageSet) -> np.ndarray:
 def noise_keys(images: ImageSet) -> list[str]:
     """What the noise of each image's trials is seeded with: its id, but the concept in it by its key."""
     known = _concepts_by_name()
-    pairs = zip(images.ids, images.concepts, strict=True)
-    return [i.replace(name, known[name].key, 1) if name in known and i.startswith(name) else i for i, name in pairs]
+
+    def key(image_id: str, name: str) -> str:
+        named = name in known and image_id.startswith(name)
+        return known[name].key + image_id.removeprefix(name) if named else image_id
+
+    return list(map(key, images.ids, images.concepts))
 
 
 def concept_dimensions() -> int:

@@ -15,7 +15,7 @@ MAP, WHOLE = "torchvision:squeezenet1_0/w.npz@features.5:grid4", "openclip:mini-
 SIDE, CHANNELS, M, NEW = 4, 6, 150, 100
 
 
-def seen(place: tuple[int, int] | None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def responses_to(place: tuple[int, int] | None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Features (M + NEW, C·K·K) of a grid, and responses of 10 channels to one of its places, or to all."""
     rng = np.random.default_rng(seed)
     map_NCHW = rng.normal(size=(M + NEW, CHANNELS, SIDE, SIDE)).astype(np.float32)
@@ -49,7 +49,7 @@ def test_a_field_weighs_rows_and_columns_as_pooled_maps_hold_them():
 
 
 def test_parts_are_apart_by_band_and_place_and_vectors_have_none():
-    dims, bands = {MAP: 32, WHOLE: 5, MAP.replace("5:grid4", "9:grid2"): 8}, {}
+    dims = {MAP: 32, WHOLE: 5, MAP.replace("5:grid4", "9:grid2"): 8}
     bands = {spec: "network" if "squeezenet" in spec else "other" for spec in dims}
     parts = Parts.of(dims, bands)
     assert parts.bands == ["network", "other"]
@@ -65,7 +65,7 @@ def test_parts_are_apart_by_band_and_place_and_vectors_have_none():
 
 @pytest.mark.parametrize("place", [(0, 3), (2, 1)])
 def test_the_place_that_drives_the_responses_is_found_and_they_are_predicted_better(place):
-    f_NF, x_NX = seen(place)
+    f_NF, x_NX = responses_to(place)
     model = fitted(f_NF, x_NX)
     chosen = model.choose()
     assert chosen.field is not None
@@ -84,6 +84,6 @@ def test_the_place_that_drives_the_responses_is_found_and_they_are_predicted_bet
 
 
 def test_where_all_places_drive_the_responses_none_is_favoured():
-    f_NF, x_NX = seen(None)
+    f_NF, x_NX = responses_to(None)
     chosen = fitted(f_NF, x_NX).choose()
     assert chosen.field is None or chosen.field.sd >= 0.7
