@@ -204,9 +204,10 @@ def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
     configs = {}
     for subject, seed in itertools.product(options.subjects, options.seeds):
         settings = study_settings(subject, options.trials, options.images, options.study)
-        settings |= {"align.seed": seed, "sampling.seed": seed, "align.mode": "reconstruction"}
+        settings |= {"align.seed": seed, "sampling.seed": seed}
         settings |= {} if options.epochs is None else {"align.epochs": options.epochs}
-        configs[options.out / f"sub-{subject:02d}-seed-{seed}"] = with_settings(options.config, settings)
+        config = with_settings(options.in_mode("reconstruction"), settings)
+        configs[options.out / f"sub-{subject:02d}-seed-{seed}"] = config
     share_cells(configs, reconstruct_run)
     return {path.name: Run.open(path).metrics() for path in configs}
 

@@ -204,6 +204,7 @@ class AlignConfig(Section, name="align"):
     text_weight: Part = 0.0  # share of the loss that contrasts trials with the images' captions (targets.text)
     mmd_weight: Share = 0.0  # share of the loss, in the first epochs, that is the MMD of z_b and z_f; 1: no contrast
     mmd_epochs: Count = 5  # how many epochs these are
+    mean_weight: NotNegative = 0.0  # of E[z_f | z_b]'s squared error, where trained step by step to a prior's fusion
     validation_fraction: Part = 0.1  # share of the training concepts kept to choose the epoch
     refit: bool = False  # whether, once the epoch is chosen, all images are trained on anew for as many epochs
     seed: Seed = 0  # weights, batches and the validation concepts

@@ -21,7 +21,7 @@ import torch
 from hvf import alignment, presets
 from hvf.alignment import TrainingSet
 from hvf.alignment.estimator import ConfiguredEstimator
-from hvf.config import HvfError, with_settings
+from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames
 from hvf.data.trials.splitting import concept_split
@@ -56,7 +56,7 @@ class Decoder(ConfiguredEstimator):
     groups=images.concepts)`, where trial i is the response to image i (`Trials.aligned_to`), tests on unseen concepts.
     """
 
-    default = with_settings(presets.mini(), {"align.mode": "reconstruction"})
+    default = presets.in_mode(presets.mini(), "reconstruction")
     loaded = ("_prior", "_reconstructor", "_latent_decoder")
     of_prior = ("_initial_latents",)
     confidence: Confidence | None = None  # validation trials, by which answers are calibrated
@@ -212,19 +212,15 @@ class Decoder(ConfiguredEstimator):
         """z_b (N, D) as pictures are drawn from it: as `sampling.posterior_mean` and `restore_variance` say.
 
         A contrastive z_b is as long as an image's z_f, however uncertain. The posterior mean E[z_f | z_b], towards
-        which it is moved by that share, is the best guess in squared error, and shorter the less certain: HvfError
-        before `fit_drawing` where the share is above 0. What a ridge predicts is such a mean already. It varies less
-        than images do, by a factor that validation trials show, and with `restore_variance` is stretched by it.
+        which it is moved by that share, is the best guess in squared error, and shorter the less certain. It is learnt
+        (`align.mean_weight`), or taken over the training images: HvfError before `fit_drawing`. What a ridge predicts
+        is such a mean already. It varies less than images do, by a factor that validation trials show, and with
+        `restore_variance` is stretched by it.
         """
         if self.config.sampling.restore_variance:
             return z_b_ND / np.float32(self.fitted().best["validation_spread"])
         share = self.config.sampling.posterior_mean
-        if not share:
-            return z_b_ND
-        trained = self.fitted()
-        if trained.train_embeddings_MD is None:
-            raise HvfError("sampling.posterior_mean needs the training images' embeddings: call fit_drawing first")
-        return z_b_ND + share * (trained.posterior_mean(z_b_ND, trained.train_embeddings_MD) - z_b_ND)
+        return z_b_ND + share * (self.fitted().expected(z_b_ND) - z_b_ND) if share else z_b_ND
 
     def draw(self, z_ND: np.ndarray, round_index: int = 0) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do.
@@ -254,8 +250,9 @@ class Decoder(ConfiguredEstimator):
         self._initial_latents = reconstructor.latents_of_z
 
     def keep_train_embeddings(self, images: ImageSet) -> None:
-        """Keep z_f of the training images where the posterior mean is drawn; the checkpoint carries them."""
-        if self.config.align.mode == "reconstruction" and self.config.sampling.posterior_mean:
+        """Keep z_f of the training images where the mean over them is drawn from, for the checkpoint to carry."""
+        drawn = self.config.align.mode == "reconstruction" and self.config.sampling.posterior_mean
+        if drawn and self.fitted().learnt_mean is None:
             self.fitted().train_embeddings_MD = self.embed_images(images)
 
     @property
@@ -280,7 +277,7 @@ class Decoder(ConfiguredEstimator):
     def ready_to_draw(self) -> bool:
         """Whether all that `fit_drawing` fits is there."""
         sampling = self.config.sampling
-        known = not sampling.posterior_mean or self.fitted().train_embeddings_MD is not None
+        known = not sampling.posterior_mean or self.fitted().knows_mean
         return known and (sampling.start == "noise" or self._initial_latents is not None)
 
     def _latents(self, images: ImageSet) -> np.ndarray:

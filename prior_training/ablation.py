@@ -74,7 +74,8 @@ def run(options: Ablation) -> str:
     drawn: dict[str, dict[str, np.ndarray]] = {}
     for name, specs in rows.items():
         prior = trained_prior(options, specs)
-        config = with_settings(base, {"align.mode": "reconstruction", "prior.path": str(prior), "targets.specs": specs})
+        own = {"prior.path": str(prior), "targets.specs": specs}
+        config = with_settings(presets.in_mode(base, "reconstruction"), own)
         drawn[name] = pictures(options, name, config, study, seen, prior, projected=True)
     config = with_settings(base, {"align.mode": "retrieval"})
     drawn[WITHOUT] = pictures(

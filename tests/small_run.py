@@ -16,4 +16,4 @@ SETTINGS = {
 
 
 def small_config() -> Config:
-    return with_settings(presets.mini(), SETTINGS)
+    return with_settings(presets.in_mode(presets.mini(), "reconstruction"), SETTINGS)

@@ -65,7 +65,7 @@ def forgetful(decoder: Decoder, **settings: object) -> Decoder:
     """The same decoder before `fit_drawing`."""
     other = Decoder(with_settings(decoder.config, {name.replace("__", "."): v for name, v in settings.items()}))
     other.alignment = copy.copy(decoder.alignment)
-    other.alignment.train_embeddings_MD = None
+    other.alignment.train_embeddings_MD = other.alignment.learnt_mean = None
     return other
 
 
@@ -114,7 +114,26 @@ def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, 
     mean = fitted.alignment.posterior_mean(z_b, fitted.embed_images(study.train_images))
     steered = told.to_draw(z_b)
     np.testing.assert_allclose(steered, (z_b + mean) / 2, rtol=1e-4, atol=1e-4)
-    assert np.array_equal(steered, fitted.to_draw(z_b))  # fit has learnt by itself what drawing needs
+
+
+def test_the_mean_is_learnt_beside_the_contrast(config: Config, study: Study) -> None:
+    """It is nearer to the images seen than z_b and than the mean of all, and what drawing moves to."""
+    fitted = Decoder(with_settings(config, {"align.epochs": 60})).fit(study.train, study.train_images)
+    assert fitted.alignment.train_embeddings_MD is None  # nobody needs them
+    z_b, z_f = fitted.embed_trials(study.train), fitted.embed_images(study.train_images)
+    expected = fitted.alignment.expected(z_b)
+    np.testing.assert_allclose(fitted.to_draw(z_b), expected, rtol=1e-4, atol=1e-4)
+    error, of_z_b, of_mean = (np.square(x - z_f).mean() for x in (expected, z_b, z_f.mean(0)))
+    assert error < min(of_z_b, of_mean)
+    half = forgetful(fitted, sampling__posterior_mean=0.25)
+    half.alignment.learnt_mean = fitted.alignment.learnt_mean
+    np.testing.assert_allclose(half.to_draw(z_b), z_b + (expected - z_b) / 4, rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_solved_at_once_learns_no_mean(config: Config, study: Study) -> None:
+    solved = Decoder(with_settings(config, {"brain.encoder": "ridge"})).fit(study.train, study.train_images)
+    assert solved.alignment.learnt_mean is None
+    assert solved.ready_to_draw  # over the training images
 
 
 NO_VIEWS, NO_CAPTIONS = (

@@ -72,7 +72,7 @@ def test_parameters_by_keyword_and_by_setting() -> None:
     decoder.set_params(config=presets.mini(), brain__width=64, fusion__width=64)  # which fit only together
     assert decoder.config == with_settings(presets.mini(), {"brain.width": 64, "fusion.width": 64})
     assert Decoder().set_params(align__epochs=3).config == with_settings(Decoder().config, {"align.epochs": 3})
-    assert Decoder().config == with_settings(presets.mini(), {"align.mode": "reconstruction"})
+    assert Decoder().config == presets.in_mode(presets.mini(), "reconstruction")
     with pytest.raises(HvfError, match=r"unknown setting 'align.epoch'; did you mean 'epochs'"):
         decoder.set_params(align__epoch=3)
     with pytest.raises(HvfError, match=r"align\.epochs must be at least 1"):

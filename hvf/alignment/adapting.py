@@ -65,6 +65,7 @@ def on_person(trained: Alignment, trials: Trials, person: str | None = None) -> 
     moved = Alignment(brain, fusion, trained.log_scale, *belongings, people=trained.people)
     moved.person = trained.person if person is None else person
     moved.train_embeddings_MD, moved.average_CC = trained.train_embeddings_MD, trained.average_CC
+    moved.learnt_mean = trained.learnt_mean
     return moved
 
 
@@ -117,6 +118,7 @@ def adapt(
             best = fitted
     assert best is not None
     best.train_embeddings_MD = trained.train_embeddings_MD  # of the prior's fusion, which stays as it was
+    best.learnt_mean = placed.learnt_mean  # of z_b in that fusion's space, whoever's it is
     best.average_CC = trained.average_CC
     best.people, best.person = placed.people, placed.person
     return best
@@ -146,7 +148,7 @@ def adapted_config(config: Config) -> Config:
         "align.unit_length": "both",  # the decoder's τ is that of its cosines
         "align.refit": False,
     }
-    of_people = {"brain.person_layer": False, "align.mmd_weight": 0.0}
+    of_people = {"brain.person_layer": False, "align.mmd_weight": 0.0, "align.mean_weight": 0.0}
     settings |= {"targets.views": (), "targets.text": None, "align.text_weight": 0.0}
     return with_settings(config, settings | of_people)
 

@@ -32,6 +32,7 @@ from hvf.runs import track, usable_cores
 from hvf.training.cuda_graphs import Replayed, fast_products
 
 Run = tuple[TrainingSet, Config]
+MEAN = "posterior_mean."  # before the names of its tensors
 
 
 def _shape(run: Run) -> tuple[Any, ...]:
@@ -112,7 +113,10 @@ class Together:
     def __init__(self, runs: list[Training]) -> None:
         self.runs, self.align, self.device = runs, runs[0].config.align, runs[0].x_NCT.device
         self.stacks = {name: self.stacked(name) for name in self.parameters(runs[0])}
-        learnt = [p for name, p in self.stacks.items() if name != "log_scale" or self.align.learn_temperature]
+        fixed = {"log_scale"} if not self.align.learn_temperature else set[str]()
+        if runs[0].posterior_mean is not None:
+            fixed |= {f"{MEAN}{name}" for name, _ in runs[0].posterior_mean.named_buffers()}
+        learnt = [p for name, p in self.stacks.items() if name not in fixed]
         self.optimizer, self.schedule = adamw(learnt, self.align, runs[0].batches, stacked=True)
         # Which trials are of one image, where that happens in any run.
         every = [
@@ -128,6 +132,8 @@ class Together:
     def parameters(run: Training) -> dict[str, Tensor]:
         modules = {"brain": run.brain} | ({"fusion": run.fusion} if run.fusion_learns else {})
         named = {f"{room}.{name}": p for room, module in modules.items() for name, p in module.named_parameters()}
+        if run.posterior_mean is not None:  # its scale, too, is each run's own
+            named |= {f"{MEAN}{name}": x for name, x in run.posterior_mean.state_dict(keep_vars=True).items()}
         return named | {"log_scale": run.log_scale}
 
     def stacked(self, name: str) -> Tensor:
@@ -144,9 +150,13 @@ class Together:
         z_b_ND = functional_call(run.brain, _part(parameters, "brain."), (x_NCT,))
         z_f_ND = functional_call(run.fusion, _part(parameters, "fusion."), (target,)) if run.fusion_learns else target
         loss = info_nce(z_b_ND, z_f_ND, parameters["log_scale"], same_N, self.align.loss, self.align.unit_length)
-        if not self.mmd_share:
-            return loss
-        return with_mmd(loss, z_b_ND, [(torch.ones((), device=self.device), z_f_ND)], same_N, self.mmd_share)
+        if self.mmd_share:
+            loss = with_mmd(loss, z_b_ND, [(torch.ones((), device=self.device), z_f_ND)], same_N, self.mmd_share)
+        if run.posterior_mean is not None:
+            mean_ND = functional_call(run.posterior_mean, _part(parameters, MEAN), (z_b_ND,))
+            error_ND = (mean_ND - z_f_ND) / parameters[f"{MEAN}sd_D"]
+            loss = loss + self.align.mean_weight * error_ND.square().mean()
+        return loss
 
     def run(self, epoch: int, generators: Sequence[torch.Generator]) -> None:
         """One pass over each run's training rows, in its own order, then each run's validation."""
@@ -156,6 +166,8 @@ class Together:
         for run in self.runs:
             run.brain.train()
             run.fusion.train(run.fusion_learns)
+            if run.posterior_mean is not None:
+                run.posterior_mean.train()
         orders = [run.order(generator) for run, generator in zip(self.runs, generators, strict=True)]
         losses_R = torch.stack([self.step(rows_R) for rows_R in zip(*orders, strict=True)]).mean(0)
         for run, loss in zip(self.runs, losses_R.tolist(), strict=True):

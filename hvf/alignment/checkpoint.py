@@ -23,6 +23,7 @@ from hvf.models.brain import BrainEncoder
 from hvf.models.brain.person_layer import PeopleLayers, PersonLayer
 from hvf.models.fusions.base import Fusion
 from hvf.models.fusions.routed import Routed
+from hvf.models.posterior_mean import PosteriorMean
 from hvf.models.together import BrainsTogether, FusionsTogether
 from hvf.registry import FUSIONS
 from hvf.runs import code_version
@@ -77,7 +78,8 @@ class Alignment:
     person : name of the one whose gate and layer it was given (`on_person`); None: what people have on average
     average_CC : covariance that people have on average, which a new person's trials get ("euclidean"); else None
     members : settings of each, where several answer as one (`hvf.alignment.members`)
-    train_embeddings_MD : z_f of the training images, float32, for sampling.posterior_mean; else None
+    learnt_mean : E[z_f | z_b] as `align.mean_weight` had it learnt, for sampling.posterior_mean; else None
+    train_embeddings_MD : z_f of the training images, float32, for the same where nothing was learnt; else None
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Alignment:
         self.person: str | None = None
         self.brain, self.hvf, self.log_scale, self.history = brain.eval(), hvf.eval(), log_scale, history
         self.normalisation, self.recording, self.config = normalisation, recording, config
+        self.learnt_mean: PosteriorMean | None = None
         self.train_embeddings_MD: np.ndarray | None = None
         self.average_CC: np.ndarray | None = None
         self.members: tuple[Config, ...] = ()
@@ -117,6 +120,9 @@ class Alignment:
         moved = copy.copy(self)
         moved.brain, moved.hvf = copy.deepcopy(self.brain).to(device), copy.deepcopy(self.hvf)
         move(moved.hvf, device)
+        moved.learnt_mean = copy.deepcopy(self.learnt_mean)
+        if moved.learnt_mean is not None:
+            move(moved.learnt_mean, device)
         moved.normalisation = {
             name: (mean.to(device), sd.to(device)) for name, (mean, sd) in self.normalisation.items()
         }
@@ -145,6 +151,23 @@ class Alignment:
         """z_f (N, D) float32 of images given {spec: (N, d_k)}. Raises HvfError naming a missing or misshapen one."""
         return self.hvf(image_tensors(features, self.hvf.specs, self.normalisation, self.device)).cpu().numpy()
 
+    @property
+    def knows_mean(self) -> bool:
+        """Whether `expected` can say anything."""
+        return self.learnt_mean is not None or self.train_embeddings_MD is not None
+
+    @torch.no_grad()
+    def expected(self, z_b_ND: np.ndarray) -> np.ndarray:
+        """E[z_f | z_b], (N, D) float32: as it was learnt, else over the training images (`posterior_mean`).
+
+        Raises HvfError where neither is there.
+        """
+        if self.learnt_mean is not None:
+            return self.learnt_mean(torch.as_tensor(z_b_ND, device=self.device)).cpu().numpy()
+        if self.train_embeddings_MD is None:
+            raise HvfError("sampling.posterior_mean needs the training images' embeddings: call fit_drawing first")
+        return self.posterior_mean(z_b_ND, self.train_embeddings_MD)
+
     def posterior_mean(self, z_b_ND: np.ndarray, z_f_MD: np.ndarray) -> np.ndarray:
         """Posterior mean E[z_f | z_b], (N, D), with a uniform prior over the M images of `z_f_MD`.
 
@@ -160,6 +183,8 @@ class Alignment:
         state |= {f"hvf.{k}": v for k, v in self.hvf.state_dict().items()}
         for name, (mean, sd) in self.normalisation.items():
             state |= {f"mean.{name}": mean, f"sd.{name}": sd}
+        if self.learnt_mean is not None:
+            state |= {f"posterior_mean.{k}": v for k, v in self.learnt_mean.state_dict().items()}
         if self.train_embeddings_MD is not None:  # in full precision: pictures drawn after loading are the very same
             state["train_embeddings"] = torch.from_numpy(self.train_embeddings_MD)
         if self.average_CC is not None:
@@ -200,6 +225,10 @@ class Alignment:
             hvf.load_state_dict(_part(state, "hvf."))
             mean, sd = _part(state, "mean."), _part(state, "sd.")
             normalisation = {name: (mean[name].to(device), sd[name].to(device)) for name in mean}
+            learnt_mean, of_mean = None, _part(state, "posterior_mean.")
+            if of_mean:
+                learnt_mean = PosteriorMean(hvf.width)
+                learnt_mean.load_state_dict(of_mean)
             log_scale, history, people = metadata["log_scale"], metadata["history"], metadata.get("people", ())
         except FileNotFoundError:
             raise HvfError(f"{path} is missing: train first, with hvf train") from None
@@ -210,6 +239,8 @@ class Alignment:
         needs_person = bool(metadata.get("needs_person", False))
         trained = cls(brain.to(device), hvf, log_scale, history, normalisation, recording, config, needs_person, people)
         trained.person = metadata.get("person")
+        if learnt_mean is not None:
+            trained.learnt_mean = learnt_mean.to(device).eval()
         trained.train_embeddings_MD = state["train_embeddings"].numpy() if "train_embeddings" in state else None
         trained.average_CC = state["average"].numpy() if "average" in state else None
         trained.members = members

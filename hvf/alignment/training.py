@@ -22,11 +22,12 @@ from hvf.alignment.inputs import augmented, channels_to_smooth, move, new_brain,
 from hvf.alignment.pretrained import start_from_weights
 from hvf.alignment.rows import Rows
 from hvf.alignment.training_set import TrainingSet
-from hvf.config import Config
+from hvf.config import SOLVED, Config
 from hvf.models.brain import BrainEncoder
 from hvf.models.brain.person_layer import PeopleLayers, PersonLayer
 from hvf.models.fusions.base import Fusion
 from hvf.models.fusions.routed import Routed
+from hvf.models.posterior_mean import PosteriorMean
 from hvf.registry import FUSIONS
 from hvf.training.cuda_graphs import Replayed, fast_products
 
@@ -98,7 +99,12 @@ class Training(Epochs):
         self.recording, self.shown_M = data.recording, np.unique(data.training_set.concepts, return_inverse=True)[1]
         self.frozen_z_f_MD = None if self.fusion_learns else _fused_once(fusion, data.features)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
-        self.learners = [brain, fusion] if self.fusion_learns else [brain]
+        self.learners: list[nn.Module] = [brain, fusion] if self.fusion_learns else [brain]
+        self.posterior_mean: PosteriorMean | None = None
+        if self.frozen_z_f_MD is not None and align.mean_weight and config.brain.encoder not in SOLVED:
+            self.posterior_mean = PosteriorMean(fusion.width).to(device)
+            self.posterior_mean.fit_scale(self.frozen_z_f_MD[np.unique(image_N[data.train_N])])
+            self.learners.append(self.posterior_mean)
         self.parameters = [p for module in self.learners for p in module.parameters() if p.requires_grad]
         self.parameters += [self.log_scale] if align.learn_temperature else []
         self.views: ImageViews | None = None
@@ -125,6 +131,8 @@ class Training(Epochs):
             self.mmd_share, self.replayed = share, Replayed(self.update, self.x_NCT.device)
         self.brain.train()
         self.fusion.train(self.fusion_learns)
+        if self.posterior_mean is not None:
+            self.posterior_mean.train()
         return float(torch.stack([self.step(rows) for rows in self.order()]).mean())
 
     def mmd_share_of(self, epoch: int) -> float:
@@ -156,6 +164,8 @@ class Training(Epochs):
         loss = self.contrast(z_b_ND, targets, same_N)
         if self.mmd_share:
             loss = with_mmd(loss, z_b_ND, targets, same_N, self.mmd_share)
+        if self.posterior_mean is not None:
+            loss = loss + align.mean_weight * self.posterior_mean.loss(z_b_ND, self.images(image_N))
         if self.captions is not None:
             z_t_ND, same_N = self.captions.z_MD[image_N], self.captions.same_M[image_N]
             in_words = info_nce(z_b_ND, z_t_ND, self.log_scale, same_N, align.loss, align.unit_length)
@@ -252,13 +262,12 @@ class Training(Epochs):
             module.load_state_dict(state)
         belongings = self.history, self.normalisation, self.recording, self.config
         people, brain, names = self.x_NCT.people, self.brain, self.people if len(self.people) > 1 else ()
-        if people is None:
-            return Alignment(brain, self.fusion, self.kept_log_scale, *belongings, people=names)
-        one = len(people.inputs) == 1
-        if one and (map_CC := next(iter(people.inputs.values())).map_CC) is not None:
+        one = people is None or len(people.inputs) == 1
+        if people is not None and one and (map_CC := next(iter(people.inputs.values())).map_CC) is not None:
             brain = PersonLayer(brain, map_CC)
         fitted = Alignment(brain, self.fusion, self.kept_log_scale, *belongings, needs_person=not one, people=names)
-        fitted.average_CC = people.average_CC
+        fitted.average_CC = None if people is None else people.average_CC
+        fitted.learnt_mean = None if self.posterior_mean is None else self.posterior_mean.eval()
         return fitted
 
 

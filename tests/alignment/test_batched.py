@@ -13,6 +13,7 @@ from hvf.alignment.batched import Run, fit_together, groups, why_not_batched
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import HvfError, with_settings
 from hvf.evaluation import retrieval
+from hvf.models import posterior_mean
 from tests.alignment.test_fitting import frozen_hvf, settings, toy
 
 QUIET = {"brain__dropout": 0.0, "fusion__dropout": 0.0, "brain__input_noise": 0.0, "align__epochs": 5}
@@ -77,6 +78,21 @@ def test_reconstruction_mode_and_several_trials_of_an_image():
     runs = [(data, config) for config in told]
     for run, ours in zip(runs, fit_together(runs), strict=True):
         assert_same(ours, alone(run), run[0].trials)
+
+
+def test_the_posterior_mean_is_learnt_by_each_run_alone(monkeypatch):
+    monkeypatch.setattr(posterior_mean, "DROPOUT", 0.0)
+    runs = []
+    for subject in (0, 1):
+        trials, features, concepts = toy(seed=subject)
+        raw = {spec: x / (30 + 60 * subject) for spec, x in features.items()}
+        quiet = settings(align__mode="reconstruction", align__mean_weight=2.0, **QUIET)
+        runs.append((TrainingSet(trials, raw, concepts, prior_fusion=frozen_hvf()), quiet))
+    for run, ours in zip(runs, fit_together(runs), strict=True):
+        theirs = alone(run)
+        assert_same(ours, theirs, run[0].trials)
+        for name, tensor in theirs.learnt_mean.state_dict().items():
+            np.testing.assert_allclose(ours.learnt_mean.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_with_dropout_each_run_learns_as_well_and_differently():

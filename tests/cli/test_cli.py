@@ -84,7 +84,7 @@ def test_bare_commands_run_the_embedded_default(stages, capsys, command, stage, 
     run = last_run(stages)
     assert stages.calls[0] == (stage, run)
     assert run.path == Path("runs") / folder
-    assert run.config == with_settings(presets.mini(), {"align.mode": mode})
+    assert run.config == presets.in_mode(presets.mini(), mode)
     out = capsys.readouterr().out
     assert f"wrote runs/{folder}" in out
     assert "(simulated)" in out
@@ -99,7 +99,8 @@ def test_flags_reach_their_settings(stages, tmp_path):
     assert main(["reconstruct", *flags.split(), "--steps", "4", "--guidance", "3", "--out", "here"]) == 0
     assert last_run(stages).path == Path("here")
     usual = dict(flatten(presets.mini()))
-    given = {name: value for name, value in flatten(last_run(stages).config) if value != usual[name]}
+    drawing = dict(flatten(presets.in_mode(presets.mini(), "reconstruction")))
+    given = {name: value for name, value in flatten(last_run(stages).config) if value != drawing[name]}
     both = {
         "data.study": "files",
         "data.trials": str(tmp_path / "mine.npy"),
@@ -108,7 +109,7 @@ def test_flags_reach_their_settings(stages, tmp_path):
         "align.seed": 7,
         "sampling.seed": 7,
     }
-    assert given == both | {"align.mode": "reconstruction", "sampling.steps": 4, "sampling.guidance": 3.0}
+    assert given == both | {"sampling.steps": 4, "sampling.guidance": 3.0}
     assert main(["retrieve", *flags.split(), "--targets", "vae:mini", "openclip:mini-vit", "--out", "there"]) == 0
     given = {name: value for name, value in flatten(last_run(stages).config) if value != usual[name]}
     assert given == both | {"targets.specs": ("vae:mini", "openclip:mini-vit")}
@@ -217,7 +218,7 @@ def test_a_misspelt_word_is_refused_at_once(name, tmp_path, monkeypatch, capsys)
 def test_run_names_are_readable_and_differ():
     mini = presets.mini()
     names = [
-        run_name(with_settings(mini, settings))
+        run_name(with_settings(presets.in_mode(mini, settings.pop("align.mode", "retrieval")), settings))
         for settings in (
             {},
             {"data.study": "simulated-meg", "data.subject": 2},
