@@ -249,13 +249,16 @@ class SamplingConfig(Section, name="sampling"):
     batch_size: Count = 50  # images drawn at once; does not change them
     scheduler: Literal["ddim", "euler", "ancestral", "dpm", "pipeline"] = "ddim"  # or the pipeline's own
     start: Literal["noise", "latents"] = "noise"  # of denoising: latents are predicted from the embedding (img2img)
-    strength: float = 0.7  # start "latents": the share of the steps that is still done; 1 starts from noise alone
+    # Start "latents": the share of the steps that is still done; 1 starts from noise alone.
+    strength: float | None = None  # None: each picture's own, as uncertain as its embedding is
     restore_variance: bool = False  # from latents: whether those of the brain get the natural ones' variance again
     posterior_mean: Share = 0.0  # how far an embedding is moved, before drawing, from z_b (0) to E[z_f | z_b] (1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         steps, strength = self.steps, self.strength
+        if strength is None:
+            return
         if not 0 < strength <= 1 or (self.start == "latents" and int(steps * strength) < 1):
             raise HvfError(f"sampling.strength must be at most 1 and leave one of {steps} steps to do, not {strength}")
 

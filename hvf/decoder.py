@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,15 +33,13 @@ from hvf.decoding.gallery import Gallery
 from hvf.decoding.ranked import Retrieval, rank
 from hvf.decoding.ranking import LEVEL, Answers, answer
 from hvf.models.fusions.hvf import HVF
+from hvf.prior.initial_latents import InitialLatents
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.model import FusionPrior
 from hvf.prior.reconstruction import Reconstructor
 from hvf.vision.cache import content_hashes, embed, embed_all, weights_hashes
 from hvf.vision.latents import LatentDecoder
 from hvf.vision.texts import captions_of
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import Ridge
 
 
 class Decoder(ConfiguredEstimator):
@@ -66,7 +64,7 @@ class Decoder(ConfiguredEstimator):
     _prior: FusionPrior | None = None
     _reconstructor: Reconstructor | None = None
     _latent_decoder: LatentDecoder | None = None
-    _initial_latents: Ridge | None = None  # for sampling.start "latents"
+    _initial_latents: InitialLatents | None = None  # for sampling.start "latents"
 
     def fit(self, trials: Trials, images: ImageSet, single_trials: Trials | None = None) -> Decoder:
         """Train on trials and the images that they are responses to; repeats of an image are averaged.
@@ -96,6 +94,7 @@ class Decoder(ConfiguredEstimator):
         """
         moved = Decoder(self.config, self.device)
         moved.encoders, moved.gallery, moved._prior = self.encoders, self.gallery, self._prior
+        moved._initial_latents = self._initial_latents  # of the prior's fusion, which stays as it was
         moved.about = {"subject": trials.subject, "simulated": trials.simulated or bool(self.about.get("simulated"))}
         moved.about["adapted"] = {"method": "none", "images": 0}
         if images is None:
@@ -244,7 +243,8 @@ class Decoder(ConfiguredEstimator):
             return
         align = self.config.align
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
-        held_out = dict(zip(rows.tolist(), self.embed_trials(aligned)[rows], strict=True))
+        drawn_ND = self.to_draw(self.embed_trials(aligned)[rows])
+        held_out = dict(zip(rows.tolist(), drawn_ND, strict=True))
         reconstructor = self.reconstructor
         reconstructor.fit_initial_latents(self._latents(images), self.embed_images(images), held_out)
         self._initial_latents = reconstructor.latents_of_z
@@ -336,7 +336,8 @@ class Decoder(ConfiguredEstimator):
 
     def _whole(self, about: Mapping[str, Any]) -> artefact.Artefact:
         self.about = {**self.about, **about}
-        return artefact.Artefact(self.fitted(), self.confidence, self.gallery, self.encoders, self.about)
+        known = self.confidence, self.gallery, self.encoders, self.about
+        return artefact.Artefact(self.fitted(), *known, self._initial_latents)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Decoder:
@@ -347,6 +348,7 @@ class Decoder(ConfiguredEstimator):
     def _take(self, whole: artefact.Artefact) -> Decoder:
         self.alignment, self.confidence, self.gallery = whole.alignment, whole.confidence, whole.gallery
         self.encoders, self.about = dict(whole.encoders), dict(whole.about)
+        self._initial_latents = whole.initial_latents
         return self
 
     @classmethod

@@ -3,6 +3,7 @@
 FOLDER/alignment.safetensors   weights, configuration, normalisation, recording, training embeddings (`hvf.alignment`)
 FOLDER/confidence.safetensors  validation trials and their images, by which answers are calibrated
 FOLDER/gallery.safetensors     embeddings and names of the images that it was tested on: the default gallery
+FOLDER/initial_latents.safetensors  what drawing starts from, where that is learnt (`hvf.prior.initial_latents`)
 FOLDER/README.md               the model card
 FOLDER/decoder.json            version, code, encoders with the hash of their weights, what was tested; the sha256 of
                                every other file, and of its own content
@@ -33,10 +34,12 @@ from hvf.decoding.confidence import Confidence
 from hvf.decoding.gallery import Gallery
 from hvf.files.checksums import known_sha256, sha256_of
 from hvf.prior.hub_weights import HUB_ID, push_folder
+from hvf.prior.initial_latents import InitialLatents
 from hvf.runs import code_version, plain, write_atomic, write_json
 from hvf.schema.reading import parse_json
 
 MANIFEST, CARD, CONFIDENCE, GALLERY = "decoder.json", "README.md", "confidence.safetensors", "gallery.safetensors"
+INITIAL_LATENTS = "initial_latents.safetensors"
 VERSION = 1  # of the folder; a newer one is refused
 
 
@@ -49,6 +52,7 @@ class Artefact:
     gallery: Gallery | None = None
     encoders: Mapping[str, str] = field(default_factory=dict)  # {spec: hash of its weights}
     about: Mapping[str, Any] = field(default_factory=dict)  # study, protocol, simulated, figures: for the card
+    initial_latents: InitialLatents | None = None
 
 
 def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
@@ -74,6 +78,10 @@ def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
         z_f_MD = np.concatenate([gallery.read(0, len(gallery))])
         _write_arrays(folder / GALLERY, {"z_f": z_f_MD}, {"gallery": json.dumps(names)})
         files.append(GALLERY)
+    if artefact.initial_latents is not None:
+        arrays, numbers = artefact.initial_latents.tensors()
+        _write_arrays(folder / INITIAL_LATENTS, arrays, {"numbers": json.dumps(numbers)})
+        files.append(INITIAL_LATENTS)
     hashes = {name: sha256_of(folder / name) for name in files}
     _write_manifest(folder, content, card, hashes)
     return folder
@@ -115,7 +123,7 @@ def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> A
     """
     folder = Path(folder)
     if not (folder / MANIFEST).exists():
-        if not resumed and any((folder / name).exists() for name in (CONFIDENCE, GALLERY)):
+        if not resumed and any((folder / name).exists() for name in (CONFIDENCE, GALLERY, INITIAL_LATENTS)):
             raise HvfError(f"{folder} is not a whole decoder: {MANIFEST} is missing; copy it again, or finish its run")
         return Artefact(Alignment.load(folder, device))
     content = _manifest(folder)
@@ -125,7 +133,7 @@ def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> A
             raise HvfError(f"{folder} is not a whole decoder: {name} is missing; copy it again")
         if known_sha256(path) != expected:
             raise HvfError(f"{path} is damaged: its sha256 is not the one in {MANIFEST}; copy the folder again")
-    confidence, gallery = None, None
+    confidence, gallery, initial_latents = None, None, None
     try:
         if CONFIDENCE in content["files"]:
             arrays, names = _read_arrays(folder / CONFIDENCE)
@@ -134,9 +142,13 @@ def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> A
             arrays, names = _read_arrays(folder / GALLERY)
             known = parse_json(names["gallery"])
             gallery = Gallery.of(known["ids"], arrays["z_f"], known["concepts"], known["what"])
+        if INITIAL_LATENTS in content["files"]:
+            arrays, names = _read_arrays(folder / INITIAL_LATENTS)
+            initial_latents = InitialLatents.of_tensors(arrays, parse_json(names["numbers"]))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise HvfError(f"{folder} is not a decoder written by hvf: {error}") from error
-    return Artefact(Alignment.load(folder, device), confidence, gallery, content["encoders"], content["about"])
+    known = confidence, gallery, content["encoders"], content["about"], initial_latents
+    return Artefact(Alignment.load(folder, device), *known)
 
 
 def fingerprint(folder: str | Path) -> str:

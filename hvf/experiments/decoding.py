@@ -121,7 +121,10 @@ def open_decoder(question: Question, device: str = "cpu") -> Opened:
     if question.draw and not decoder.draws:
         raise HvfError(f"{question.decoder} was trained for retrieval and cannot draw: hvf train --mode reconstruction")
     if question.draw and not decoder.ready_to_draw:
-        raise HvfError(f"{question.decoder} starts from latents that only its training run can fit: leave out --draw")
+        raise HvfError(
+            f"{question.decoder} is of an earlier version, which did not keep all that drawing needs: train it again, "
+            "or leave out --draw"
+        )
     if question.scaling != "cosine" and decoder.confidence is None:
         raise HvfError(f"--scaling {question.scaling} is fitted to validation trials, and {question.decoder} has none")
     gallery, images = open_gallery(question.gallery, decoder)

@@ -182,7 +182,7 @@ def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
             pending = [part for part in _parts(run) if not _is_drawn(run, part, drawn_by[0])]
             if pending:
                 (run.path / "evaluation.json").unlink(missing_ok=True)  # it is about other pictures
-            if pending and not decoder.ready_to_draw:  # an older checkpoint, or one that starts from latents
+            if pending and not decoder.ready_to_draw:  # an older checkpoint
                 decoder.fit_drawing(study.train, study.train_images)
             decoders[run.path] = decoder
 

@@ -1,7 +1,8 @@
 """Embeddings to pictures: a Fusion Prior conditions a stock diffusers SDXL pipeline.
 
 z (the image's own z_f, or a brain's z_b) -> prior.project -> z_c -> IP-Adapter -> SDXL with the empty prompt -> pixels.
-Denoising starts from noise, or (img2img) from latents that a ridge regression predicts from z.
+Denoising starts from noise, or (img2img) from latents that a ridge regression predicts from z, with as much noise as z
+leaves open.
 Shapes: N items, D embedding, R rounds, H and W pixels, h and w latent pixels.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +28,11 @@ from torch import Tensor
 
 from hvf import runs
 from hvf.config import HvfError, SamplingConfig
+from hvf.prior.initial_latents import InitialLatents
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective
 from hvf.progress import Track
 from hvf.vision.latents import pictures_of
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import Ridge
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
@@ -41,8 +40,6 @@ SCHEDULERS = {
     "ancestral": EulerAncestralDiscreteScheduler,
     "dpm": DPMSolverMultistepScheduler,
 }
-
-PENALTIES = np.logspace(0, 6, 13)  # of the ridge that predicts latents; the training images decide between them
 
 
 class _Paired:
@@ -109,7 +106,7 @@ class Reconstructor:
         self.prior = prior.eval()
         self.prior.projector.to(self.pipeline.device)  # the one part of the prior used here that the UNet does not hold
         self._scheduler = pipeline.scheduler
-        self.latents_of_z: Ridge | None = None  # what `fit_initial_latents` learns
+        self.latents_of_z: InitialLatents | None = None  # what `fit_initial_latents` learns
         with torch.no_grad():
             self._prompt, _, self._pooled, _ = self.pipeline.encode_prompt("", do_classifier_free_guidance=False)
 
@@ -130,10 +127,11 @@ class Reconstructor:
     ) -> np.ndarray:
         """One picture per embedding, uint8 (N, H, W, 3); not decoded, its latents: float32 (N, 4, h, w), scaled.
 
-        The noise of a picture comes from (sampling.seed, round_index, its index) alone: other batch sizes, a subset
-        redrawn with its `indices`, or another device start from the same noise (arithmetic may still differ by one grey
-        level). `indices` are 0..N-1 unless given. Raises HvfError for embeddings of another width, or not finite, and
-        for sampling.start "latents" before `fit_initial_latents`.
+        The noise of a picture comes from (sampling.seed, round_index, its index) alone, and from how many steps it is
+        drawn hangs on its embedding alone: other batch sizes, a subset redrawn with its `indices`, or another device
+        start from the same (arithmetic may still differ by one grey level). `indices` are 0..N-1 unless given. Raises
+        HvfError for embeddings of another width, or not finite, and for sampling.start "latents" before
+        `fit_initial_latents`.
         """
         z_ND = self._checked(z_ND)
         indices = range(len(z_ND)) if indices is None else indices
@@ -141,17 +139,17 @@ class Reconstructor:
             raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
         self.pipeline.scheduler = self.img2img.scheduler = self.make_scheduler(sampling.scheduler)
         begin_NCHW = torch.from_numpy(self.initial_latents(z_ND)) if sampling.start == "latents" else None
+        steps_N = self.steps_done(z_ND, sampling)
         z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
-        starts = range(0, len(z_ND), sampling.batch_size)
+        batches = _alike(steps_N, sampling.batch_size)
         drawn = []
-        steps = sampling.steps if begin_NCHW is None else int(sampling.steps * sampling.strength)
-        with runs.track(len(starts) * steps, f"drawing {len(z_ND)} pictures") as bar:
-            for start in starts:
-                batch = slice(start, start + sampling.batch_size)
-                noise = [_generator(sampling.seed, round_index, int(index)) for index in indices[batch]]
-                begin = None if begin_NCHW is None else begin_NCHW[batch]
-                drawn.append(self._one_batch(z_c_ND[batch], noise, begin, sampling, decode, bar))
-        return np.concatenate(drawn)
+        with runs.track(sum(int(steps_N[rows[0]]) for rows in batches), f"drawing {len(z_ND)} pictures") as bar:
+            for rows in batches:
+                noise = [_generator(sampling.seed, round_index, int(indices[row])) for row in rows]
+                begin = None if begin_NCHW is None else begin_NCHW[rows]
+                steps = int(steps_N[rows[0]])
+                drawn.append(self._one_batch(z_c_ND[rows], noise, begin, steps, sampling, decode, bar))
+        return np.concatenate(drawn)[np.argsort(np.concatenate(batches))]
 
     @torch.no_grad()
     def encode(self, images: Sequence, batch: int = 16) -> np.ndarray:
@@ -176,50 +174,42 @@ class Reconstructor:
     ) -> float:
         """Fit a ridge regression of an image's latents on its embedding: where sampling.start "latents" starts.
 
-        Parameters
-        ----------
-        latents_NCHW : numpy.ndarray
-            Latents of the training images, from `encode`.
-        z_ND : numpy.ndarray
-            Their z_f.
-        held_out : mapping, optional
-            {index of an image: its z_b}. The penalty is chosen among PENALTIES by the error on these, to which the map
-            is then not fitted: a penalty that suits z_f is far too small for z_b. Without any, by leave-one-out error.
-
-        Returns
-        -------
-        float
-            The penalty.
+        Returns its penalty; parameters are those of `InitialLatents.fit`.
         """
-        from sklearn.linear_model import Ridge, RidgeCV  # slow to import, and seldom needed
-
-        z_ND, target_ND = self._checked(z_ND).cpu().numpy(), latents_NCHW.reshape(len(latents_NCHW), -1)
-        if held_out:
-            rows, z_b_ND = list(held_out), np.stack(list(held_out.values()))
-            fitted = np.setdiff1d(np.arange(len(z_ND)), rows)
-            fits = [Ridge(penalty).fit(z_ND[fitted], target_ND[fitted]) for penalty in PENALTIES]
-            errors = [np.square(ridge.predict(z_b_ND) - target_ND[rows]).mean() for ridge in fits]
-            penalty = PENALTIES[int(np.argmin(errors))]
-        else:
-            penalty = float(RidgeCV(PENALTIES).fit(z_ND, target_ND).alpha_)  # pyright: ignore[reportArgumentType]
-        self.latents_of_z = Ridge(penalty).fit(z_ND, target_ND)
-        return float(penalty)
+        self.latents_of_z = InitialLatents.fit(latents_NCHW, self._checked(z_ND).cpu().numpy(), held_out)
+        return self.latents_of_z.penalty
 
     def initial_latents(self, z_ND: ArrayLike | Tensor) -> np.ndarray:
         """The latents (N, 4, h, w) float32 that `fit_initial_latents` learnt to predict; HvfError before that."""
+        return self._learnt().predict(self._checked(z_ND).cpu().numpy())
+
+    def steps_done(self, z_ND: ArrayLike | Tensor, sampling: SamplingConfig) -> np.ndarray:
+        """How many of sampling.steps each picture is denoised for, (N,): all from noise, fewer from latents.
+
+        `sampling.strength` is their share; where it is None each picture has its own, what its embedding leaves open
+        (`InitialLatents.open_share`): denoising starts from as much noise as is open. HvfError as `initial_latents`.
+        """
+        z_ND = self._checked(z_ND)
+        if sampling.start == "noise":
+            return np.full(len(z_ND), sampling.steps)
+        if sampling.strength is not None:
+            return np.full(len(z_ND), int(sampling.steps * sampling.strength))
+        open_N = self._learnt().open_share(z_ND.cpu().numpy())
+        return np.rint(sampling.steps * open_N).clip(1, sampling.steps).astype(int)
+
+    def _learnt(self) -> InitialLatents:
         if self.latents_of_z is None:
             raise HvfError(
                 'sampling.start is "latents", which are not learnt yet: call fit_initial_latents with training images'
             )
-        channels, side = self.pipeline.unet.config.in_channels, self.pipeline.unet.config.sample_size
-        latents_ND = self.latents_of_z.predict(self._checked(z_ND).cpu().numpy())
-        return latents_ND.reshape(-1, channels, side, side).astype(np.float32)
+        return self.latents_of_z
 
     def _one_batch(
         self,
         z_c_ND: Tensor,
         noise: list[torch.Generator],
         begin_NCHW: Tensor | None,
+        steps: int,
         sampling: SamplingConfig,
         decode: bool,
         bar: Track[Any],
@@ -246,7 +236,7 @@ class Reconstructor:
             start_NCHW = _noise(noise, torch.empty(n, unet.config.in_channels, size, size))
             begin = {"latents": start_NCHW.to(unet.device, unet.dtype), "height": self.size, "width": self.size}
         else:
-            begin = {"image": begin_NCHW, "strength": sampling.strength}
+            begin = {"image": begin_NCHW, "strength": strength_of(steps, sampling.steps)}
         pictures = call(
             **begin,
             prompt_embeds=self._prompt.expand(n, -1, -1),
@@ -297,6 +287,17 @@ def held_out_pictures(
     images = pictures_of(decoded)
     z_f_ND = prior.eval().encode(features)
     return images, Reconstructor(pipeline, prior).draw(z_f_ND, replace(sampling, batch_size=len(rows)))
+
+
+def strength_of(steps_done: int, steps: int) -> float:
+    """The strength for which stock img2img does so many of its steps: it rounds steps · strength down."""
+    return min(1.0, (steps_done + 0.5) / steps)
+
+
+def _alike(steps_N: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """The rows of each batch: those of one number of steps, in their order, at most `batch_size` together."""
+    alike = [np.flatnonzero(steps_N == steps) for steps in np.unique(steps_N)]
+    return [rows[i : i + batch_size] for rows in alike for i in range(0, len(rows), batch_size)]
 
 
 def _noise(generators: Sequence[torch.Generator], like_NCHW: Tensor) -> Tensor:

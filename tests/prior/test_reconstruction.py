@@ -259,6 +259,126 @@ def test_starting_from_latents_stays_near_them(seen, scheduler):
     assert np.abs(other - again[:1]).max() > 1e-3
 
 
+@pytest.fixture(scope="module")
+def unsure():
+    """One that has learnt where to start from, and embeddings from its mean, which says nothing, to an image's own."""
+    pipeline = tiny_pipeline()
+    reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
+    rng = np.random.default_rng(3)
+    z_ND = rng.normal(size=(60, WIDTH)).astype(np.float32)
+    latents = z_ND @ rng.normal(size=(WIDTH, 256)) / np.sqrt(WIDTH) + 0.3 * rng.normal(size=(60, 256))
+    reconstructor.fit_initial_latents(latents.reshape(60, 4, 8, 8), z_ND)
+    initial = reconstructor.latents_of_z
+    assert initial.explained > 0.8
+    share_N = np.array([1.0, 0.2, 0.0, 0.6, 0.2, 1.5])
+    direction = np.ones(WIDTH) * np.sqrt(initial.variance / WIDTH)
+    return reconstructor, (initial.mean_D + np.sqrt(share_N)[:, None] * direction).astype(np.float32)
+
+
+OWN_STRENGTH = altered(start="latents", steps=8, scheduler="ancestral", batch_size=3)
+
+
+def test_each_picture_is_denoised_as_far_as_its_embedding_leaves_it_open(unsure):
+    reconstructor, z_ND = unsure
+    explained = reconstructor.latents_of_z.explained
+    expected = [max(1, round(8 * (1 - explained * share))) for share in (1, 0.2, 0, 0.6, 0.2, 1)]
+    done_N = reconstructor.steps_done(z_ND, OWN_STRENGTH)
+    assert done_N.tolist() == expected
+    assert done_N[2] == 8 > done_N[1] > done_N[3] > done_N[0] == done_N[5] >= 1
+    calls = []
+    hook = reconstructor.pipeline.unet.register_forward_pre_hook(lambda unet, args: calls.append(len(args[0])))
+    try:
+        for i, n in enumerate(expected):
+            calls.clear()
+            undecoded(reconstructor, z_ND[[i]], OWN_STRENGTH)
+            assert calls == [1] * n
+        calls.clear()
+        undecoded(reconstructor, z_ND, OWN_STRENGTH)
+        assert sum(calls) == sum(expected)
+        assert len(calls) == sum(set(expected))  # those of one number of steps together
+    finally:
+        hook.remove()
+    single = altered(start="latents", steps=1)
+    assert reconstructor.steps_done(z_ND, single).tolist() == [1] * 6
+    assert undecoded(reconstructor, z_ND, single).shape == (6, 4, 8, 8)
+
+
+def test_the_bar_counts_all_steps(unsure, monkeypatch):
+    reconstructor, z_ND = unsure
+    counts = []
+
+    class Bar:
+        def __init__(self, total, label):
+            counts.append(total)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def advance(self):
+            counts.append(1)
+
+    monkeypatch.setattr(reconstruction.runs, "track", Bar)
+    for batch_size in (1, 2, 6):
+        counts.clear()
+        undecoded(reconstructor, z_ND, dataclasses.replace(OWN_STRENGTH, batch_size=batch_size))
+        assert counts[0] == sum(counts[1:])
+
+
+@pytest.mark.parametrize("scheduler", ["ancestral", "ddim", "dpm"])
+def test_pictures_of_other_numbers_of_steps_do_not_change_one(unsure, scheduler):
+    """In whichever batch, order and company it is drawn."""
+    reconstructor, z_ND = unsure
+    sampling = dataclasses.replace(OWN_STRENGTH, scheduler=scheduler)
+    whole = undecoded(reconstructor, z_ND, sampling)
+    for batch_size in (1, 6):
+        other = undecoded(reconstructor, z_ND, dataclasses.replace(sampling, batch_size=batch_size))
+        np.testing.assert_allclose(other, whole, rtol=0, atol=1e-4)
+    order = [5, 2, 3, 0, 4, 1]
+    shuffled = undecoded(reconstructor, z_ND[order], sampling, indices=order)
+    np.testing.assert_allclose(shuffled, whole[order], rtol=0, atol=1e-4)
+    for subset in ([3], [4, 2]):
+        again = undecoded(reconstructor, z_ND[subset], sampling, indices=subset)
+        np.testing.assert_allclose(again, whole[subset], rtol=0, atol=1e-4)
+    pictures = reconstructor.draw(z_ND, sampling).astype(int)
+    assert np.abs(pictures[order] - reconstructor.draw(z_ND[order], sampling, indices=order).astype(int)).max() <= 1
+    assert np.abs(undecoded(reconstructor, z_ND, sampling, round_index=1) - whole).max(axis=(1, 2, 3)).min() > 1e-2
+    assert np.abs(whole[1] - whole[4]).max() > 1e-2  # one embedding, other noise
+
+
+@pytest.mark.parametrize(("steps", "strength", "done"), [(5, 0.6, 3), (7, 0.5, 3), (10, 0.7, 7), (3, 1.0, 3)])
+def test_a_strength_that_is_given_is_that_of_all_pictures(unsure, steps, strength, done):
+    """As the pipeline itself takes it, in the very same batches."""
+    reconstructor, z_ND = unsure
+    sampling = altered(start="latents", steps=steps, strength=strength, batch_size=6, guidance=0.0)
+    assert reconstructor.steps_done(z_ND, sampling).tolist() == [done] * 6
+    ours = undecoded(reconstructor, z_ND, sampling)
+    embeds = reconstructor.prior.project(torch.from_numpy(z_ND))[:, None]
+    reconstructor.img2img.scheduler = reconstructor.make_scheduler("ddim")
+    with torch.no_grad():
+        theirs = reconstructor.img2img(
+            image=torch.from_numpy(reconstructor.initial_latents(z_ND)),
+            strength=strength,
+            prompt_embeds=reconstructor._prompt.expand(6, -1, -1),
+            pooled_prompt_embeds=reconstructor._pooled.expand(6, -1),
+            ip_adapter_image_embeds=[embeds],
+            guidance_scale=0.0,
+            num_inference_steps=steps,
+            generator=[reconstruction._generator(0, 0, i) for i in range(6)],
+            output_type="latent",
+        ).images
+    np.testing.assert_array_equal(ours, theirs.numpy())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 30, 49, 1000])
+def test_the_pipeline_does_as_many_steps_as_it_is_asked_for(steps):
+    asked = np.unique(np.linspace(1, steps, 60).astype(int))
+    assert [int(steps * reconstruction.strength_of(n, steps)) for n in asked.tolist()] == asked.tolist()
+    assert reconstruction.strength_of(steps, steps) == 1
+
+
 def test_stock_img2img_draws_the_same_from_the_exported_adapter(seen, tmp_path):
     images, z_ND = seen
     pipeline = tiny_pipeline()
