@@ -142,7 +142,7 @@ def test_every_word_of_the_settings_is_one_of_a_list():
     }
     free |= {"prior.path", "prior.pipeline"}
     texts = {name for name, value in flatten(presets.things_eeg()) if isinstance(value, (str, tuple, type(None)))}
-    numbers = {"align.betas", "data.train_sessions", "data.test_sessions", "data.test_repeats"}
+    numbers = {"align.betas", "data.train_sessions", "data.test_sessions", "data.test_repeats", "sampling.strength"}
     assert texts - numbers == free | set(WORDS)
     assert set(WORDS["brain.encoder"]) >= {"mbp", "eegproject", "tsconv", "atm", "ridge", "encoding"}
     assert set(WORDS["fusion.kind"]) == {"hvf", "linear", "gated", "routed", "concatenated", "plain"}

@@ -11,10 +11,14 @@ import pytest
 from hvf import methods, presets
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials import lazy
+from hvf.data.trials.splitting import concept_split
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
+from hvf.decoding import artefact
 from hvf.decoding.ranked import rank
+from hvf.experiments.decoding import Question, open_decoder
 from hvf.experiments.protocols import choose, open_split
+from hvf.prior.initial_latents import InitialLatents
 from hvf.study import Study, open_study
 from tests.small_run import small_config
 
@@ -52,6 +56,62 @@ def test_saved_and_loaded_decoder_says_the_same(fitted: Decoder, study: Study, t
     seen = study.test.select(range(2))
     assert fitted.config.sampling.posterior_mean > 0
     assert np.array_equal(again.reconstruct(seen), fitted.reconstruct(seen))  # at once: nothing is to be learnt again
+
+
+@pytest.fixture(scope="module")
+def from_latents(config: Config, study: Study) -> Decoder:
+    """One whose pictures start from latents, each at a share of the noise of its own."""
+    settings = {"sampling.start": "latents", "sampling.steps": 6, "align.epochs": 2}
+    return Decoder(with_settings(config, settings)).fit(study.train, study.train_images)
+
+
+def test_what_pictures_start_from_is_saved_and_moves_to_a_new_person(
+    from_latents: Decoder, study: Study, tmp_path: Path
+) -> None:
+    from_latents.save(tmp_path / "it")
+    again = Decoder.load(tmp_path / "it")
+    assert again.ready_to_draw
+    seen = study.test.select(range(4))
+    assert np.array_equal(again.reconstruct(seen), from_latents.reconstruct(seen))
+    for images in (None, study.train_images):
+        few = with_settings(again.config, {"adapt.epochs": 1, "adapt.method": "all"})
+        moved = Decoder(few)._take(artefact.read(tmp_path / "it")).adapt(study.train, images)
+        assert moved.ready_to_draw
+        moved.save(tmp_path / "moved")
+        read = Decoder.load(tmp_path / "moved")
+        assert np.array_equal(read.draw(read.embed_trials(seen)), moved.draw(moved.embed_trials(seen)))
+    (tmp_path / "it" / "decoder.json").unlink()  # as earlier versions left it, without what pictures start from
+    for name in ("confidence", "initial_latents"):
+        (tmp_path / "it" / f"{name}.safetensors").unlink()
+    older = Decoder.load(tmp_path / "it")
+    assert not older.ready_to_draw
+    with pytest.raises(HvfError, match="not learnt yet"):
+        older.reconstruct(seen)
+    with pytest.raises(HvfError, match="of an earlier version.*leave out --draw"):
+        open_decoder(Question(str(tmp_path / "it"), tmp_path / "new-epo.fif", draw=True))
+    older.fit_drawing(study.train, study.train_images)
+    assert older.ready_to_draw
+    assert np.array_equal(older.reconstruct(seen), from_latents.reconstruct(seen))
+
+
+def test_the_start_is_chosen_by_what_is_drawn_from(from_latents: Decoder, study: Study, monkeypatch) -> None:
+    """The penalty is that which suits validation trials as they are drawn, not z_b itself."""
+    images, config, before = study.train_images, from_latents.config, from_latents._initial_latents
+    assert before is not None
+    told = []
+    fit = InitialLatents.fit
+    monkeypatch.setattr(InitialLatents, "fit", lambda *given: (told.append(given), fit(*given))[1])
+    from_latents.fit_drawing(study.train, images)
+    (((_, z_f_ND, held_out),), again) = told, from_latents._initial_latents
+    _, rows = concept_split(images.concepts, config.align.validation_fraction, config.align.seed, at_least=2)
+    assert list(held_out) == rows.tolist()
+    z_b_ND = from_latents.embed_trials(study.train.aligned_to(images))[rows]
+    assert np.array_equal(list(held_out.values()), from_latents.to_draw(z_b_ND))
+    assert not np.array_equal(list(held_out.values()), z_b_ND)
+    assert np.array_equal(again.predict(z_f_ND), before.predict(z_f_ND))
+    assert before.explained > 0.3
+    done_N = from_latents.reconstructor.steps_done(z_f_ND, config.sampling)
+    assert 1 <= done_N.min() < done_N.max() <= 6
 
 
 def test_a_checkpoint_without_the_known_images_says_what_to_do(fitted: Decoder, study: Study, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from hvf.prior.loading import load_prior
 from hvf.study import Study, open_study
 from tests.small_run import small_config
 
-LATENTS = {"sampling.start": "latents", "sampling.strength": 0.6, "sampling.steps": 3, "align.epochs": 2}
+LATENTS = {"sampling.start": "latents", "sampling.steps": 5, "align.epochs": 2}
 QUICK = {
     "align.mode": "retrieval", "brain.encoder": "ridge", "fusion.kind": "concatenated",
     "targets.specs": ("openclip:mini-resnet", "vae:mini"),

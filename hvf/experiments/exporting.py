@@ -1,13 +1,15 @@
 """`hvf export`: what a run draws from, for drawing it without hvf.
 
-A folder with the adapter (`ip-adapter.safetensors`), the projected embeddings z_c of every row, the settings and the
-seeds of the noise, and a script that makes the pictures of them with diffusers and safetensors alone.
+A folder with the adapter (`ip-adapter.safetensors`), the projected embeddings z_c of every row, the latents that they
+start from where that is not noise alone, the settings and the seeds of the noise, and a script that makes the pictures
+of them with diffusers and safetensors alone.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +30,17 @@ from hvf.study import open_study
 from hvf.vision.weights import MINI_WEIGHTS
 
 Z_C, SETTINGS, SCRIPT, PIPELINE = "z_c.safetensors", "settings.json", "draw.py", "pipeline"
+INITIAL_LATENTS = "initial_latents.safetensors"
 
 
 def export_run(run: Run, out: Path, device: str = "cpu") -> None:
     """Write what a run draws from into a new folder; the pipeline itself only where it is the mini one.
 
-    Raises HvfError, writing nothing, if the run does not draw by a Fusion Prior from noise, or was not tested yet.
+    Raises HvfError, writing nothing, if the run does not draw by a Fusion Prior, or was not tested yet.
     """
     config = run.config
     if config.align.mode != "reconstruction":
         raise HvfError(f"{run.path} has no embeddings that a Fusion Prior draws from: export a run of hvf reconstruct")
-    if config.sampling.start != "noise":
-        raise HvfError(
-            f"{run.path} starts from predicted latents, which stock diffusers cannot be handed: draw it here"
-        )
     if not run.has("embeddings.safetensors"):
         raise HvfError(f"{run.path} holds no embeddings of test images: run hvf reconstruct first")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -70,11 +69,18 @@ def export_run(run: Run, out: Path, device: str = "cpu") -> None:
         ],
         "code": code_version(),
     }
+    initial_latents = {}
+    if sampling.start == "latents":
+        initial_latents = {row: drawer.initial_latents(z_ND) for row, z_ND in drawn.items()}
+        settings["steps_done"] = {row: drawer.steps_done(z_ND, sampling).tolist() for row, z_ND in drawn.items()}
     tmp = temporary_beside(out)
     try:
         tmp.mkdir(parents=True)
         prior.export_ip_adapter(tmp)
-        _write_embeddings(z_c, list(ids), tmp / Z_C)
+        _write_rows({row: x.numpy() for row, x in z_c.items()}, ids, "z_c of the Fusion Prior, (N, D)", tmp / Z_C)
+        if initial_latents:
+            what = "latents that denoising starts from, (N, C, h, w)"
+            _write_rows(initial_latents, ids, what, tmp / INITIAL_LATENTS)
         shutil.copyfile(Path(reconstruction.__file__).with_name("draw.txt"), tmp / SCRIPT)
         if config.prior.pipeline == "mini":
             shutil.copytree(MINI_WEIGHTS / "sdxl", tmp / PIPELINE)
@@ -87,8 +93,8 @@ def export_run(run: Run, out: Path, device: str = "cpu") -> None:
         raise
 
 
-def _write_embeddings(z_c: dict[str, torch.Tensor], ids: list[str], path: Path) -> None:
-    """Tensors by row, with the images' names in the file's metadata."""
-    arrays = {row: np.ascontiguousarray(x.numpy()) for row, x in z_c.items()}
-    said = {"image_ids": json.dumps(ids), "what": "z_c of the Fusion Prior, (N, D) for each row"}
+def _write_rows(rows: Mapping[str, np.ndarray], ids: Sequence[str], what: str, path: Path) -> None:
+    """Arrays by row, with the images' names in the file's metadata."""
+    arrays = {row: np.ascontiguousarray(x) for row, x in rows.items()}
+    said = {"image_ids": json.dumps(list(ids)), "what": f"{what} for each row"}
     write_atomic(path, lambda tmp: save_file(arrays, tmp, said))

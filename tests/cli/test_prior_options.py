@@ -39,6 +39,7 @@ def test_base_turbo_and_img2img_are_flags():
     assert (turbo.steps, turbo.guidance, turbo.rounds) == (4, 0.0, 10)
     drawn = resolved("--start", "latents", "--strength", "0.5", "--rounds", "3").sampling
     assert (drawn.start, drawn.strength, drawn.rounds) == ("latents", 0.5, 3)
+    assert resolved("--start", "latents").sampling.strength is None  # as uncertain as the embedding is
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,10 @@ def test_base_turbo_and_img2img_are_flags():
 def test_impossible_sampling_is_refused(settings, said):
     with pytest.raises(HvfError, match=said):
         check_files(with_settings(presets.mini(), settings))
-    check_files(with_settings(presets.mini(), {"sampling.steps": 1}))  # from noise, the strength says nothing
+    for start in ("noise", "latents"):
+        check_files(with_settings(presets.mini(), {"sampling.steps": 1, "sampling.start": start}))
+    weak = {"sampling.steps": 1, "sampling.start": "noise", "sampling.strength": 0.5}
+    check_files(with_settings(presets.mini(), weak))  # from noise, the strength says nothing
 
 
 def test_a_prior_that_is_nowhere_is_named(tmp_path, monkeypatch, capsys):
@@ -71,6 +75,7 @@ def test_help_names_the_flags(capsys):
     said = capsys.readouterr().out
     assert all(flag in said for flag in ("--prior", "--pipeline", "--start", "--strength", "--rounds"))
     assert "Draw the seen images, from the brain;" in said
+    assert "as uncertain as the embedding is" in " ".join(said.replace("│", " ").split())
 
 
 @pytest.mark.slow(part=6)

@@ -16,8 +16,11 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.decoding import artefact
+from hvf.prior.initial_latents import InitialLatents
 
 SETTINGS = {"align.epochs": 2, "targets.specs": ("vae:mini",), "align.validation_fraction": 0.3}
+
+BESIDE = ("confidence.safetensors", "gallery.safetensors", "initial_latents.safetensors")
 
 
 def a_study() -> tuple[Trials, ImageSet]:
@@ -33,6 +36,9 @@ def a_study() -> tuple[Trials, ImageSet]:
 def fitted() -> Decoder:
     decoder = Decoder(with_settings(presets.mini(), SETTINGS)).fit(*a_study())
     decoder.gallery = decoder.gallery_of(a_study()[1], "its images")
+    rng = np.random.default_rng(1)
+    latents_NChw, z_ND = (rng.normal(size=(9, *shape)).astype(np.float32) for shape in ((4, 2, 2), (5,)))
+    decoder._initial_latents = InitialLatents.fit(latents_NChw, z_ND)  # as one that draws has them
     return decoder
 
 
@@ -52,6 +58,9 @@ def test_a_decoder_moved_elsewhere_answers_alike(fitted, saved, tmp_path, monkey
         assert np.array_equal(getattr(here, name), getattr(there, name)), name
     assert again.encoders == fitted.encoders
     assert again.about["simulated"]
+    z_ND = np.random.default_rng(2).normal(size=(3, 5)).astype(np.float32)
+    for name in ("predict", "open_share"):
+        assert np.array_equal(*(getattr(one._initial_latents, name)(z_ND) for one in (fitted, again))), name
     assert not (tmp_path / "empty").exists()  # its own gallery needs no features
 
 
@@ -68,9 +77,7 @@ def test_means_over_repeats_are_calibrated_apart(fitted):
     assert sorted(fitted.decode(a_study()[0].select([0, 1]), repeats=[1, 7]).calibrated) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "name", ["alignment.safetensors", "confidence.safetensors", "gallery.safetensors", "README.md", "decoder.json"]
-)
+@pytest.mark.parametrize("name", ["alignment.safetensors", *BESIDE, "README.md", "decoder.json"])
 def test_a_flipped_bit_is_noticed_wherever_it_is(saved, name):
     content = bytearray((saved / name).read_bytes())
     for place in np.linspace(0, len(content) - 2, 7).astype(int):
@@ -97,7 +104,7 @@ def test_a_newer_version_is_refused(saved):
 
 
 def test_an_older_folder_has_its_weights_alone(fitted, saved):
-    for name in ("decoder.json", "confidence.safetensors", "gallery.safetensors"):
+    for name in ("decoder.json", *BESIDE):
         (saved / name).unlink()
     older = Decoder.load(saved)
     trials, images = a_study()

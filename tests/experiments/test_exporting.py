@@ -38,7 +38,6 @@ def test_the_page_shows_the_script_that_is_left():
     ("settings", "said"),
     [
         ({"align.mode": "retrieval"}, "no embeddings that a Fusion Prior draws from"),
-        ({"sampling.start": "latents"}, "starts from predicted latents"),
         ({}, "holds no embeddings of test images: run hvf reconstruct first"),
     ],
 )
@@ -57,16 +56,35 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow(part=8)
-@pytest.mark.parametrize("guidance", [2.0, 0.0])
-def test_plain_diffusers_draws_the_same(tmp_path, guidance):
-    sampling = {"sampling.guidance": guidance, "sampling.rounds": 2, "sampling.posterior_mean": 0.5}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampling.guidance": 2.0},
+        {"sampling.guidance": 0.0},
+        {"sampling.start": "latents", "sampling.steps": 5, "sampling.posterior_mean": 1.0},
+        {"sampling.start": "latents", "sampling.steps": 5, "sampling.strength": 0.6, "sampling.scheduler": "dpm"},
+    ],
+    ids=["guided", "unguided", "latents", "strength"],
+)
+def test_plain_diffusers_draws_the_same(tmp_path, settings):
+    sampling = {"sampling.rounds": 2, "sampling.posterior_mean": 0.5, **settings}
     run = Run.create(tmp_path / "run", with_settings(small_config(), sampling))
     stages.reconstruct_run(run)
     shutil.rmtree(run.path / "images" / "floor")  # an export needs the embeddings alone
     assert main(["export", str(run.path), "--out", str(tmp_path / "out")]) == 0
     z_c = load_file(tmp_path / "out" / "z_c.safetensors")
     assert {row: x.shape for row, x in z_c.items()} == dict.fromkeys(ROWS, (12, 256))
-    assert len(json.loads((tmp_path / "out" / "settings.json").read_text())["seeds"]) == 2
+    said = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert len(said["seeds"]) == 2
+    if "sampling.start" in settings:
+        starts = load_file(tmp_path / "out" / "initial_latents.safetensors")
+        assert {row: x.shape for row, x in starts.items()} == dict.fromkeys(ROWS, (12, 4, 8, 8))
+        assert {row: len(done) for row, done in said["steps_done"].items()} == dict.fromkeys(ROWS, 12)
+        done = set(said["steps_done"]["brain"])
+        assert done == {3} if "sampling.strength" in settings else len(done) > 1
+    else:
+        assert "steps_done" not in said
+        assert not (tmp_path / "out" / "initial_latents.safetensors").exists()
     shutil.move(tmp_path / "out", tmp_path / "moved")
     command = [sys.executable, "-c", WITHOUT_HVF, str(tmp_path / "moved" / "draw.py"), "brain"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=500)
