@@ -241,10 +241,11 @@ class Decoder(ConfiguredEstimator):
         self.keep_train_embeddings(images)
         if self.config.sampling.start == "noise":
             return
-        align = self.config.align
-        _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
-        drawn_ND = self.to_draw(self.embed_trials(aligned)[rows])
-        held_out = dict(zip(rows.tolist(), drawn_ND, strict=True))
+        align, held_out = self.config.align, None
+        if self.config.sampling.posterior_mean < 1:  # of a mean the same map is the mean of latents; z_b is none
+            _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
+            drawn_ND = self.to_draw(self.embed_trials(aligned)[rows])
+            held_out = dict(zip(rows.tolist(), drawn_ND, strict=True))
         reconstructor = self.reconstructor
         reconstructor.fit_initial_latents(self._latents(images), self.embed_images(images), held_out)
         self._initial_latents = reconstructor.latents_of_z

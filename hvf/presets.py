@@ -38,7 +38,8 @@ def mini() -> Config:
     """The embedded world at a size a laptop runs: simulated EEG of 10 people, mini encoders, prior and pipeline.
 
     :Paper: the method of arXiv 2602.07495, small; every figure is *simulated*. Beyond the paper, pictures are drawn
-        from the mean of z_f given z_b, which is learnt beside the contrast (align.mean_weight)
+        from the mean of z_f given z_b, which is learnt beside the contrast (align.mean_weight), beginning with the
+        latents that a ridge predicts from it (sampling.start)
     :Command: hvf reconstruct --subject 8
     :Needs: 2 CPU cores, 4 GB, at most 3 minutes cold
     :Expect: ceiling PixCorr >= 0.5 and two-way >= 0.95; brain two-way >= 0.75, above the floor (docs/LOG.md)
@@ -48,7 +49,7 @@ def mini() -> Config:
         name="mini",
         brain=BrainConfig(input_noise=0.5),
         align=AlignConfig(batch_size=256),
-        sampling=SamplingConfig(steps=7, guidance=2.0, scheduler="ancestral", posterior_mean=1.0),
+        sampling=SamplingConfig(steps=10, guidance=2.0, scheduler="ancestral", start="latents", posterior_mean=1.0),
     )
 
 
