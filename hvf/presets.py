@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from hvf.config import (
@@ -94,10 +95,14 @@ DRAWING: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, Callable[[], Config]] = {"mini": mini, "things-eeg": things_eeg, "things-meg": things_meg}
 
 
-def in_mode(preset: Config, mode: str) -> Config:
-    """A preset's settings in a mode (`align.mode`); what it sets for drawing alone is put in where a prior draws."""
-    drawing = DRAWING.get(preset.name, {}) if mode == "reconstruction" else {}
-    return with_settings(preset, drawing | {"align.mode": mode})
+def settings_of(name: str, mode: str) -> dict[str, Any]:
+    """What the preset of that name sets besides in a mode (`align.mode`): nothing but where a prior draws."""
+    return DRAWING.get(name, {}) if mode == "reconstruction" else {}
+
+
+def in_mode(preset: Config, mode: str, settings: Mapping[str, Any] = MappingProxyType({})) -> Config:
+    """A preset in a mode (`align.mode`), with what it sets for that (`settings_of`) and then the settings given."""
+    return with_settings(preset, {**settings_of(preset.name, mode), "align.mode": mode, **settings})
 
 
 def get(name: str) -> Config:

@@ -5,8 +5,9 @@
 A prior is trained for each single encoder and for all of them fused, on the same pictures, for the same steps, and a
 brain encoder against each. *Without the prior* the fused embedding is that of an HVF trained with the brain alone, by
 contrast; it goes straight into the adapter of the prior that knows only --adapter-of, as a published IP-Adapter knows
-only its own CLIP: no projector, and an adapter that never saw such an embedding. Drawn from the image's own embedding
-(ceiling) and from the brain, on test images; nothing is chosen here. Every stage is kept: the same command goes on.
+only its own CLIP: no projector, and an adapter that never saw such an embedding. Drawn from noise, not from predicted
+latents, of the image's own embedding (ceiling) and of the brain's, on test images; nothing is chosen here. Every stage
+is kept: the same command goes on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from hvf.config import Config, HvfError, digest, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
 from hvf.evaluation.evaluator import Evaluator
+from hvf.evaluation.metrics.kind import KINDS, kinds_of
 from hvf.files.tensors import read_tensors, write_tensors
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.reconstruction import Reconstructor
@@ -38,6 +40,7 @@ from hvf.vision.specs import parse_spec
 
 TRAIN = Path(__file__).with_name("train.py")
 FUSED, WITHOUT = "fused, with the prior", "fused, without the prior"
+KIND = "kind_top1"
 SOURCES = ("ceiling", "brain")  # what is drawn from: the image's own embedding, the brain's
 
 
@@ -59,7 +62,13 @@ class Ablation:
 def run(options: Ablation) -> str:
     """Do what is not done yet; returns the table."""
     base = with_settings(
-        presets.mini(), {"data.subject": options.subject, "align.seed": options.seed, "sampling.seed": options.seed}
+        presets.mini(),
+        {
+            "data.subject": options.subject,
+            "align.seed": options.seed,
+            "sampling.seed": options.seed,
+            "sampling.start": "noise",  # latents are predicted past the prior
+        },
     )
     encoders = base.targets.specs
     for name in ("max_steps", "batch_size", "images", "shown"):
@@ -75,14 +84,17 @@ def run(options: Ablation) -> str:
     for name, specs in rows.items():
         prior = trained_prior(options, specs)
         own = {"prior.path": str(prior), "targets.specs": specs}
-        config = with_settings(presets.in_mode(base, "reconstruction"), own)
+        config = presets.in_mode(base, "reconstruction", own)
         drawn[name] = pictures(options, name, config, study, seen, prior, projected=True)
     config = with_settings(base, {"align.mode": "retrieval"})
     drawn[WITHOUT] = pictures(
         options, WITHOUT, config, study, seen, trained_prior(options, (options.adapter_of,)), projected=False
     )
     real = seen.array()
-    scores = {name: {source: score(real, x, encoders) for source, x in one.items()} for name, one in drawn.items()}
+    kinds = kinds_of(seen.concepts)
+    scores = {
+        name: {source: score(real, x, encoders, kinds) for source, x in one.items()} for name, one in drawn.items()
+    }
     write_json(options.out / "scores.json", scores)
     text = table(options, scores, len(seen))
     grid = picture_grid(real, drawn, options.shown)
@@ -131,6 +143,8 @@ def pictures(
         "ceiling": decoder.embed_images(seen),
         "brain": decoder.embed_trials(study.test.aligned_to(study.test_images))[: len(seen)],
     }
+    if projected:
+        z["brain"] = decoder.to_draw(z["brain"])
     model = load_prior(str(prior))
     if not projected:
         with torch.no_grad():
@@ -142,10 +156,13 @@ def pictures(
     return drawn
 
 
-def score(real_NHWC: np.ndarray, drawn_NHWC: np.ndarray, encoders: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """PixCorr, SSIM, and the two-way scores of the run's CLIPs, each with its interval."""
+def score(
+    real_NHWC: np.ndarray, drawn_NHWC: np.ndarray, encoders: Sequence[str], kinds: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    """Kind of object, PixCorr, SSIM, and the two-way scores of the run's CLIPs, each with its interval."""
     clips = {f"two-way, {parse_spec(spec).name}": spec for spec in encoders if spec.startswith("openclip")}
-    return Evaluator(real_NHWC, ("pixcorr", "ssim"), encoders=clips).measure([drawn_NHWC]).figures()
+    evaluator = Evaluator(real_NHWC, (KIND, "pixcorr", "ssim"), encoders=clips, kinds=kinds)
+    return evaluator.measure([drawn_NHWC]).figures()
 
 
 def table(options: Ablation, scores: dict[str, Any], n: int) -> str:
@@ -166,7 +183,9 @@ def table(options: Ablation, scores: dict[str, Any], n: int) -> str:
             entries = [of_source[source][name] for name in names]
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(entry["value"], *entry["ci95"]) for entry in entries]
             lines.append(f"| {row} | {' | '.join(cells)} |")
-        chance = ["0.5" if name.startswith("two-way") else "" for name in names]
+        chance = [
+            "0.5" if name.startswith("two-way") else f"{1 / len(KINDS):.3f}" if name == KIND else "" for name in names
+        ]
         lines += [f"| chance | {' | '.join(chance)} |", ""]
     lines += ["![Seen, and drawn from the brain by each row](ablation.png)", ""]
     return "\n".join(lines)

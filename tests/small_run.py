@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from hvf import presets
-from hvf.config import Config, with_settings
+from hvf.config import Config
 
 SETTINGS = {
     "data.train_concepts": 60,
     "data.images_per_concept": 2,
     "data.test_concepts": 12,
     "align.epochs": 6,
-    "align.mode": "reconstruction",
     "sampling.steps": 2,
 }
 
 
 def small_config() -> Config:
-    return with_settings(presets.in_mode(presets.mini(), "reconstruction"), SETTINGS)
+    return presets.in_mode(presets.mini(), "reconstruction", SETTINGS)

@@ -95,18 +95,23 @@ def test_what_pictures_start_from_is_saved_and_moves_to_a_new_person(
 
 
 def test_the_start_is_chosen_by_what_is_drawn_from(from_latents: Decoder, study: Study, monkeypatch) -> None:
-    """The penalty is that which suits validation trials as they are drawn, not z_b itself."""
-    images, config, before = study.train_images, from_latents.config, from_latents._initial_latents
+    """Of means the map is that of z_f; else the penalty is that which suits validation trials as they are drawn."""
+    images, before = study.train_images, from_latents._initial_latents
     assert before is not None
     told = []
     fit = InitialLatents.fit
     monkeypatch.setattr(InitialLatents, "fit", lambda *given: (told.append(given), fit(*given))[1])
     from_latents.fit_drawing(study.train, images)
     (((_, z_f_ND, held_out),), again) = told, from_latents._initial_latents
+    assert held_out is None
+    halfway = copy.copy(from_latents)
+    halfway.config = config = with_settings(from_latents.config, {"sampling.posterior_mean": 0.5})
+    halfway.fit_drawing(study.train, images)
+    held_out = told[1][2]
     _, rows = concept_split(images.concepts, config.align.validation_fraction, config.align.seed, at_least=2)
     assert list(held_out) == rows.tolist()
-    z_b_ND = from_latents.embed_trials(study.train.aligned_to(images))[rows]
-    assert np.array_equal(list(held_out.values()), from_latents.to_draw(z_b_ND))
+    z_b_ND = halfway.embed_trials(study.train.aligned_to(images))[rows]
+    assert np.array_equal(list(held_out.values()), halfway.to_draw(z_b_ND))
     assert not np.array_equal(list(held_out.values()), z_b_ND)
     assert np.array_equal(again.predict(z_f_ND), before.predict(z_f_ND))
     assert before.explained > 0.3

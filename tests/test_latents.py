@@ -26,7 +26,7 @@ CHANNELS, TIMES = 24, 6
 @pytest.fixture(scope="module")
 def config() -> Config:
     latents = {"align.mode": "latents", "brain.encoder": "ridge", "fusion.kind": "plain", "targets.specs": (SPEC,)}
-    return with_settings(small_config(), latents | {"sampling.posterior_mean": 0.0})
+    return with_settings(small_config(), latents | {"sampling.posterior_mean": 0.0, "sampling.start": "noise"})
 
 
 @pytest.fixture(scope="module")

@@ -124,8 +124,7 @@ def run_name(config: Config) -> str:
     if config.name != "mini":
         words.insert(0, config.name)
     named = {"data.study", "data.subject", "data.trials", "data.images"} | EXECUTION_ONLY
-    preset = presets.get(config.name)
-    usual = dict(flatten(presets.in_mode(preset, config.align.mode))) | {"align.mode": preset.align.mode}
+    usual = dict(flatten(presets.get(config.name))) | presets.settings_of(config.name, config.align.mode)
     for name, value in flatten(config):
         if name in named or value == usual[name]:
             continue

@@ -77,7 +77,7 @@ class Configured:
     def in_mode(self, mode: str | None = None) -> Config:
         """`config`, with what was given put over the preset's settings in another mode (`align.mode`)."""
         given = {**self.settings, **self.aliased()} | ({} if mode is None else {"align.mode": mode})
-        config = with_settings(presets.in_mode(self.base, given.get("align.mode", self.base.align.mode)), given)
+        config = presets.in_mode(self.base, given.get("align.mode", self.base.align.mode), given)
         named: dict[str, Any] = {"targets.specs": tuple(map(_absolute, config.targets.specs))}
         if config.data.images is not None:
             named["data.images"] = _absolute(config.data.images)
