@@ -6,7 +6,7 @@ Letters: N trials, M images, C channels, T samples, D embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,12 +99,12 @@ class Training(Epochs):
         self.recording, self.shown_M = data.recording, np.unique(data.training_set.concepts, return_inverse=True)[1]
         self.frozen_z_f_MD = None if self.fusion_learns else _fused_once(fusion, data.features)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / align.temperature), device=device))
-        self.learners: list[nn.Module] = [brain, fusion] if self.fusion_learns else [brain]
+        self.learners: Sequence[nn.Module] = [brain, fusion] if self.fusion_learns else [brain]
         self.posterior_mean: PosteriorMean | None = None
         if self.frozen_z_f_MD is not None and align.mean_weight and config.brain.encoder not in SOLVED:
             self.posterior_mean = PosteriorMean(fusion.width).to(device)
             self.posterior_mean.fit_scale(self.frozen_z_f_MD[np.unique(image_N[data.train_N])])
-            self.learners.append(self.posterior_mean)
+            self.learners = [*self.learners, self.posterior_mean]
         self.parameters = [p for module in self.learners for p in module.parameters() if p.requires_grad]
         self.parameters += [self.log_scale] if align.learn_temperature else []
         self.views: ImageViews | None = None
