@@ -59,10 +59,10 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"sampling.guidance": 2.0},
-        {"sampling.guidance": 0.0},
-        {"sampling.start": "latents", "sampling.steps": 5, "sampling.posterior_mean": 1.0},
-        {"sampling.start": "latents", "sampling.steps": 5, "sampling.strength": 0.6, "sampling.scheduler": "dpm"},
+        {"sampling.start": "noise", "sampling.guidance": 2.0},
+        {"sampling.start": "noise", "sampling.guidance": 0.0},
+        {"sampling.steps": 5, "sampling.posterior_mean": 1.0, "align.mean_weight": 0.0},  # means of other lengths
+        {"sampling.steps": 5, "sampling.strength": 0.6, "sampling.scheduler": "dpm"},
     ],
     ids=["guided", "unguided", "latents", "strength"],
 )
@@ -76,7 +76,7 @@ def test_plain_diffusers_draws_the_same(tmp_path, settings):
     assert {row: x.shape for row, x in z_c.items()} == dict.fromkeys(ROWS, (12, 256))
     said = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert len(said["seeds"]) == 2
-    if "sampling.start" in settings:
+    if "sampling.start" not in settings:
         starts = load_file(tmp_path / "out" / "initial_latents.safetensors")
         assert {row: x.shape for row, x in starts.items()} == dict.fromkeys(ROWS, (12, 4, 8, 8))
         assert {row: len(done) for row, done in said["steps_done"].items()} == dict.fromkeys(ROWS, 12)
