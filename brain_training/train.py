@@ -216,7 +216,8 @@ def _test(run: Run, fitted: Alignment, protocol: Protocol, device: str) -> None:
     person = own if protocol.training == "pooled" else None
     decoder.alignment = alignment.on_person(fitted, protocol.study.train, person) if fitted.people else fitted
     decoder.alignment.config = run.config
-    decoder.keep_train_embeddings(protocol.study.train_images)
+    own_trials = protocol.study.train if protocol.training == "intra" else None
+    decoder.fit_drawing(own_trials, protocol.study.train_images)
     if protocol.training == "intra":  # other people's trials do not say how sure it is of this one
         study = protocol.study
         decoder.calibrate(study.train, study.train_images, validation_trials(study, run.config.align))

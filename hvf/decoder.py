@@ -233,16 +233,16 @@ class Decoder(ConfiguredEstimator):
             return self.latent_decoder.decode(z_ND * sd_11 + mean_1D)
         return self.reconstructor.draw(z_ND, self.config.sampling, round_index)
 
-    def fit_drawing(self, trials: Trials, images: ImageSet) -> None:
-        """Fit what drawing needs of the training data: `keep_train_embeddings`, and latents for sampling.start."""
-        self._fit_drawing(trials.aligned_to(images), images)
+    def fit_drawing(self, trials: Trials | None, images: ImageSet) -> None:
+        """Fit what drawing needs: `keep_train_embeddings`, latents for sampling.start; trials are the person's own."""
+        self._fit_drawing(None if trials is None else trials.aligned_to(images), images)
 
-    def _fit_drawing(self, aligned: Trials, images: ImageSet) -> None:
+    def _fit_drawing(self, aligned: Trials | None, images: ImageSet) -> None:
         self.keep_train_embeddings(images)
-        if self.config.sampling.start == "noise":
+        if self.config.align.mode != "reconstruction" or self.config.sampling.start == "noise":
             return
-        align, held_out = self.config.align, None
-        if self.config.sampling.posterior_mean < 1:  # of a mean the same map is the mean of latents; z_b is none
+        align, share, held_out = self.config.align, self.config.sampling.posterior_mean, None
+        if aligned is not None and share < 1:  # of a mean the same map gives the mean of the latents
             _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
             drawn_ND = self.to_draw(self.embed_trials(aligned)[rows])
             held_out = dict(zip(rows.tolist(), drawn_ND, strict=True))

@@ -57,6 +57,8 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     if decoder.gallery is None:  # trained just now, or by an older version, or killed before all was written
         if decoder.confidence is None:
             decoder.calibrate(study.train, study.train_images, validation_trials(study, run.config.align))
+        if decoder.draws and not decoder.ready_to_draw:
+            decoder.fit_drawing(study.train, study.train_images)
         keep_gallery(decoder, study)
         decoder.save(folder, about(started_result("training", run, study)))
     trained = decoder.fitted()

@@ -75,6 +75,13 @@ def test_each_stage_runs_alone_and_gives_the_same(finished: Path, tmp_path: Path
     assert {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.png")} == before
     assert json.loads((copy / "metrics.json").read_text()) == json.loads(figures)
     assert calls == []  # the checkpoint carries it
+    before = {path.name: path.read_bytes() for path in (copy / "checkpoint").iterdir()}
+    for path in (copy / "checkpoint").iterdir():  # as one ended after the first of its files
+        if path.name != "alignment.safetensors":
+            path.unlink()
+    stages.reconstruct_run(Run.open(copy))
+    assert {path.name: path.read_bytes() for path in (copy / "checkpoint").iterdir()} == before
+    assert "initial_latents.safetensors" in before
 
 
 @pytest.mark.slow(part=5)
