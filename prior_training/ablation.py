@@ -183,10 +183,8 @@ def table(options: Ablation, scores: dict[str, Any], n: int) -> str:
             entries = [of_source[source][name] for name in names]
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(entry["value"], *entry["ci95"]) for entry in entries]
             lines.append(f"| {row} | {' | '.join(cells)} |")
-        chance = [
-            "0.5" if name.startswith("two-way") else f"{1 / len(KINDS):.3f}" if name == KIND else "" for name in names
-        ]
-        lines += [f"| chance | {' | '.join(chance)} |", ""]
+        chance = {KIND: f"{1 / len(KINDS):.3f}"} | {name: "0.5" for name in names if name.startswith("two-way")}
+        lines += [f"| chance | {' | '.join(chance.get(name, '') for name in names)} |", ""]
     lines += ["![Seen, and drawn from the brain by each row](ablation.png)", ""]
     return "\n".join(lines)
 

@@ -27,6 +27,7 @@ from hvf.alignment.members import fit
 from hvf.alignment.training import Training
 from hvf.alignment.training_set import TrainingSet
 from hvf.config import SOLVED, Config, HvfError, MembersConfig
+from hvf.models.posterior_mean import squared_error
 from hvf.registry import FOUNDATION, FUSIONS
 from hvf.runs import track, usable_cores
 from hvf.training.cuda_graphs import Replayed, fast_products
@@ -154,8 +155,7 @@ class Together:
             loss = with_mmd(loss, z_b_ND, [(torch.ones((), device=self.device), z_f_ND)], same_N, self.mmd_share)
         if run.posterior_mean is not None:
             mean_ND = functional_call(run.posterior_mean, _part(parameters, MEAN), (z_b_ND,))
-            error_ND = (mean_ND - z_f_ND) / parameters[f"{MEAN}sd_D"]
-            loss = loss + self.align.mean_weight * error_ND.square().mean()
+            loss = loss + self.align.mean_weight * squared_error(mean_ND, z_f_ND, parameters[f"{MEAN}sd_D"])
         return loss
 
     def run(self, epoch: int, generators: Sequence[torch.Generator]) -> None:

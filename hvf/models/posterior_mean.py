@@ -44,5 +44,10 @@ class PosteriorMean(nn.Module):
         return self.mean_D + self.sd_D * (self.linear(z_b_ND) + self.down(hidden_NH))
 
     def loss(self, z_b_ND: Tensor, z_f_ND: Tensor) -> Tensor:
-        """Squared error in units of σ², mean over trials and dimensions; 1 for whoever always says μ."""
-        return ((self(z_b_ND) - z_f_ND) / self.sd_D).square().mean()
+        """The `squared_error` of what it says of z_b; 1 for whoever always says μ."""
+        return squared_error(self(z_b_ND), z_f_ND, self.sd_D)
+
+
+def squared_error(mean_ND: Tensor, z_f_ND: Tensor, sd_D: Tensor) -> Tensor:
+    """Squared error in units of σ², mean over trials and dimensions."""
+    return ((mean_ND - z_f_ND) / sd_D).square().mean()
