@@ -241,13 +241,15 @@ class Decoder(ConfiguredEstimator):
         self.keep_train_embeddings(images)
         if self.config.align.mode != "reconstruction" or self.config.sampling.start == "noise":
             return
-        align, share, held_out = self.config.align, self.config.sampling.posterior_mean, None
-        if aligned is not None and share < 1:  # of a mean the same map gives the mean of the latents
-            _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
+        align, z_f_MD = self.config.align, self.embed_images(images)
+        _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
+        drawn_ND = z_f_MD[rows]
+        if aligned is not None and self.config.sampling.posterior_mean < 1:  # of a mean the map of z_f gives the mean
             drawn_ND = self.to_draw(self.embed_trials(aligned)[rows])
-            held_out = dict(zip(rows.tolist(), drawn_ND, strict=True))
         reconstructor = self.reconstructor
-        reconstructor.fit_initial_latents(self._latents(images), self.embed_images(images), held_out)
+        reconstructor.fit_initial_latents(
+            self._latents(images), z_f_MD, dict(zip(rows.tolist(), drawn_ND, strict=True))
+        )
         self._initial_latents = reconstructor.latents_of_z
 
     def keep_train_embeddings(self, images: ImageSet) -> None:

@@ -40,7 +40,7 @@ def mini() -> Config:
 
     :Paper: the method of arXiv 2602.07495, small; every figure is *simulated*. Beyond the paper, pictures are drawn
         from the mean of z_f given z_b, which is learnt beside the contrast (align.mean_weight), beginning with the
-        latents that a ridge predicts from it (sampling.start)
+        latents that a kernel ridge predicts from it (sampling.start)
     :Command: hvf reconstruct --subject 8
     :Needs: 2 CPU cores, 4 GB, at most 3 minutes cold
     :Expect: ceiling PixCorr >= 0.5 and two-way >= 0.95; brain two-way >= 0.75, above the floor (docs/LOG.md)
@@ -50,7 +50,7 @@ def mini() -> Config:
         name="mini",
         brain=BrainConfig(input_noise=0.5),
         align=AlignConfig(batch_size=256),
-        sampling=SamplingConfig(steps=10, guidance=2.0, scheduler="ancestral", start="latents", posterior_mean=1.0),
+        sampling=SamplingConfig(steps=8, guidance=2.0, scheduler="ancestral", start="latents", posterior_mean=1.0),
     )
 
 
@@ -90,7 +90,7 @@ def things_meg() -> Config:
 
 # What a preset sets where a prior draws. Chosen on training concepts of subject 8 that were held out (docs/LOG.md).
 DRAWING: dict[str, dict[str, Any]] = {
-    "mini": {"align.mean_weight": 3.0, "align.learning_rate": 2e-3, "align.epochs": 40},
+    "mini": {"align.mean_weight": 3.0, "align.learning_rate": 3e-3, "align.epochs": 25},
 }
 PRESETS: dict[str, Callable[[], Config]] = {"mini": mini, "things-eeg": things_eeg, "things-meg": things_meg}
 

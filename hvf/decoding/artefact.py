@@ -144,7 +144,8 @@ def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> A
             gallery = Gallery.of(known["ids"], arrays["z_f"], known["concepts"], known["what"])
         if INITIAL_LATENTS in content["files"]:
             arrays, names = _read_arrays(folder / INITIAL_LATENTS)
-            initial_latents = InitialLatents.of_tensors(arrays, parse_json(names["numbers"]))
+            if "weights" in arrays:  # an earlier version kept a linear map: to be fitted again
+                initial_latents = InitialLatents.of_tensors(arrays, parse_json(names["numbers"]))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise HvfError(f"{folder} is not a decoder written by hvf: {error}") from error
     known = confidence, gallery, content["encoders"], content["about"], initial_latents

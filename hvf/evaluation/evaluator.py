@@ -29,7 +29,7 @@ from hvf.registry import METRICS, HvfError
 from hvf.runs import track
 from hvf.vision.loading import load_encoder
 
-TOGETHER = 8  # images measured at once, with all their rounds: what a network takes in one pass, what memory holds
+TOGETHER = 24  # images measured at once, with all their rounds: what a network takes in one pass, what memory holds
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,6 +46,15 @@ class Scores:
     correlations: dict[str, np.ndarray] = field(default_factory=dict)
     read: dict[str, np.ndarray] = field(default_factory=dict)
     own: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def of_rounds(self, first: int, end: int) -> Scores:
+        """Those of some of the rounds alone."""
+        some = slice(first, end)
+        per_image, correlations, read = (
+            {name: values[some] for name, values in part.items()}
+            for part in (self.per_image, self.correlations, self.read)
+        )
+        return Scores(per_image, correlations, read, self.own)
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """{name: {"value", "ci95", "n"}}: rounds of an image averaged first, the interval over images."""

@@ -146,8 +146,12 @@ def _evaluated(
     figures: dict[str, dict[str, Any]] = {}
     per_image: dict[str, Any] = {"ids": list(ids), "concepts": list(concepts), "scores": {}, "rounds": {}}
     not_computed, chance = dict(evaluator.not_computed), {}
+    together, first = (
+        evaluator.measure([one for rounds in rows.values() for one in rounds]),
+        0,
+    )  # seen once for all rows
     for row, rounds in rows.items():
-        scores = evaluator.measure(rounds, f"measuring {row}" if len(rows) > 1 else "measuring the pictures")
+        scores, first = together.of_rounds(first, first + len(rounds)), first + len(rounds)
         for name, figure in scores.figures().items():
             if not figure["n"]:
                 not_computed[name] = f"undefined for every picture ({row}): the pictures or their features are constant"

@@ -1,27 +1,35 @@
-"""Where denoising starts from, if not from noise alone: latents that a ridge predicts from an embedding.
+"""Where denoising starts from, if not from noise alone: latents that a kernel ridge predicts from an embedding.
 
 It also says how much of a picture its embedding leaves open, which is how much noise they are given.
-Shapes: N images, D embedding; C, h and w of latents, P their flat values.
+Shapes: N images, M of them fitted to, D embedding; C, h and w of latents, P their flat values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-PENALTIES = np.logspace(0, 6, 13)  # of the ridge; the training images decide between them
+PENALTIES = np.logspace(-4, 2, 7)  # of the regression; held-out images decide between them
+LENGTH = 3.0  # of the Gaussian kernel, in root mean squared distances of z_f from its mean
+MOST, MOST_TO_CHOOSE = 6000, 2000  # images fitted to, in the end and with each penalty: time grows with their cube
+ONE_IN = 10  # images is held out where nobody says which
 
 
 @dataclass(frozen=True, eq=False)
 class InitialLatents:
-    """A ridge regression of an image's latents on its embedding, fitted to training images.
+    """A kernel ridge regression of an image's latents on its embedding, fitted to training images.
+
+    The kernel is exp(-|z - z'|² / (2 · LENGTH² · variance)). The embedding is no linear function of the latents, and a
+    linear map back misses shapes that this one finds.
 
     Attributes
     ----------
-    coefficients_ChwD, intercept_Chw : numpy.ndarray
+    images_MD : numpy.ndarray
+        z_f of the images that it is fitted to, float32.
+    weights_MChw, intercept_Chw : numpy.ndarray
         Of the regression, float32.
     mean_D : numpy.ndarray
         Of the training images' z_f, float32.
@@ -31,10 +39,11 @@ class InitialLatents:
         Share, 0 to 1, of the latents' variance that the regression explains on images left out of its fit, from their
         own z_f.
     penalty : float
-        Of the ridge.
+        Of the regression.
     """
 
-    coefficients_ChwD: np.ndarray
+    images_MD: np.ndarray
+    weights_MChw: np.ndarray
     intercept_Chw: np.ndarray
     mean_D: np.ndarray
     variance: float
@@ -54,42 +63,47 @@ class InitialLatents:
         z_ND : numpy.ndarray
             Their z_f.
         held_out : mapping, optional
-            {index of an image: what its picture will be drawn from}. The penalty is chosen among PENALTIES by the error
-            on these, to which the map is then not fitted: a penalty that suits z_f is far too small for z_b. Without
-            any, by leave-one-out error. In the end the map is fitted to all images.
+            {index of an image: what its picture will be drawn from}; every tenth image and its own z_f if not given.
+            The penalty is chosen among PENALTIES by the error on these, to which the map is not fitted: one that
+            suits z_f is far too small for z_b.
         """
-        from sklearn.linear_model import Ridge, RidgeCV  # slow to import, and seldom needed
+        target_NP, z_ND = latents_NChw.reshape(len(latents_NChw), -1), np.ascontiguousarray(z_ND, np.float64)
+        held_out = held_out or {i: z_ND[i] for i in range(0, len(z_ND), ONE_IN)}
+        rows, told_KD = list(held_out), np.stack(list(held_out.values()))
+        others_N = np.setdiff1d(np.arange(len(z_ND)), rows)
+        others_N = others_N if len(others_N) else np.array(rows)
+        mean_D, least = z_ND.mean(axis=0), float(np.finfo(np.float32).tiny)  # where all images are one
+        variance = max(float(np.square(z_ND - mean_D).sum(axis=1).mean()), least)
 
-        target_NP = latents_NChw.reshape(len(latents_NChw), -1)
-        if held_out:
-            rows, told_ND = list(held_out), np.stack(list(held_out.values()))
-            fitted = np.setdiff1d(np.arange(len(z_ND)), rows)
-            fits = [Ridge(penalty).fit(z_ND[fitted], target_NP[fitted]) for penalty in PENALTIES]
-            errors = [np.square(ridge.predict(told_ND) - target_NP[rows]).mean() for ridge in fits]
-            best = int(np.argmin(errors))
-            penalty = float(PENALTIES[best])
-            error = np.square(fits[best].predict(z_ND[rows]) - target_NP[rows]).mean()
-            spread = np.square(target_NP[rows] - target_NP.mean(axis=0)).mean()
-        else:
-            chosen: Any = RidgeCV(PENALTIES).fit(z_ND, target_NP)  # pyright: ignore[reportArgumentType]
-            penalty, error = float(chosen.alpha_), -float(chosen.best_score_)
-            spread = target_NP.var(axis=0).mean()
-        ridge: Any = Ridge(penalty).fit(z_ND, target_NP)
-        mean_D, least = z_ND.mean(axis=0, dtype=np.float64), float(np.finfo(np.float32).tiny)  # where all are one
-        shape = latents_NChw.shape[1:]
-        return cls(
-            np.ascontiguousarray(ridge.coef_, np.float32).reshape(*shape, -1),
-            np.ascontiguousarray(ridge.intercept_, np.float32).reshape(shape),
-            mean_D.astype(np.float32),
-            max(float(np.square(z_ND - mean_D).sum(axis=1).mean()), least),
-            1 - min(float(error) / max(float(spread), least), 1.0),
-            penalty,
-        )
+        def fitted(penalty: float, most: int) -> InitialLatents:
+            some_M = others_N[np.linspace(0, len(others_N) - 1, min(most, len(others_N))).round().astype(int)]
+            target_MP = target_NP[some_M].astype(np.float64)
+            intercept_P, shape = target_MP.mean(axis=0), latents_NChw.shape[1:]
+            weights_MP = _weights(z_ND[some_M] - mean_D, target_MP - intercept_P, variance, penalty)
+            return cls(
+                z_ND[some_M].astype(np.float32),
+                weights_MP.reshape(-1, *shape).astype(np.float32),
+                intercept_P.reshape(shape).astype(np.float32),
+                mean_D.astype(np.float32),
+                variance,
+                0.0,  # as long as it is not measured
+                penalty,
+            )
+
+        def error(one: InitialLatents, z_KD: np.ndarray) -> float:
+            return float(np.square(one.predict(z_KD).reshape(len(rows), -1) - target_NP[rows]).mean())
+
+        errors = [error(fitted(penalty, MOST_TO_CHOOSE), told_KD) for penalty in PENALTIES]
+        chosen = fitted(float(PENALTIES[int(np.argmin(errors))]), MOST)
+        spread = max(float(np.square(target_NP[rows] - target_NP.mean(axis=0)).mean()), least)
+        return replace(chosen, explained=1 - min(error(chosen, z_ND[rows]) / spread, 1.0))
 
     def predict(self, z_ND: np.ndarray) -> np.ndarray:
         """Latents (N, C, h, w), float32."""
-        flat_PD = self.coefficients_ChwD.reshape(-1, self.coefficients_ChwD.shape[-1])
-        return (z_ND.astype(np.float32) @ flat_PD.T).reshape(-1, *self.intercept_Chw.shape) + self.intercept_Chw
+        kernel_NM = _kernel(np.asarray(z_ND, np.float64) - self.mean_D, self.images_MD - self.mean_D, self.variance)
+        weights_MP = self.weights_MChw.reshape(len(self.weights_MChw), -1)
+        latents_NP = kernel_NM @ weights_MP.astype(np.float64) + self.intercept_Chw.ravel()
+        return latents_NP.astype(np.float32).reshape(-1, *self.intercept_Chw.shape)
 
     def open_share(self, z_ND: np.ndarray) -> np.ndarray:
         """Share of each picture, (N,), that its embedding leaves open: 1 - explained · min(1, |z - mean|² / variance).
@@ -104,11 +118,28 @@ class InitialLatents:
 
     def tensors(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Its arrays and its numbers, by name."""
-        arrays = {"coefficients": self.coefficients_ChwD, "intercept": self.intercept_Chw, "mean": self.mean_D}
-        return arrays, {"variance": self.variance, "explained": self.explained, "penalty": self.penalty}
+        arrays = {"images": self.images_MD, "weights": self.weights_MChw, "intercept": self.intercept_Chw}
+        numbers = {"variance": self.variance, "explained": self.explained, "penalty": self.penalty}
+        return arrays | {"mean": self.mean_D}, numbers
 
     @classmethod
     def of_tensors(cls, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> InitialLatents:
         """The inverse of `tensors`."""
-        names = ("variance", "explained", "penalty")
-        return cls(arrays["coefficients"], arrays["intercept"], arrays["mean"], *(float(numbers[k]) for k in names))
+        said = (float(numbers[name]) for name in ("variance", "explained", "penalty"))
+        return cls(arrays["images"], arrays["weights"], arrays["intercept"], arrays["mean"], *said)
+
+
+def _kernel(z_ND: np.ndarray, other_MD: np.ndarray, variance: float) -> np.ndarray:
+    """exp(-|z - z'|² / (2 · LENGTH² · variance)), (N, M), in double precision."""
+    lengths_N, lengths_M = (np.square(x, dtype=np.float64).sum(axis=1) for x in (z_ND, other_MD))
+    squared_NM = lengths_N[:, None] + lengths_M - 2 * z_ND @ other_MD.T.astype(np.float64)
+    return np.exp(-squared_NM.clip(min=0) / (2 * LENGTH**2 * variance))
+
+
+def _weights(z_MD: np.ndarray, target_MP: np.ndarray, variance: float, penalty: float) -> np.ndarray:
+    """Of each image, (M, P): those with which the kernel predicts the targets, by ridge regression."""
+    from sklearn.kernel_ridge import KernelRidge  # slow to import, and seldom needed
+
+    kernel_MM = _kernel(z_MD, z_MD, variance)
+    model: Any = KernelRidge(alpha=penalty, kernel="precomputed")  # pyright: ignore[reportArgumentType]
+    return model.fit(kernel_MM, target_MP).dual_coef_

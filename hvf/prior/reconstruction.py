@@ -1,14 +1,15 @@
 """Embeddings to pictures: a Fusion Prior conditions a stock diffusers SDXL pipeline.
 
 z (the image's own z_f, or a brain's z_b) -> prior.project -> z_c -> IP-Adapter -> SDXL with the empty prompt -> pixels.
-Denoising starts from noise, or (img2img) from latents that a ridge regression predicts from z, with as much noise as z
-leaves open.
+Denoising starts from noise, or (img2img) from latents that a kernel ridge predicts from z, with as much noise as z
+leaves open: where that is less than the noise of the last step, the latents are decoded as they are.
 Shapes: N items, D embedding, R rounds, H and W pixels, h and w latent pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -143,7 +144,7 @@ class Reconstructor:
         z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
         batches = _alike(steps_N, sampling.batch_size)
         drawn = []
-        with runs.track(sum(int(steps_N[rows[0]]) for rows in batches), f"drawing {len(z_ND)} pictures") as bar:
+        with runs.track(sum(int(steps_N[rows[0]]) or 1 for rows in batches), f"drawing {len(z_ND)} pictures") as bar:
             for rows in batches:
                 noise = [_generator(sampling.seed, round_index, int(indices[row])) for row in rows]
                 begin = None if begin_NCHW is None else begin_NCHW[rows]
@@ -155,24 +156,33 @@ class Reconstructor:
     def encode(self, images: Sequence, batch: int = 16) -> np.ndarray:
         """Latents (N, 4, h, w) float32 of images (PIL or uint8 (H, W, 3)): the mean, scaled as the UNet sees them."""
         vae: Any = self.pipeline.vae
-        upcast = vae.dtype == torch.float16 and vae.config.force_upcast  # SDXL's overflows in float16
+        latents = []
+        with self._in_float32():
+            for first in runs.track(range(0, len(images), batch), "encoding images"):
+                pictures = [images[i] for i in range(first, min(first + batch, len(images)))]
+                pictures = [x if isinstance(x, Image.Image) else Image.fromarray(x) for x in pictures]
+                pixels = self.pipeline.image_processor.preprocess(pictures, self.size, self.size, resize_mode="crop")
+                mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+                latents.append((mean * vae.config.scaling_factor).float().cpu().numpy())
+        return np.concatenate(latents)
+
+    @contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        """The VAE in float32 where it is in float16 and says that it overflows in that, as SDXL's does."""
+        vae: Any = self.pipeline.vae
+        upcast = vae.dtype == torch.float16 and vae.config.force_upcast
         if upcast:
             vae.to(torch.float32)
-        latents = []
-        for first in runs.track(range(0, len(images), batch), "encoding images"):
-            pictures = [images[i] for i in range(first, min(first + batch, len(images)))]
-            pictures = [x if isinstance(x, Image.Image) else Image.fromarray(x) for x in pictures]
-            pixels = self.pipeline.image_processor.preprocess(pictures, self.size, self.size, resize_mode="crop")
-            mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
-            latents.append((mean * vae.config.scaling_factor).float().cpu().numpy())
-        if upcast:
-            vae.to(torch.float16)
-        return np.concatenate(latents)
+        try:
+            yield
+        finally:
+            if upcast:
+                vae.to(torch.float16)
 
     def fit_initial_latents(
         self, latents_NCHW: np.ndarray, z_ND: np.ndarray, held_out: Mapping[int, np.ndarray] | None = None
     ) -> float:
-        """Fit a ridge regression of an image's latents on its embedding: where sampling.start "latents" starts.
+        """Fit a kernel ridge of an image's latents on its embedding: where sampling.start "latents" starts.
 
         Returns its penalty; parameters are those of `InitialLatents.fit`.
         """
@@ -186,16 +196,21 @@ class Reconstructor:
     def steps_done(self, z_ND: ArrayLike | Tensor, sampling: SamplingConfig) -> np.ndarray:
         """How many of sampling.steps each picture is denoised for, (N,): all from noise, fewer from latents.
 
-        `sampling.strength` is their share; where it is None each picture has its own, what its embedding leaves open
-        (`InitialLatents.open_share`): denoising starts from as much noise as is open. HvfError as `initial_latents`.
+        `sampling.strength` is their share. Where it is None denoising starts at the noisiest step whose noise is no
+        larger a share of the variance than what the embedding leaves open (`InitialLatents.open_share`); at none, so
+        that the latents are the picture's, if that is less than the noise of the last step. HvfError as
+        `initial_latents`.
         """
         z_ND = self._checked(z_ND)
         if sampling.start == "noise":
             return np.full(len(z_ND), sampling.steps)
         if sampling.strength is not None:
             return np.full(len(z_ND), int(sampling.steps * sampling.strength))
-        open_N = self._learnt().open_share(z_ND.cpu().numpy())
-        return np.rint(sampling.steps * open_N).clip(1, sampling.steps).astype(int)
+        scheduler = self.make_scheduler(sampling.scheduler)
+        scheduler.set_timesteps(sampling.steps)
+        times_T = scheduler.timesteps[:: scheduler.order].round().long().cpu()
+        noise_T = 1 - scheduler.alphas_cumprod[times_T].numpy()
+        return (noise_T <= self._learnt().open_share(z_ND.cpu().numpy())[:, None]).sum(axis=1)
 
     def _learnt(self) -> InitialLatents:
         if self.latents_of_z is None:
@@ -214,6 +229,9 @@ class Reconstructor:
         decode: bool,
         bar: Track[Any],
     ) -> np.ndarray:
+        if begin_NCHW is not None and not steps:
+            bar.advance()
+            return self._decoded(begin_NCHW) if decode else begin_NCHW.numpy()
         n = len(z_c_ND)
         embeds_N1D = z_c_ND[:, None].to(self.pipeline.unet.dtype)
         negative = {}
@@ -250,6 +268,13 @@ class Reconstructor:
             callback_on_step_end=advance,
         ).images
         return np.rint(pictures * 255).astype(np.uint8) if decode else pictures.float().cpu().numpy()
+
+    def _decoded(self, latents_NCHW: Tensor) -> np.ndarray:
+        """Pictures (N, H, W, 3) of latents as the UNet sees them."""
+        vae = self.pipeline.vae
+        with self._in_float32():
+            x_NCHW = latents_NCHW.to(vae.device, vae.dtype) / vae.config.scaling_factor
+            return pictures_of(vae.decode(x_NCHW).sample.float())
 
     def _checked(self, z_ND: ArrayLike | Tensor) -> Tensor:
         z_ND = torch.as_tensor(np.asarray(z_ND) if not isinstance(z_ND, Tensor) else z_ND).float()

@@ -64,6 +64,14 @@ def test_a_decoder_moved_elsewhere_answers_alike(fitted, saved, tmp_path, monkey
     assert not (tmp_path / "empty").exists()  # its own gallery needs no features
 
 
+def test_a_linear_map_to_latents_as_of_an_earlier_version_is_left_to_be_fitted_again(fitted, tmp_path, monkeypatch):
+    linear = {"coefficients": np.zeros((4, 2, 2, 5)), "intercept": np.zeros((4, 2, 2)), "mean": np.zeros(5)}
+    monkeypatch.setattr(
+        InitialLatents, "tensors", lambda self: (linear, {"variance": 1, "explained": 0.5, "penalty": 1})
+    )
+    assert Decoder.load(fitted.save(tmp_path))._initial_latents is None
+
+
 def test_answers_are_those_of_retrieve(fitted):
     trials, images = a_study()
     found = fitted.retrieve(trials, images)
