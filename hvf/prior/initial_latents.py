@@ -75,28 +75,26 @@ class InitialLatents:
         mean_D, least = z_ND.mean(axis=0), float(np.finfo(np.float32).tiny)  # where all images are one
         variance = max(float(np.square(z_ND - mean_D).sum(axis=1).mean()), least)
 
-        def fitted(penalty: float, most: int) -> InitialLatents:
-            some_M = others_N[np.linspace(0, len(others_N) - 1, min(most, len(others_N))).round().astype(int)]
-            target_MP = target_NP[some_M].astype(np.float64)
-            intercept_P, shape = target_MP.mean(axis=0), latents_NChw.shape[1:]
-            weights_MP = _weights(z_ND[some_M] - mean_D, target_MP - intercept_P, variance, penalty)
-            return cls(
-                z_ND[some_M].astype(np.float32),
-                weights_MP.reshape(-1, *shape).astype(np.float32),
-                intercept_P.reshape(shape).astype(np.float32),
-                mean_D.astype(np.float32),
-                variance,
-                0.0,  # as long as it is not measured
-                penalty,
-            )
-
-        def error(one: InitialLatents, z_KD: np.ndarray) -> float:
-            return float(np.square(one.predict(z_KD).reshape(len(rows), -1) - target_NP[rows]).mean())
-
-        errors = [error(fitted(penalty, MOST_TO_CHOOSE), told_KD) for penalty in PENALTIES]
-        chosen = fitted(float(PENALTIES[int(np.argmin(errors))]), MOST)
+        few_M, most_M = (_evenly(others_N, most) for most in (MOST_TO_CHOOSE, MOST))
+        few_MD, z_MD = z_ND[few_M] - mean_D, z_ND[most_M] - mean_D
+        of_few, of_told = (_kernel(x, few_MD, variance) for x in (few_MD, told_KD - mean_D))
+        predicted = (_predicted(of_few, of_told, target_NP[few_M], penalty) for penalty in PENALTIES)
+        errors = [np.square(predicted_KP - target_NP[rows]).mean() for predicted_KP in predicted]
+        penalty = float(PENALTIES[int(np.argmin(errors))])
+        weights_MP, intercept_P = _solved(_kernel(z_MD, z_MD, variance), target_NP[most_M], penalty)
+        shape = latents_NChw.shape[1:]
+        chosen = cls(
+            z_ND[most_M].astype(np.float32),
+            weights_MP.reshape(-1, *shape).astype(np.float32),
+            intercept_P.reshape(shape).astype(np.float32),
+            mean_D.astype(np.float32),
+            variance,
+            0.0,  # as long as it is not measured
+            penalty,
+        )
+        left = np.square(chosen.predict(z_ND[rows]).reshape(len(rows), -1) - target_NP[rows]).mean()
         spread = max(float(np.square(target_NP[rows] - target_NP.mean(axis=0)).mean()), least)
-        return replace(chosen, explained=1 - min(error(chosen, z_ND[rows]) / spread, 1.0))
+        return replace(chosen, explained=1 - min(float(left) / spread, 1.0))
 
     def predict(self, z_ND: np.ndarray) -> np.ndarray:
         """Latents (N, C, h, w), float32."""
@@ -131,15 +129,31 @@ class InitialLatents:
 
 def _kernel(z_ND: np.ndarray, other_MD: np.ndarray, variance: float) -> np.ndarray:
     """exp(-|z - z'|² / (2 · LENGTH² · variance)), (N, M), in double precision."""
-    lengths_N, lengths_M = (np.square(x, dtype=np.float64).sum(axis=1) for x in (z_ND, other_MD))
-    squared_NM = lengths_N[:, None] + lengths_M - 2 * z_ND @ other_MD.T.astype(np.float64)
-    return np.exp(-squared_NM.clip(min=0) / (2 * LENGTH**2 * variance))
+    z_ND, other_MD = z_ND.astype(np.float64), other_MD.astype(np.float64)
+    kernel_NM = z_ND @ other_MD.T
+    kernel_NM *= -2
+    kernel_NM += np.square(z_ND).sum(axis=1)[:, None]
+    kernel_NM += np.square(other_MD).sum(axis=1)
+    np.maximum(kernel_NM, 0, out=kernel_NM)  # rounding alone makes less of it
+    kernel_NM /= -2 * LENGTH**2 * variance
+    return np.exp(kernel_NM, out=kernel_NM)
 
 
-def _weights(z_MD: np.ndarray, target_MP: np.ndarray, variance: float, penalty: float) -> np.ndarray:
-    """Of each image, (M, P): those with which the kernel predicts the targets, by ridge regression."""
+def _solved(kernel_MM: np.ndarray, target_MP: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of each image, (M, P), with which the kernel predicts the targets by ridge regression; and their mean."""
     from sklearn.kernel_ridge import KernelRidge  # slow to import, and seldom needed
 
-    kernel_MM = _kernel(z_MD, z_MD, variance)
+    intercept_P = target_MP.mean(axis=0, dtype=np.float64)
     model: Any = KernelRidge(alpha=penalty, kernel="precomputed")  # pyright: ignore[reportArgumentType]
-    return model.fit(kernel_MM, target_MP).dual_coef_
+    return model.fit(kernel_MM, target_MP - intercept_P).dual_coef_, intercept_P
+
+
+def _predicted(kernel_MM: np.ndarray, kernel_KM: np.ndarray, target_MP: np.ndarray, penalty: float) -> np.ndarray:
+    """What is predicted, (K, P), of others than it is fitted to."""
+    weights_MP, intercept_P = _solved(kernel_MM, target_MP, penalty)
+    return kernel_KM @ weights_MP + intercept_P
+
+
+def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly spaced."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
