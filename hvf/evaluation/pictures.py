@@ -146,12 +146,9 @@ def _evaluated(
     figures: dict[str, dict[str, Any]] = {}
     per_image: dict[str, Any] = {"ids": list(ids), "concepts": list(concepts), "scores": {}, "rounds": {}}
     not_computed, chance = dict(evaluator.not_computed), {}
-    together, first = (
-        evaluator.measure([one for rounds in rows.values() for one in rounds]),
-        0,
-    )  # seen once for all rows
+    of_all, first = evaluator.measure([one for rounds in rows.values() for one in rounds]), 0  # each seen one read once
     for row, rounds in rows.items():
-        scores, first = together.of_rounds(first, first + len(rounds)), first + len(rounds)
+        scores, first = of_all.of_rounds(first, first + len(rounds)), first + len(rounds)
         for name, figure in scores.figures().items():
             if not figure["n"]:
                 not_computed[name] = f"undefined for every picture ({row}): the pictures or their features are constant"
