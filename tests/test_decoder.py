@@ -185,7 +185,9 @@ def test_drawing_moves_towards_the_expectation_as_far_as_asked(fitted: Decoder, 
 
 def test_the_mean_is_learnt_beside_the_contrast(config: Config, study: Study) -> None:
     """It is nearer to the images seen than z_b and than the mean of all, and what drawing moves to."""
-    fitted = Decoder(with_settings(config, {"align.epochs": 60, "align.learning_rate": 2e-3})).fit(study.train, study.train_images)
+    fitted = Decoder(with_settings(config, {"align.epochs": 60, "align.learning_rate": 2e-3})).fit(
+        study.train, study.train_images
+    )
     assert fitted.alignment.train_embeddings_MD is None  # nobody needs them
     z_b, z_f = fitted.embed_trials(study.train), fitted.embed_images(study.train_images)
     expected = fitted.alignment.expected(z_b)

@@ -206,10 +206,7 @@ class Reconstructor:
             return np.full(len(z_ND), sampling.steps)
         if sampling.strength is not None:
             return np.full(len(z_ND), int(sampling.steps * sampling.strength))
-        scheduler = self.make_scheduler(sampling.scheduler)
-        scheduler.set_timesteps(sampling.steps)
-        times_T = scheduler.timesteps[:: scheduler.order].round().long().cpu()
-        noise_T = 1 - scheduler.alphas_cumprod[times_T].numpy()
+        noise_T = _noise_shares(self.make_scheduler(sampling.scheduler), sampling.steps)
         return (noise_T <= self._learnt().open_share(z_ND.cpu().numpy())[:, None]).sum(axis=1)
 
     def _learnt(self) -> InitialLatents:
@@ -312,6 +309,16 @@ def held_out_pictures(
     images = pictures_of(decoded)
     z_f_ND = prior.eval().encode(features)
     return images, Reconstructor(pipeline, prior).draw(z_f_ND, replace(sampling, batch_size=len(rows)))
+
+
+def _noise_shares(scheduler: Any, steps: int) -> np.ndarray:
+    """The share of the variance that is noise, (T,), before each of so many steps."""
+    scheduler.set_timesteps(steps)
+    times_T = scheduler.timesteps[:: scheduler.order].cpu()
+    if hasattr(scheduler, "alphas_cumprod"):
+        return 1 - scheduler.alphas_cumprod[times_T.round().long()].numpy()
+    sigma_T = scheduler.sigmas[: scheduler.order * len(times_T) : scheduler.order].cpu().double()  # of EDM's
+    return (sigma_T**2 / (sigma_T**2 + scheduler.config.get("sigma_data", 1.0) ** 2)).numpy()
 
 
 def strength_of(steps_done: int, steps: int) -> float:
