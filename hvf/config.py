@@ -250,7 +250,7 @@ class SamplingConfig(Section, name="sampling"):
     scheduler: Literal["ddim", "euler", "ancestral", "dpm", "pipeline"] = "ddim"  # or the pipeline's own
     start: Literal["noise", "latents"] = "noise"  # of denoising: latents are predicted from the embedding (img2img)
     # Start "latents": the share of the steps that is still done; 1 starts from noise alone.
-    strength: float | None = None  # None: each picture's own, as uncertain as its embedding is
+    strength: float | None = None  # None: each picture's own, from the noise that its embedding leaves open
     restore_variance: bool = False  # from latents: whether those of the brain get the natural ones' variance again
     posterior_mean: Share = 0.0  # how far an embedding is moved, before drawing, from z_b (0) to E[z_f | z_b] (1)
 

@@ -213,8 +213,7 @@ class Decoder(ConfiguredEstimator):
         A contrastive z_b is as long as an image's z_f, however uncertain. The posterior mean E[z_f | z_b], towards
         which it is moved by that share, is the best guess in squared error, and shorter the less certain. It is learnt
         (`align.mean_weight`), or taken over the training images: HvfError before `fit_drawing`. What a ridge predicts
-        is such a mean already. It varies less than images do, by a factor that validation trials show, and with
-        `restore_variance` is stretched by it.
+        is such a mean already; with `restore_variance` it is stretched until it varies as images do.
         """
         if self.config.sampling.restore_variance:
             return z_b_ND / np.float32(self.fitted().best["validation_spread"])
@@ -224,7 +223,8 @@ class Decoder(ConfiguredEstimator):
     def draw(self, z_ND: np.ndarray, round_index: int = 0) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3) of embeddings: z_b, or an image's z_f for the best that drawing can do.
 
-        Every round starts from other noise. Raises HvfError for sampling.start "latents" before `fit_drawing`.
+        Every round starts from other noise, which pictures denoised in no step do without. Raises HvfError for
+        sampling.start "latents" before `fit_drawing`.
         """
         if not self.draws:
             raise HvfError("this decoder was fitted for retrieval: set align.mode to 'reconstruction' and fit again")
@@ -244,7 +244,7 @@ class Decoder(ConfiguredEstimator):
         align, z_f_MD = self.config.align, self.embed_images(images)
         _, rows = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
         drawn_ND = z_f_MD[rows]
-        if aligned is not None and self.config.sampling.posterior_mean < 1:  # of a mean the map of z_f gives the mean
+        if aligned is not None and self.config.sampling.posterior_mean < 1:  # of a mean z_f's map gives about the mean
             drawn_ND = self.to_draw(self.embed_trials(aligned)[rows])
         reconstructor = self.reconstructor
         reconstructor.fit_initial_latents(

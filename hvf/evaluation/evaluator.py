@@ -29,7 +29,8 @@ from hvf.registry import METRICS, HvfError
 from hvf.runs import track
 from hvf.vision.loading import load_encoder
 
-TOGETHER = 24  # images measured at once, with all their rounds: what a network takes in one pass, what memory holds
+TOGETHER = 24  # pictures that a network takes in one pass
+HELD = 72  # drawn pictures, of all rounds, that are held at once
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -162,8 +163,9 @@ class Evaluator:
             elif name in self._own:
                 scores.read[name], scores.own[name] = np.empty((len(rounds), n), int), self._own[name]
         with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-            for start in track(list(range(0, n, TOGETHER)), title):
-                self._measure_some(slice(start, min(start + TOGETHER, n)), rounds, scores, pool)
+            together = min(TOGETHER, max(1, HELD // len(rounds)))
+            for start in track(list(range(0, n, together)), title):
+                self._measure_some(slice(start, min(start + together, n)), rounds, scores, pool)
         for name, r_RNN in scores.correlations.items():
             scores.per_image[name][:] = picture_metrics.two_way_shares(r_RNN)
         return scores

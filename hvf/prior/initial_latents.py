@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 PENALTIES = np.logspace(-4, 2, 7)  # of the regression; held-out images decide between them
 LENGTH = 3.0  # of the Gaussian kernel, in root mean squared distances of z_f from its mean
 MOST, MOST_TO_CHOOSE = 6000, 2000  # images fitted to, in the end and with each penalty: time grows with their cube
 ONE_IN = 10  # images is held out where nobody says which
+COLUMNS = 2048  # latents computed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class InitialLatents:
     def fit(
         cls, latents_NChw: np.ndarray, z_ND: np.ndarray, held_out: Mapping[int, np.ndarray] | None = None
     ) -> InitialLatents:
-        """Fit the regression, and measure how much it explains.
+        """Fit the regression, and measure how much it explains: 0 if no image can be left out.
 
         Parameters
         ----------
@@ -71,7 +73,8 @@ class InitialLatents:
         held_out = held_out or {i: z_ND[i] for i in range(0, len(z_ND), ONE_IN)}
         rows, told_KD = list(held_out), np.stack(list(held_out.values()))
         others_N = np.setdiff1d(np.arange(len(z_ND)), rows)
-        others_N = others_N if len(others_N) else np.array(rows)
+        judged = len(others_N) > 0
+        others_N = others_N if judged else np.array(rows)
         mean_D, least = z_ND.mean(axis=0), float(np.finfo(np.float32).tiny)  # where all images are one
         variance = max(float(np.square(z_ND - mean_D).sum(axis=1).mean()), least)
 
@@ -85,13 +88,15 @@ class InitialLatents:
         shape = latents_NChw.shape[1:]
         chosen = cls(
             z_ND[most_M].astype(np.float32),
-            weights_MP.reshape(-1, *shape).astype(np.float32),
-            intercept_P.reshape(shape).astype(np.float32),
+            weights_MP.reshape(-1, *shape),
+            intercept_P.astype(np.float32).reshape(shape),
             mean_D.astype(np.float32),
             variance,
             0.0,  # as long as it is not measured
             penalty,
         )
+        if not judged:  # nothing is left out of the fit, and nothing known of what it explains
+            return chosen
         left = np.square(chosen.predict(z_ND[rows]).reshape(len(rows), -1) - target_NP[rows]).mean()
         spread = max(float(np.square(target_NP[rows] - target_NP.mean(axis=0)).mean()), least)
         return replace(chosen, explained=1 - min(float(left) / spread, 1.0))
@@ -100,8 +105,10 @@ class InitialLatents:
         """Latents (N, C, h, w), float32."""
         kernel_NM = _kernel(np.asarray(z_ND, np.float64) - self.mean_D, self.images_MD - self.mean_D, self.variance)
         weights_MP = self.weights_MChw.reshape(len(self.weights_MChw), -1)
-        latents_NP = kernel_NM @ weights_MP.astype(np.float64) + self.intercept_Chw.ravel()
-        return latents_NP.astype(np.float32).reshape(-1, *self.intercept_Chw.shape)
+        latents_NP = np.empty((len(kernel_NM), weights_MP.shape[1]), np.float32)
+        for some in _blocks(weights_MP.shape[1]):
+            latents_NP[:, some] = kernel_NM @ weights_MP[:, some].astype(np.float64) + self.intercept_Chw.ravel()[some]
+        return latents_NP.reshape(-1, *self.intercept_Chw.shape)
 
     def open_share(self, z_ND: np.ndarray) -> np.ndarray:
         """Share of each picture, (N,), that its embedding leaves open: 1 - explained · min(1, |z - mean|² / variance).
@@ -140,18 +147,24 @@ def _kernel(z_ND: np.ndarray, other_MD: np.ndarray, variance: float) -> np.ndarr
 
 
 def _solved(kernel_MM: np.ndarray, target_MP: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of each image, (M, P), with which the kernel predicts the targets by ridge regression; and their mean."""
-    from sklearn.kernel_ridge import KernelRidge  # slow to import, and seldom needed
-
+    """Weights of each image, (M, P) float32, with which the kernel predicts the targets; and the targets' mean."""
     intercept_P = target_MP.mean(axis=0, dtype=np.float64)
-    model: Any = KernelRidge(alpha=penalty, kernel="precomputed")  # pyright: ignore[reportArgumentType]
-    return model.fit(kernel_MM, target_MP - intercept_P).dual_coef_, intercept_P
+    factor = cho_factor(kernel_MM + penalty * np.eye(len(kernel_MM)), overwrite_a=True, check_finite=False)
+    weights_MP = np.empty(target_MP.shape, np.float32)
+    for some in _blocks(target_MP.shape[1]):
+        weights_MP[:, some] = cho_solve(factor, target_MP[:, some] - intercept_P[some], check_finite=False)
+    return weights_MP, intercept_P
 
 
 def _predicted(kernel_MM: np.ndarray, kernel_KM: np.ndarray, target_MP: np.ndarray, penalty: float) -> np.ndarray:
     """What is predicted, (K, P), of others than it is fitted to."""
     weights_MP, intercept_P = _solved(kernel_MM, target_MP, penalty)
     return kernel_KM @ weights_MP + intercept_P
+
+
+def _blocks(width: int) -> list[slice]:
+    """All columns, some at a time: in double precision all latents of large pictures would fill the memory."""
+    return [slice(start, start + COLUMNS) for start in range(0, width, COLUMNS)]
 
 
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:

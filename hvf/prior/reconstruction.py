@@ -128,11 +128,11 @@ class Reconstructor:
     ) -> np.ndarray:
         """One picture per embedding, uint8 (N, H, W, 3); not decoded, its latents: float32 (N, 4, h, w), scaled.
 
-        The noise of a picture comes from (sampling.seed, round_index, its index) alone, and from how many steps it is
-        drawn hangs on its embedding alone: other batch sizes, a subset redrawn with its `indices`, or another device
-        start from the same (arithmetic may still differ by one grey level). `indices` are 0..N-1 unless given. Raises
-        HvfError for embeddings of another width, or not finite, and for sampling.start "latents" before
-        `fit_initial_latents`.
+        The noise of a picture comes from (sampling.seed, round_index, its index) alone, and in how many steps it is
+        drawn hangs on its embedding alone (`steps_done`; in none it has no noise, and is alike in all rounds): other
+        batch sizes, a subset redrawn with its `indices`, or another device start from the same (arithmetic may still
+        differ by one grey level). `indices` are 0..N-1 unless given. Raises HvfError for embeddings of another width,
+        or not finite, and for sampling.start "latents" before `fit_initial_latents`.
         """
         z_ND = self._checked(z_ND)
         indices = range(len(z_ND)) if indices is None else indices
@@ -314,11 +314,11 @@ def held_out_pictures(
 def _noise_shares(scheduler: Any, steps: int) -> np.ndarray:
     """The share of the variance that is noise, (T,), before each of so many steps."""
     scheduler.set_timesteps(steps)
-    times_T = scheduler.timesteps[:: scheduler.order].cpu()
-    if hasattr(scheduler, "alphas_cumprod"):
-        return 1 - scheduler.alphas_cumprod[times_T.round().long()].numpy()
-    sigma_T = scheduler.sigmas[: scheduler.order * len(times_T) : scheduler.order].cpu().double()  # of EDM's
-    return (sigma_T**2 / (sigma_T**2 + scheduler.config.get("sigma_data", 1.0) ** 2)).numpy()
+    if hasattr(scheduler, "sigmas"):  # not times: those of some schedules are no steps of training
+        sigma_T = scheduler.sigmas[: scheduler.order * steps : scheduler.order].cpu().double()
+        return (sigma_T**2 / (sigma_T**2 + scheduler.config.get("sigma_data", 1.0) ** 2)).numpy()
+    times_T = scheduler.timesteps[:: scheduler.order][:steps].cpu()  # PNDM's are one more
+    return 1 - scheduler.alphas_cumprod[times_T].numpy()
 
 
 def strength_of(steps_done: int, steps: int) -> float:

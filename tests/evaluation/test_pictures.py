@@ -318,6 +318,13 @@ def test_a_run_with_rounds_and_its_own_encoders(tmp_path, monkeypatch):
     assert found.metrics["reconstruction/brain/two_way_mini-vit"]["value"] > 0.5
     assert found.metrics["reconstruction/floor/pixcorr"]["value"] < 0.9
     assert "chance/reconstruction/two_way_mini-vit" in found.metrics
+    for row in ("floor", "brain"):  # measured alone, each has the same figures
+        (run.path / "images" / row).rename(tmp_path / row)
+        alone = evaluation.evaluate_run(run, PIXELS, encoders={"two_way_mini-vit": "openclip:mini-vit"})
+        (tmp_path / row).rename(run.path / "images" / row)
+        figures = {name: entry for name, entry in alone.metrics.items() if not name.startswith("chance")}
+        assert figures == {name: found.metrics[name] for name in figures}
+        assert len(figures) == 3
     run.write_metrics(found.metrics)  # in the format of metrics.json
     names = ("retrieval/brain/top1", "reconstruction/brain/two_way_old", "chance/reconstruction/old")
     earlier = dict.fromkeys(names, {"value": 0.5, "ci95": None, "n": 2})

@@ -62,9 +62,10 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
         {"sampling.start": "noise", "sampling.guidance": 2.0},
         {"sampling.start": "noise", "sampling.guidance": 0.0},
         {"sampling.steps": 5, "sampling.posterior_mean": 1.0, "align.mean_weight": 0.0},  # means of other lengths
+        {"sampling.steps": 2, "sampling.posterior_mean": 1.0, "align.mean_weight": 0.0},  # some in no step
         {"sampling.steps": 5, "sampling.strength": 0.6, "sampling.scheduler": "dpm"},
     ],
-    ids=["guided", "unguided", "latents", "strength"],
+    ids=["guided", "unguided", "latents", "undenoised", "strength"],
 )
 def test_plain_diffusers_draws_the_same(tmp_path, settings):
     sampling = {"sampling.rounds": 2, "sampling.posterior_mean": 0.5, **settings}
@@ -82,6 +83,7 @@ def test_plain_diffusers_draws_the_same(tmp_path, settings):
         assert {row: len(done) for row, done in said["steps_done"].items()} == dict.fromkeys(ROWS, 12)
         done = set(said["steps_done"]["brain"])
         assert done == {3} if "sampling.strength" in settings else len(done) > 1
+        assert (0 in done) == (settings["sampling.steps"] == 2)
     else:
         assert "steps_done" not in said
         assert not (tmp_path / "out" / "initial_latents.safetensors").exists()

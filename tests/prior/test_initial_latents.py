@@ -80,7 +80,20 @@ def test_of_many_images_some_are_fitted_to_evenly(told, monkeypatch) -> None:
     fitted = InitialLatents.fit(latents, z_ND)
     others = np.setdiff1d(np.arange(N), np.arange(0, N, 10))
     np.testing.assert_array_equal(fitted.images_MD, z_ND[others[np.linspace(0, 80, 27).round().astype(int)]])
-    assert 0.4 < fitted.explained < InitialLatents.fit(latents[others], z_ND[others]).explained + 0.2
+    model = kernel_ridge(latents, z_ND, others[np.linspace(0, 80, 27).round().astype(int)], fitted.penalty)
+    np.testing.assert_allclose(fitted.predict(z_ND).reshape(N, -1), model(z_ND), rtol=0, atol=1e-4)
+
+
+def test_many_latents_are_computed_in_blocks_and_one_image_explains_nothing(told, monkeypatch) -> None:
+    latents, z_ND = told
+    whole = InitialLatents.fit(latents, z_ND)
+    monkeypatch.setattr("hvf.prior.initial_latents.COLUMNS", 7)
+    parts = InitialLatents.fit(latents, z_ND)
+    np.testing.assert_allclose(parts.predict(z_ND), whole.predict(z_ND), rtol=0, atol=1e-5)
+    assert parts.explained == pytest.approx(whole.explained, abs=1e-6)
+    single = InitialLatents.fit(latents[:1], z_ND[:1])
+    np.testing.assert_array_equal(single.open_share(z_ND), np.ones(N))
+    np.testing.assert_allclose(single.predict(z_ND[:1]), latents[:1], atol=1e-6)
 
 
 def test_the_shorter_an_embedding_the_more_is_open(told) -> None:

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
     EDMEulerScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
     StableDiffusionXLImg2ImgPipeline,
 )
 
@@ -80,6 +84,10 @@ def test_starting_from_latents_stays_near_them(seen, scheduler):
 
 @pytest.fixture(scope="module")
 def unsure():
+    return an_unsure_one()
+
+
+def an_unsure_one():
     """One that has learnt where to start from, and embeddings from its mean, which says nothing, to an image's own."""
     pipeline = tiny_pipeline()
     reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
@@ -128,33 +136,55 @@ def test_each_picture_is_denoised_as_far_as_its_embedding_leaves_it_open(unsure)
     assert undecoded(reconstructor, z_ND, single).shape == (6, 4, 8, 8)
 
 
-def test_what_leaves_less_open_than_the_last_step_has_noise_is_decoded_as_it_is(unsure):
-    reconstructor, z_ND = unsure
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_leaves_less_open_than_the_last_step_has_noise_is_decoded_as_it_is(dtype):
+    reconstructor, z_ND = an_unsure_one()
+    reconstructor.pipeline.vae.to(dtype)
     few = altered(start="latents", steps=8, guidance=3.0, scheduler="dpm", batch_size=2)
     rows = np.flatnonzero(reconstructor.steps_done(z_ND, few) == 0)
     assert 0 < len(rows) < 6
     starts = reconstructor.initial_latents(z_ND)
     np.testing.assert_array_equal(undecoded(reconstructor, z_ND, few)[rows], starts[rows])
-    vae, pictures = reconstructor.pipeline.vae, reconstructor.draw(z_ND, few)
+    vae, pictures = reconstructor.pipeline.vae, reconstructor.draw(z_ND[rows], few, indices=rows.tolist())
+    assert vae.dtype is dtype
+    vae.to(torch.float32)
     with torch.no_grad():
         theirs = vae.decode(torch.from_numpy(starts[rows]) / vae.config.scaling_factor).sample
     theirs = reconstructor.pipeline.image_processor.postprocess(theirs, output_type="np")
-    np.testing.assert_allclose(pictures[rows], 255 * theirs, rtol=0, atol=0.51)
+    np.testing.assert_allclose(pictures, 255 * theirs, rtol=0, atol=4 if dtype is torch.bfloat16 else 0.51)
+    if dtype is torch.float32:
+        np.testing.assert_array_equal(reconstructor.draw(z_ND, few)[rows], pictures)
     (open_row,) = np.flatnonzero(reconstructor.steps_done(z_ND, few) == 8)
     assert np.abs(undecoded(reconstructor, z_ND, few)[open_row] - starts[open_row]).max() > 0.1
 
 
-def test_schedules_that_know_their_noise_as_sigma_say_its_share_too():
-    """Both of one schedule; and of EDM, whose data have a standard deviation of their own."""
-    scheduler = EulerDiscreteScheduler()
+@pytest.mark.parametrize("settings", [{}, {"timestep_spacing": "leading"}, {"use_karras_sigmas": True},
+                                      {"timestep_type": "continuous", "prediction_type": "v_prediction"}])  # fmt: skip
+def test_the_share_of_noise_is_that_of_the_schedule(settings):
+    """Of times between whole ones, and of such as are no time of training; of EDM, whose data have their own sd."""
+    scheduler = EulerDiscreteScheduler(**settings)
     shares = reconstruction._noise_shares(scheduler, 7)
-    sigma = scheduler.sigmas[:-1].numpy()
-    np.testing.assert_allclose(shares, sigma**2 / (sigma**2 + 1), atol=2e-3)  # times are rounded to whole ones
+    assert (np.diff(shares) < 0).all()
+    np.testing.assert_allclose(shares / (1 - shares), scheduler.sigmas[:-1].numpy() ** 2, rtol=1e-4)
     edm = EDMEulerScheduler()
-    noise = reconstruction._noise_shares(edm, 7)
-    data = edm.config.sigma_data
+    noise, data = reconstruction._noise_shares(edm, 7), edm.config.sigma_data
     np.testing.assert_allclose(noise, [float(s**2 / (s**2 + data**2)) for s in edm.sigmas[:-1]], atol=1e-6)
-    assert (np.diff(noise) < 0).all()
+
+
+@pytest.mark.parametrize(
+    "kind", [DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, PNDMScheduler]
+)
+def test_the_share_of_each_step_is_what_img2img_adds_before_it(kind):
+    """Whatever the sampler: Heun's asks the UNet twice a step, PNDM's once more than it has steps."""
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    scheduler = kind.from_config(schedule | {"timestep_spacing": "trailing", "skip_prk_steps": True})
+    shares = reconstruction._noise_shares(scheduler, 6)
+    for done in range(1, 7):
+        time = scheduler.timesteps[(6 - done) * scheduler.order :][:1]
+        of_image, of_noise = (
+            float(scheduler.add_noise(torch.full((1, 1), x), torch.full((1, 1), 1 - x), time)) for x in (1.0, 0.0)
+        )
+        assert shares[6 - done] == pytest.approx(of_noise**2 / (of_image**2 + of_noise**2), abs=1e-5)
 
 
 def test_the_bar_counts_all_steps(unsure, monkeypatch):
