@@ -86,6 +86,7 @@ def run(options: Ablation) -> str:
         own = {"prior.path": str(prior), "targets.specs": specs}
         config = presets.in_mode(base, "reconstruction", own)
         drawn[name] = pictures(options, name, config, study, seen, prior, projected=True)
+    of_brain = presets.in_mode(base, "reconstruction").align
     config = with_settings(base, {"align.mode": "retrieval"})
     drawn[WITHOUT] = pictures(
         options, WITHOUT, config, study, seen, trained_prior(options, (options.adapter_of,)), projected=False
@@ -96,7 +97,11 @@ def run(options: Ablation) -> str:
         name: {source: score(real, x, encoders, kinds) for source, x in one.items()} for name, one in drawn.items()
     }
     write_json(options.out / "scores.json", scores)
-    text = table(options, scores, len(seen))
+    made = (
+        f"Brain encoders: {of_brain.epochs} epochs at {of_brain.learning_rate:g}, without the prior "
+        f"{config.align.epochs} at {config.align.learning_rate:g}; pictures from noise in {base.sampling.steps} steps."
+    )
+    text = table(options, scores, len(seen), made)
     grid = picture_grid(real, drawn, options.shown)
     for folder in (options.out, *([options.docs] if options.docs else [])):
         write_atomic(folder / "ablation.md", lambda path: path.write_text(text))
@@ -165,8 +170,8 @@ def score(
     return evaluator.measure([drawn_NHWC]).figures()
 
 
-def table(options: Ablation, scores: dict[str, Any], n: int) -> str:
-    """The figures as Markdown, chance last."""
+def table(options: Ablation, scores: dict[str, Any], n: int, made: str) -> str:
+    """The figures as Markdown, chance last, and in words how brain encoders and pictures were `made`."""
     names = list(next(iter(scores.values()))["brain"])
     lines = [
         "# Ablation: the prior, and fusing",
@@ -174,6 +179,7 @@ def table(options: Ablation, scores: dict[str, Any], n: int) -> str:
         f"*Simulated* subject {options.subject}, {n} test images of unseen concepts; each prior trained for",
         f"{options.max_steps} steps of {options.batch_size}, seed {options.seed}; 95 % intervals over images. Made by",
         "`prior_training/ablation.py`.",
+        made,
         f"Without the prior: the adapter is that of {options.adapter_of} alone, as a published IP-Adapter's would be.",
         "",
     ]

@@ -43,6 +43,7 @@ def test_rows_controls_and_resume(script, tmp_path, monkeypatch):
     assert asked == [*((spec,) for spec in encoders), encoders, ("openclip:mini-vit",)]
     for row in (*(f"{spec}, with the prior" for spec in encoders), script.FUSED, script.WITHOUT, "chance"):
         assert text.count(f"| {row} |") == 2
+    assert "25 epochs at 0.003, without the prior 2 at 0.0005; pictures from noise in 2 steps." in text
     assert (tmp_path / "docs" / "ablation.md").read_text() == text
     assert Image.open(tmp_path / "docs" / "ablation.png").size == (3 * 64, (1 + 2 * 5) * (64 + 14))
     scores = json.loads((tmp_path / "it" / "scores.json").read_text())
