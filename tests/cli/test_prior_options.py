@@ -75,7 +75,7 @@ def test_help_names_the_flags(capsys):
     said = capsys.readouterr().out
     assert all(flag in said for flag in ("--prior", "--pipeline", "--start", "--strength", "--rounds"))
     assert "Draw the seen images, from the brain;" in said
-    assert "as uncertain as the embedding is" in " ".join(said.replace("│", " ").split())
+    assert "by what the embedding leaves open" in " ".join(said.replace("│", " ").split())
 
 
 @pytest.mark.slow(part=6)
