@@ -134,9 +134,7 @@ class Reconstruct(_Stage):
     guidance: Float = None  # strength of classifier-free guidance; 1 or less switches it off
     rounds: Int = None  # pictures of each image, each from other noise
     start: Word = None  # what denoising starts from: noise, or latents predicted from the brain
-    strength: Float = (
-        None  # --start latents: share of the steps still done (default: by what the embedding leaves open)
-    )
+    strength: Float = None  # --start latents: share of the steps done (default: by what the embedding leaves open)
     prior: Word = None  # Fusion Prior: a folder, or a Hub id (owner/name); Brain-HIVE's published ones too
     pipeline: Word = None  # SDXL pipeline: a folder, or a Hub id such as stabilityai/sdxl-turbo
 
