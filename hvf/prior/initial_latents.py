@@ -78,7 +78,7 @@ class InitialLatents:
         mean_D, least = z_ND.mean(axis=0), float(np.finfo(np.float32).tiny)  # where all images are one
         variance = max(float(np.square(z_ND - mean_D).sum(axis=1).mean()), least)
 
-        few_M, most_M = (_evenly(others_N, most) for most in (MOST_TO_CHOOSE, MOST))
+        few_M, most_M = (evenly(others_N, most) for most in (MOST_TO_CHOOSE, MOST))
         few_MD, z_MD = z_ND[few_M] - mean_D, z_ND[most_M] - mean_D
         of_few, of_told = (_kernel(x, few_MD, variance) for x in (few_MD, told_KD - mean_D))
         predicted = (_predicted(of_few, of_told, target_NP[few_M], penalty) for penalty in PENALTIES)
@@ -167,6 +167,6 @@ def _blocks(width: int) -> list[slice]:
     return [slice(start, start + COLUMNS) for start in range(0, width, COLUMNS)]
 
 
-def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
+def evenly(rows: np.ndarray, most: int) -> np.ndarray:
     """At most so many of the rows, evenly spaced."""
     return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]

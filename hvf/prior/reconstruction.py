@@ -29,7 +29,7 @@ from torch import Tensor
 
 from hvf import runs
 from hvf.config import HvfError, SamplingConfig
-from hvf.prior.initial_latents import InitialLatents
+from hvf.prior.initial_latents import InitialLatents, evenly
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective
 from hvf.progress import Track
@@ -166,6 +166,14 @@ class Reconstructor:
                 latents.append((mean * vae.config.scaling_factor).float().cpu().numpy())
         return np.concatenate(latents)
 
+    @torch.no_grad()
+    def decode(self, latents_NCHW: Tensor) -> np.ndarray:
+        """Pictures uint8 (N, H, W, 3) of latents scaled as the UNet sees them: the inverse of `encode`, all at once."""
+        vae = self.pipeline.vae
+        with self._in_float32():
+            x_NCHW = latents_NCHW.to(vae.device, vae.dtype) / vae.config.scaling_factor
+            return pictures_of(vae.decode(x_NCHW).sample.float())
+
     @contextmanager
     def _in_float32(self) -> Iterator[None]:
         """The VAE in float32 where it is in float16 and says that it overflows in that, as SDXL's does."""
@@ -228,7 +236,7 @@ class Reconstructor:
     ) -> np.ndarray:
         if begin_NCHW is not None and not steps:
             bar.advance()
-            return self._decoded(begin_NCHW) if decode else begin_NCHW.numpy()
+            return self.decode(begin_NCHW) if decode else begin_NCHW.numpy()
         n = len(z_c_ND)
         embeds_N1D = z_c_ND[:, None].to(self.pipeline.unet.dtype)
         negative = {}
@@ -266,13 +274,6 @@ class Reconstructor:
         ).images
         return np.rint(pictures * 255).astype(np.uint8) if decode else pictures.float().cpu().numpy()
 
-    def _decoded(self, latents_NCHW: Tensor) -> np.ndarray:
-        """Pictures (N, H, W, 3) of latents as the UNet sees them."""
-        vae = self.pipeline.vae
-        with self._in_float32():
-            x_NCHW = latents_NCHW.to(vae.device, vae.dtype) / vae.config.scaling_factor
-            return pictures_of(vae.decode(x_NCHW).sample.float())
-
     def _checked(self, z_ND: ArrayLike | Tensor) -> Tensor:
         z_ND = torch.as_tensor(np.asarray(z_ND) if not isinstance(z_ND, Tensor) else z_ND).float()
         width = self.prior.config["width"]
@@ -302,13 +303,12 @@ def held_out_pictures(
     Both uint8 (N, H, W, 3); drawn in one batch.
     """
     n = len(objective.images.validation_rows)
-    rows = np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(int))
+    rows = evenly(np.arange(n), most)
     latents, features = objective.held_out(rows)
-    vae = pipeline.vae
-    decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
-    images = pictures_of(decoded)
+    reconstructor = Reconstructor(pipeline, prior)
     z_f_ND = prior.eval().encode(features)
-    return images, Reconstructor(pipeline, prior).draw(z_f_ND, replace(sampling, batch_size=len(rows)))
+    drawn_NHWC = reconstructor.draw(z_f_ND, replace(sampling, batch_size=len(rows)))
+    return reconstructor.decode(latents), drawn_NHWC
 
 
 def _noise_shares(scheduler: Any, steps: int) -> np.ndarray:

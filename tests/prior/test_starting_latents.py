@@ -129,9 +129,8 @@ def test_each_picture_is_denoised_as_far_as_its_embedding_leaves_it_open(unsure)
         assert len(calls) == sum(set(expected))  # those of one number of steps together
     finally:
         hook.remove()
-    single = altered(
-        start="latents", steps=1, scheduler="dpm"
-    )  # of noise alone, which only an embedding that says nothing is given
+    # One step is of noise alone, which only an embedding that says nothing is given.
+    single = altered(start="latents", steps=1, scheduler="dpm")
     assert reconstructor.steps_done(z_ND, single).tolist() == [0, 0, 1, 0, 0, 0]
     assert undecoded(reconstructor, z_ND, single).shape == (6, 4, 8, 8)
 
