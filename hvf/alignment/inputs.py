@@ -103,7 +103,7 @@ def augmented(x_NCT: Tensor, brain: BrainConfig, smoothed_NC: Tensor | None = No
         smooth_NCT = functional.avg_pool1d(x_NCT, SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)
         x_NCT = torch.where(smoothed_NC[:, :, None], smooth_NCT, x_NCT)
     if brain.input_noise:
-        x_NCT = x_NCT + brain.input_noise * torch.randn_like(x_NCT)
+        x_NCT = torch.randn_like(x_NCT).mul_(brain.input_noise).add_(x_NCT)
     return x_NCT
 
 

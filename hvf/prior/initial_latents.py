@@ -149,7 +149,9 @@ def _kernel(z_ND: np.ndarray, other_MD: np.ndarray, variance: float) -> np.ndarr
 def _solved(kernel_MM: np.ndarray, target_MP: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights of each image, (M, P) float32, with which the kernel predicts the targets; and the targets' mean."""
     intercept_P = target_MP.mean(axis=0, dtype=np.float64)
-    factor = cho_factor(kernel_MM + penalty * np.eye(len(kernel_MM)), overwrite_a=True, check_finite=False)
+    penalised_MM = kernel_MM.copy()
+    np.einsum("mm->m", penalised_MM)[:] += penalty  # a view of its diagonal
+    factor = cho_factor(penalised_MM.T, overwrite_a=True, check_finite=False)  # in LAPACK's order: not copied
     weights_MP = np.empty(target_MP.shape, np.float32)
     for some in _blocks(target_MP.shape[1]):
         weights_MP[:, some] = cho_solve(factor, target_MP[:, some] - intercept_P[some], check_finite=False)

@@ -81,7 +81,7 @@ def _grid(folder: Folder, stages: Sequence[str], name: str, n_rows: int) -> Path
         f"{folder.title}. {len(chosen)} of {len(seen)} pictures, evenly spaced {how}, not picked by eye.",
     )
     out = folder.path / name
-    runs.write_atomic(out, lambda tmp: grid.save(tmp, optimize=True))
+    runs.write_atomic(out, lambda tmp: grid.save(tmp))
     return out
 
 
