@@ -24,7 +24,7 @@ from hvf.evaluation import retrieval
 from hvf.evaluation.calibration import coverage
 from hvf.evaluation.pictures import evaluate_pictures
 from hvf.evaluation.statistics import interval
-from hvf.experiments.stages import write_pictures
+from hvf.experiments.stages import made_ready, write_pictures
 from hvf.registry import listed
 from hvf.runs import Run, track
 from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES
@@ -66,9 +66,7 @@ def evidence_run(run: Run, repeats: Sequence[int], device: str = "cpu") -> dict[
     if repeats[-1] > fewest:
         few = images.ids[min(range(len(rows)), key=lambda i: len(rows[i]))]
         raise HvfError(f"--repeats {repeats[-1]}: {few} has {fewest} trials; ask for at most as many")
-    draws = decoder.draws
-    if draws and not decoder.ready_to_draw:
-        decoder.fit_drawing(study.train, study.train_images)
+    draws = made_ready(decoder, study).draws
     lines = []
     for r in track(repeats, "averaging trials"):
         line, z_first_ND = _line(decoder, study, single, rows, r)

@@ -22,11 +22,10 @@ from hvf.decoder import Decoder
 from hvf.decoding import artefact
 from hvf.evaluation.pictures import ROWS
 from hvf.experiments.results import Result
-from hvf.experiments.stages import picture_names, to_draw
+from hvf.experiments.stages import made_ready, picture_names, to_draw
 from hvf.files.tensors import read_tensors
 from hvf.prior import reconstruction
 from hvf.runs import Run, code_version, temporary_beside, write_atomic, write_json
-from hvf.study import open_study
 from hvf.vision.weights import MINI_WEIGHTS
 
 Z_C, SETTINGS, SCRIPT, PIPELINE = "z_c.safetensors", "settings.json", "draw.py", "pipeline"
@@ -45,10 +44,7 @@ def export_run(run: Run, out: Path, device: str = "cpu") -> None:
         raise HvfError(f"{run.path} holds no embeddings of test images: run hvf reconstruct first")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise HvfError(f"{out} holds something already: choose another --out")
-    decoder = Decoder.load(artefact.find(run.path), device)
-    if not decoder.ready_to_draw:  # a checkpoint of an earlier version
-        study = open_study(config.data)
-        decoder.fit_drawing(study.train, study.train_images)
+    decoder = made_ready(Decoder.load(artefact.find(run.path), device), config.data)
     z, _ = read_tensors(run.path / "embeddings.safetensors")
     drawn = {row: to_draw(decoder, row, z[f"z_{row}"]) for row in ROWS}
     prior = decoder.prior

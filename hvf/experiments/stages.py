@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from hvf import alignment
-from hvf.config import Config, HvfError
+from hvf.config import Config, DataConfig, HvfError
 from hvf.data.images.decoding import decode
 from hvf.decoder import Decoder, array_hash
 from hvf.evaluation import pictures as evaluation
@@ -57,9 +57,7 @@ def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]
     if decoder.gallery is None:  # trained just now, or by an older version, or killed before all was written
         if decoder.confidence is None:
             decoder.calibrate(study.train, study.train_images, validation_trials(study, run.config.align))
-        if decoder.draws and not decoder.ready_to_draw:
-            decoder.fit_drawing(study.train, study.train_images)
-        keep_gallery(decoder, study)
+        keep_gallery(made_ready(decoder, study), study)
         decoder.save(folder, about(started_result("training", run, study)))
     trained = decoder.fitted()
     run.write_json("history.json", trained.history)
@@ -184,9 +182,7 @@ def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
             pending = [part for part in _parts(run) if not _is_drawn(run, part, drawn_by[0])]
             if pending:
                 (run.path / "evaluation.json").unlink(missing_ok=True)  # it is about other pictures
-            if pending and not decoder.ready_to_draw:  # an older checkpoint
-                decoder.fit_drawing(study.train, study.train_images)
-            decoders[run.path] = decoder
+            decoders[run.path] = made_ready(decoder, study) if pending else decoder
 
     def draw() -> None:
         parts = [(run, part) for run in runs for part in _parts(run)]
@@ -246,9 +242,13 @@ def _draw(run: Run, part: Part, decoder: Decoder, drawn_by: str) -> None:
 
 def _trained_elsewhere(run: Run, shared: Decoder) -> Decoder:
     """The decoder that another process has trained and saved."""
-    decoder = Decoder.load(run.path / "checkpoint", shared.device).sharing(shared)
-    if not decoder.ready_to_draw:
-        study = open_study(run.config.data)
+    return made_ready(Decoder.load(run.path / "checkpoint", shared.device).sharing(shared), run.config.data)
+
+
+def made_ready(decoder: Decoder, study: Study | DataConfig) -> Decoder:
+    """The decoder with all that drawing needs: checkpoints of earlier versions lack some, and the study is asked."""
+    if decoder.draws and not decoder.ready_to_draw:
+        study = open_study(study) if isinstance(study, DataConfig) else study
         decoder.fit_drawing(study.train, study.train_images)
     return decoder
 

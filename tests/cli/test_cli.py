@@ -430,13 +430,18 @@ def test_ctrl_c_for_real(tmp_path):
 
 
 def test_threads_that_wait_leave_their_core_to_others(monkeypatch, capsys):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    assert main(["report"]) == 2
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # somebody's own choice
-    assert main(["report"]) == 2
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for chosen, then in (
+        ((None, None), ("PASSIVE", "1000")),
+        (("ACTIVE", None), ("ACTIVE", None)),  # somebody's own choice
+        ((None, "7"), ("PASSIVE", "7")),
+    ):
+        for name, value in zip(names, chosen, strict=True):
+            monkeypatch.setenv(name, value or "")
+            if value is None:
+                monkeypatch.delenv(name)
+        assert main(["report"]) == 2
+        assert tuple(map(os.environ.get, names)) == then
 
 
 def test_python_m_hvf(tmp_path):
