@@ -43,13 +43,13 @@ GROUPS = {"data": ("prepare", "doctor", "download", "simulate")}  # `hvf data pr
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (`hvf.cli.endings`)."""
     # Read when torch is loaded. Its threads otherwise wait for one another by spinning; where anything else wants a
-    # core, they spin while the one that they wait for cannot run, and drawing takes fifteen times as long. A thousand
-    # turns, some microseconds, are what waking a thread costs: without them training takes a quarter longer.
+    # core, they spin while the one that they wait for cannot run, and drawing takes fifteen times as long. Here
+    # they spin for a thousand turns: with none training takes a quarter longer where cores are free (docs/LOG.md).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # Torch, diffusers and transformers make a million objects that stay. They are not searched, over and over as they
-    # are imported and once more at the end, for garbage among them: that takes a fifth of the time of an import.
+    # Torch, diffusers and transformers make half a million objects that stay. They are not searched, over and over as
+    # they are imported and once more at the end, for garbage among them: that takes a fifth of an import's time.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):  # a shell without UTF-8 gets \xe9 for é, not a traceback

@@ -145,7 +145,8 @@ def _evaluated(
 ) -> Evaluation:
     figures: dict[str, dict[str, Any]] = {}
     per_image: dict[str, Any] = {"ids": list(ids), "concepts": list(concepts), "scores": {}, "rounds": {}}
-    not_computed, by_chance = dict(evaluator.not_computed), "floor" if "floor" in rows else next(iter(rows))
+    not_computed, chance = dict(evaluator.not_computed), {}
+    chance_row = "floor" if "floor" in rows else next(iter(rows))
     of_all, first = evaluator.measure([one for rounds in rows.values() for one in rounds]), 0  # each seen one read once
     for row, rounds in rows.items():
         scores, first = of_all.of_rounds(first, first + len(rounds)), first + len(rounds)
@@ -157,8 +158,9 @@ def _evaluated(
             figures[entry] = figure
             per_image["scores"][entry] = _plain(scores.per_image[name].mean(axis=0))
             per_image["rounds"][entry] = [_plain(values_N) for values_N in scores.per_image[name]]
-        if row == by_chance:
-            figures |= {f"chance/reconstruction/{name}": entry for name, entry in scores.chance().items()}
+        if row == chance_row:
+            chance = scores.chance()
+    figures |= {f"chance/reconstruction/{name}": entry for name, entry in chance.items()}
     protocol = {
         **protocol,
         "pairs": len(evaluator.seen),

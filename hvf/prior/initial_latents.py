@@ -71,7 +71,7 @@ class InitialLatents:
         """
         target_NP, z_ND = latents_NChw.reshape(len(latents_NChw), -1), np.ascontiguousarray(z_ND, np.float64)
         held_out = held_out or {i: z_ND[i] for i in range(0, len(z_ND), ONE_IN)}
-        rows, told_KD = list(held_out), np.stack(list(held_out.values()))
+        rows, held_out_KD = list(held_out), np.stack(list(held_out.values()))
         others_N = np.setdiff1d(np.arange(len(z_ND)), rows)
         judged = len(others_N) > 0
         others_N = others_N if judged else np.array(rows)
@@ -80,8 +80,8 @@ class InitialLatents:
 
         few_M, most_M = (evenly(others_N, most) for most in (MOST_TO_CHOOSE, MOST))
         few_MD, z_MD = z_ND[few_M] - mean_D, z_ND[most_M] - mean_D
-        of_few, of_told = (_kernel(x, few_MD, variance) for x in (few_MD, told_KD - mean_D))
-        predicted = (_predicted(of_few, of_told, target_NP[few_M], penalty) for penalty in PENALTIES)
+        of_few, of_held_out = (_kernel(x, few_MD, variance) for x in (few_MD, held_out_KD - mean_D))
+        predicted = (_predicted(of_few, of_held_out, target_NP[few_M], penalty) for penalty in PENALTIES)
         errors = [np.square(predicted_KP - target_NP[rows]).mean() for predicted_KP in predicted]
         penalty = float(PENALTIES[int(np.argmin(errors))])
         weights_MP, intercept_P = _solved(_kernel(z_MD, z_MD, variance), target_NP[most_M], penalty)
