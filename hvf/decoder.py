@@ -264,10 +264,9 @@ class Decoder(ConfiguredEstimator):
         return self.config.align.mode != "retrieval"
 
     @property
-    def drawn_by(self) -> str:
-        """A hash of the weights that make pictures: another one makes others. Loads them."""
-        latents = self.config.align.mode == "latents"
-        return weights_hash(self.latent_decoder.vae if latents else self.reconstructor.prior)
+    def drawing_models(self) -> Reconstructor | LatentDecoder:
+        """What makes pictures of embeddings, loaded on first use; its ``fingerprint`` tells it from any other."""
+        return self.latent_decoder if self.config.align.mode == "latents" else self.reconstructor
 
     @property
     def latent_decoder(self) -> LatentDecoder:
@@ -391,10 +390,6 @@ class Decoder(ConfiguredEstimator):
 
 def weights_hash(module: torch.nn.Module) -> str:
     """A hash of all weights of a network."""
-    hashes = [array_hash(tensor.cpu().float().numpy()) for tensor in module.state_dict().values()]
+    arrays = (np.ascontiguousarray(tensor.cpu().float().numpy()) for tensor in module.state_dict().values())
+    hashes = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in arrays]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-
-
-def array_hash(z_ND: np.ndarray) -> str:
-    """A hash of an array's numbers."""
-    return hashlib.sha256(np.ascontiguousarray(z_ND).tobytes()).hexdigest()[:16]

@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -57,6 +58,7 @@ STEM = 100  # characters of the name that the temporary one keeps: file systems 
 # What a file system says of a function that it lacks.
 LACKING = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EEXIST)
 _looked_through: set[tuple[int, Path]] = set()  # (process, folder)
+_changing_umask = threading.Lock()  # two threads at once would leave the process with a mask of neither
 
 
 class Run:
@@ -190,8 +192,9 @@ def _umask() -> int:
     with contextlib.suppress(OSError, StopIteration, ValueError):  # Linux: reading it changes nothing
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
-    mask = os.umask(0o077)
-    os.umask(mask)
+    with _changing_umask:
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask
 
 

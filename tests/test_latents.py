@@ -90,7 +90,7 @@ def test_a_saved_decoder_draws_the_same(fitted: Decoder, images: ImageSet, tmp_p
     fitted.save(tmp_path)
     again, trials = Decoder.load(tmp_path), trials_of(images).select(range(3))
     assert np.array_equal(again.reconstruct(trials), fitted.reconstruct(trials))
-    assert again.drawn_by == fitted.drawn_by
+    assert again.drawing_models.fingerprint == fitted.drawing_models.fingerprint
     assert "from latents that a ridge predicts; no prior" in (tmp_path / "README.md").read_text()
 
 

@@ -8,6 +8,7 @@ Letters: N trials or images, M gallery, D embedding, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from PIL import Image
 from hvf import alignment
 from hvf.config import Config, DataConfig, HvfError
 from hvf.data.images.decoding import decode
-from hvf.decoder import Decoder, array_hash
+from hvf.decoder import Decoder
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
 from hvf.evaluation.catalogue import findings
@@ -29,8 +30,8 @@ from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.experiments.scaled_scores import check_fitted, with_scalings
-from hvf.files.tensors import read_tensors, write_tensors
-from hvf.runs import Run, say, write_atomic, write_json
+from hvf.files.tensors import digest_of, read_tensors, write_tensors
+from hvf.runs import Run, say, usable_cores, write_atomic, write_json
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
 from hvf.vision.processes import ALONE, Processes
@@ -170,28 +171,27 @@ def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
     mine = runs[processes.rank :: processes.count]
     shared = Decoder(runs[0].config, device())
     decoders: dict[Path, Decoder] = {}
-    drawn_by: list[str] = []
 
     def train() -> None:
-        drawn_by.append(shared.drawn_by)
+        _ = shared.drawing_models
         for spec in _two_way_encoders(runs[0].config):  # whatever is missing is missed before anything is trained
             load_encoder(spec, shared.device)
         for run in mine:
             decoder, study = retrieve_run(run, Decoder(run.config, shared.device).sharing(shared))
             say(run.path.name, caveats(run.config, StudyInfo.of(study).simulated))
-            pending = [part for part in _parts(run) if not _is_drawn(run, part, drawn_by[0])]
-            if pending:
-                (run.path / "evaluation.json").unlink(missing_ok=True)  # it is about other pictures
-            decoders[run.path] = made_ready(decoder, study) if pending else decoder
+            decoders[run.path] = made_ready(decoder, study)
+            stale = [part for part in _parts(run) if not _is_drawn(run, part, decoder)]
+            for name in ("evaluation.json", *map(_stamp, stale)) if stale else ():
+                (run.path / name).unlink(missing_ok=True)  # it is about other pictures
 
     def draw() -> None:
         parts = [(run, part) for run in runs for part in _parts(run)]
         for run, part in parts[processes.rank :: processes.count]:
-            if _is_drawn(run, part, drawn_by[0]):
+            if run.has(_stamp(part)):
                 continue
             if run.path not in decoders:
                 decoders[run.path] = _trained_elsewhere(run, shared)
-            _draw(run, part, decoders[run.path], drawn_by[0])
+            _draw(run, part, decoders[run.path])
 
     def measure() -> None:
         for run in mine:
@@ -216,28 +216,36 @@ def _parts(run: Run) -> list[Part]:
     return [Part(row, r, row if rounds == 1 else f"{row}/round_{r}") for row in ROWS for r in range(rounds)]
 
 
-def _made_from(run: Run, part: Part, drawn_by: str) -> dict[str, str]:
+def _drawn_from(run: Run, part: Part, decoder: Decoder) -> np.ndarray:
+    """The embeddings (N, D) that the pictures of a part are drawn from."""
     z, _ = read_tensors(run.path / "embeddings.safetensors")
-    return {"embeddings": array_hash(z[f"z_{part.row}"]), "prior": drawn_by}
+    return to_draw(decoder, part.row, z[f"z_{part.row}"])
+
+
+def _made_from(z_ND: np.ndarray, decoder: Decoder) -> dict[str, str]:
+    """What pictures hang on besides the run's settings: embeddings, and all that makes a picture of one."""
+    return {
+        "drawn_from": digest_of({"z": np.ascontiguousarray(z_ND)}, ""),
+        "drawn_by": decoder.drawing_models.fingerprint,
+    }
 
 
 def _stamp(part: Part) -> str:
+    """The file that says what the pictures of a part were made from, written after the last of them."""
     return f"images/{part.folder.replace('/', '.')}.json"
 
 
-def _is_drawn(run: Run, part: Part, drawn_by: str) -> bool:
-    """Whether all pictures of a part are there, drawn from the same embeddings by the same weights."""
-    stamps = (_stamp(part), f"images/{part.row}.json")  # of all rounds at once in earlier versions
-    expected = _made_from(run, part, drawn_by)
-    stamped = any(run.has(stamp) and run.read_json(stamp) == expected for stamp in stamps)
+def _is_drawn(run: Run, part: Part, decoder: Decoder) -> bool:
+    """Whether all pictures of a part are there, drawn from the same embeddings by the same models."""
+    expected = _made_from(_drawn_from(run, part, decoder), decoder)
+    stamped = run.has(_stamp(part)) and run.read_json(_stamp(part)) == expected
     return stamped and _whole(run, part.folder, Result.read(run.path).image_ids)
 
 
-def _draw(run: Run, part: Part, decoder: Decoder, drawn_by: str) -> None:
-    z, _ = read_tensors(run.path / "embeddings.safetensors")
-    drawn_NHWC = decoder.draw(to_draw(decoder, part.row, z[f"z_{part.row}"]), part.round_index)
-    write_pictures(run, part.folder, Result.read(run.path).image_ids, drawn_NHWC)
-    run.write_json(_stamp(part), _made_from(run, part, drawn_by))
+def _draw(run: Run, part: Part, decoder: Decoder) -> None:
+    z_ND = _drawn_from(run, part, decoder)
+    write_pictures(run, part.folder, Result.read(run.path).image_ids, decoder.draw(z_ND, part.round_index))
+    run.write_json(_stamp(part), _made_from(z_ND, decoder))
 
 
 def _trained_elsewhere(run: Run, shared: Decoder) -> Decoder:
@@ -298,9 +306,12 @@ def write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.nda
     names = picture_names(ids)
     for stale in _pictures(run, row).keys() - set(names):
         (run.path / "images" / row / stale).unlink()
-    for name, image in zip(names, images_NHWC, strict=True):
-        path = run.path / "images" / row / name
-        write_atomic(path, lambda tmp, image=image: Image.fromarray(image).save(tmp))
+
+    def write(name: str, image_HWC: np.ndarray) -> None:
+        write_atomic(run.path / "images" / row / name, lambda tmp: Image.fromarray(image_HWC).save(tmp))
+
+    with ThreadPoolExecutor(usable_cores()) as pool:  # PNGs are packed, and wait for the disk, outside Python's lock
+        list(pool.map(write, names, images_NHWC))
 
 
 def picture_names(ids: tuple[str, ...]) -> list[str]:

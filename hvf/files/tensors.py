@@ -37,7 +37,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], about: Mapping[str, An
     key : str
         Of the file's metadata, under which `about` stands.
     """
-    said = {**about, SHA256: _digest(tensors, _plain(about))}
+    said = {**about, SHA256: digest_of(tensors, _plain(about))}
     of_torch = any(hasattr(x, "detach") for x in tensors.values())
     if of_torch:
         from safetensors.torch import save_file
@@ -89,7 +89,7 @@ def read_tensors(
     accept(said)
     expected = said.pop(SHA256, None)
     if expected is not None and facts.get(SHA256) != expected:
-        if _digest(tensors, said) != expected:
+        if digest_of(tensors, said) != expected:
             raise HvfError(f"{path} was changed or damaged after it was written: its sha256 differs")
         facts.put({SHA256: expected})
     return tensors, said
@@ -100,7 +100,8 @@ def _plain(about: Mapping[str, Any]) -> Any:
     return parse_json(json.dumps(about))
 
 
-def _digest(tensors: Mapping[str, Any], about: Any) -> str:
+def digest_of(tensors: Mapping[str, Any], about: Any) -> str:
+    """sha256 of arrays or tensors, their names, types and shapes, and of what is said about them, as JSON."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         x = tensors[name]
@@ -110,9 +111,9 @@ def _digest(tensors: Mapping[str, Any], about: Any) -> str:
 
 
 def _bytes(x: Any) -> Any:
-    """The memory of a contiguous array or tensor, of any type: numpy has no bfloat16."""
+    """The memory of a contiguous array, or of a tensor of any type: numpy has no bfloat16."""
     if hasattr(x, "detach"):
         import torch
 
-        x = x.detach().reshape(-1).view(torch.uint8).numpy()
+        x = x.detach().reshape(-1).view(torch.uint8).cpu().numpy()
     return memoryview(x.reshape(-1)).cast("B") if x.size else b""

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from hvf import runs
 from hvf.config import HvfError, SamplingConfig
+from hvf.files.tensors import digest_of
 from hvf.prior.initial_latents import InitialLatents, evenly
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective
@@ -108,8 +109,24 @@ class Reconstructor:
         self.prior.projector.to(self.pipeline.device)  # the one part of the prior used here that the UNet does not hold
         self._scheduler = pipeline.scheduler
         self.latents_of_z: InitialLatents | None = None  # what `fit_initial_latents` learns
+        self._models_hash: str | None = None
         with torch.no_grad():
             self._prompt, _, self._pooled, _ = self.pipeline.encode_prompt("", do_classifier_free_guidance=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that makes a picture of an embedding: the models, the schedule, where denoising starts."""
+        if self._models_hash is None:
+            modules = {name: x for name, x in self.pipeline.components.items() if isinstance(x, torch.nn.Module)}
+            tensors = {
+                f"{part}.{name}": tensor
+                for part, module in {**modules, "prior": self.prior}.items()
+                for name, tensor in module.state_dict().items()
+            }
+            schedule = {name: str(value) for name, value in self._scheduler.config.items() if name[0] != "_"}
+            self._models_hash = digest_of(tensors, [type(self._scheduler).__name__, schedule])
+        begin = digest_of(*self.latents_of_z.tensors()) if self.latents_of_z else "noise"
+        return digest_of({}, [self._models_hash, begin])
 
     @property
     def size(self) -> int:

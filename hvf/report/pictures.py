@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hvf.data.html import data_uri, square
 from hvf.report.folder import Pictures
+from hvf.runs import usable_cores
 
 THUMB, COLUMNS = 44, 50  # pixels of a retrieved image, and images in a row of the sheet
 WEBP = 16383  # pixels of a side, at most
@@ -20,16 +22,20 @@ LARGEST = ((300, 256), (1000, 160), (10**9, 112))  # up to so many images, so ma
 def strips(pictures: Pictures, stages: Sequence[str], indices: Sequence[int]) -> Iterable[tuple[str, int, int]]:
     """For each image one picture of all its stages side by side, of the first round: (data URI, width, height)."""
     largest = next(size for count, size in LARGEST if len(indices) <= count)
-    for i in indices:
+
+    def strip(i: int) -> tuple[str, int, int]:
         row = [pictures[stage][i][0]() if i in pictures.get(stage, {}) else None for stage in stages]
         there = [picture for picture in row if picture is not None]
         size = min(largest, max(max(picture.size) for picture in there))
         gap = max(1, size // 32)
-        strip = Image.new("RGBA", ((size + gap) * len(row) - gap, size))
+        whole = Image.new("RGBA", ((size + gap) * len(row) - gap, size))
         for column, picture in enumerate(row):
             place = ((size + gap) * column, 0)
-            strip.paste((128, 128, 128) if picture is None else square(picture, size), (*place, place[0] + size, size))
-        yield data_uri(strip, lossless=size <= 128 and len(indices) <= PIXEL_EXACT), *strip.size
+            whole.paste((128, 128, 128) if picture is None else square(picture, size), (*place, place[0] + size, size))
+        return data_uri(whole, lossless=size <= 128 and len(indices) <= PIXEL_EXACT), *whole.size
+
+    with ThreadPoolExecutor(usable_cores()) as pool:  # pictures are packed and unpacked outside Python's lock
+        yield from pool.map(strip, indices)
 
 
 def sheet(pictures: Mapping[int, Sequence]) -> str:

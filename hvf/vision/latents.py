@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hvf.config import HvfError
+from hvf.files.tensors import digest_of
 from hvf.runs import track
 from hvf.vision.backbones.vae import load_vae
 from hvf.vision.specs import parse_spec
@@ -30,6 +31,11 @@ class LatentDecoder:
         if getattr(self.vae, "decoder", None) is None:
             raise HvfError(f"{spec} has no decoder: put the *_decoder.safetensors beside its encoder")
         self.vae.to(device)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights: other ones make other pictures."""
+        return digest_of(self.vae.state_dict(), self.spec)
 
     @torch.no_grad()
     def decode(self, latents_NL: np.ndarray, batch: int = 16) -> np.ndarray:

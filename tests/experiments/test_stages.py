@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from hvf import decoder as decoding
 from hvf.cli import main
 from hvf.config import Config, HvfError
 from hvf.decoder import Decoder
@@ -141,6 +144,32 @@ def test_a_broken_picture_is_drawn_again(finished: Path, tmp_path: Path) -> None
     stages.reconstruct_run(Run.open(copy))
     assert victim.read_bytes() == whole
     assert not (copy / "images" / "ceiling" / "9999_stray.png").exists()
+
+
+@pytest.mark.slow(part=5)
+def test_pictures_of_another_pipeline_are_drawn_again(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    """The same name, other weights, as after an update: the pictures that are there were made by what is gone."""
+    copy = tmp_path / "updated"
+    shutil.copytree(finished, copy)
+    stages.reconstruct_run(Run.open(copy))
+
+    def pictures() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for row in ROWS for path in (copy / "images" / row).glob("*.png")}
+
+    before, figures = pictures(), Run.open(copy).metrics()
+    honest = decoding.load_pipeline
+
+    def darker(*given):
+        pipeline = honest(*given)
+        pipeline.vae.decoder.conv_out.bias.data -= 0.4
+        return pipeline
+
+    monkeypatch.setattr(decoding, "load_pipeline", darker)
+    stages.reconstruct_run(Run.open(copy))
+    after = pictures()
+    assert after.keys() == before.keys()
+    assert all(np.mean(Image.open(path)) < np.mean(Image.open(io.BytesIO(before[path]))) - 20 for path in after)
+    assert Run.open(copy).metrics()["reconstruction/brain/ssim"] != figures["reconstruction/brain/ssim"]
 
 
 def test_answers_are_left_as_plain_lists_for_other_programs():

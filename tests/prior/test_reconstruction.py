@@ -69,6 +69,27 @@ def test_the_embedding_decides_and_noise_differs_between_images(reconstructor, z
     assert np.abs(different[0] - different[1]).max() > 1e-3  # same noise, own embedding
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "prior", "scheduler", "latents"])
+def test_the_fingerprint_knows_all_that_makes_a_picture(reconstructor, z_ND, part):
+    def made() -> Reconstructor:
+        pipeline = tiny_pipeline()
+        return Reconstructor(pipeline, make_prior(pipeline.unet))
+
+    other = made()
+    assert other.fingerprint == reconstructor.fingerprint
+    if part == "scheduler":
+        pipeline = tiny_pipeline()
+        pipeline.scheduler.register_to_config(beta_end=0.02)
+        other = Reconstructor(pipeline, make_prior(pipeline.unet))
+    elif part == "latents":
+        other.fit_initial_latents(np.random.default_rng(1).normal(size=(5, 4, 8, 8)), z_ND)
+    else:
+        other = made()  # a fingerprint of models is taken once
+        last = list((other.prior if part == "prior" else getattr(other.pipeline, part)).parameters())[-1]
+        last.data += 0.01
+    assert other.fingerprint != reconstructor.fingerprint
+
+
 def test_rounds_are_stacked(reconstructor, z_ND):
     rounds = np.stack([reconstructor.draw(z_ND[:2], altered(rounds=3), r) for r in range(3)])
     assert rounds.shape == (3, 2, 16, 16, 3)
