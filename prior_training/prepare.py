@@ -31,6 +31,7 @@ from hvf.cli.options import parse_preset, script
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.sources import open_image_source
+from hvf.data.indexing import spread_rows
 from hvf.experiments.timing import Clock
 from hvf.progress import Track
 from hvf.runs import track
@@ -181,7 +182,7 @@ def estimate(
     processes: int,
 ) -> str:
     """Bytes and hours in words. Decoding and each encoder are measured on images spread over the set."""
-    rows = np.linspace(0, len(images) - 1, min(options.probe, len(images))).astype(int).tolist()
+    rows = spread_rows(len(images), options.probe).tolist()
     device = str(next(iter(encoders.values())).device)
     clock, decoding = Clock(device), f"decoding, {options.workers} threads"
     with clock(decoding), _Decoding(images, rows, options) as pictures:

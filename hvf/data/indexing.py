@@ -64,3 +64,14 @@ def row_or_rows(index: Any, n: int, what: str) -> int | np.ndarray | slice:
             raise IndexError(f"there is no {row} among the {what}: they are {n}, counted from 0")
         return row % n
     return chosen_rows(index, n, what)
+
+
+def spread_rows(n: int, most: int) -> np.ndarray:
+    """At most so many of n rows, ints, evenly spaced from the first to the last.
+
+    Examples
+    --------
+    >>> spread_rows(10, 4), spread_rows(3, 8)
+    (array([0, 3, 6, 9]), array([0, 1, 2]))
+    """
+    return np.linspace(0, n - 1, min(most, n)).round().astype(int)

@@ -21,6 +21,7 @@ from hvf.config import HvfError
 from hvf.data.images.columns import is_image_column, texts_of
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.order import check_order
+from hvf.data.indexing import spread_rows
 from hvf.data.trials.epochs import epochs_values, open_epochs, shown_images
 from hvf.data.trials.provenance import modality
 from hvf.data.trials.store import is_prepared
@@ -255,7 +256,7 @@ def check_values(trials: Trials, mean_C: np.ndarray, sd_C: np.ndarray, where: st
     """
     few = trials.shape[2] == 1 and len(trials) <= FEW
     trials.check(constant=not few)
-    rows = np.linspace(0, len(trials) - 1, min(most, len(trials))).astype(int)
+    rows = spread_rows(len(trials), most)
     x_NCT = trials.batch(rows).astype(np.float64)
     ratio = float(np.median(x_NCT.std(axis=(0, 2)) / sd_C))
     ratio = 1.0 if few and not ratio else ratio  # equal values tell no unit

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from hvf.data.indexing import spread_rows
+
 PENALTIES = np.logspace(-4, 2, 7)  # of the regression; held-out images decide between them
 LENGTH = 3.0  # of the Gaussian kernel, in root mean squared distances of z_f from its mean
 MOST, MOST_TO_CHOOSE = 6000, 2000  # images fitted to, in the end and with each penalty: time grows with their cube
@@ -78,7 +80,7 @@ class InitialLatents:
         mean_D, least = z_ND.mean(axis=0), float(np.finfo(np.float32).tiny)  # where all images are one
         variance = max(float(np.square(z_ND - mean_D).sum(axis=1).mean()), least)
 
-        few_M, most_M = (evenly(others_N, most) for most in (MOST_TO_CHOOSE, MOST))
+        few_M, most_M = (others_N[spread_rows(len(others_N), most)] for most in (MOST_TO_CHOOSE, MOST))
         few_MD, z_MD = z_ND[few_M] - mean_D, z_ND[most_M] - mean_D
         of_few, of_held_out = (_kernel(x, few_MD, variance) for x in (few_MD, held_out_KD - mean_D))
         predicted = (_predicted(of_few, of_held_out, target_NP[few_M], penalty) for penalty in PENALTIES)
@@ -167,8 +169,3 @@ def _predicted(kernel_MM: np.ndarray, kernel_KM: np.ndarray, target_MP: np.ndarr
 def _blocks(width: int) -> list[slice]:
     """All columns, some at a time: in double precision all latents of large pictures would fill the memory."""
     return [slice(start, start + COLUMNS) for start in range(0, width, COLUMNS)]
-
-
-def evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the rows, evenly spaced."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from hvf import runs
 from hvf.config import HvfError, SamplingConfig
+from hvf.data.indexing import spread_rows
 from hvf.files.tensors import digest_of
-from hvf.prior.initial_latents import InitialLatents, evenly
+from hvf.prior.initial_latents import InitialLatents
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective
 from hvf.progress import Track
@@ -320,7 +321,7 @@ def held_out_pictures(
     Both uint8 (N, H, W, 3); drawn in one batch.
     """
     n = len(objective.images.validation_rows)
-    rows = evenly(np.arange(n), most)
+    rows = spread_rows(n, most)
     latents, features = objective.held_out(rows)
     reconstructor = Reconstructor(pipeline, prior)
     z_f_ND = prior.eval().encode(features)

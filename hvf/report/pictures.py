@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hvf.data.html import data_uri, square
+from hvf.data.indexing import spread_rows
 from hvf.report.folder import Pictures
 from hvf.runs import usable_cores
 
@@ -94,8 +94,7 @@ def evenly_spaced(scores: Mapping[int, float], seen: Iterable[int], n: int) -> t
     """
     score = {i: scores.get(i, float("nan")) for i in seen}
     ordered = sorted(score, key=lambda i: (score[i] != score[i], -score[i] if score[i] == score[i] else 0, i))
-    places = np.linspace(0, len(ordered) - 1, min(n, len(ordered))).round().astype(int)
-    return [ordered[place] for place in places], any(i in scores for i in score)
+    return [ordered[place] for place in spread_rows(len(ordered), n)], any(i in scores for i in score)
 
 
 def _wrapped(text: str, font: Any, width: float) -> list[str]:
