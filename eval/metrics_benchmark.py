@@ -117,10 +117,10 @@ def time_formula(name: str, real: np.ndarray, recons: Sequence[np.ndarray]) -> L
         return np.stack([formula(real, recon) for recon in recons])
 
     def ours() -> np.ndarray:
-        seen = SeenFeatures(real)
+        seen, own = SeenFeatures(real), np.arange(len(real))
         if formula is loop_of_two_way:
-            return np.stack([picture_metrics.two_way_shares(seen.correlations(recon)) for recon in recons])
-        return np.stack([1.0 - seen.correlation(recon, np.arange(len(real))) for recon in recons])
+            return np.stack([picture_metrics.two_way_shares(seen.correlations(recon, own)) for recon in recons])
+        return np.stack([1.0 - seen.correlation(recon, own) for recon in recons])
 
     return timed(f"{METRICS[name].label}, features given", peers, ours)
 

@@ -205,7 +205,7 @@ class Evaluator:
         for name, of_rounds in features.items():
             features_MD = np.concatenate(of_rounds)
             if self._is_two_way(name):
-                r_NRn = self._features[name].correlations(features_MD).reshape(len(self.seen), len(rounds), -1)
+                r_NRn = self._features[name].correlations(features_MD, which).reshape(len(self.seen), len(rounds), -1)
                 scores.correlations[name][:, :, part] = r_NRn.swapaxes(0, 1)
             else:
                 compared_M = METRICS[name].compare(self._features[name], features_MD, which)

@@ -24,6 +24,10 @@ FIRST_SIZE = 256  # both sets go to 256 × 256 before anything else, so that pic
 PIXEL_SIZE = 425  # the size at which pixels are compared; NSD's stimulus size, kept by everyone since
 SIGMA, RADIUS = 1.5, 5  # of SSIM's Gaussian window: 11 × 11 pixels
 C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for a data range of 1
+NEAR = 1e-5  # between two correlations: ten times what single precision errs by over 200,000 features
+MANY = 0.05  # of the correlations as near as that: rather all of them in double
+OFFSET = 100.0  # of features' mean, in standard deviations: from there on single precision is not enough
+BLOCK, FEW = 4096, 16  # features that are squared and summed in single precision; pictures centred in double at once
 GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)  # scikit-image's rgb2gray
 
 
@@ -176,7 +180,7 @@ def two_way(features_real: ArrayLike, features_recon: ArrayLike) -> np.ndarray:
         raise HvfError(f"features of seen pictures {real.shape} and of reconstructions {recon.shape} do not pair")
     if len(real) < 2:
         raise HvfError("two-way identification needs at least two pairs")
-    return two_way_shares(SeenFeatures(real).correlations(recon))
+    return two_way_shares(SeenFeatures(real).correlations(recon, np.arange(len(recon))))
 
 
 def two_way_shares(r_NN: np.ndarray) -> np.ndarray:
@@ -230,31 +234,74 @@ class SeenFeatures:
 
     def __init__(self, features_ND: ArrayLike, centre: bool = True) -> None:
         self._centre = centre
-        self._seen_ND, self._norm_N = self._with_norms(features_ND)
+        self._seen_ND = _flat(features_ND)
+        self._centred_ND, self._norm_N = self._prepared(self._seen_ND)
 
-    def correlations(self, features_MD: ArrayLike) -> np.ndarray:
-        """(N, M) float64: seen picture i with reconstruction j, the off-diagonal block of np.corrcoef."""
-        drawn_MD, norm_M = self._with_norms(features_MD)
-        # Divided one side at a time, as np.corrcoef does: correlations that tie there have to tie here.
-        r_NM = self._seen_ND @ drawn_MD.T / self._norm_N[:, None] / norm_M[None, :]
+    def correlations(self, features_MD: ArrayLike, own_M: np.ndarray) -> np.ndarray:
+        """(N, M) float64: seen picture i with reconstruction j, the off-diagonal block of np.corrcoef.
+
+        The product is taken in the features' own precision. Of single-precision ones, a correlation so near to that
+        of the reconstruction's own picture, ``own_M[j]``, that rounding could part them is computed in double, and the
+        own one with it: which of the two is greater is as np.corrcoef says.
+        """
+        drawn_MD = _flat(features_MD)
+        centred_MD, norm_M = self._prepared(drawn_MD)
+        r_NM = _divided(self._centred_ND @ centred_MD.T, self._norm_N, norm_M)
+        if np.result_type(self._centred_ND, centred_MD) == np.float32:
+            columns = np.arange(len(drawn_MD))
+            near_NM = np.abs(r_NM - r_NM[own_M, columns]) < NEAR
+            near_NM[own_M, columns] = False
+            if near_NM.mean() > MANY:
+                seen, drawn = (self._prepared(x.astype(np.float64)) for x in (self._seen_ND, drawn_MD))
+                return np.clip(_divided(seen[0] @ drawn[0].T, seen[1], drawn[1]), -1.0, 1.0)
+            for j in np.flatnonzero(near_NM.any(axis=0)):
+                near_NM[own_M[j], j] = True
+                rows = np.flatnonzero(near_NM[:, j])
+                r_NM[rows, j] = self._exactly(rows, drawn_MD[j : j + 1])
         return np.clip(r_NM, -1.0, 1.0)
 
     def correlation(self, features_MD: ArrayLike, which_M: np.ndarray) -> np.ndarray:
         """(M,) float64: reconstruction j with the seen picture ``which_M[j]``."""
-        drawn_MD, norm_M = self._with_norms(features_MD)
-        products_M = np.einsum("md,md->m", self._seen_ND[which_M], drawn_MD)
-        return np.clip(products_M / (self._norm_N[which_M] * norm_M), -1.0, 1.0)
+        drawn_MD, norm_M = self._prepared(_flat(features_MD).astype(np.float64))
+        seen_MD, seen_norm_M = self._prepared(self._seen_ND[which_M].astype(np.float64))
+        products_M = np.einsum("md,md->m", seen_MD, drawn_MD)
+        return np.clip(products_M / (seen_norm_M * norm_M), -1.0, 1.0)
 
-    def _with_norms(self, features_ND: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """In float64, and their norms: NaN for a constant vector (for a zero one, if not centred)."""
-        flat_ND = np.asarray(features_ND)
-        flat_ND = flat_ND.reshape(len(flat_ND), -1)
-        x_ND = flat_ND.astype(np.float64)
-        if self._centre:
-            x_ND -= x_ND.mean(axis=1, keepdims=True)
-        norm_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))
+    def _exactly(self, rows: np.ndarray, one_1D: np.ndarray) -> np.ndarray:
+        """Correlations of some seen pictures with one reconstruction, in double precision, a few pictures at a time."""
+        (one_D,), norm_1 = self._prepared(one_1D.astype(np.float64))
+        r = []
+        for some in np.array_split(rows, -(-len(rows) // FEW)):
+            seen_KD, norm_K = self._prepared(self._seen_ND[some].astype(np.float64))
+            r.append(np.einsum("kd,d->k", seen_KD, one_D) / norm_K / norm_1)  # each row in the same order: ties stay
+        return np.concatenate(r)
+
+    def _prepared(self, flat_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centred, and their norms in float64: NaN for a constant vector (for a zero one, if not centred)."""
+        mean_N = flat_ND.mean(axis=1) if self._centre else np.zeros(len(flat_ND), flat_ND.dtype)
+        x_ND = flat_ND - mean_N[:, None] if self._centre else flat_ND
+        square_N = np.zeros(len(x_ND))
+        for start in range(0, x_ND.shape[1], BLOCK):  # sums of few squares lose nothing in single precision
+            block = x_ND[:, start : start + BLOCK]
+            square_N += np.einsum("nd,nd->n", block, block)
+        norm_N = np.sqrt(square_N)
+        if flat_ND.dtype == np.float32 and (np.abs(mean_N) * flat_ND.shape[1] ** 0.5 > OFFSET * norm_N).any():
+            return self._prepared(flat_ND.astype(np.float64))
         norm_N[_constant(flat_ND) if self._centre else norm_N == 0] = np.nan
         return x_ND, norm_N
+
+
+def _divided(products_NM: np.ndarray, norm_N: np.ndarray, norm_M: np.ndarray) -> np.ndarray:
+    """By both norms, one side at a time, as np.corrcoef does: correlations that tie there have to tie here."""
+    return products_NM.astype(np.float64, copy=False) / norm_N[:, None] / norm_M[None, :]
+
+
+def _flat(features_ND: ArrayLike) -> np.ndarray:
+    """Features (N, ...) as (N, D), in single precision where they have no more, else in double."""
+    flat_ND = np.asarray(features_ND)
+    flat_ND = flat_ND.reshape(len(flat_ND), -1)
+    single = flat_ND.dtype in (np.float16, np.float32)
+    return flat_ND.astype(np.float32 if single else np.float64, copy=False)
 
 
 def _checked(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -36,6 +36,28 @@ def test_two_way_equals_the_obvious_slow_one():
         assert share == sum(r[i] < r[j] for i in range(12) if i != j) / 11
 
 
+@pytest.mark.parametrize("alike", [3, 20])
+@pytest.mark.parametrize("offset", [0.0, 2.0, 3e3])
+def test_single_precision_decides_no_comparison(alike, offset):
+    """Seen pictures of which some differ by less than a product in single precision can tell."""
+    rng, n = np.random.default_rng(1), 60
+    real = (offset + rng.normal(size=(n, 40_000))).astype(np.float32)
+    for i in range(1, alike):
+        real[i] = real[0]
+        real[i, rng.permutation(40_000)[:4]] += np.float32(1e-3)
+    real[alike] = real[0]  # a tie
+    recon = (real + rng.normal(size=real.shape)).astype(np.float32)
+    r_NN = np.corrcoef(real, recon)[:n, n:]
+    expected = (r_NN < np.diag(r_NN)).sum(axis=0) / (n - 1)
+    np.testing.assert_array_equal(picture_metrics.two_way(real, recon), expected)
+    seen = picture_metrics.SeenFeatures(real)
+    np.testing.assert_allclose(seen.correlations(recon, np.arange(n)), r_NN, rtol=0, atol=1e-6)
+    if offset < 3:  # a control: the plain product is wrong about some
+        x, y = (f - f.mean(axis=1, keepdims=True) for f in (real, recon))
+        plain = x @ y.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(y, axis=1)
+        assert ((plain < np.diag(plain)) != (r_NN < np.diag(r_NN))).any()
+
+
 def test_collapsed_reconstructions_score_no_better_than_chance():
     real = RNG.normal(size=(20, 30))
     same = np.repeat(RNG.normal(size=(1, 30)), 20, axis=0)
@@ -46,7 +68,7 @@ def test_collapsed_reconstructions_score_no_better_than_chance():
 def test_two_way_chance_holds_random_pairings_and_not_true_ones():
     real = RNG.normal(size=(60, 30))
     recon = real + RNG.normal(size=real.shape)
-    r_NN = picture_metrics.SeenFeatures(real).correlations(recon)
+    r_NN = picture_metrics.SeenFeatures(real).correlations(recon, np.arange(60))
     chance = picture_metrics.chance_of(r_NN, permutations=2000)
     low, high = chance["ci95"]
     assert chance["value"] == pytest.approx(0.5)
@@ -59,7 +81,7 @@ def test_two_way_chance_holds_random_pairings_and_not_true_ones():
 
 def test_two_way_chance_counts_ties_and_constants_as_misses():
     real = np.array([[1.0, -1, 1, -1], [1, -1, 1, -1], [2, 2, 2, 2]])
-    r_NN = picture_metrics.SeenFeatures(real).correlations(real)
+    r_NN = picture_metrics.SeenFeatures(real).correlations(real, np.arange(3))
     assert picture_metrics.chance_of(r_NN, permutations=10)["value"] == 0.0
 
 
@@ -124,7 +146,7 @@ def test_two_way_of_rounds_and_their_chance():
     real = RNG.normal(size=(20, 30))
     rounds = [real + RNG.normal(size=real.shape) for _ in range(3)]
     seen = picture_metrics.SeenFeatures(real)
-    r_RNN = np.stack([seen.correlations(recon) for recon in rounds])
+    r_RNN = np.stack([seen.correlations(recon, np.arange(20)) for recon in rounds])
     for shares, recon in zip(picture_metrics.two_way_shares(r_RNN), rounds, strict=True):
         np.testing.assert_array_equal(shares, picture_metrics.two_way(real, recon))
     one, three = picture_metrics.chance_of(r_RNN[0], 2000), picture_metrics.chance_of(r_RNN, 2000)
@@ -139,7 +161,7 @@ def test_features_of_seen_pictures_serve_any_subset():
     real, recon = RNG.normal(size=(6, 5)), RNG.normal(size=(4, 5))
     which = np.array([3, 0, 0, 5])
     seen = picture_metrics.SeenFeatures(real)
-    np.testing.assert_allclose(seen.correlation(recon, which), seen.correlations(recon)[which, np.arange(4)])
+    np.testing.assert_allclose(seen.correlation(recon, which), seen.correlations(recon, which)[which, np.arange(4)])
     cosine = picture_metrics.SeenFeatures(real, centre=False).correlation(recon, which)
     want = [real[i] @ y / np.linalg.norm(real[i]) / np.linalg.norm(y) for i, y in zip(which, recon, strict=True)]
     np.testing.assert_allclose(cosine, want)
