@@ -280,6 +280,16 @@ def test_training_data_are_aligned_and_read_once(config, study: Study, tmp_path:
         Decoder(short).resume(tmp_path, trials.select(np.arange(len(trials))[::-1]).permuted(0), images)
 
 
+def test_a_fit_is_calibrated_by_the_trials_of_its_validation_images(config, study: Study) -> None:
+    images, align = study.train_images.select(range(40)), config.align
+    trials = study.train.select(np.arange(79, -1, -1))  # of other images, too, and in another order
+    fitted = Decoder(with_settings(config, {"align.epochs": 1})).fit(trials, images)
+    _, held_out = concept_split(images.concepts, align.validation_fraction, align.seed, at_least=2)
+    own = trials.aligned_to(images.select(held_out.tolist()))
+    assert fitted.confidence is not None
+    np.testing.assert_allclose(fitted.confidence.z_b[1], fitted.embed_trials(own), rtol=1e-4, atol=1e-5)
+
+
 def test_other_captions_are_other_material(study: Study) -> None:
     """A checkpoint that learnt from captions is not taken up for others."""
     images, trials = study.train_images.select(range(8)), study.train.select(range(8))

@@ -19,6 +19,7 @@ from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.trials import Trials
 from hvf.evaluation.scaling import Scaling
+from hvf.registry import listed
 
 ENOUGH = 20  # validation images of a new person, below which nothing is said of how sure an answer is
 BANK = 256  # training trials, for the popularity of gallery items
@@ -129,15 +130,16 @@ def levels(most: int) -> list[int]:
 
 
 def trials_of(trials: Trials, images: ImageSet) -> list[np.ndarray]:
-    """The rows of each image's trials, in their order. Raises HvfError naming images that have none."""
-    ids = trials.paired_with(images).image_ids
-    order = np.argsort(ids, kind="stable")
-    names, starts = np.unique(ids[order], return_index=True)
-    groups = dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
-    missing = [name for name in images.ids if name not in groups]
+    """The rows of each image's trials, in their order; trials of other images are in none.
+
+    Raises HvfError naming images that have none.
+    """
+    image_N = trials.image_indices(images)
+    order, count_M = np.argsort(image_N, kind="stable"), np.bincount(image_N[image_N >= 0], minlength=len(images))
+    missing = [name for name, count in zip(images.ids, count_M, strict=True) if not count]
     if missing:
-        raise HvfError(f"{len(missing)} validation images have no trial: {', '.join(missing[:3])}")
-    return [groups[name] for name in images.ids]
+        raise HvfError(f"{len(missing)} of {len(images)} images have no trial: {listed(missing)}")
+    return np.split(order[(image_N < 0).sum() :], np.cumsum(count_M)[:-1])
 
 
 def mean_over(trials: Trials, groups: Sequence[np.ndarray]) -> Trials:

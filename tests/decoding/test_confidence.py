@@ -23,8 +23,15 @@ def single(seed: int = 0) -> Trials:
 
 def test_rows_of_each_image_in_the_images_order():
     assert [rows.tolist() for rows in trials_of(single(), IMAGES)] == [[1, 4, 7, 10], [0, 3, 6, 9], [2, 5, 8, 11]]
-    with pytest.raises(HvfError, match="1 validation images have no trial: c"):
+    with pytest.raises(HvfError, match="1 of 3 images have no trial: c"):
         trials_of(single().select([0, 1]), IMAGES)
+
+
+def test_trials_of_other_images_are_counted_and_left_out():
+    """The rows are those of the trials as they are, not of what is left of them."""
+    shown = IMAGES.select([2, 0])
+    assert [rows.tolist() for rows in trials_of(single(), shown)] == [[2, 5, 8, 11], [1, 4, 7, 10]]
+    assert [rows.tolist() for rows in trials_of(single().select([0, 3, 1]), IMAGES.select([0]))] == [[2]]
 
 
 def test_means_over_as_many_trials_as_there_are():
@@ -36,6 +43,8 @@ def test_means_over_as_many_trials_as_there_are():
     assert kept.z_b[1].ravel().tolist() == [1, 0, 2]
     assert kept.z_b[2].ravel().tolist() == [2.5, 1.5, 3.5]
     assert kept.z_b[4].ravel().tolist() == [5.5, 4.5, 6.5]
+    of_two = Confidence.fit(embed, np.zeros((2, 1), np.float32), single(), IMAGES.select([2, 0]), single())
+    assert of_two.z_b[2].ravel().tolist() == [3.5, 2.5]
     again = Confidence.of_tensors(kept.tensors(), kept.concepts)
     assert all(np.array_equal(again.z_b[r], kept.z_b[r]) for r in kept.z_b)
     assert again.concepts == ("x", "y", "z")

@@ -219,11 +219,9 @@ class Trials:
         ch_names = tuple(ch_names)
         if ch_names == self.ch_names:
             return self
-        missing = [name for name in ch_names if name not in self.ch_names]
-        if missing:
+        if missing := [name for name in ch_names if name not in self.ch_names]:
             raise HvfError(f"{self.subject} has no channel {listed(missing)}; it has {listed(self.ch_names)}")
-        channels = self.values.channels([self.ch_names.index(name) for name in ch_names])
-        return self.replace(x_NCT=channels, ch_names=ch_names)
+        return self.replace(x_NCT=self.values.channels([*map(self.ch_names.index, ch_names)]), ch_names=ch_names)
 
     def crop(self, tmin: float, tmax: float) -> Trials:
         """Return the samples in [tmin, tmax) s. Raises HvfError if the recording does not hold that window."""
@@ -233,15 +231,18 @@ class Trials:
             raise HvfError(f"cannot crop to [{tmin:g}, {tmax:g}) s: the trials run over [{self.tmin:g}, {end:g}) s")
         return self.replace(x_NCT=self.values.samples(start, stop), tmin=self.tmin + start / self.sfreq)
 
-    def paired_with(self, images: ImageSet) -> Trials:
-        """Return the trials under the ids that `images` gives their images; other images' trials are dropped.
+    def image_indices(self, images: ImageSet) -> np.ndarray:
+        """Which of `images` each trial answers, (N,), by its id or its file's name; -1 where none.
 
-        An image is known by its id, or by the name of its file, without folder and suffix. Raises HvfError where a
-        name of a trial stands for several of the images.
+        Raises HvfError where a name of a trial stands for several of the images.
         """
         names = self._image_ids
         used, rows = np.unique(names.codes, return_inverse=True)
-        image_N = np.asarray(ImageNames(images.ids).find(names.values[used].tolist()), dtype=int)[rows]
+        return np.asarray(ImageNames(images.ids).find(names.values[used].tolist()), dtype=int)[rows]
+
+    def paired_with(self, images: ImageSet) -> Trials:
+        """Return the trials under the ids of the `images` they answer (`image_indices`), without all others."""
+        image_N = self.image_indices(images)
         kept = self if (image_N >= 0).all() else self.select(image_N >= 0)
         codes = image_N[image_N >= 0].astype(np.int32)
         return kept.replace(image_ids=Categorical(np.asarray(images.ids, dtype=str), codes))
@@ -253,8 +254,7 @@ class Trials:
         """
         averaged = self.paired_with(images).average()
         row = {name: i for i, name in enumerate(averaged.image_ids.tolist())}
-        missing = [name for name in images.ids if name not in row]
-        if missing:
+        if missing := [name for name in images.ids if name not in row]:
             raise HvfError(f"{len(missing)} of {len(images)} images have no trial of {self.subject}: {listed(missing)}")
         order = [row[name] for name in images.ids]
         return averaged if order == list(range(len(averaged))) else averaged.select(order)
