@@ -164,6 +164,8 @@ def _files_study(data: DataConfig) -> Study:
             trials = _in_window(trials, data)
         trials = trials if data.ch_names is None else trials.pick(data.ch_names)
         if trials.splits is not None and not {"train", "test"} <= {*trials.splits.tolist()}:
+            if "test" in trials.splits:
+                raise HvfError(f"{path.name}: every trial is marked as test: there is none to train on")
             trials = trials.replace(splits=None)
     shown = with_concepts(images, trials)
     if trials.splits is None:
@@ -223,8 +225,8 @@ def _of_part(trials: Trials, part: str, data: DataConfig) -> Trials:
         sessions, option = data.train_sessions, "--data.train-sessions"
     if sessions is None:
         return trials
-    session_N = np.zeros(len(trials), int) if trials.sessions is None else trials.sessions  # counted from 1
-    there = set(session_N.tolist()) - {0}
+    session_N = np.full(len(trials), -1) if trials.sessions is None else trials.sessions
+    there = set() if trials.sessions is None else set(session_N.tolist())
     if not sessions:
         raise HvfError(f"{option} names no session: leave it out for all, or give their numbers")
     if missing := sorted(set(sessions) - there):

@@ -31,8 +31,8 @@ def image_column(
     """The column that names images, and its texts, "" where a row names none; None if no column does.
 
     With the names of the images at hand it is the column whose values are such names; without, the one of a usual name
-    or with names of picture files. Raises HvfError, naming the row, if two columns of equal standing name different
-    images.
+    or with names of picture files. Raises HvfError, naming the row, if two columns of equal standing, or of usual names
+    and with names in common, name different images.
 
     Parameters
     ----------
@@ -64,7 +64,12 @@ def image_column(
         return None
     chosen = ranked[min(ranked)]
     best = max(chosen, key=lambda column: sum(one is not None for one in chosen[column][1]))
-    for other, (texts, shown) in chosen.items() if names is not None or min(ranked) != 1 else ():
+    beside = chosen
+    if names is None:  # a usual name alone is no proof: without a name in common the column is of something else
+        mine = {*chosen[best][1]} - {None}
+        beside = {} if min(ranked) == 1 else dict(chosen)
+        beside |= {column: both for column, both in ranked.get(1, {}).items() if mine & {*both[1]}}
+    for other, (texts, shown) in beside.items():
         for row, (mine, others) in enumerate(zip(chosen[best][1], shown, strict=True)):
             if mine is not None and others is not None and mine != others:
                 raise HvfError(

@@ -21,6 +21,7 @@ from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, normalized, stem
 from hvf.data.images.order import by_number, check_order
 from hvf.data.recordings.channels import BRAIN_TYPES, brain_channels
+from hvf.data.recordings.events import SPLIT_WORDS
 from hvf.data.trials.conversion import made_of, own_labels, own_values
 from hvf.files.guard import guarded
 from hvf.registry import listed
@@ -29,6 +30,8 @@ ADVICE = 'name the image of each epoch in epochs.metadata["image"]'
 CONCEPT_COLUMNS = ("concept", "object", "category")
 NO_FAULT = frozenset({"IGNORED", "USER"})  # why an epoch may be gone without having been bad
 NUMBERED = re.compile(r"(?i)^(?!.*(order|onset|time|dur|pos|trial|run|block|sess)).*(image|img|picture|photo|stim)")
+
+SESSION = re.compile(r"(?i)(?:(?:ses|sess|session|day)[-_ .]*)?0*(\d+)")
 
 
 class Shown(NamedTuple):
@@ -101,13 +104,12 @@ def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None
         If nothing says which images were shown, or what says so contradicts itself or the images.
     """
     table = _metadata(epochs)
-    labels = _labels(table)
-    if made_of(epochs.info) and "image" in table:
-        labels = own_labels(table)
-        if images is None:
-            return Shown(table["image"].tolist(), 'metadata["image"]', labels)
+    own = made_of(epochs.info) is not None and "image" in table
+    labels = own_labels if own else _labels
+    if own and images is None:
+        return Shown(table["image"].tolist(), 'metadata["image"]', labels(table))
     if images is not None and not isinstance(images, ImageSet):
-        return Shown(_given(epochs, table, [str(name) for name in images]), "the names given", labels)
+        return Shown(_given(epochs, table, [str(name) for name in images]), "the names given", labels(table))
     names = None if images is None else ImageNames(images.ids)
     column = image_column(table, names, "the epochs' metadata")
     of_events = _event_images(epochs, names, strict=column is None)
@@ -124,16 +126,16 @@ def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None
         else:
             ids = [names.names[i] for i in names.indices(texts, f'epochs.metadata["{title}"]')]
             _compare(ids, of_events, title)
-        shown = Shown(texts, f'metadata["{title}"]', labels)
+        shown = Shown(texts, f'metadata["{title}"]', labels(table))
     elif of_events is not None:
-        shown = Shown(of_events, "the names of their events", labels)
+        shown = Shown(of_events, "the names of their events", labels(table))
     elif names is None or not isinstance(images, ImageSet):
         raise HvfError(
             'which images were shown? give their ids, an image set, or a column epochs.metadata["image"] with the '
             "names of their files"
         )
     else:
-        return Shown(_in_order(epochs, table, images), "order, for nothing in the file names them", labels)
+        return Shown(_in_order(epochs, table, images), "order, for nothing in the file names them", labels(table))
     if isinstance(images, ImageSet) and names is not None:
         concepts = [images.concepts[i] for i in names.find(shown.names)]
         _compare_concepts(epochs, table.loc[:, [c for c in table.columns if c in CONCEPT_COLUMNS]], concepts, "names")
@@ -146,17 +148,47 @@ def _metadata(epochs: mne.BaseEpochs) -> pd.DataFrame:
 
 
 def _labels(table: pd.DataFrame) -> dict[str, Any]:
-    """Concepts, splits and sessions; sessions that are no numbers from 1 are numbered in their sorted order."""
-    labels: dict[str, Any] = {
-        f"{name}s": texts_of(table[name]) for name in ("concept", "split", "session") if name in table
-    }
-    labels = {name: texts for name, texts in labels.items() if "" not in texts}
+    """Concepts, splits and sessions (N) from the metadata's columns of these names, however they are capitalised.
+
+    Raises HvfError for a column that says nothing of some of the epochs, and for a split that is neither part.
+    """
+    columns = {str(name).strip().lower(): name for name in reversed(table.columns)}
+    labels: dict[str, Any] = {}
+    for name in ("concept", "split", "session"):
+        texts = texts_of(table[columns[name]]) if name in columns else []
+        if any(texts):
+            for i, text in enumerate(texts):
+                if not text:
+                    value = table[columns[name]].tolist()[i]
+                    raise HvfError(
+                        f'epochs.metadata["{columns[name]}"] says nothing of epoch {i}: {value!r}; fill it in, or '
+                        "leave out the column or the epoch"
+                    )
+            labels[f"{name}s"] = texts
+    if "splits" in labels:
+        labels["splits"] = [_part(text, i, columns["split"]) for i, text in enumerate(labels["splits"])]
     if "sessions" in labels:
-        texts = labels["sessions"]
-        numbered = all(text.isdecimal() and int(text) > 0 for text in texts)
-        place = {text: i for i, text in enumerate(sorted(set(texts), key=by_number), start=1)}
-        labels["sessions"] = [int(text) if numbered else place[text] for text in texts]
+        labels["sessions"] = _session_numbers(labels["sessions"])
     return labels
+
+
+def _part(text: str, epoch: int, column: Any) -> str:
+    """ "train" or "test" of a word for it."""
+    if text.lower() not in SPLIT_WORDS:
+        raise HvfError(
+            f'epochs.metadata["{column}"] says {text!r} of epoch {epoch}: it takes {listed(SPLIT_WORDS)} (validation '
+            "is part of training, and split off inside); rename the column if it means something else"
+        )
+    return SPLIT_WORDS[text.lower()]
+
+
+def _session_numbers(texts: list[str]) -> list[int]:
+    """The number that each session is named by, 2 of "ses-02"; where names hold none, its place in their order."""
+    found = {text: SESSION.fullmatch(text) for text in texts}
+    numbers = {text: int(match[1]) for text, match in found.items() if match}
+    if len(set(numbers.values())) < len(found):
+        numbers = {text: i for i, text in enumerate(sorted(found, key=by_number), start=1)}
+    return [numbers[text] for text in texts]
 
 
 def _given(epochs: mne.BaseEpochs, table: pd.DataFrame, names: list[str]) -> list[str]:

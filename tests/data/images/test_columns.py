@@ -57,6 +57,16 @@ def test_columns_that_disagree_are_refused():
             image_column(pd.DataFrame({"cue": FILES, "prime": FILES[1:] + FILES[:1]}), names)
 
 
+def test_columns_of_usual_names_without_endings_are_compared_where_they_have_names_in_common():
+    named = pd.DataFrame(
+        {"image": ["a", "b", "c"], "stim_file": ["a", "b", "c"], "stimulus": ["face", "house", "face"]}
+    )
+    assert image_column(named) == ("stim_file", ["a", "b", "c"])
+    for swapped in (named.assign(image=["b", "a", "c"]), named.assign(stim_file=["b.png", "a.png", "c.png"])):
+        with pytest.raises(HvfError, match="'stim_file' and 'image' of the table name different images in row 0"):
+            image_column(swapped)
+
+
 def test_absent_values_and_columns_without_images():
     table = pd.DataFrame({"image": [FILES[0], None, float("nan"), "n/a"], "rt": [0.4, 0.5, None, 0.6]})
     assert image_column(table) == ("image", [FILES[0], "", "", ""])

@@ -248,9 +248,56 @@ def test_sessions_splits_and_concepts_of_metadata(tmp_path):
     images = folder_of(tmp_path / "images")
     table = {"image": [FILES[i] for i in SHOWN], "session": ["ses-10", "ses-9"] * N, "split": ["train", "test"] * N}
     trials = read(epochs_of(SHOWN, table), tmp_path, images)
-    assert trials.sessions.tolist() == [2, 1] * N
+    assert trials.sessions.tolist() == [10, 9] * N
     assert trials.splits.tolist() == ["train", "test"] * N
     assert Trials.from_epochs(epochs_of(SHOWN, table | {"session": [3, 1] * N})).sessions.tolist() == [3, 1] * N
+
+
+@pytest.mark.parametrize(
+    ("named", "numbers"),
+    [
+        (["ses-02", "ses-03"], [2, 3]), (["Session 4", "session 11"], [4, 11]), (["day2", "day1"], [2, 1]),
+        ([0, 1], [0, 1]), ([1.0, 7.0], [1, 7]), (["evening", "morning"], [1, 2]), (["ses-1", "day1"], [2, 1]),
+    ],
+)  # fmt: skip
+def test_sessions_have_the_numbers_of_their_names(named, numbers):
+    trials = Trials.from_epochs(epochs_of(SHOWN, {"image": [FILES[i] for i in SHOWN], "session": named * N}))
+    assert trials.sessions.tolist() == numbers * N
+
+
+def test_words_for_training_and_test():
+    table = {"image": [FILES[i] for i in SHOWN], " Split": ["Training", "TEST"] * N}
+    assert Trials.from_epochs(epochs_of(SHOWN, table)).splits.tolist() == ["train", "test"] * N
+
+
+@pytest.mark.parametrize("column", ["split", "concept", "session"])
+def test_a_column_that_is_empty_in_places_is_refused(column):
+    """Left out as a whole, it would let test concepts, or another split than the user's, into training in silence."""
+    table = {"image": [FILES[i] for i in SHOWN], column: ["test", "train"] * N}
+    if column == "session":
+        table[column] = [1, 2] * N
+    for nothing in (None, float("nan"), "", "n/a"):
+        table[column][3] = nothing
+        with pytest.raises(HvfError, match=rf'metadata\["{column}"\] says nothing of epoch 3'):
+            Trials.from_epochs(epochs_of(SHOWN, table))
+    empty = Trials.from_epochs(epochs_of(SHOWN, table | {column: [None] * 2 * N}))
+    assert getattr(empty, f"{column}s") is None
+
+
+@pytest.mark.parametrize("word", ["val", "A", "0"])
+def test_a_split_that_is_neither_part_is_refused(word):
+    table = {"image": [FILES[i] for i in SHOWN], "split": ["train", "test", *[word] * (2 * N - 2)]}
+    with pytest.raises(HvfError, match=f"says '{word}' of epoch 2: it takes train, training"):
+        Trials.from_epochs(epochs_of(SHOWN, table))
+
+
+def test_a_study_of_test_trials_alone_is_refused(tmp_path):
+    folder_of(tmp_path / "images", [f"c{i // 2}/img{i:02d}.png" for i in range(N)])
+    table = {"image": [FILES[i] for i in SHOWN], "split": ["test"] * 2 * N}
+    epochs_of(SHOWN, table).save(tmp_path / "s-epo.fif", verbose="error")
+    files = {"trials": str(tmp_path / "s-epo.fif"), "images": str(tmp_path / "images")}
+    with pytest.raises(HvfError, match=r"s-epo.fif: every trial is marked as test"):
+        open_study(DataConfig(study="files", test_images=4, **files))
 
 
 @pytest.mark.parametrize("split", [False, True])
