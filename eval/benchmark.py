@@ -24,7 +24,7 @@ import numpy as np
 from accelerate import PartialState
 
 from hvf import methods
-from hvf.cli.options import script, study_settings
+from hvf.cli.options import check_people, script, study_settings
 from hvf.cli.parser import Configured, parse
 from hvf.config import Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
@@ -41,6 +41,11 @@ from hvf.vision.processes import several_on_cpus
 from hvf.vision.specs import check_targets, short_names
 
 CONTROL = "trials permuted"
+
+OWN = {  # dotted settings that an option of the benchmark says for every cell
+    "data.study": "--study", "data.trials": "--trials", "data.images": "--images", "data.subject": "--subjects",
+    "align.seed": "--seeds", "sampling.seed": "--seeds", "align.epochs": "--epochs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -288,6 +293,11 @@ def main(arguments: Sequence[str] | None) -> None:
     for name in ("methods", "subjects", "seeds"):
         if len(set(getattr(options, name))) < len(getattr(options, name)):
             raise HvfError(f"--{name} names one of them twice")
+    study = "files" if options.trials else options.study or options.base.data.study
+    check_people(options.subjects, study, options.trials)
+    for name, option in OWN.items():
+        if name in options.settings and (name != "align.epochs" or options.epochs is not None):
+            raise HvfError(f"--{name} is what {option} says here: give that alone")
     asks_for_methods = options.specs or options.encoders != "mini" or options.protocol != "intra"
     if asks_for_methods and not options.methods:
         raise HvfError("--protocol, --encoders and --specs are for methods: name some, as --methods hvf ridge")

@@ -37,6 +37,12 @@ LATENTS = {
     "sampling.rounds": 1,
     "sampling.posterior_mean": 0.0,
 }
+# Settings of the one kind of study that the other does not read.
+OF_SIMULATED = ("train_concepts", "images_per_concept", "test_concepts", "train_repeats", "test_repeats")
+OF_FILES = (
+    *("trials", "images", "background", "test_images", "split_seed"),
+    *("train_sessions", "test_sessions", "neighbours"),
+)
 SOLVED = ("ridge", "encoding")  # brain encoders that are not trained step by step, but solved at once
 
 # Settings that only change how a run is named or executed; every other one identifies its results (`digest`).
@@ -134,6 +140,12 @@ class DataConfig(Section, name="data"):
         if self.subject < 1 or (last and self.subject > last):
             known = f"{self.study} has subjects 1 to {last}" if last else "they are counted from 1"
             raise HvfError(f"subject {self.subject} does not exist: {known}")
+        others, whose = (
+            (OF_FILES, "your own files, data.study 'files'") if last else (OF_SIMULATED, "simulated studies")
+        )
+        for one in fields(self):
+            if one.name in others and getattr(self, one.name) != one.default:
+                raise HvfError(f"data.{one.name} is for {whose}, not for {self.study!r}: leave it out")
 
 
 @dataclass(frozen=True)
@@ -259,7 +271,9 @@ class SamplingConfig(Section, name="sampling"):
         steps, strength = self.steps, self.strength
         if strength is None:
             return
-        if not 0 < strength <= 1 or (self.start == "latents" and int(steps * strength) < 1):
+        if self.start == "noise":
+            raise HvfError("sampling.strength is for sampling.start 'latents': from noise all steps are done")
+        if not 0 < strength <= 1 or int(steps * strength) < 1:
             raise HvfError(f"sampling.strength must be at most 1 and leave one of {steps} steps to do, not {strength}")
 
 

@@ -106,10 +106,6 @@ def pretraining_images(exemplars: int = 6, size: int = 64) -> ImageSet:
 
 
 def _simulated_study(data: DataConfig) -> Study:
-    if data.train_sessions is not None or data.test_sessions is not None:
-        raise HvfError(f"{data.study} has one session: --data.train-sessions and --data.test-sessions are for files")
-    if data.neighbours:
-        raise HvfError(f"{data.study} shows images one by one: --data.neighbours is for files")
     simulated.check_settings(data)
     train_images, test_images = simulated.simulated_stimuli(data)
     train = _cached_trials(data, train_images, "train")

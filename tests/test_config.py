@@ -15,6 +15,7 @@ from hvf import config as config_module
 from hvf import presets
 from hvf.config import (
     EXECUTION_ONLY,
+    OF_FILES,
     Config,
     HvfError,
     Named,
@@ -211,7 +212,8 @@ def test_digest_separates_results_from_execution():
     assert digest(with_settings(mini, {"sampling.batch_size": 7})) == digest(mini)
     assert digest(dataclasses.replace(mini, name="other")) == digest(mini)
     together = {"brain.width": "fusion.width", "fusion.width": "brain.width", "align.text_weight": "targets.text"}
-    for name, value in flatten(mini):
+    own = with_settings(mini, {"data.study": "files"})
+    for name, value in flatten(presets.mini()):
         if (
             name in EXECUTION_ONLY
             or name in (*together, "brain.frozen", "sampling.restore_variance")
@@ -219,6 +221,7 @@ def test_digest_separates_results_from_execution():
         ):
             continue
         changed = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2 + 0.01
+        mini = own if name.removeprefix("data.") in OF_FILES else presets.mini()
         other = with_settings(mini, {name: changed})
         assert digest(other) != digest(mini), name
         assert first_difference(mini, other) == (name, value, changed)

@@ -85,7 +85,10 @@ def test_a_cache_that_cannot_be_written_only_costs_time(monkeypatch, tmp_path):
             {"study": "things"},
             "data.study is 'things'; there is simulated-eeg, simulated-eeg-hard, simulated-meg, files",
         ),
-        ({"study": "files"}, "needs both trials"),
+        ({"study": "files"}, "data.train_concepts is for simulated studies, not for 'files': leave it out"),
+        ({"trials": "x.npy"}, "data.trials is for your own files, data.study 'files', not for 'simulated-eeg'"),
+        ({"train_sessions": (1,)}, "data.train_sessions is for your own files"),
+        ({"neighbours": 1}, "data.neighbours is for your own files"),
         ({"test_concepts": 201}, "test_concepts must lie between 1 and 200"),
         ({"train_concepts": 1655}, "train_concepts must lie between 1 and 1654"),
         ({"tmax": 0.01}, "no two samples"),
@@ -95,6 +98,11 @@ def test_a_cache_that_cannot_be_written_only_costs_time(monkeypatch, tmp_path):
 def test_what_does_not_exist_is_refused(settings, message):
     with pytest.raises(HvfError, match=message):
         open_study(replace(TINY, **settings))
+
+
+def test_a_study_of_files_needs_both():
+    with pytest.raises(HvfError, match="needs both trials"):
+        open_study(DataConfig(study="files"))
 
 
 def test_files_study_pairs_rows_with_images(files):
@@ -271,8 +279,6 @@ def test_sessions_to_train_and_to_test_on(things, tmp_path):
     ):
         with pytest.raises(HvfError, match=reason):
             open_study(replace(data, **changes))
-    with pytest.raises(HvfError, match="simulated-eeg has one session"):
-        open_study(replace(TINY, train_sessions=(1,)))
 
 
 def test_neighbours_of_test_trials_are_left_out(things, tmp_path):
@@ -304,8 +310,6 @@ def test_neighbours_of_test_trials_are_left_out(things, tmp_path):
         open_study(replace(data, neighbours=8))
     with pytest.raises(HvfError, match="needs the order in which images were shown, and sub-08_trials.npy does not"):
         open_study(replace(things, neighbours=1))
-    with pytest.raises(HvfError, match="--data.neighbours is for files"):
-        open_study(replace(TINY, neighbours=1))
 
 
 def test_prepared_trials_without_split_or_concepts(things, tmp_path):

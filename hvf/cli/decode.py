@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvf.cli.options import Float, Folder, Int, Ints, StudyOptions, Word, Words, run_name
+from hvf.cli.options import Float, Folder, Int, Ints, StudyOptions, Word, Words, check_people, run_name
+from hvf.cli.parser import ALIASES
 from hvf.cli.printing import print_figures, print_run
 from hvf.config import LATENTS, Config, with_settings
 from hvf.registry import HvfError, did_you_mean, listed
@@ -143,15 +144,18 @@ class Reconstruct(_Stage):
             raise HvfError(f"--draw is {self.draw!r}{did_you_mean(self.draw, ('prior', 'latents'))}")
         if self.draw == "latents":
             of_prior = ("steps", "guidance", "rounds", "start", "strength", "prior", "pipeline")
-            if ignored := [f"--{name}" for name in of_prior if getattr(self, name) is not None]:
+            ignored = [f"--{name}" for name in of_prior if getattr(self, name) is not None]
+            dotted = {"sampling.scheduler", *(setting for name in of_prior for setting in ALIASES[name])}
+            ignored += [f"--{name}" for name in self.settings if name in dotted]
+            if ignored:
                 raise HvfError(f"{listed(ignored)}: leave it out with --draw latents, where nothing is denoised")
-            return LATENTS | {"targets.specs": ("vae:mini",)} | super().aliased() | {"align.mode": "latents"}
+            return super().aliased() | {"align.mode": "latents"}
         # Only an encoder trained against the prior's frozen fusion speaks the language that the prior draws from.
-        settings = super().aliased() | {"align.mode": "reconstruction"}
-        for name, place in (("prior.path", self.prior), ("prior.pipeline", self.pipeline)):
-            if place is not None and Path(place).expanduser().exists():  # absolute: a run is opened from elsewhere too
-                settings[name] = str(Path(place).expanduser().absolute())
-        return settings
+        return super().aliased() | {"align.mode": "reconstruction"}
+
+    def implied(self) -> dict[str, Any]:
+        of_latents = LATENTS | {"targets.specs": ("vae:mini",)} if self.draw == "latents" else {}
+        return super().implied() | of_latents
 
     def __call__(self) -> int:
         if self.subjects is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
@@ -162,8 +166,7 @@ class Reconstruct(_Stage):
             raise HvfError("several processes share the pictures of --subjects: give it, of one person too")
         if self.subject is not None or "data.subject" in self.settings:
             raise HvfError("--subject belongs to one run and --subjects to several: give one of them")
-        if len(set(self.subjects)) < len(self.subjects):
-            raise HvfError(f"--subjects names one twice: {' '.join(map(str, self.subjects))}")
+        check_people(self.subjects, self.config.data.study, self.config.data.trials)
         return self._of_people(self.subjects)
 
     def _of_people(self, subjects: Sequence[int]) -> int:

@@ -101,9 +101,22 @@ def study_settings(
     settings |= {} if study is None else {"data.study": study}
     for name, path in (("trials", trials), ("images", images)):
         file = feature_file(path) if path is not None and name == "images" else None
-        place = None if path is None else str(file.absolute() if file else path.absolute())
+        place = None if path is None else str(file.absolute() if file else path.expanduser().absolute())
         settings |= {} if place is None else {"data.study": "files", f"data.{name}": place}
     return settings
+
+
+def check_people(subjects: Sequence[int], study: str, trials: str | Path | None) -> None:
+    """Refuse --subjects that name nobody, somebody twice, or several of a file, which holds one."""
+    if not subjects:
+        raise HvfError("--subjects names nobody: give the numbers of people")
+    if len(set(subjects)) < len(subjects):
+        raise HvfError(f"--subjects names one twice: {' '.join(map(str, subjects))}")
+    if len(subjects) > 1 and study not in SUBJECTS and not Path(trials or "").is_dir():
+        raise HvfError(
+            f"--subjects names {len(subjects)} people, but {trials or study} is of one: give a folder of prepared "
+            f"subjects, or a study of several ({', '.join(SUBJECTS)})"
+        )
 
 
 def _brief(value: object) -> str:

@@ -17,9 +17,9 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 from tyro.conf import Fixed, Suppress, arg
@@ -27,7 +27,8 @@ from tyro.conf import Fixed, Suppress, arg
 from hvf import presets
 from hvf.config import Config, flatten, with_settings
 from hvf.registry import FEATURES, RANDOM, HvfError, did_you_mean, feature_file
-from hvf.vision.specs import check_targets
+from hvf.vision.backbones.base import PATH
+from hvf.vision.specs import check_targets, parse_spec
 
 Options = TypeVar("Options")
 
@@ -70,20 +71,35 @@ class Configured:
     def config(self) -> Config:
         """The configuration, built once: settings that fit only together may be given in any order.
 
-        Files of features and of weights are named by absolute paths: a run is opened from elsewhere too.
+        Files and folders are named by absolute paths: a run is opened from elsewhere too. Raises HvfError where an
+        option and a dotted setting say different things.
         """
         return self.in_mode()
 
     def in_mode(self, mode: str | None = None) -> Config:
         """`config`, with what was given put over the preset's settings in another mode (`align.mode`)."""
-        given = {**self.settings, **self.aliased()} | ({} if mode is None else {"align.mode": mode})
+        asked = self.aliased()
+        for name, value in self.settings.items():
+            if name in asked and asked[name] != value:
+                raise HvfError(
+                    f"{_option(name)} {_words(value)} contradicts {_words(asked[name])}, which another option or the "
+                    "command itself asks for: leave one of them out"
+                )
+        given = {**self.implied(), **self.settings, **asked} | ({} if mode is None else {"align.mode": mode})
         config = presets.in_mode(self.base, given.get("align.mode", self.base.align.mode), given)
-        named: dict[str, Any] = {"targets.specs": tuple(map(_absolute, config.targets.specs))}
-        if config.data.images is not None:
-            named["data.images"] = _absolute(config.data.images)
+        named: dict[str, Any] = {"targets.specs": tuple(map(_spec_absolute, config.targets.specs))}
+        for name, place in (("data.trials", config.data.trials), ("data.images", config.data.images)):
+            named |= {} if place is None else {name: _absolute(place)}
         if config.brain.weights not in (None, RANDOM):
-            named["brain.weights"] = os.path.abspath(os.path.expanduser(config.brain.weights))
+            named["brain.weights"] = _absolute(config.brain.weights)
+        for name, place in (("prior.path", config.prior.path), ("prior.pipeline", config.prior.pipeline)):
+            named |= {name: _absolute(place)} if place != "mini" and os.path.exists(os.path.expanduser(place)) else {}
         return with_settings(config, named)
+
+    def implied(self) -> dict[str, Any]:
+        """The dotted settings that others bring along, unless they are given themselves."""
+        own = {"data.trials", "data.images"} & self.settings.keys()
+        return {"data.study": "files"} if own else {}
 
     def given(self, but: Sequence[str] = ()) -> list[str]:
         """The options and dotted settings that were given, but for the options named."""
@@ -99,9 +115,25 @@ class Configured:
 
 
 def _absolute(text: str) -> str:
-    """A file of features with its whole path; any other text as it is."""
+    """A path, or a file of features, as it is found from anywhere."""
     file = feature_file(text) if text.startswith(FEATURES) else None
-    return str(file.absolute()) if file else text
+    return str(file.absolute()) if file else os.path.abspath(os.path.expanduser(text))
+
+
+def _spec_absolute(text: str) -> str:
+    """A feature spec whose folders and files are found from anywhere."""
+    if text.startswith(FEATURES):
+        return _absolute(text)
+    spec = parse_spec(text)
+    paths = {
+        part: _absolute(name) for part in ("name", "weights") if (name := getattr(spec, part)) and PATH.match(name)
+    }
+    return str(replace(spec, **paths)) if paths else text
+
+
+def _words(value: Any) -> str:
+    """A setting's value as it is given."""
+    return " ".join(map(str, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else str(value)
 
 
 def parse(command: type[Options], argv: Sequence[str] | None = None, prog: str | None = None) -> Options:

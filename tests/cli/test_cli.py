@@ -21,7 +21,7 @@ from hvf import presets
 from hvf.cli import COMMANDS, main
 from hvf.cli.options import StudyOptions, run_name
 from hvf.cli.parser import ALIASES, Configured, parse
-from hvf.config import Config, HvfError, Named, flatten, with_settings
+from hvf.config import OF_FILES, OF_SIMULATED, Config, HvfError, Named, flatten, with_settings
 from hvf.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,9 +123,14 @@ def test_every_alias_names_real_settings():
 
 @pytest.mark.parametrize("command", ["train", "retrieve", "reconstruct", "embed"])
 def test_every_setting_is_an_option(command):
-    """All of them at once, with values that differ from the preset's."""
+    """All of them at once, with values that differ from the preset's; a kind of study has settings of its own."""
+    for study, others in (("files", OF_SIMULATED), ("simulated-meg", OF_FILES)):
+        check_settings_as_options(command, study, {f"data.{name}" for name in others})
+
+
+def check_settings_as_options(command: str, study: str, others: set[str]) -> None:
     usual = presets.things_meg()
-    words = {"data.study": "simulated-meg", "data.subject": 3, "data.trials": "x.npy", "data.images": "y.zip"}
+    words = {"data.study": study, "data.subject": 3, "data.trials": "/x.npy", "data.images": "/y.zip"}
     words |= {"data.train_sessions": (1, 2), "data.test_sessions": (3,), "data.test_repeats": 12, "brain.weights": None}
     words |= {"align.unit_length": "images", "align.schedule": "constant", "align.refit": True, "brain.frozen": False}
     words |= {"brain.smooth_once": True, "brain.person_layer": True, "align.normal_weights": True}
@@ -154,7 +159,7 @@ def test_every_setting_is_an_option(command):
     }  # captions are for retrieval alone
     changed, argv = {}, []
     for name, value in flatten(usual):
-        if name in ("name", "targets.text"):
+        if name in ("name", "targets.text", *others):
             continue
         new = words[name] if name in words else value + 1 if isinstance(value, int) else value / 2 + 0.01
         changed[name] = new
