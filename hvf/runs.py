@@ -6,8 +6,10 @@ Also what every stage shares: where features are cached, which code ran, and pro
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -19,7 +21,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,8 @@ from hvf.schema.reading import read_as, read_json
 from hvf.schema.run_folder import Figures
 
 __all__ = [
-    "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "say", "settle", "temporary_beside",
-    "track", "write_atomic", "write_json",
+    "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "padded", "say", "settle",
+    "temporary_beside", "track", "usable_cores", "write_atomic", "write_csv", "write_json",
 ]  # fmt: skip
 
 _REASONS = {
@@ -141,6 +143,21 @@ def write_json(path: str | Path, obj: Any) -> None:
     """
     text = json.dumps(obj, indent=2, default=plain, ensure_ascii=False) + "\n"
     write_atomic(path, lambda tmp: tmp.write_text(text, encoding="utf-8", errors="backslashreplace"))
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table of comma-separated values in UTF-8, atomically; names may hold commas, quotes and any line end."""
+    text = io.StringIO()
+    plainly = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # alone a "\r" would not be quoted
+    for row in (header, *rows):
+        (quoted if any("\r" in str(value) for value in row) else plainly).writerow(row)
+    write_atomic(path, lambda tmp: tmp.write_text(text.getvalue(), encoding="utf-8", newline=""))
+
+
+def padded(i: int, n: int) -> str:
+    """The number of one of n files, as long as all of them are, 4 digits at least: their names sort by it."""
+    return f"{i:0{max(4, len(str(n - 1)))}d}"
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:

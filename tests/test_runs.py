@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -12,12 +13,23 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hvf import __version__, presets
 from hvf.config import HvfError, to_dict, with_settings
 from hvf.progress import Track
-from hvf.runs import Run, cache_dir, check_writable, code_version, track, write_atomic, write_json
+from hvf.runs import (
+    Run,
+    cache_dir,
+    check_writable,
+    code_version,
+    padded,
+    track,
+    write_atomic,
+    write_csv,
+    write_json,
+)
 
 MINI = presets.mini()
 
@@ -326,3 +338,26 @@ def test_track_ends_with_an_error():
 def test_a_name_that_is_no_utf_8_can_be_written(tmp_path):
     write_json(tmp_path / "x.json", {"file": "caf\udce9.vhdr", "other": "café"})
     assert json.loads((tmp_path / "x.json").read_bytes()) == {"file": "caf\udce9.vhdr", "other": "café"}
+
+
+def test_a_table_holds_any_name(tmp_path):
+    """As pandas and csv read it: line ends of any kind, commas, quotes, letters of any alphabet, numbers."""
+    names = ["a\rb", "a\nb", "a\r\nb", 'say "cheese", please', "Käse", "çéß 喵", " led by a space", ""]
+    write_csv(tmp_path / "t.csv", ["name", "score", "hit"], [(name, i / 3, i > 1) for i, name in enumerate(names)])
+    with open(tmp_path / "t.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["name", "score", "hit"], *([name, str(i / 3), str(i > 1)] for i, name in enumerate(names))]
+    table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert table["name"].tolist() == names
+    assert table["score"].tolist() == [i / 3 for i in range(len(names))]
+    write_csv(tmp_path / "plain.csv", ["name"], [["cat"], ["dog, too"]])
+    assert (tmp_path / "plain.csv").read_bytes() == b'name\ncat\n"dog, too"\n'
+
+
+@pytest.mark.parametrize("n", [1, 200, 9999, 10_000, 10_001, 100_002])
+def test_numbered_names_sort_by_their_numbers(n):
+    some = sorted({0, 1, n // 3, n - 1, min(9_999, n - 1), min(10_000, n - 1)})
+    names = [padded(i, n) for i in some]
+    assert sorted(names) == names
+    assert [int(name) for name in names] == some
+    assert n > 10_000 or {len(name) for name in names} == {4}

@@ -22,6 +22,7 @@ from hvf.registry import METRICS, HvfError
 
 FIRST_SIZE = 256  # both sets go to 256 × 256 before anything else, so that pictures of any size can be compared
 PIXEL_SIZE = 425  # the size at which pixels are compared; NSD's stimulus size, kept by everyone since
+ROUNDING = 1e-3  # by which floats may leave 0..1, as after interpolation
 SIGMA, RADIUS = 1.5, 5  # of SSIM's Gaussian window: 11 × 11 pixels
 C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for a data range of 1
 NEAR = 1e-5  # between two correlations: ten times what single precision errs by over 200,000 features
@@ -311,6 +312,11 @@ def _checked(reals_NHWC: ArrayLike, recons_NHWC: ArrayLike, first: int | None) -
             raise HvfError(f"the {name} should be an array (N, height, width, 3), not {images.shape}")
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise HvfError(f"the {name} should be uint8, or floats in 0..1, not {images.dtype}")
+        if images.dtype != np.uint8 and not (images.min() >= -ROUNDING and images.max() <= 1 + ROUNDING):  # NaN neither
+            raise HvfError(
+                f"the {name} are floats from {images.min():g} to {images.max():g}: they should lie in 0..1: clip "
+                "them, or divide by 255"
+            )
     if len(reals) != recons.shape[-4]:
         raise HvfError(f"{len(reals)} seen pictures but {recons.shape[-4]} reconstructions: they should pair")
     if first is None and reals.shape != recons.shape[-4:]:

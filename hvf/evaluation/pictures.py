@@ -5,8 +5,6 @@ Shapes: N images, R rounds (reconstructions of each image).
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 from hvf.evaluation.evaluator import Evaluator, Options
 from hvf.evaluation.pairing import Paired, pair
 from hvf.registry import HvfError
-from hvf.runs import Run, check_writable, code_version, write_atomic, write_json
+from hvf.runs import Run, check_writable, code_version, padded, write_atomic, write_csv, write_json
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -112,7 +110,7 @@ def write_measured(paired: Paired, row: str, out: Path) -> None:
             picture = images[i]
             picture.thumbnail((COPIED, COPIED))
             lossless = max(picture.size) <= EXACT
-            path = out / MEASURED / name / f"{i:04d}.webp"
+            path = out / MEASURED / name / f"{padded(i, len(images))}.webp"
             write_atomic(path, lambda tmp, p=picture, exact=lossless: p.save(tmp, "WEBP", lossless=exact, quality=86))
         for stale in sorted((out / MEASURED / name).glob("*.webp"))[len(images) :]:  # of a run that was killed
             stale.unlink()
@@ -127,12 +125,9 @@ def write_evaluation(evaluation: Evaluation, out: str | Path, earlier: Mapping[s
     kept = {name: entry for name, entry in (earlier or {}).items() if "reconstruction" not in name.split("/")[:2]}
     write_json(out / "per_image.json", evaluation.per_image)
     write_json(out / "evaluation.json", {**evaluation.protocol, "not_computed": evaluation.not_computed})
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
     scores = evaluation.per_image["scores"]
-    lines.writerow(["image", *(entry.removeprefix("reconstruction/") for entry in scores)])
-    lines.writerows(zip(evaluation.per_image["ids"], *scores.values(), strict=True))
-    write_atomic(out / "per_image.csv", lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
+    header = ["image", *(entry.removeprefix("reconstruction/") for entry in scores)]
+    write_csv(out / "per_image.csv", header, zip(evaluation.per_image["ids"], *scores.values(), strict=True))
     write_json(out / "metrics.json", {**kept, **evaluation.metrics})  # last: whoever finds it asks for no more
 
 

@@ -5,9 +5,6 @@ Letters: N trials, K answers of each, M gallery images.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +25,7 @@ from hvf.evaluation import retrieval
 from hvf.evaluation.scaling import INDUCTIVE, TRANSDUCTIVE, check_scalings
 from hvf.experiments.caveats import caveats
 from hvf.experiments.confidence import row_of
-from hvf.runs import check_writable, code_version, write_atomic, write_json
+from hvf.runs import check_writable, code_version, padded, write_atomic, write_csv, write_json
 
 ANSWERS, TRIALS, SUMMARY = "answers.csv", "trials.csv", "decode.json"
 
@@ -239,20 +236,12 @@ def write(decoded: Decoded, out: Path) -> None:
     """
     if decoded.drawn_NHWC is not None:
         for i, picture_HWC in enumerate(decoded.drawn_NHWC):
-            path = out / "images" / "drawn" / f"{i:04d}.png"
+            path = out / "images" / "drawn" / f"{padded(i, len(decoded.drawn_NHWC))}.png"
             write_atomic(path, lambda tmp, picture=picture_HWC: Image.fromarray(picture).save(tmp))
     write_json(out / SUMMARY, decoded.summary)
     if decoded.summary["metrics"]:
         write_json(out / "metrics.json", decoded.summary["metrics"])
     about = ["trial", "repeats", "set_size", "p_nothing", "says_nothing", "image_id", "rank", "held"]
-    _write_csv(out / TRIALS, about, trial_rows(decoded))
+    write_csv(out / TRIALS, about, trial_rows(decoded))
     answered = ["trial", "rank", "image_id", "similarity", "probability", "in_set"]
-    _write_csv(out / ANSWERS, answered, answer_rows(decoded))
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomic(path, lambda tmp: tmp.write_text(text.getvalue(), encoding="utf-8"))
+    write_csv(out / ANSWERS, answered, answer_rows(decoded))

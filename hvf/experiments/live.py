@@ -17,6 +17,7 @@ from hvf.decoding.live import LiveTrial
 from hvf.decoding.ranking import Answers, Calibrated, answer
 from hvf.decoding.recording import NewTrials
 from hvf.experiments.decoding import Decoded, Opened
+from hvf.progress import say
 
 
 class State(NamedTuple):
@@ -31,8 +32,9 @@ class State(NamedTuple):
 def decode_live(opened: Opened, live: Iterable[LiveTrial], shown: Callable[[State], None]) -> Decoded:
     """Answer the trials of a stream, `shown` after each; when it ends all of them, as `decode` gives those of a file.
 
-    The answers are those of the file with ``--same-image`` and the column of the codes. Raises HvfError if no trial
-    comes, or one does not fit the decoder.
+    The answers are those of the file with ``--same-image`` and the column of the codes. Once one was
+    answered, a trial that does not fit, as with samples that are lost (NaN), is named and left out. Raises HvfError if
+    no trial comes, or the first does not fit the decoder.
     """
     groups: dict[str, list[Trials]] = {}
     notes: dict[str, None] = {}
@@ -40,7 +42,14 @@ def decode_live(opened: Opened, live: Iterable[LiveTrial], shown: Callable[[Stat
     question, decoder = opened.question, opened.decoder
     try:
         for stimulus, trial, said in live:
-            opened.check(trial, "the stream")
+            try:
+                opened.check(trial, "the stream")
+            except HvfError as error:
+                if not groups:
+                    raise
+                notes[f"a trial of {stimulus} is left out: {error}"] = None
+                say("the stream", [f"a trial of {stimulus} is left out: {error}"])
+                continue
             notes |= dict.fromkeys(said)
             group = groups.setdefault(stimulus, [])
             group.append(trial)

@@ -31,7 +31,7 @@ from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.experiments.scaled_scores import check_fitted, with_scalings
 from hvf.files.tensors import digest_of, read_tensors, write_tensors
-from hvf.runs import Run, say, usable_cores, write_atomic, write_json
+from hvf.runs import Run, padded, say, usable_cores, write_atomic, write_json
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
 from hvf.vision.processes import ALONE, Processes
@@ -317,7 +317,7 @@ def write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.nda
 def picture_names(ids: tuple[str, ...]) -> list[str]:
     """The files of a row's pictures."""
     plain = ("".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:80] for name in ids)
-    return [f"{i:04d}_{name}.png" for i, name in enumerate(plain)]
+    return [f"{padded(i, len(ids))}_{name}.png" for i, name in enumerate(plain)]
 
 
 def _whole(run: Run, row: str, ids: tuple[str, ...]) -> bool:

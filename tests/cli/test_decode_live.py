@@ -11,7 +11,11 @@ import pandas as pd
 import pytest
 
 from hvf.cli import main
+from hvf.config import HvfError
+from hvf.decoding.live import LiveTrial
 from hvf.experiments import stages
+from hvf.experiments.decoding import Question, open_decoder
+from hvf.experiments.live import decode_live
 from hvf.runs import Run
 from hvf.study import open_study
 from tests.small_run import small_config
@@ -106,3 +110,23 @@ def test_a_stream_that_is_not_there(run, tmp_path, capsys):
     assert main(["decode", str(run), "--stream", "hvf-nobody", "--out", str(tmp_path / "out")]) == 2
     assert "no stream called 'hvf-nobody'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trial_with_lost_samples_is_left_out_and_the_others_are_answered(run, capsys):
+    study, opened = open_study(small_config().data), open_decoder(Question(str(run), Path("stream")), "cpu")
+    lost = study.test.select([2])
+    x_1CT = lost.load_array().copy()
+    x_1CT[0, 3, 10] = np.nan
+    lost = lost.replace(x_NCT=x_1CT)
+    fine = [LiveTrial(str(i), study.test.select([i]), []) for i in (0, 1, 3)]
+    shown: list[str] = []
+    answered = decode_live(
+        opened, [fine[0], LiveTrial("2", lost, []), *fine[1:]], lambda state: shown.append(state.stimulus)
+    )
+    assert shown == ["0", "1", "3"]
+    assert list(answered.trials.names) == shown
+    whole = decode_live(opened, fine, lambda state: None)
+    np.testing.assert_array_equal(answered.answers.top_NK, whole.answers.top_NK)
+    assert "note: the stream: a trial of 2 is left out: " in capsys.readouterr().err
+    with pytest.raises(HvfError, match="NaN"):  # the first: rather the stream than the trial is at fault
+        decode_live(opened, [LiveTrial("2", lost, []), *fine], lambda state: None)

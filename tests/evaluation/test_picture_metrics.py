@@ -181,6 +181,9 @@ def test_correlation_distance():
         (_pictures(2)[..., :1], _pictures(2), "seen pictures should be an array"),
         (_pictures(2), _pictures(2).astype(np.int64), "should be uint8"),
         (_pictures(0), _pictures(0), "should be an array"),
+        (_pictures(2), _pictures(2).astype(np.float32), "reconstructions are floats from .* to .*: clip them"),
+        (_pictures(2) / 127.5 - 1, _pictures(2), "seen pictures are floats from -"),
+        (_pictures(2), np.where(_pictures(2) == _pictures(2).max(), np.nan, 0.5), "floats from nan to nan"),
     ],
 )
 def test_pictures_that_do_not_pair_are_refused(reals, recons, message):
