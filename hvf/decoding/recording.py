@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import mne
@@ -32,6 +33,7 @@ from hvf.registry import did_you_mean, listed
 FOREIGN_UNITS = 50.0  # a mean over 100 trials is a tenth as large as one of them, a factor of 1000 is another unit
 FOREIGN_OFFSET = 50.0  # standard deviations that a channel's mean may be off
 FOREIGN_CHANNEL = 1000.0  # times as far off its mean as in training: one channel in another unit
+MOST_SAMPLES = 10_000  # that an epoch is made longer by, so that its length is whole at both rates
 FEW = 20  # trials of one sample, among which a channel may well have one value
 
 
@@ -128,8 +130,7 @@ def of_epochs(epochs: mne.BaseEpochs, recording: RecordingInfo, where: str) -> t
     near = round(n * recording.sfreq / sfreq) == n  # less than half a sample off at the end
     if not near:
         notes.append(f"resampled from {sfreq:g} to {recording.sfreq:g} Hz")
-        # By FFT, MNE's default, epochs come out up to half a sample late where their padding is no multiple of both.
-        epochs = epochs.copy().resample(recording.sfreq, method="polyphase", verbose="error")
+        epochs = _resampled(epochs, recording.sfreq)
     try:
         values, left_out = epochs_values(epochs)
     except HvfError as error:
@@ -146,6 +147,23 @@ def of_epochs(epochs: mne.BaseEpochs, recording: RecordingInfo, where: str) -> t
     unknown = [str(i) for i in range(len(epochs))]
     trials, more = matched(Trials(image_ids=unknown, subject=where, **values), recording, where)
     return trials, [*left_out, *notes, *more]
+
+
+def _resampled(epochs: mne.BaseEpochs, sfreq: float) -> mne.BaseEpochs:
+    """The epochs at another rate, sample k at k / sfreq after their first.
+
+    MNE takes the ratio of the lengths for that of the rates, so that an epoch of a length which is no multiple of both
+    is stretched, by up to half a sample at its end: it is made longer before, by its last sample, and cut after. (By
+    FFT, MNE's default, padding shifts epochs as well.)
+    """
+    n, rate = len(epochs.times), float(epochs.info["sfreq"])
+    longer = -n % Fraction(sfreq / rate).limit_denominator(MOST_SAMPLES).denominator
+    x_NCT = np.pad(epochs.get_data(picks="all", verbose="error"), ((0, 0), (0, 0), (0, longer)), mode="edge")
+    whole = mne.EpochsArray(
+        x_NCT, epochs.info, tmin=epochs.tmin, metadata=epochs.metadata, proj=False, verbose="error"
+    ).resample(sfreq, method="polyphase", verbose="error")
+    stop = min(len(whole.times), round(n * sfreq / rate))
+    return whole.crop(tmax=float(whole.times[stop - 1]), verbose="error")
 
 
 def _of_array(path: Path, recording: RecordingInfo) -> tuple[Trials, list[str]]:

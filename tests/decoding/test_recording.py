@@ -80,6 +80,28 @@ def test_another_rate_is_resampled(tmp_path):
     assert any("resampled from 250 to 100 Hz" in note for note in new.notes)
 
 
+@pytest.mark.parametrize(
+    ("sfreq", "samples"),
+    [(250.0, 300), (250.0, 301), (250.0, 304), (1000.0, 1205), (512.0, 615), (300.0, 361), (333.0, 401), (80.0, 97)],
+)
+def test_resampling_stretches_no_epoch_of_any_length(tmp_path, sfreq, samples):
+    """A burst 0.3 s after onset, late in the decoder's window, stays where it is."""
+    first = round(-0.2 * sfreq)
+
+    def burst(times: np.ndarray) -> np.ndarray:
+        return 1e-6 * np.sin(2 * np.pi * 7 * (times - 0.3)) * np.exp(-(((times - 0.3) / 0.08) ** 2))
+
+    x_NCT = burst(np.arange(first, first + samples) / sfreq) * np.ones((6, 4, 1))
+    path = epochs(tmp_path, sfreq=sfreq, tmin=first / sfreq, samples=samples, x=x_NCT)
+    found_T = open_new_trials(path, INFO).trials.load_array()[0, 0]
+    shift = (first / sfreq + 0.205) % 0.01 - 0.005  # epochs may begin between two samples of the decoder's
+    errors = {
+        ms: np.abs(found_T - burst(np.arange(40) / 100 + shift - ms / 1000)).max() for ms in (-1, -0.3, 0, 0.3, 1)
+    }
+    assert min(errors, key=errors.__getitem__) == 0
+    assert errors[0] < 1e-8
+
+
 def test_prepared_trials_of_another_rate_are_refused(tmp_path):
     trials = Trials(values(6, 60), list("abcdef"), "sub-01", 200.0, -0.1, NAMES, "eeg")
     trials.save(tmp_path / "sub-01_trials.npy")
