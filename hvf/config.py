@@ -37,11 +37,12 @@ LATENTS = {
     "sampling.rounds": 1,
     "sampling.posterior_mean": 0.0,
 }
+WindowSetting = Literal["sfreq", "tmin", "tmax"]
 # Settings of the one kind of study that the other does not read.
 OF_SIMULATED = ("train_concepts", "images_per_concept", "test_concepts", "train_repeats", "test_repeats")
 OF_FILES = (
     *("trials", "images", "background", "test_images", "split_seed"),
-    *("train_sessions", "test_sessions", "neighbours"),
+    *("train_sessions", "test_sessions", "neighbours", "asked"),
 )
 SOLVED = ("ridge", "encoding")  # brain encoders that are not trained step by step, but solved at once
 
@@ -122,6 +123,8 @@ class DataConfig(Section, name="data"):
     sfreq: Positive = 100.0  # sampling rate of the trials, Hz
     tmin: float = 0.0  # start of the window after image onset, s
     tmax: float = 0.8  # end of the window, s, not included: T = round((tmax - tmin) * sfreq)
+    # Your own files have a rate and a window, which sfreq, tmin and tmax at their defaults leave alone.
+    asked: tuple[WindowSetting, ...] = ()  # files: those of the three that hold all the same, as given ones do
     test_images: Count = 200  # files: how many images are held out for testing
     split_seed: Seed = 0  # files: which random split into training and test images
     train_sessions: tuple[int, ...] | None = None  # files: sessions whose trials are trained on; None: all

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -272,17 +273,20 @@ def _prepared_trials(data: DataConfig, path: Path) -> Trials:
 
 
 def _in_window(trials: Trials, data: DataConfig) -> Trials:
-    """The trials cropped to data.tmin and data.tmax; settings at their default leave the trials as they are."""
+    """The trials cropped to data.tmin and data.tmax, so far as these were asked for."""
     default = DataConfig()
-    if data.sfreq not in (default.sfreq, trials.sfreq):
+    asked = {name for name in ("sfreq", "tmin", "tmax") if getattr(data, name) != getattr(default, name)}
+    asked |= set(data.asked) or ({"tmin", "tmax"} if asked & {"tmin", "tmax"} else set())
+    if "sfreq" in asked and not math.isclose(data.sfreq, trials.sfreq, rel_tol=1e-6):
         raise HvfError(
             f"the trials of {trials.subject} have {trials.sfreq:g} Hz but --data.sfreq asks for {data.sfreq:g} Hz: "
             "prepare them with a recipe of that rate"
         )
-    if (data.tmin, data.tmax) == (default.tmin, default.tmax):
+    if not asked & {"tmin", "tmax"}:
         return trials
+    end = trials.tmin + trials.shape[2] / trials.sfreq
     try:
-        return trials.crop(data.tmin, data.tmax)
+        return trials.crop(*(data.tmin if "tmin" in asked else trials.tmin, data.tmax if "tmax" in asked else end))
     except HvfError as error:
         raise HvfError(f"--data.tmin and --data.tmax: {error}; prepare them with a recipe of that window") from error
 

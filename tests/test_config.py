@@ -142,9 +142,12 @@ def test_every_word_of_the_settings_is_one_of_a_list():
         "brain.weights",
     }
     free |= {"prior.path", "prior.pipeline"}
+    listed = {"data.asked"}  # words of a list, each of them
     texts = {name for name, value in flatten(presets.things_eeg()) if isinstance(value, (str, tuple, type(None)))}
     numbers = {"align.betas", "data.train_sessions", "data.test_sessions", "data.test_repeats", "sampling.strength"}
-    assert texts - numbers == free | set(WORDS)
+    assert texts - numbers == free | listed | set(WORDS)
+    with pytest.raises(HvfError, match="data.asked is 'tmn'; did you mean 'tmin'"):
+        with_settings(presets.things_eeg(), {"data.asked": ("tmn",)})
     assert set(WORDS["brain.encoder"]) >= {"mbp", "eegproject", "tsconv", "atm", "ridge", "encoding"}
     assert set(WORDS["fusion.kind"]) == {"hvf", "linear", "gated", "routed", "concatenated", "plain"}
 

@@ -9,6 +9,8 @@ from PIL import Image
 
 from hvf import alignment
 from hvf.alignment.training_set import TrainingSet
+from hvf.cli.options import StudyOptions
+from hvf.cli.parser import parse
 from hvf.config import Config, DataConfig, HvfError, with_settings
 from hvf.data.trials.provenance import SIMULATED_TITLE
 from hvf.data.trials.splitting import held_out
@@ -342,6 +344,28 @@ def test_the_window_of_a_preset(things, tmp_path):
     with pytest.raises(HvfError, match="have 250 Hz but"):
         open_study(replace(mine, sfreq=200.0))
     assert open_study(replace(things, trials=str(path))).train.shape == (6, 2, 300)
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "samples"),
+    [
+        ("", -0.2, 300), ("--data.tmin 0 --data.tmax 0.8", 0.0, 200), ("--data.tmax 0.8", -0.2, 250),
+        ("--data.tmin 0.1", 0.1, 225), ("--data.sfreq 250", -0.2, 300), ("--preset things-eeg", 0.0, 250),
+        ("--preset things-eeg --data.tmin 0.1", 0.1, 225), ("--preset things-eeg --data.sfreq 250", 0.0, 250),
+    ],
+)  # fmt: skip
+def test_a_window_that_is_asked_for_holds_even_where_it_is_the_default(things, tmp_path, words, first, samples):
+    info = mne.create_info(["Oz", "Pz"], 250.0, "eeg")
+    x = np.random.default_rng(0).standard_normal((8, 2, 300)) * 1e-6
+    path = tmp_path / "me-epo.fif"
+    mne.EpochsArray(x, info, tmin=-0.2, verbose="error").save(path, verbose="error")
+    files = f"--trials {path} --images {things.images} --test-images 2"
+    study = open_study(replace(parse(StudyOptions, f"{files} {words}".split()).config.data, ch_names=None))
+    assert (study.train.shape[2], study.train.tmin) == (samples, pytest.approx(first))
+    for sfreq in ("100", "99"):
+        refused = parse(StudyOptions, f"{files} {words} --data.sfreq {sfreq}".split()).config.data
+        with pytest.raises(HvfError, match=f"have 250 Hz but --data.sfreq asks for {sfreq} Hz"):
+            open_study(replace(refused, ch_names=None))
 
 
 def test_prepared_trials_that_do_not_fit_are_refused(things, tmp_path):

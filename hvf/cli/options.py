@@ -136,7 +136,7 @@ def run_name(config: Config) -> str:
             words.append(f"sub-{data.subject:02d}")
     if config.name != "mini":
         words.insert(0, config.name)
-    named = {"data.study", "data.subject", "data.trials", "data.images"} | EXECUTION_ONLY
+    named = {"data.asked", "data.study", "data.subject", "data.trials", "data.images"} | EXECUTION_ONLY
     usual = dict(flatten(presets.get(config.name))) | presets.settings_of(config.name, config.align.mode)
     for name, value in flatten(config):
         if name in named or value == usual[name]:

@@ -25,7 +25,7 @@ import tyro
 from tyro.conf import Fixed, Suppress, arg
 
 from hvf import presets
-from hvf.config import Config, flatten, with_settings
+from hvf.config import Config, DataConfig, flatten, with_settings
 from hvf.registry import FEATURES, RANDOM, HvfError, did_you_mean, feature_file
 from hvf.vision.backbones.base import PATH
 from hvf.vision.specs import check_targets, parse_spec
@@ -98,8 +98,15 @@ class Configured:
 
     def implied(self) -> dict[str, Any]:
         """The dotted settings that others bring along, unless they are given themselves."""
-        own = {"data.trials", "data.images"} & self.settings.keys()
-        return {"data.study": "files"} if own else {}
+        given = {**self.settings, **self.aliased()}
+        implied = {"data.study": "files"} if {"data.trials", "data.images"} & self.settings.keys() else {}
+        if (implied | given).get("data.study", self.base.data.study) == "files":
+            asked = [name for name in ("sfreq", "tmin", "tmax") if f"data.{name}" in given]
+            usual, preset = DataConfig(), self.base.data
+            if asked and (preset.tmin, preset.tmax) != (usual.tmin, usual.tmax):  # the preset asks for its window
+                asked = list(dict.fromkeys([*asked, "tmin", "tmax"]))
+            implied["data.asked"] = tuple(asked)
+        return implied
 
     def given(self, but: Sequence[str] = ()) -> list[str]:
         """The options and dotted settings that were given, but for the options named."""

@@ -132,6 +132,7 @@ def check_settings_as_options(command: str, study: str, others: set[str]) -> Non
     usual = presets.things_meg()
     words = {"data.study": study, "data.subject": 3, "data.trials": "/x.npy", "data.images": "/y.zip"}
     words |= {"data.train_sessions": (1, 2), "data.test_sessions": (3,), "data.test_repeats": 12, "brain.weights": None}
+    words |= {"data.asked": ("sfreq", "tmin", "tmax")}
     words |= {"align.unit_length": "images", "align.schedule": "constant", "align.refit": True, "brain.frozen": False}
     words |= {"brain.smooth_once": True, "brain.person_layer": True, "align.normal_weights": True}
     words |= {"members.encoders": False, "members.encoding": False}  # for retrieval alone
