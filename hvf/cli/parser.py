@@ -99,7 +99,9 @@ class Configured:
     def implied(self) -> dict[str, Any]:
         """The dotted settings that others bring along, unless they are given themselves."""
         given = {**self.settings, **self.aliased()}
-        implied = {"data.study": "files"} if {"data.trials", "data.images"} & self.settings.keys() else {}
+        implied: dict[str, Any] = (
+            {"data.study": "files"} if {"data.trials", "data.images"} & self.settings.keys() else {}
+        )
         if (implied | given).get("data.study", self.base.data.study) == "files":
             asked = [name for name in ("sfreq", "tmin", "tmax") if f"data.{name}" in given]
             usual, preset = DataConfig(), self.base.data

@@ -5,8 +5,12 @@ Letters: N images, C channels, T samples, R repeats.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -14,11 +18,14 @@ from hvf.config import TEST_REPEATS, DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.data.trials.lazy import mean_of_repeats
 from hvf.data.trials.trials import Trials
-from hvf.runs import track
+from hvf.files.tensors import read_tensors, write_tensors
+from hvf.runs import cache_dir, track
 from hvf.simulation import rendering
-from hvf.simulation.brain import noisy_trials, response, sensors, simulated_brain
+from hvf.simulation.brain import RESPONSES_VERSION, Brain, noisy_trials, response, sensors, simulated_brain
 from hvf.simulation.features import WORKERS, noise_keys
-from hvf.simulation.stimuli import MAX_TRAIN_CONCEPTS, N_TEST_CONCEPTS, rendered
+from hvf.simulation.stimuli import MAX_TRAIN_CONCEPTS, N_TEST_CONCEPTS, rendered, store
+
+TURNED = "/transposed"  # after the name of a stored array that lies the other way round in memory
 
 
 def repeats_of(data: DataConfig, split: str) -> int:
@@ -89,7 +96,7 @@ def simulate_trials(data: DataConfig, images: ImageSet, subject: int, split: str
         raise HvfError(f"the simulated study has the splits train and test, not {split!r}")
     repeats = repeats_of(data, split)
     n_times = _n_samples(data)
-    brain = simulated_brain(data.study, subject, data.sfreq, data.tmin, n_times)
+    brain = _built_once(data.study, subject, data.sfreq, data.tmin, n_times)
     kind = sensors(data.study)
     n_channels = len(brain.ch_names)
     keys = noise_keys(images)
@@ -108,6 +115,27 @@ def simulate_trials(data: DataConfig, images: ImageSet, subject: int, split: str
             list(pool.map(simulate, block, response(brain, images.select(block))))
     ids = np.asarray(images.ids) if averaged else np.repeat(np.asarray(images.ids), repeats)
     return Trials(x_NCT, ids, f"sub-{subject:02d}", data.sfreq, data.tmin, brain.ch_names, kind, simulated=True)
+
+
+@cache
+def _built_once(study: str, subject: int, sfreq: float, tmin: float, n_times: int) -> Brain:
+    """A simulated brain, kept in the cache: MNE's forward model takes as long as all of its trials."""
+    settings = [study, subject, sfreq, tmin, n_times, RESPONSES_VERSION]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    path = cache_dir() / "brains" / f"{study}-{subject:02d}-{key}.safetensors"
+    with contextlib.suppress(OSError, HvfError, KeyError, TypeError):  # absent, damaged, of another version
+        arrays, said = read_tensors(path)
+        turned = {name.removesuffix(TURNED): x.T if name.endswith(TURNED) else x for name, x in arrays.items()}
+        return Brain(ch_names=tuple(said["ch_names"]), sensor_sd=said["sensor_sd"], **turned)
+    brain = simulated_brain(study, subject, sfreq, tmin, n_times)
+    arrays = {name: x for name, x in vars(brain).items() if isinstance(x, np.ndarray)}
+    # As they lie in memory: BLAS rounds a product otherwise where its factors lie in another order.
+    arrays = {
+        name if x.flags.c_contiguous else name + TURNED: np.ascontiguousarray(x if x.flags.c_contiguous else x.T)
+        for name, x in arrays.items()
+    }
+    store(path, lambda p: write_tensors(p, arrays, {"ch_names": list(brain.ch_names), "sensor_sd": brain.sensor_sd}))
+    return brain
 
 
 def _n_samples(data: DataConfig) -> int:

@@ -74,6 +74,28 @@ def test_test_concepts_are_unseen_and_training_is_a_prefix_of_the_full_study():
     assert len(train.captions) == 160
 
 
+@pytest.mark.parametrize("study", ["simulated-eeg", "simulated-meg"])
+def test_a_brain_from_the_cache_answers_to_the_bit_as_the_one_that_was_built(study, tmp_path, monkeypatch):
+    images, data = stimuli()[1].select(range(3)), replace(SMALL, study=study, subject=2)
+
+    def answers() -> np.ndarray:
+        simulated._built_once.cache_clear()
+        return simulate_trials(data, images, 2, "test").load_array()
+
+    monkeypatch.setattr(simulated, "cache_dir", lambda: tmp_path)
+    built = answers()
+    (file,) = (tmp_path / "brains").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(simulated, "simulated_brain", None)  # not built again
+        np.testing.assert_array_equal(answers(), built)
+    kept = file.read_bytes()
+    for damaged in (kept[:-8], kept[:-1] + bytes([kept[-1] ^ 1]), b""):
+        file.write_bytes(damaged)
+        np.testing.assert_array_equal(answers(), built)
+        assert file.read_bytes() == kept
+    simulated._built_once.cache_clear()
+
+
 def test_pictures_from_the_cache_are_those_that_were_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "cache_dir", lambda: tmp_path)
     drawn = pictures.rendered(rendering.concepts()[:3], 2)
