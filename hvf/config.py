@@ -82,7 +82,12 @@ Positive = Annotated[float, Bound("be greater than 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Bound("be at least 0", lambda x: x >= 0)]
 Share = Annotated[float, Bound("lie between 0 and 1", lambda x: 0 <= x <= 1)]
 Part = Annotated[float, Bound("be at least 0 and less than 1", lambda x: 0 <= x < 1)]
+Inner = Annotated[float, Bound("lie between 0 and 1, neither included", lambda x: 0 < x < 1)]
 Betas = Annotated[tuple[float, float], Bound("be at least 0 and less than 1", lambda b: all(0 <= x < 1 for x in b))]
+
+# Of a list of options.
+EachOnce = Bound("name each once", lambda several: len(set(several)) == len(several))
+SomeEachOnce = Bound("name at least one, each once", lambda several: 0 < len(set(several)) == len(several))
 
 Loss = Literal["both", "brain-to-image", "image-to-brain"]
 People = Literal["alike", "standardised", "euclidean"]
@@ -400,6 +405,16 @@ def first_difference(a: Config, b: Config) -> tuple[str, Any, Any] | None:
     return None
 
 
+def check_options(options: Any, prefix: str = "--") -> None:
+    """Hold the options of a command or a script to their fields' types and bounds, as settings are; HvfError if not."""
+    for name, hint in _hints(type(options)).items():
+        value, called = getattr(options, name), f"{prefix}{name.replace('_', '-')}"
+        if is_dataclass(hint):
+            check_options(value, f"{called}.")
+        elif not (is_dataclass(value) or isinstance(value, dict)):  # a configuration and its settings: checked as such
+            _checked(hint, value, called)
+
+
 def check_files(config: Config, trained: bool = False) -> None:
     """Refuse files that are not named or not there, before anything is read, computed or written."""
     if not trained:  # else the decoder has them
@@ -441,7 +456,8 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     if origin is Annotated:
         value = _checked(args[0], value, name)
         for rule in args[1:]:
-            rule.check(value, name)
+            if isinstance(rule, (Bound, Named)):  # others are for the parser of options
+                rule.check(value, name)
         return value
     if origin is Literal:
         if value not in args:

@@ -29,7 +29,19 @@ from PIL import Image
 
 from hvf import presets
 from hvf.cli.options import parse_preset, script
-from hvf.config import HvfError, SamplingConfig
+from hvf.config import (
+    Count,
+    HvfError,
+    Inner,
+    NotNegative,
+    Number,
+    Part,
+    Positive,
+    SamplingConfig,
+    Seed,
+    TargetConfig,
+    check_options,
+)
 from hvf.prior.attention import check_attached, choose_attention
 from hvf.prior.card import DRAWING, HEAD
 from hvf.prior.embedding_noise import EmbeddingNoise
@@ -57,7 +69,7 @@ from hvf.training.long_runs import (
     write_history,
 )
 from hvf.vision.processes import several_on_cpus
-from hvf.vision.specs import parse_spec
+from hvf.vision.specs import check_targets, parse_spec
 
 # These change no weight, but for the last bits of some.
 EXECUTION_ONLY = {
@@ -78,34 +90,34 @@ class Training:
         None  # weights to start from: a Fusion Prior (folder) or an IP-Adapter (file); none: the UNet's own
     )
     images: str | None = None  # folder or zip of training images; none: rendered pictures, none of them in a study
-    width: int = 256  # D, the width of z_f
-    intermediate: int = 256  # hidden width of HVF's block
-    projector_intermediate: int = 1024  # hidden width of the projector φ_c
-    dropout: float = 0.1  # inside both blocks
-    embedding_dropout: float = 0.1  # share of embeddings zeroed, for classifier-free guidance
-    vagueness: float = 0.0  # strongest embedding noise, in sd of an embedding's mean component; 0: none
+    width: Count = 256  # D, the width of z_f
+    intermediate: Count = 256  # hidden width of HVF's block
+    projector_intermediate: Count = 1024  # hidden width of the projector φ_c
+    dropout: Part = 0.1  # inside both blocks
+    embedding_dropout: Part = 0.1  # share of embeddings zeroed, for classifier-free guidance
+    vagueness: NotNegative = 0.0  # strongest embedding noise, in sd of an embedding's mean component; 0: none
     shards: Path | None = None  # folder that prior_training/prepare.py wrote, read as needed; in place of --images
     from_pixels: bool = False  # encode the images in every step, instead of once into memory and the cache
-    workers: int = 0  # processes that read shards or images ahead of the steps
-    batch_size: int = 64  # images per step, over all processes and parts
-    gradient_accumulation: int = 1  # parts that a step's batch is computed in, one after the other
+    workers: Number = 0  # processes that read shards or images ahead of the steps
+    batch_size: Count = 64  # images per step, over all processes and parts
+    gradient_accumulation: Count = 1  # parts that a step's batch is computed in, one after the other
     gradient_checkpointing: bool = False  # less memory, a third more time
     mixed_precision: Literal["no", "bf16"] = "no"  # of the frozen UNet; what is trained stays float32
     attention: Literal["sdpa", "xformers", "compiled"] = "sdpa"  # of the UNet; falls back to sdpa, and says so
-    max_steps: int = 2600  # length of the training
-    learning_rate: float = 1e-3  # AdamW's peak
+    max_steps: Count = 2600  # length of the training
+    learning_rate: Positive = 1e-3  # AdamW's peak
     schedule: Literal["cosine", "constant_with_warmup"] = "cosine"  # of the learning rate, after the warm-up
-    warmup_steps: int = 200  # linear warm-up
-    weight_decay: float = 0.01  # AdamW's
-    clip_norm: float = 1.0  # largest gradient norm
-    ema_decay: float = 0.999  # of the averaged weights, which are the ones kept
-    validation_fraction: float = 0.05  # share of concepts held out
-    seed: int = 0  # of everything drawn
-    validate_every: int = 500  # steps between entries of metrics.jsonl
-    checkpoint_every: int = 1000  # steps between checkpoints
+    warmup_steps: Number = 200  # linear warm-up
+    weight_decay: NotNegative = 0.01  # AdamW's
+    clip_norm: Positive = 1.0  # largest gradient norm
+    ema_decay: Part = 0.999  # of the averaged weights, which are the ones kept
+    validation_fraction: Inner = 0.05  # share of concepts held out
+    seed: Seed = 0  # of everything drawn
+    validate_every: Count = 500  # steps between entries of metrics.jsonl
+    checkpoint_every: Count = 1000  # steps between checkpoints
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"  # figures and pictures while it trains
-    pictures: int = 8  # held-out images drawn beside every entry of metrics.jsonl
-    picture_steps: int = 10  # of their sampler
+    pictures: Number = 8  # held-out images drawn beside every entry of metrics.jsonl
+    picture_steps: Count = 10  # of their sampler
     picture_guidance: float = 2.0  # classifier-free guidance
     shipped: Literal["float16", "float32"] = "float16"  # number type of the weights in OUT/prior
     out: Path | None = None  # output folder; none: runs/prior-PRESET
@@ -297,18 +309,14 @@ def new_prior(options: Training, pipeline: StableDiffusionXLPipeline, images: Tr
 
 def check(out: Path, options: Training, processes: int) -> None:
     """Refuse impossible settings, a folder that cannot be written, and one that holds another training."""
+    check_options(options)
     check_writable(out)
-    for name in ("max_steps", "batch_size", "gradient_accumulation", "validate_every", "checkpoint_every"):
-        if getattr(options, name) < 1:
-            raise HvfError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
     shares = processes * options.gradient_accumulation
     if options.batch_size % shares:
         shared = f"{processes} processes" + f" x {options.gradient_accumulation} parts" * (shares > processes)
         raise HvfError(f"--batch-size {options.batch_size} cannot be shared by {shared} evenly.")
-    if not options.targets:
-        raise HvfError("--targets names no encoder; give at least one, e.g. --targets openclip:mini-vit.")
-    for spec in (options.latents, *options.targets):
-        parse_spec(spec)
+    parse_spec(options.latents)
+    check_targets(TargetConfig(specs=options.targets))
     if options.vagueness and not options.init:
         raise HvfError("--vagueness needs the directions in which a trained prior's embeddings differ: add --init.")
     if options.shards and (options.images or options.from_pixels):

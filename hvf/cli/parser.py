@@ -25,7 +25,7 @@ import tyro
 from tyro.conf import Fixed, Suppress, arg
 
 from hvf import presets
-from hvf.config import Config, DataConfig, flatten, with_settings
+from hvf.config import Config, DataConfig, check_options, flatten, with_settings
 from hvf.registry import FEATURES, RANDOM, HvfError, did_you_mean, feature_file
 from hvf.vision.backbones.base import PATH
 from hvf.vision.specs import check_targets, parse_spec
@@ -283,7 +283,9 @@ def read_options(
         option = word.split("=")[0].replace("_", "-")
         if option.startswith("--") and option not in known and option.replace("no-", "", 1) not in known:
             raise HvfError(_no_option(option, command, prog))
-    return _tyro(command, default, words, prog)
+    options = _tyro(command, default, words, prog)
+    check_options(options)
+    return options
 
 
 def described(command: type[Any]) -> str:

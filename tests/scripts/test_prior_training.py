@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from hvf.config import HvfError
 from hvf.data.images.image_set import open_images
 from hvf.prior.loading import load_pipeline
 from hvf.prior.model import FusionPrior
@@ -153,8 +155,8 @@ def test_refuses_in_one_line_and_writes_nothing(script, world, finished, tmp_pat
         "holds a training already: add --resume": arguments(world, finished),
         "trained with batch_size = 4, not 8": [*arguments(world, finished, batch_size=8), "--resume"],
         "16 training images, fewer than --batch-size 64": arguments(world, out, batch_size=64),
-        "--max-steps is 0": arguments(world, out, max_steps=0),
-        "--batch-size is 0": arguments(world, out, batch_size=0),
+        "--max-steps must be at least 1, not 0": arguments(world, out, max_steps=0),
+        "--batch-size must be at least 1, not 0": arguments(world, out, batch_size=0),
         "unknown kind 'vea'; did you mean 'vae'?": arguments(world, out, latents="vea:mini"),
         "--vagueness needs the directions": arguments(world, out, vagueness=4),
         "cannot be shared by 1 processes x 3 parts evenly": arguments(world, out, gradient_accumulation=3),
@@ -170,6 +172,44 @@ def test_refuses_in_one_line_and_writes_nothing(script, world, finished, tmp_pat
         assert lines[-1].startswith("hvf: ")
         assert message in lines[-1]
     assert not out.exists()
+
+
+OUT_OF_RANGE = {
+    "pictures": "-1", "picture_steps": "0 -1", "picture_guidance": "nan inf", "seed": "-1 4294967296",
+    "clip_norm": "0 -1 nan inf", "width": "0 -1", "intermediate": "0 -1", "projector_intermediate": "0 -1",
+    "learning_rate": "0 -1 nan inf", "weight_decay": "-1 nan inf", "dropout": "-1 1 2 nan",
+    "embedding_dropout": "-1 1 nan", "ema_decay": "-1 1 2 nan", "vagueness": "-1 nan inf",
+    "validation_fraction": "0 1 -1 nan", "warmup_steps": "-1", "workers": "-1", "max_steps": "0 -1", "batch_size": "-1",
+    "gradient_accumulation": "0 -1", "validate_every": "0 -1", "checkpoint_every": "0 -1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_a_number_out_of_range_is_refused_before_anything_is_read_or_written(script, world, tmp_path, capsys, name):
+    out = tmp_path / "run"
+    for value in OUT_OF_RANGE[name].split():
+        given = [*arguments(world, out, init=tmp_path / "never-read"), f"--{name.replace('_', '-')}={value}"]
+        assert script.main(given) == 2
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message.startswith(f"hvf: --{name.replace('_', '-')} must ")
+        assert not out.exists()
+
+
+def test_every_number_has_a_range_and_a_setting_built_in_python_is_held_to_it(script, tmp_path):
+    numbers = {f.name for f in dataclasses.fields(script.Training) if type(f.default) in (int, float)}
+    assert numbers == set(OUT_OF_RANGE)
+    with pytest.raises(HvfError, match="--clip-norm must be greater than 0, not 0"):
+        script.check(tmp_path / "run", dataclasses.replace(script.mini(), clip_norm=0.0), 1)
+
+
+def test_encoders_are_named_each_once(script, world, tmp_path, capsys):
+    given = arguments(world, tmp_path / "run")
+    targets = given.index("--targets") + 1
+    twice = f"vae:{world / 'sdxl'}@16"
+    for specs, said in (([twice, twice], f"names {twice} twice"), ([], "targets.specs is empty")):
+        assert script.main(given[:targets] + specs) == 2
+        assert said in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_real_size_without_its_weights_names_hub_id_and_command(script, tmp_path, capsys, monkeypatch):
