@@ -407,7 +407,7 @@ def first_difference(a: Config, b: Config) -> tuple[str, Any, Any] | None:
 
 def check_options(options: Any, prefix: str = "--") -> None:
     """Hold the options of a command or a script to their fields' types and bounds, as settings are; HvfError if not."""
-    for name, hint in _hints(type(options)).items():
+    for name, hint in _hints(options.__class__).items():
         value, called = getattr(options, name), f"{prefix}{name.replace('_', '-')}"
         if is_dataclass(hint):
             check_options(value, f"{called}.")

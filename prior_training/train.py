@@ -46,6 +46,7 @@ from hvf.prior.attention import check_attached, choose_attention
 from hvf.prior.card import DRAWING, HEAD
 from hvf.prior.embedding_noise import EmbeddingNoise
 from hvf.prior.loading import load_pipeline, load_prior
+from hvf.prior.made_from import fingerprint, kept_fingerprint, refuse_other_content
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective, TrainingImages
 from hvf.prior.published import start_from_ip_adapter
@@ -170,9 +171,16 @@ def train(options: Training) -> Path:
     )
     process, processes, parts = accelerator.process_index, accelerator.num_processes, options.gradient_accumulation
     check(out, options, processes)
+    before = kept_fingerprint(out / "training.json")
     dtype = torch.bfloat16 if options.mixed_precision == "bf16" else torch.float32
     pipeline = load_pipeline(options.pipeline, device=str(accelerator.device), dtype=dtype)
     pipeline.unet.requires_grad_(False)
+    sampling = SamplingConfig(steps=options.picture_steps, guidance=options.picture_guidance, seed=options.seed)
+    most = pipeline.scheduler.config.num_train_timesteps
+    if options.pictures and sampling.steps > most:
+        raise HvfError(
+            f"--picture-steps must be at most {most}, those of the pipeline's schedule, not {sampling.steps}"
+        )
     source = SourceSettings(
         options.latents, options.targets, options.images, options.shards, options.from_pixels, options.workers
     )
@@ -180,6 +188,11 @@ def train(options: Training) -> Path:
         images = open_training_images(source, pipeline, accelerator.device, options.validation_fraction, options.seed)
     if len(images.train) < options.batch_size:
         raise HvfError(f"There are {len(images.train)} training images, fewer than --batch-size {options.batch_size}.")
+    made_from = fingerprint(images, pipeline, options.init)
+    if before:
+        refuse_other_content(out, before, made_from)
+    elif before is not None:
+        say(accelerator, f"{out} was begun by an earlier version, which kept no hash of its images and weights.")
     pipeline.unet.register_to_config(sample_size=images.source.latent_shape[1])  # pictures are drawn as trained
     refused = choose_attention(pipeline.unet, options.attention)
     if refused:
@@ -210,10 +223,9 @@ def train(options: Training) -> Path:
     first = load_checkpoint(accelerator, averaged, out)
     history = read_history(out / "metrics.jsonl", first)
     if accelerator.is_main_process:
-        write_json(out / "training.json", settings_of(options))
+        write_json(out / "training.json", settings_of(options) | {"fingerprint": made_from})
     log = Log(accelerator, out.name)
     objective.announce(range(first, options.max_steps), process, processes, parts)
-    sampling = SamplingConfig(steps=options.picture_steps, guidance=options.picture_guidance, seed=options.seed)
 
     def validate(step: int | None = None) -> dict[str, float]:
         """The averaged weights' losses on held-out images; with a step, pictures too."""

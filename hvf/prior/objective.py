@@ -8,8 +8,8 @@ Shape suffixes: N items, CHW a latent's channels, height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -82,6 +82,7 @@ class TrainingImages:
     train: np.ndarray  # rows of `source`
     validation: np.ndarray  # other rows
     text: TextConditions  # the empty prompt, on the device to train on
+    content: Mapping[str, str] = field(default_factory=dict)  # {images, encoders or shards: a hash of what is in them}
 
     @property
     def validation_rows(self) -> np.ndarray:

@@ -118,14 +118,7 @@ class Reconstructor:
     def fingerprint(self) -> str:
         """A hash of all that makes a picture of an embedding: the models, the schedule, where denoising starts."""
         if self._models_hash is None:
-            modules = {name: x for name, x in self.pipeline.components.items() if isinstance(x, torch.nn.Module)}
-            tensors = {
-                f"{part}.{name}": tensor
-                for part, module in {**modules, "prior": self.prior}.items()
-                for name, tensor in module.state_dict().items()
-            }
-            schedule = {name: str(value) for name, value in self._scheduler.config.items() if name[0] != "_"}
-            self._models_hash = digest_of(tensors, [type(self._scheduler).__name__, schedule])
+            self._models_hash = digest_of_models(self.pipeline.components | {"prior": self.prior}, self._scheduler)
         begin = digest_of(*self.latents_of_z.tensors()) if self.latents_of_z else "noise"
         return digest_of({}, [self._models_hash, begin])
 
@@ -327,6 +320,18 @@ def held_out_pictures(
     z_f_ND = prior.eval().encode(features)
     drawn_NHWC = reconstructor.draw(z_f_ND, replace(sampling, batch_size=len(rows)))
     return reconstructor.decode(latents), drawn_NHWC
+
+
+def digest_of_models(components: Mapping[str, Any], scheduler: Any) -> str:
+    """sha256 of the weights of those components that are networks, and of the noise schedule."""
+    tensors = {
+        f"{part}.{name}": tensor
+        for part, module in components.items()
+        if isinstance(module, torch.nn.Module)
+        for name, tensor in module.state_dict().items()
+    }
+    schedule = {name: str(value) for name, value in scheduler.config.items() if name[0] != "_"}
+    return digest_of(tensors, [type(scheduler).__name__, schedule])
 
 
 def _noise_shares(scheduler: Any, steps: int) -> np.ndarray:

@@ -23,14 +23,18 @@ from torch.utils.data import DataLoader, Dataset
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.sources import open_image_source
+from hvf.data.indexing import spread_rows
 from hvf.data.trials.splitting import concept_split
+from hvf.files.tensors import digest_of
 from hvf.prior.model import TextConditions
 from hvf.prior.objective import Batch, Resident, Source, TrainingImages
 from hvf.study import pretraining_images
-from hvf.vision.cache import embed
+from hvf.vision.cache import content_hashes, embed, weights_hashes
 from hvf.vision.loading import load_encoder
 from hvf.vision.shards import Shards, open_shards
 from hvf.vision.specs import Encoder, parse_spec
+
+DECODED = 1000  # images that are decoded to tell a set too large for memory from another
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,15 @@ def open_training_images(
             if str(parse_spec(spec)) not in shards.specs:
                 raise HvfError(f"{settings.shards} has no features {spec!r}{did_you_mean(spec, shards.specs)}")
         concepts: Sequence[str] = shards.concepts
+        content = {"shards": shards.digest}
         shape = _square(shards.dims[str(parse_spec(settings.latents))], channels, settings.latents)
         source: Source = Sharded(shards, settings.latents, settings.targets, shape, device, settings.workers)
     elif settings.from_pixels:
-        images = open_image_source(settings.images)[0] if settings.images else pretraining_images()
+        images, listed = open_image_source(settings.images) if settings.images else (pretraining_images(), "rendered")
+        content = {"images": _sampled_digest(images, listed)}
         encoders = {spec: load_encoder(spec, device) for spec in specs}
         concepts = images.concepts
+        content["encoders"] = digest_of({}, [encoder.weights_hash for encoder in encoders.values()])
         shape = _square(encoders[settings.latents].dim, channels, settings.latents)
         source = Pixels(images, encoders, settings.latents, settings.targets, shape, settings.workers)
     else:
@@ -89,9 +96,17 @@ def open_training_images(
         features = {spec: torch.from_numpy(embed(images, spec, device=device)).to(device) for spec in settings.targets}
         flat = torch.from_numpy(embed(images, settings.latents, device=device)).to(device)
         concepts = images.concepts
+        hashes = [*weights_hashes(specs, device).values(), *content_hashes(specs)]
+        content = {"images": images.digest, "encoders": digest_of({}, hashes)}
         source = Resident(flat.reshape(-1, *_square(flat.shape[1], channels, settings.latents)), features)
     train, validation = concept_split(concepts, held_out, seed)
-    return TrainingImages(source, train, validation, _empty_prompt(pipeline, source.latent_shape[1], device))
+    text = _empty_prompt(pipeline, source.latent_shape[1], device)
+    return TrainingImages(source, train, validation, text, content)
+
+
+def _sampled_digest(images: ImageSet, listed: str) -> str:
+    """sha256 of what images too many to decode them all are known by, and of the pixels of some spread over them."""
+    return digest_of({}, [listed, images.select(spread_rows(len(images), DECODED)).digest])
 
 
 class ReadAhead:

@@ -222,6 +222,12 @@ class Shards:
         """FeatureSpec -> width d."""
         return {spec: int(one["dim"]) for spec, one in self.settings.encoders.items()}
 
+    @property
+    def digest(self) -> str:
+        """sha256 over the settings and every shard's content, in order."""
+        lines = [self.settings.digest, *(entry["sha256"] for entry in self._listed)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
     def __len__(self) -> int:
         return self.settings.images
 

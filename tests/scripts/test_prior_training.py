@@ -247,6 +247,8 @@ def test_one_source_gives_what_the_others_give(script, world, finished, tmp_path
     given = arguments(world, tmp_path / "sharded", shipped="float32", workers=1, shards=tmp_path / "shards")
     place = given.index("--images")
     assert script.main(given[:place] + given[place + 2 :]) == 0
+    made_from = json.loads((tmp_path / "sharded" / "training.json").read_text())["fingerprint"]
+    assert made_from["shards"] == shards.open_shards(tmp_path / "shards").digest
     given = arguments(world, tmp_path / "pixels", shipped="float32", workers=1)
     assert script.main([*given, "--from-pixels"]) == 0
     expected = weights(finished)

@@ -23,9 +23,9 @@ def content() -> dict[str, np.ndarray]:
     return {spec: rng.normal(size=(N, one["dim"])).astype(np.float32) for spec, one in ENCODERS.items()}
 
 
-def write(folder, number: int, settings: Settings = SETTINGS) -> None:
+def write(folder, number: int, settings: Settings = SETTINGS, times: float = 1) -> None:
     rows = settings.rows(number)
-    features = {spec: x[rows.start : rows.stop] for spec, x in content().items()}
+    features = {spec: times * x[rows.start : rows.stop] for spec, x in content().items()}
     shards.write_shard(folder, settings, number, [f"id{i}" for i in rows], [f"c{i % 4}" for i in rows], features)
 
 
@@ -57,6 +57,16 @@ def test_what_was_written_is_read_in_any_order(folder):
         with pytest.raises(IndexError):
             read.batch(np.array([0, wrong]))
     read.check()
+
+
+def test_the_digest_is_that_of_what_is_in_the_shards_wherever_they_lie(folder, tmp_path):
+    before = open_shards(folder).digest
+    assert open_shards(folder.rename(tmp_path / "elsewhere")).digest == before
+    shards.start(folder, SETTINGS)
+    for number in range(SETTINGS.shards):
+        write(folder, number, times=2 if number == 1 else 1)
+    shards.finish(folder, SETTINGS)
+    assert open_shards(folder).digest != before
 
 
 def test_a_killed_preparation_goes_on_to_the_same_folder(folder, tmp_path):
