@@ -13,9 +13,10 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import open_clip
 import torch
@@ -28,6 +29,7 @@ from transformers import CLIPTokenizer
 
 from hvf import presets
 from hvf.cli.options import parse_settings, script
+from hvf.config import Count, HvfError, Positive, SomeEachOnce, check_options
 from hvf.evaluation.metrics.kind import KINDS, reader
 from hvf.models.mini import CONTEXT_LENGTH, SIZE, learn_tokenizer, read_prompts, small_clip, small_sdxl, small_vae
 from hvf.prior import adapter
@@ -35,7 +37,7 @@ from hvf.prior.embedding_noise import EmbeddingNoise
 from hvf.prior.model import FusionPrior, TextConditions
 from hvf.runs import check_writable, write_atomic
 from hvf.simulation.captioned import pretraining_images
-from hvf.training.small_runs import Hyperparameters, optimise
+from hvf.training.small_runs import Hyperparameters, optimise, usable_device
 from hvf.vision.cache import embed
 
 Stage = Literal["clip-resnet", "clip-vit", "vae", "unet", "kind-reader"]
@@ -59,40 +61,40 @@ RECIPES: dict[Stage, Hyperparameters] = {
 class Options:
     """Train the mini models that ship with hvf."""
 
-    stages: tuple[Stage, ...] = ("clip-resnet", "clip-vit", "vae", "unet", "kind-reader")  # which, in this order
+    stages: Annotated[tuple[Stage, ...], SomeEachOnce] = get_args(Stage)  # which, in this order
     out: Path = Path("hvf/weights/mini")  # folder of the models
     work: Path = Path("runs/mini")  # folder of the checkpoints
-    exemplars: int = 18  # pictures of each of 3,760 concepts
+    exemplars: Count = 18  # pictures of each of 3,760 concepts
     device: str = "cuda" if torch.cuda.is_available() else "cpu"  # where to train
     bf16: bool = torch.cuda.is_available()  # helps hardware that computes in bfloat16 and slows the rest
     go_on: bool = False  # start every stage from the weights in --out, not from chance
-    steps: int | None = None  # of each stage; none: its own number, and so below
-    batch_size: int | None = None  # of each stage
-    learning_rate: float | None = None  # of each stage
+    steps: Count | None = None  # of each stage; none: its own number, and so below
+    batch_size: Count | None = None  # of each stage
+    learning_rate: Positive | None = None  # of each stage
 
 
 def train(options: Options) -> None:
-    """Run the stages, in order."""
-    changed = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate")}
-    changed = {name: value for name, value in changed.items() if value is not None}
-    training = Training(options)
-    for stage in options.stages:
-        recipe = replace(RECIPES[stage], **changed)
+    """Run the stages, in order. Raises HvfError before anything is written if the options do not allow it."""
+    check_options(options)
+    named = ("steps", "batch_size", "learning_rate")
+    changed = {name: value for name in named if (value := getattr(options, name)) is not None}
+    recipes = {stage: replace(RECIPES[stage], **changed) for stage in options.stages}
+    training = Training(options, max(recipe.batch_size for recipe in recipes.values()))
+    for stage, recipe in recipes.items():
         print(f"{stage}: {recipe} on {len(training.images)} pictures", flush=True)
-        if stage in OTHERS:
-            OTHERS[stage](training, recipe)
-        else:
-            train_clip(stage, training, recipe)
+        (OTHERS[stage] if stage in OTHERS else partial(train_clip, stage))(training, recipe)
 
 
 class Training:
     """What all stages share: pictures, folders, the device, and whether to go on from what ships."""
 
-    def __init__(self, options: Options) -> None:
-        check_writable(options.work)
-        options.work.mkdir(parents=True, exist_ok=True)
+    def __init__(self, options: Options, batch_size: int) -> None:
+        for folder in (options.out, options.work):
+            check_writable(folder)
+        self.device, self.bf16, self.go_on = usable_device(options.device), options.bf16, options.go_on
         self.images, self.out, self.work = pretraining_images(options.exemplars, SIZE), options.out, options.work
-        self.device, self.bf16, self.go_on = torch.device(options.device), options.bf16, options.go_on
+        if (n := len(self.images)) < batch_size:
+            raise HvfError(f"there are {n} pictures, fewer than a batch of {batch_size}: give more --exemplars")
         self.layout = {"memory_format": torch.channels_last}  # where convolutions in half precision are fastest
 
     def pixels(self) -> Tensor:
@@ -118,8 +120,8 @@ class Training:
         stage: str,
         between: Callable[[], None] | None = None,
     ) -> nn.Module:
-        checkpoint = self.work / f"{stage}.pt"
-        return optimise(model, loss, len(self.images), recipe, checkpoint, self.device, self.bf16, between)
+        kept = self.work / f"{stage}.pt"
+        return optimise(model, loss, len(self.images), recipe, kept, self.device, self.bf16, between)
 
 
 # --- the small SDXL ---------------------------------------------------------------------------------------------------
@@ -291,7 +293,6 @@ def train_clip(name: Stage, training: Training, recipe: Hyperparameters) -> None
     preprocess = {"size": SIZE, "mean": [0.5] * 3, "std": [0.5] * 3}
     preprocess |= {"interpolation": "bicubic", "resize_mode": "squash"}
     config["text_cfg"]["hf_tokenizer_name"] = "../sdxl/tokenizer"
-    folder.mkdir(parents=True, exist_ok=True)
     card = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
     write_atomic(folder / CONFIG, lambda path: path.write_text(card))
     write_atomic(folder / WEIGHTS, lambda path: save_file(halved(model.state_dict()), path))
@@ -375,7 +376,6 @@ def train_kind_reader(training: Training, recipe: Hyperparameters) -> None:
         return functional.cross_entropy(network(x), kinds_N[indices], label_smoothing=0.1)
 
     network = training.optimise(network, loss, recipe, READER)
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, lambda path: save_file(halved(network.state_dict()), path))
 
 

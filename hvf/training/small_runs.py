@@ -35,6 +35,15 @@ class Hyperparameters:
     ema: float = 0.998  # decay of the averaged weights, which are the ones kept
 
 
+def usable_device(name: str) -> torch.device:
+    """The device of that name. Raises HvfError if torch knows none, or nothing can be computed there."""
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        raise HvfError(f"nothing can be computed on --device {name}: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
+
+
 def optimise(
     model: nn.Module,
     loss: Callable[[Tensor], Tensor],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.evaluation.networks import load_network
 from hvf.prior.loading import load_pipeline, load_prior
@@ -127,3 +128,31 @@ def test_refused_in_one_line(train_mini, tmp_path, monkeypatch, capsys):
     assert "there are 32 pictures, fewer than a batch of 64" in capsys.readouterr().err
     assert train_mini.main(["--stages", "unett"]) == 2
     assert not (tmp_path / "out").exists()
+    assert not any(tmp_path.iterdir())
+
+
+REFUSED = {
+    "--steps": "0 -1", "--batch-size": "0 -1", "--learning-rate": "0 -1 nan inf", "--exemplars": "0 -1",
+    "--device": "cpux meta",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_what_cannot_be_trained_is_refused_before_anything_is_drawn_or_written(
+    train_mini, tmp_path, monkeypatch, capsys, option
+):
+    monkeypatch.setattr(train_mini, "pretraining_images", lambda *_: pytest.fail("drew pictures"))
+    for value in REFUSED[option].split():
+        folders = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+        assert train_mini.main(["--stages", "clip-vit", *folders, f"{option}={value}"]) == 2
+        assert option in capsys.readouterr().err.strip().splitlines()[-1]
+        assert not any(tmp_path.iterdir())
+    with pytest.raises(HvfError, match="--steps must be at least 1, not 0"):
+        train_mini.train(train_mini.Options(steps=0, out=tmp_path / "out", work=tmp_path / "work"))
+
+
+def test_stages_are_named_each_once(train_mini, tmp_path, capsys):
+    for given in ([], ["vae", "vae"]):
+        assert train_mini.main(["--out", str(tmp_path / "out"), "--stages", *given]) == 2
+        assert "--stages must name at least one, each once" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
