@@ -8,10 +8,11 @@ from __future__ import annotations
 import glob
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hvf.config import Config
+from hvf import presets
+from hvf.config import Config, DataConfig
 from hvf.files.remembered import Remembered
 from hvf.registry import feature_file
 from hvf.runs import Run, code_version
@@ -44,23 +45,37 @@ def _files(run: Run) -> list[Path]:
 
 def _inputs(config: Config) -> Iterator[Path]:
     """Recordings, images, files of features, and weights that are folders or came from the Hub."""
-    if config.data.trials is not None:
-        trials = Path(config.data.trials)
-        # With its sidecar, or the parts that a large FIF file comes in.
-        beside = trials.parent.glob(f"{glob.escape(trials.stem.removesuffix('-epo'))}*")
-        yield from _inside(trials) if trials.is_dir() else (path for path in beside if path.is_file())
-    named = [config.prior.path, config.prior.pipeline, config.brain.weights, config.data.images, *config.targets.specs]
+    yield from data_files(config.data)
+    yield from _files_of((config.prior.path, config.prior.pipeline, config.brain.weights or "", *config.targets.specs))
     for spec in map(parse_spec, config.targets.specs):
-        named += [spec.name, spec.weights]  # where they are paths
-    for name in filter(None, named):
-        file = feature_file(name)
-        yield from _inside(Path(name if file is None else file.path).expanduser())
+        yield from _files_of((spec.name, spec.weights))  # where they are paths
     yield from _inside(MINI_WEIGHTS)
-    if config.name != "mini":
+    if _weights_named(config) != _weights_named(presets.mini()):  # of which none is on the Hub
         from hvf.prior.hub_weights import required, snapshot
 
         for folder in filter(None, (snapshot(weights.repository) for weights in required(config))):
             yield from _inside(folder)
+
+
+def _weights_named(config: Config) -> tuple[str, ...]:
+    return config.prior.path, config.prior.pipeline, *config.targets.specs
+
+
+def data_files(data: DataConfig) -> Iterator[Path]:
+    """All files that a study's trials and images are read from; none of a simulated study."""
+    if data.trials is not None:
+        trials = Path(data.trials)
+        # With its sidecar, or the parts that a large FIF file comes in.
+        beside = trials.parent.glob(f"{glob.escape(trials.stem.removesuffix('-epo'))}*")
+        yield from _inside(trials) if trials.is_dir() else (path for path in beside if path.is_file())
+    yield from _files_of((data.images or "",))
+
+
+def _files_of(names: Iterable[str]) -> Iterator[Path]:
+    """The files of those names, of weights, images or features, that are paths: in folders, all of them."""
+    for name in filter(None, names):
+        file = feature_file(name)
+        yield from _inside(Path(name if file is None else file.path).expanduser())
 
 
 def _inside(place: Path) -> Iterator[Path]:

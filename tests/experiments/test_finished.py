@@ -63,6 +63,24 @@ def test_whatever_changes_it_is_looked_at_again(run, change):
     assert not is_finished(run)
 
 
+@pytest.mark.parametrize("option", ["--prior", "--pipeline"])
+def test_weights_from_the_hub_are_looked_at_whatever_the_preset(run, tmp_path, monkeypatch, option):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    place = tmp_path / "hub" / "models--owner--name"
+    weights = place / "snapshots" / "abc" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"w")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+    words = ["--trials", "responses.npy", "--images", "photos", option, "owner/name", "--out", "drawn"]
+    run = Run.create("drawn", parse(Reconstruct, words).config)
+    assert run.config.name == "mini"
+    keep_finished(run)
+    assert is_finished(run)
+    weights.write_bytes(b"v")
+    assert not is_finished(run)
+
+
 def test_another_version_looks_again(run, monkeypatch):
     keep_finished(run)
     monkeypatch.setattr(finished, "code_version", lambda: "9.9.9")
