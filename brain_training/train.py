@@ -31,7 +31,9 @@ from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.experiments.confidence import keep_gallery, validation_trials
+from hvf.experiments.data_digests import data_digests
 from hvf.experiments.descriptions import Training
+from hvf.experiments.made_from import check_unchanged
 from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import about, started_result, write_test_result
 from hvf.runs import Run
@@ -66,6 +68,7 @@ class Protocol:
     row_N: np.ndarray
     person_N: np.ndarray | None  # whose each row is, of several people
     people: tuple[str, ...]  # their names
+    others: tuple[int, ...] | None  # those of them who were named; None: all of the study
     study: Study
     training: Training
 
@@ -103,6 +106,10 @@ def train(options: Options) -> Path:
         data = with_settings(config, {"data.subject": subject}).data
         protocols[folder] = _protocol(data, options, next(iter(protocols.values()), None))
     paths = [folder / f"seed-{seed}" for folder in folders.values() for seed in seeds]
+    for path in paths:
+        if (path / FILE).is_file():
+            protocol, stored = protocols[path.parent], Run.open(path).config
+            check_unchanged(path, data_digests(stored, protocol.study, protocol.others))
     trainings = paths if options.protocol != "pooled" else [f"seed-{seed}" for seed in seeds]
     own = trainings[state.process_index :: state.num_processes]
     share = [path for path in paths if path in own or path.name in own]
@@ -170,13 +177,14 @@ def _protocol(data: DataConfig, options: Options, first: Protocol | None) -> Pro
                 "decoder is trained on images that all have seen"
             )
         return replace(first, study=study)
-    train, person_N, people = study.train, None, ()
+    train, person_N, people, others = study.train, None, (), ()
     if options.protocol != "intra":
+        others = options.trained_on or None
         of_several = other_subjects if options.protocol == "loso" else trials_of_subjects
         train, person_N, people = of_several(data, study, options.trained_on)
     row = {name: i for i, name in enumerate(study.train_images.ids)}
     row_N = np.array([row[name] for name in train.image_ids.tolist()])
-    return Protocol(train, row_N, person_N, people, study, options.protocol)
+    return Protocol(train, row_N, person_N, people, others, study, options.protocol)
 
 
 def _train(
@@ -224,7 +232,7 @@ def _test(run: Run, fitted: Alignment, protocol: Protocol, device: str) -> None:
     keep_gallery(decoder, protocol.study)
     decoder.save(run.path / "checkpoint", about(started_result("training", run, protocol.study, protocol.training)))
     run.write_json("history.json", fitted.history)
-    write_test_result(run, decoder, protocol.study, protocol.training)
+    write_test_result(run, decoder, protocol.study, protocol.training, others=protocol.others)
 
 
 def _combine(out: Path, paths: Sequence[Path]) -> None:

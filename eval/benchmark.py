@@ -32,6 +32,8 @@ from hvf.evaluation.catalogue import is_proportion
 from hvf.evaluation.pictures import ROWS
 from hvf.evaluation.scaling import check_scalings
 from hvf.experiments import protocols, suites
+from hvf.experiments.data_digests import data_digests
+from hvf.experiments.made_from import check_unchanged, stamped
 from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import reconstruct_run
@@ -93,16 +95,20 @@ def method_cells(options: Benchmark) -> dict[str, list[Result]]:
             rows[path], configs[path] = row, _method_config(options, name, subject, seed)
     check_writable(options.out)
     scalings = check_scalings(options.scaling)
-    for path in configs:
+    people = None if options.protocol == "loso" else ()
+    for path, config in configs.items():
         if (path / FILE).exists():
             there = Result.read(path)
             lacking = [n for n in scalings if f"{rows[path]}, {n}" not in {**there.rows, **there.transductive}]
             if lacking:
                 raise HvfError(f"{path} was computed without --scaling {' '.join(lacking)}: choose another --out")
+            check_unchanged(path, data_digests(config, people=people))
 
     def compute(run: Run) -> None:
         if not run.has(FILE):
-            _fit_and_test(run.config, options.protocol, rows[run.path], scalings).write(run.path)
+            digests = data_digests(run.config, people=people)
+            result = _fit_and_test(run.config, options.protocol, rows[run.path], scalings)
+            stamped(result, digests).write(run.path)
 
     share_cells(configs, compute)
     return {row: [Result.read(path) for path in rows if rows[path] == row] for row in methods_of_rows}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hvf.alignment import FILE as CHECKPOINT
 from hvf.config import HvfError
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
@@ -24,10 +25,13 @@ from hvf.evaluation import retrieval
 from hvf.evaluation.calibration import coverage
 from hvf.evaluation.pictures import evaluate_pictures
 from hvf.evaluation.statistics import interval
+from hvf.experiments.data_digests import data_digests
+from hvf.experiments.made_from import DECODER
 from hvf.experiments.stages import made_ready, write_pictures
+from hvf.files.checksums import known_sha256
 from hvf.registry import listed
 from hvf.runs import Run, track
-from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES
+from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES, MADE_FROM
 from hvf.study import Study, open_study
 
 DRAWS, SEED = 5, 0
@@ -55,7 +59,8 @@ def evidence_run(run: Run, repeats: Sequence[int], device: str = "cpu") -> dict[
     repeats = sorted(repeats)
     if not repeats or repeats[0] < 1 or len(set(repeats)) < len(repeats):
         raise HvfError(f"--repeats takes different numbers of trials, from 1 up, not {listed(map(str, repeats))}")
-    decoder = Decoder.load(artefact.find(run.path), device)
+    folder = artefact.find(run.path)
+    decoder = Decoder.load(folder, device)
     study = open_study(run.config.data)
     images = study.test_images
     single = study.single_trials("test", images)
@@ -78,6 +83,7 @@ def evidence_run(run: Run, repeats: Sequence[int], device: str = "cpu") -> dict[
     chance = {f"top{k}": retrieval.chance(k, len(images), len(images)) for k in (1, 5)}
     level = lines[0]["level"]
     result = {"images": len(images), "draws": DRAWS, "level": level, "chance": chance, "repeats": lines}
+    result[MADE_FROM] = data_digests(run.config, study) | {DECODER: known_sha256(folder / CHECKPOINT)}
     run.write_json(EVIDENCE, result)
     return result
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hvf import presets
-from hvf.config import Config, DataConfig
+from hvf.config import Config
 from hvf.files.remembered import Remembered
 from hvf.registry import feature_file
 from hvf.runs import Run, code_version
@@ -45,8 +45,8 @@ def _files(run: Run) -> list[Path]:
 
 def _inputs(config: Config) -> Iterator[Path]:
     """Recordings, images, files of features, and weights that are folders or came from the Hub."""
-    yield from data_files(config.data)
-    yield from _files_of((config.prior.path, config.prior.pipeline, config.brain.weights or "", *config.targets.specs))
+    yield from data_files(config)
+    yield from _files_of((config.prior.path, config.prior.pipeline, config.brain.weights))
     for spec in map(parse_spec, config.targets.specs):
         yield from _files_of((spec.name, spec.weights))  # where they are paths
     yield from _inside(MINI_WEIGHTS)
@@ -61,17 +61,17 @@ def _weights_named(config: Config) -> tuple[str, ...]:
     return config.prior.path, config.prior.pipeline, *config.targets.specs
 
 
-def data_files(data: DataConfig) -> Iterator[Path]:
-    """All files that a study's trials and images are read from; none of a simulated study."""
-    if data.trials is not None:
-        trials = Path(data.trials)
+def data_files(config: Config) -> Iterator[Path]:
+    """All files that trials, images and features are read from; of a simulated study there may be none."""
+    if config.data.trials is not None:
+        trials = Path(config.data.trials)
         # With its sidecar, or the parts that a large FIF file comes in.
         beside = trials.parent.glob(f"{glob.escape(trials.stem.removesuffix('-epo'))}*")
         yield from _inside(trials) if trials.is_dir() else (path for path in beside if path.is_file())
-    yield from _files_of((data.images or "",))
+    yield from _files_of((config.data.images, *config.targets.specs))
 
 
-def _files_of(names: Iterable[str]) -> Iterator[Path]:
+def _files_of(names: Iterable[str | None]) -> Iterator[Path]:
     """The files of those names, of weights, images or features, that are paths: in folders, all of them."""
     for name in filter(None, names):
         file = feature_file(name)

@@ -34,9 +34,11 @@ from hvf.decoder import Decoder
 from hvf.evaluation import retrieval, statistics
 from hvf.experiments import occlusion, variance
 from hvf.experiments.categories import categories_of
+from hvf.experiments.data_digests import data_digests
 from hvf.experiments.occlusion import FIGURES, Window
 from hvf.experiments.protocols import Split, device
 from hvf.runs import Run, track
+from hvf.schema.run_folder import MADE_FROM
 from hvf.study import Study, channel_info, open_study
 from hvf.vision.cache import embed_all
 
@@ -95,9 +97,9 @@ class Interpretation:
     def analyse(self, run: Run) -> dict[str, Any]:
         """Analyse all that the run's data allow, and write interpretation.json.
 
-        Each part is kept in interpretation/ with the checkpoint and settings that it belongs to, and not computed again
-        by a second call. Without umap-learn the map of both modalities is left out, and the result says so. Raises
-        HvfError if an option is out of range, the run's data have changed, or the categories lack a concept.
+        Each part is kept in interpretation/ with the checkpoint, data and settings that it belongs to, and not computed
+        again by a second call. Without umap-learn the map of both modalities is left out, and the result says so.
+        Raises HvfError if an option is out of range, the training data have changed, or the categories lack a concept.
         """
         if self.window <= 0 or self.radius <= 0:
             raise HvfError(f"--window and --radius must be greater than 0, not {self.window:g} and {self.radius:g}")
@@ -156,9 +158,11 @@ class Interpretation:
 
 
 def _part(run: Run, name: str, compute: Callable[[], Any], *settings: Any) -> Any:
-    """One part of the analysis: what is stored for this checkpoint and these settings, or else computed and stored."""
+    """One part of the analysis: what is stored for this checkpoint, data and settings, or else computed and stored."""
     trained = hashlib.sha256((run.path / "checkpoint" / CHECKPOINT).read_bytes()).hexdigest()[:16]
-    stamp = {"checkpoint": trained, "settings": json.loads(json.dumps(settings))}
+    stamp: dict[str, Any] = {"checkpoint": trained, "settings": json.loads(json.dumps(settings))}
+    if digests := data_digests(run.config):
+        stamp[MADE_FROM] = digests
     file_name = f"interpretation/{name}.json"
     if not (run.has(file_name) and run.read_json(file_name).get("stamp") == stamp):
         run.write_json(file_name, {"stamp": stamp, "result": compute()})

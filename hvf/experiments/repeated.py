@@ -14,6 +14,8 @@ from typing import Any
 from rich.table import Table
 
 from hvf.config import SUBJECTS, Config, HvfError
+from hvf.experiments.data_digests import data_digests
+from hvf.experiments.made_from import check_unchanged, stamped
 from hvf.experiments.protocols import recording_name
 from hvf.experiments.results import FILE, Entry, Result, as_json
 from hvf.runs import Run
@@ -37,7 +39,8 @@ def each_repeat(
 ) -> list[Result]:
     """The results of all seeds or splits, computing those that are missing.
 
-    Raises HvfError, before anything is computed, if a stored result has other settings or options.
+    Raises HvfError, before anything is computed, if a stored result has other settings or options, or was made from
+    trials or images that have changed since.
 
     Parameters
     ----------
@@ -51,18 +54,20 @@ def each_repeat(
         Options of the experiment that change its results and are not among the settings.
     """
     wanted: dict[str, Any] = as_json(options or {})
-    for name in configs:
+    for name, config in configs.items():
         if run.has(f"{name}/{FILE}"):
             stored = Result.read(run.path / name).details.get("options", {})
             for option, value in wanted.items():
                 if stored.get(option) != value:
                     there = f"--{option} {stored.get(option, 'unknown')}, not {value}"
                     raise HvfError(f"{run.path} holds {name} with {there}: choose another --out")
+            check_unchanged(run.path / name, data_digests(config))
     results = []
     for name, config in configs.items():
         part = Run.create(run.path / name, config)
         if not part.has(FILE):
-            test(part).with_details(options=wanted).write(part.path)
+            digests = data_digests(config)
+            stamped(test(part).with_details(options=wanted), digests).write(part.path)
         results.append(Result.read(part.path))
     return results
 

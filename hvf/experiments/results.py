@@ -38,7 +38,7 @@ from hvf.evaluation.scaling import scaled_figures, section
 from hvf.experiments.descriptions import ProtocolInfo, RunInfo, StudyInfo, Training, common_protocol, common_study
 from hvf.runs import Run, code_version, write_json
 from hvf.schema.reading import as_type, read_json
-from hvf.schema.run_folder import RESULT, ConfidenceInfo, Entry, Number
+from hvf.schema.run_folder import MADE_FROM, RESULT, ConfidenceInfo, Entry, Number
 
 FILE = RESULT
 VERSION = 1
@@ -302,6 +302,7 @@ class Result:
                 return f"row {name}: the row that it scales is missing"
         if "confidence" in self.details:
             as_type(ConfidenceInfo, self.details["confidence"])
+        as_type(dict[str, str], self.details.get(MADE_FROM, {}))
         return ""
 
     @classmethod

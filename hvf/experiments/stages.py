@@ -26,10 +26,13 @@ from hvf.evaluation.metrics.kind import kinds_of
 from hvf.evaluation.pictures import ROWS
 from hvf.experiments.caveats import caveats
 from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
+from hvf.experiments.data_digests import data_digests
 from hvf.experiments.descriptions import StudyInfo, Training
+from hvf.experiments.made_from import DECODER, stamped
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.experiments.scaled_scores import check_fitted, with_scalings
+from hvf.files.checksums import known_sha256
 from hvf.files.tensors import digest_of, read_tensors, write_tensors
 from hvf.runs import Run, padded, say, usable_cores, write_atomic, write_json
 from hvf.study import Study, open_study
@@ -91,6 +94,7 @@ def write_test_result(
     study: Study,
     training: Training = "intra",
     scalings: Sequence[str] = (),
+    others: Sequence[int] | None = (),
 ) -> None:
     """Rank the test images for every test trial, and for the same trials permuted against the images.
 
@@ -104,6 +108,8 @@ def write_test_result(
         Whose trials the decoder was fitted on: the tested subject's, others', or both.
     scalings : sequence of str
         Of scores, measured beside the cosine.
+    others : sequence of int, optional
+        The numbers of other people who were trained on; None: all of the study.
     """
     z = _embeddings(run, decoder, study)
     validation, chosen = selection(decoder.fitted().best)
@@ -116,6 +122,8 @@ def write_test_result(
     result = result.with_details(confidence=confidence) if confidence else result
     people = decoder.fitted().people
     result = result.with_details(trained_on=people) if people else result
+    decoded_by = {DECODER: known_sha256(run.path / "checkpoint" / alignment.FILE)}
+    result = stamped(result, data_digests(run.config, study, others) | decoded_by)
     result.write(run.path)
     write_json(run.path / ANSWERS, plain_answers(result))
     decoder.describe(run.path / "checkpoint", about(result))
@@ -178,7 +186,7 @@ def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
             load_encoder(spec, shared.device)
         for run in mine:
             decoder, study = retrieve_run(run, Decoder(run.config, shared.device).sharing(shared))
-            say(run.path.name, caveats(run.config, StudyInfo.of(study).simulated))
+            say(run.path.name, caveats(run.config, study.simulated))
             decoders[run.path] = made_ready(decoder, study)
             stale = [part for part in _parts(run) if not _is_drawn(run, part, decoder)]
             for name in ("evaluation.json", *map(_stamp, stale)) if stale else ():

@@ -17,11 +17,13 @@ from rich.table import Table
 
 from hvf.alignment.members import LINEAR
 from hvf.config import Config, HvfError, Loss, check_files, with_settings
+from hvf.experiments.data_digests import data_digests
+from hvf.experiments.made_from import changed, said_by, stamped
 from hvf.experiments.protocols import choose, open_split, repeats
 from hvf.experiments.repeated import open_folder, table_of_rows, write_combined
 from hvf.experiments.results import FILE, Result, as_json
 from hvf.registry import FUSIONS
-from hvf.runs import Run
+from hvf.runs import Run, say
 from hvf.schema.reading import parse_json
 from hvf.vision.specs import check_targets
 
@@ -32,7 +34,8 @@ FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all en
 class TargetComparison:
     """Comparison of visual encoders, alone and fused, as targets for the brain.
 
-    A second `run` adds the rows that are missing, whatever ablations it asks for; another grid computes all anew.
+    A second `run` adds the rows that are missing, whatever ablations it asks for; another grid computes all anew, as
+    trials, images or features that have changed do.
     """
 
     seeds: int = 3  # simulated: training seeds; files: random splits into training and test
@@ -97,6 +100,10 @@ def _one_repeat(run: Run, rows: Mapping[str, Mapping[str, Any]], candidates: lis
     stored = Result.read(run.path) if run.has(FILE) else None
     if stored is not None and stored.details["candidates"] != as_json(candidates):
         stored = None
+    digests = data_digests(run.config)
+    if other := changed(said_by(stored), digests):
+        say(run.path.name, [f"computed anew: other {' and '.join(other)} than before"])
+        stored = None
     known = dict(stored.rows) if stored else {}
     missing = [row for row, settings in rows.items() if row not in known or known[row].settings != as_json(settings)]
     result = stored
@@ -104,7 +111,7 @@ def _one_repeat(run: Run, rows: Mapping[str, Mapping[str, Any]], candidates: lis
         split, held_out = open_split(run.config, run.config.targets.specs)
         main = FUSED if FUSED in rows else next(iter(rows))
         start = held_out.result("targets", run.config, run=run.path.name, main=main)
-        result = replace(start.with_details(candidates=candidates), rows=known)
+        result = replace(stamped(start.with_details(candidates=candidates), digests), rows=known)
         for row in missing:
             part = split.permuted(run.config.align.seed) if row == PERMUTED else split
             choice = choose(part, with_settings(run.config, rows[row]), [{}] if row == RIDGE else candidates)

@@ -29,10 +29,11 @@ from hvf.data.images.matching import without_ending
 from hvf.data.trials.provenance import modality
 from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
 from hvf.evaluation.pictures import MEASURED
+from hvf.experiments.made_from import changed, said_by
 from hvf.experiments.results import FILE, TOP, Result, Row
 from hvf.runs import Run
 from hvf.schema.reading import read_as
-from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES, EvaluationInfo, Evidence, Figures, PerImage
+from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES, MADE_FROM, EvaluationInfo, Evidence, Figures, PerImage
 
 STAGES = {
     "seen": "seen",
@@ -224,8 +225,12 @@ class Folder:
 
     @cached_property
     def evidence(self) -> dict[str, Any]:
-        """What was found from means over single trials (`hvf.experiments.evidence`); {} if nothing was."""
-        return self.json(EVIDENCE, Evidence) or {}
+        """What was found from means over single trials (`hvf.experiments.evidence`); {} if nothing was.
+
+        Of other trials, or by another decoder, than the result is about: {} as well.
+        """
+        found = self.json(EVIDENCE, Evidence) or {}
+        return {} if changed(said_by(self.result), found.get(MADE_FROM, {})) else found
 
     @cached_property
     def stages(self) -> dict[str, str]:

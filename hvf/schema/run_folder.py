@@ -13,6 +13,7 @@ from typing_extensions import NotRequired, TypedDict  # Python's own is no help 
 
 MORE: dict[str, Any] = {"extra": "allow"}
 RESULT = "result.json"
+MADE_FROM = "made_from"  # what a result, or figures beside it, were made from: {what: digest}
 EVIDENCE, EVIDENCE_PICTURES = "repeats.json", "repeats"  # of `hvf evaluate --repeats`: figures, and a folder
 
 
@@ -159,6 +160,7 @@ class Evidence(TypedDict):
     repeats: Annotated[list[Repeats], Len(1)]
     chance: dict[str, Figure]
     draws: Count
+    made_from: NotRequired[dict[str, str]]  # digests of trials, images and decoder; of earlier versions there are none
 
 
 class Reliable(TypedDict):
