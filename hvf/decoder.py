@@ -280,7 +280,9 @@ class Decoder(ConfiguredEstimator):
         """Whether all that `fit_drawing` fits is there."""
         sampling = self.config.sampling
         known = not sampling.posterior_mean or self.fitted().knows_mean
-        return known and (sampling.start == "noise" or self._initial_latents is not None)
+        if sampling.start == "noise":
+            return known
+        return known and self._initial_latents is not None and self.reconstructor.latents_of_z is not None
 
     def _latents(self, images: ImageSet) -> np.ndarray:
         """Latents of the pipeline's VAE: from the cache, where the prior fuses the very same ones."""
@@ -299,7 +301,8 @@ class Decoder(ConfiguredEstimator):
             pipeline = load_pipeline(self.config.prior.pipeline, self.device)
             self._reconstructor = Reconstructor(pipeline, self.prior, self.device)
         if self._initial_latents is not None:  # of a pipeline that several decoders share, each its own
-            self._reconstructor.latents_of_z = self._initial_latents
+            fits = self._initial_latents.vae in ("", self._reconstructor.vae_hash)  # latents of another VAE do not
+            self._reconstructor.latents_of_z = self._initial_latents if fits else None
         return self._reconstructor
 
     @property

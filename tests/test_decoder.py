@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvf import decoder as decoder_module
 from hvf import methods, presets
 from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials import lazy
@@ -18,6 +19,7 @@ from hvf.decoding import artefact
 from hvf.decoding.ranked import rank
 from hvf.experiments.decoding import Question, open_decoder
 from hvf.experiments.protocols import choose, open_split
+from hvf.experiments.stages import made_ready
 from hvf.prior.initial_latents import InitialLatents
 from hvf.study import Study, open_study
 from tests.small_run import small_config
@@ -92,6 +94,37 @@ def test_what_pictures_start_from_is_saved_and_moves_to_a_new_person(
     older.fit_drawing(study.train, study.train_images)
     assert older.ready_to_draw
     assert np.array_equal(older.reconstruct(seen), from_latents.reconstruct(seen))
+
+
+def test_a_start_fitted_to_the_latents_of_another_vae_is_fitted_again(
+    from_latents: Decoder, study: Study, tmp_path: Path, monkeypatch
+) -> None:
+    """The pipeline's weights were replaced behind the same name."""
+    from_latents.save(tmp_path)
+    seen = study.test.select(range(2))
+    honest = decoder_module.load_pipeline
+
+    def updated(*given):
+        pipeline = honest(*given)
+        pipeline.vae.encoder.conv_out.weight.data *= -1
+        return pipeline
+
+    monkeypatch.setattr(decoder_module, "load_pipeline", updated)
+    again = Decoder.load(tmp_path)
+    assert not again.ready_to_draw
+    with pytest.raises(HvfError, match="not learnt yet"):
+        again.reconstruct(seen)
+    with pytest.raises(HvfError, match="the VAE of mini has changed since.*leave out --draw"):
+        open_decoder(Question(str(tmp_path), tmp_path / "new-epo.fif", draw=True))
+    assert made_ready(again, study) is again
+    z_ND = again.to_draw(again.embed_trials(seen))
+    fresh = Decoder.load(tmp_path)
+    fresh._initial_latents = None
+    fresh.fit_drawing(study.train, study.train_images)
+    assert np.array_equal(again.reconstructor.initial_latents(z_ND), fresh.reconstructor.initial_latents(z_ND))
+    assert not np.allclose(again.reconstructor.initial_latents(z_ND), from_latents.reconstructor.initial_latents(z_ND))
+    again.save(tmp_path)
+    assert Decoder.load(tmp_path).ready_to_draw
 
 
 def test_the_start_is_chosen_by_what_is_drawn_from(from_latents: Decoder, study: Study, monkeypatch) -> None:

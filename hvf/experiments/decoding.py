@@ -119,8 +119,8 @@ def open_decoder(question: Question, device: str = "cpu") -> Opened:
         raise HvfError(f"{question.decoder} was trained for retrieval and cannot draw: hvf train --mode reconstruction")
     if question.draw and not decoder.ready_to_draw:
         raise HvfError(
-            f"{question.decoder} is of an earlier version, which did not keep all that drawing needs: train it again, "
-            "or leave out --draw"
+            f"{question.decoder} does not hold all that drawing needs, for it is of an earlier version, or the VAE of "
+            f"{decoder.config.prior.pipeline} has changed since: train it again, or leave out --draw"
         )
     if question.scaling != "cosine" and decoder.confidence is None:
         raise HvfError(f"--scaling {question.scaling} is fitted to validation trials, and {question.decoder} has none")

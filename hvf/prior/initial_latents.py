@@ -44,6 +44,8 @@ class InitialLatents:
         own z_f.
     penalty : float
         Of the regression.
+    vae : str
+        A hash of the VAE whose latents they are; "" where nobody said.
     """
 
     images_MD: np.ndarray
@@ -53,6 +55,7 @@ class InitialLatents:
     variance: float
     explained: float
     penalty: float
+    vae: str = ""
 
     @classmethod
     def fit(
@@ -123,17 +126,18 @@ class InitialLatents:
         distance_N = np.square(np.ascontiguousarray(z_ND, np.float64) - self.mean_D).sum(axis=1)
         return 1 - self.explained * np.minimum(1, distance_N / self.variance)
 
-    def tensors(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Its arrays and its numbers, by name."""
+    def tensors(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Its arrays and its numbers, by name, and the VAE's hash beside these where it is known."""
         arrays = {"images": self.images_MD, "weights": self.weights_MChw, "intercept": self.intercept_Chw}
-        numbers = {"variance": self.variance, "explained": self.explained, "penalty": self.penalty}
-        return arrays | {"mean": self.mean_D}, numbers
+        numbers: dict[str, Any] = {"variance": self.variance, "explained": self.explained, "penalty": self.penalty}
+        return arrays | {"mean": self.mean_D}, numbers | ({"vae": self.vae} if self.vae else {})
 
     @classmethod
     def of_tensors(cls, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> InitialLatents:
         """The inverse of `tensors`."""
-        said = (float(numbers[name]) for name in ("variance", "explained", "penalty"))
-        return cls(arrays["images"], arrays["weights"], arrays["intercept"], arrays["mean"], *said)
+        said = {name: float(numbers[name]) for name in ("variance", "explained", "penalty")}
+        vae = str(numbers.get("vae", ""))
+        return cls(arrays["images"], arrays["weights"], arrays["intercept"], arrays["mean"], **said, vae=vae)
 
 
 def _kernel(z_ND: np.ndarray, other_MD: np.ndarray, variance: float) -> np.ndarray:

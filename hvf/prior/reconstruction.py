@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,13 @@ class Reconstructor:
         begin = digest_of(*self.latents_of_z.tensors()) if self.latents_of_z else "noise"
         return digest_of({}, [self._models_hash, begin])
 
+    @cached_property
+    def vae_hash(self) -> str:
+        """A hash of the VAE that `encode` takes latents of: the same in float32 and in bfloat16."""
+        vae: Any = self.pipeline.vae
+        halved = {name: tensor.to(torch.bfloat16) for name, tensor in vae.state_dict().items()}
+        return digest_of(halved, vae.config.scaling_factor)
+
     @property
     def size(self) -> int:
         """Height and width of a picture, in pixels: what the UNet was trained on."""
@@ -205,7 +213,8 @@ class Reconstructor:
 
         Returns its penalty; parameters are those of `InitialLatents.fit`.
         """
-        self.latents_of_z = InitialLatents.fit(latents_NCHW, self._checked(z_ND).cpu().numpy(), held_out)
+        fitted = InitialLatents.fit(latents_NCHW, self._checked(z_ND).cpu().numpy(), held_out)
+        self.latents_of_z = replace(fitted, vae=self.vae_hash)
         return self.latents_of_z.penalty
 
     def initial_latents(self, z_ND: ArrayLike | Tensor) -> np.ndarray:

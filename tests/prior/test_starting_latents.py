@@ -34,6 +34,19 @@ def seen():
     return np.clip(128 + 25 * np.einsum("nk,khwc->nhwc", z_ND[:, :3], patterns), 0, 255).astype(np.uint8), z_ND
 
 
+def test_a_vae_is_known_again_in_another_precision_and_by_its_weights():
+    pipeline = tiny_pipeline()
+    prior = make_prior(pipeline.unet)
+    known = Reconstructor(pipeline, prior).vae_hash
+    assert Reconstructor(tiny_pipeline(), prior).vae_hash == known
+    half = tiny_pipeline()
+    half.vae.to(torch.bfloat16)  # as on a GPU
+    assert Reconstructor(half, prior).vae_hash == known
+    other = tiny_pipeline()
+    other.vae.encoder.conv_out.bias.data += 0.1
+    assert Reconstructor(other, prior).vae_hash != known
+
+
 def test_the_start_is_learnt_from_training_images(seen):
     images, z_ND = seen
     pipeline = tiny_pipeline()
