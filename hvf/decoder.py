@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from hvf import alignment, presets
 from hvf.alignment import TrainingSet
@@ -60,6 +59,7 @@ class Decoder(ConfiguredEstimator):
     confidence: Confidence | None = None  # validation trials, by which answers are calibrated
     gallery: Gallery | None = None  # that `decode` looks in by default
     encoders: Mapping[str, str] = MappingProxyType({})  # {spec: hash of the weights} that it was trained with
+    fusion_hash: str = ""  # of the prior that it was trained towards; "" where nobody said
     about: Mapping[str, Any] = MappingProxyType({})  # what its card says of data and figures: `save`
     _prior: FusionPrior | None = None
     _reconstructor: Reconstructor | None = None
@@ -76,6 +76,7 @@ class Decoder(ConfiguredEstimator):
         """
         self.check_params()
         self.confidence, self.gallery, self.encoders, self._initial_latents = None, None, {}, None
+        self.fusion_hash = ""
         prior_fusion = self._prior_fusion()
         features = alignment.training_features(images, self.config, prior_fusion, self.device)
         aligned, fingerprint = self._load(trials.aligned_to(images), images)
@@ -94,6 +95,7 @@ class Decoder(ConfiguredEstimator):
         """
         moved = Decoder(self.config, self.device)
         moved.encoders, moved.gallery, moved._prior = self.encoders, self.gallery, self._prior
+        moved.fusion_hash = self.fusion_hash
         moved._initial_latents = self._initial_latents  # of the prior's fusion, which stays as it was
         moved.about = {"subject": trials.subject, "simulated": trials.simulated or bool(self.about.get("simulated"))}
         moved.about["adapted"] = {"method": "none", "images": 0}
@@ -307,9 +309,9 @@ class Decoder(ConfiguredEstimator):
 
     @property
     def prior(self) -> FusionPrior:
-        """The Fusion Prior that the configuration names, loaded on first use."""
+        """The Fusion Prior that the configuration names, loaded on first use. HvfError if its fusion is another now."""
         if self._prior is None:
-            self._prior = load_prior(self.config.prior.path, self.device)
+            self._prior = load_prior(self.config.prior.path, self.device, self.fusion_hash)
         return self._prior
 
     def sharing(self, other: Decoder) -> Decoder:
@@ -341,8 +343,10 @@ class Decoder(ConfiguredEstimator):
 
     def _whole(self, about: Mapping[str, Any]) -> artefact.Artefact:
         self.about = {**self.about, **about}
+        if self._prior is not None and self.config.align.mode == "reconstruction":
+            self.fusion_hash = self._prior.fusion_hash
         known = self.confidence, self.gallery, self.encoders, self.about
-        return artefact.Artefact(self.fitted(), *known, self._initial_latents)
+        return artefact.Artefact(self.fitted(), *known, self._initial_latents, self.fusion_hash)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Decoder:
@@ -353,7 +357,7 @@ class Decoder(ConfiguredEstimator):
     def _take(self, whole: artefact.Artefact) -> Decoder:
         self.alignment, self.confidence, self.gallery = whole.alignment, whole.confidence, whole.gallery
         self.encoders, self.about = dict(whole.encoders), dict(whole.about)
-        self._initial_latents = whole.initial_latents
+        self._initial_latents, self.fusion_hash = whole.initial_latents, whole.fusion_hash
         return self
 
     @classmethod
@@ -381,7 +385,7 @@ class Decoder(ConfiguredEstimator):
             if x_NCT is not None:
                 x_NCT[rows] = block_NCT
         fusion = self._prior_fusion()
-        parts = [images.digest, responses.hexdigest()[:16], weights_hash(fusion) if fusion else ""]
+        parts = [images.digest, responses.hexdigest()[:16], self.prior.fusion_hash if fusion else ""]
         parts += captions_of(images) if self.config.targets.text else []
         parts += [] if fusion else content_hashes(self.config.targets.specs)
         fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -389,10 +393,3 @@ class Decoder(ConfiguredEstimator):
 
     def _prior_fusion(self) -> HVF | None:
         return self.prior.hvf if self.config.align.mode == "reconstruction" else None
-
-
-def weights_hash(module: torch.nn.Module) -> str:
-    """A hash of all weights of a network."""
-    arrays = (np.ascontiguousarray(tensor.cpu().float().numpy()) for tensor in module.state_dict().values())
-    hashes = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in arrays]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]

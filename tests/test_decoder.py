@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hvf import decoder as decoder_module
 from hvf import methods, presets
@@ -21,6 +22,8 @@ from hvf.experiments.decoding import Question, open_decoder
 from hvf.experiments.protocols import choose, open_split
 from hvf.experiments.stages import made_ready
 from hvf.prior.initial_latents import InitialLatents
+from hvf.prior.loading import load_prior
+from hvf.schema.reading import read_json
 from hvf.study import Study, open_study
 from tests.small_run import small_config
 
@@ -58,6 +61,26 @@ def test_saved_and_loaded_decoder_says_the_same(fitted: Decoder, study: Study, t
     seen = study.test.select(range(2))
     assert fitted.config.sampling.posterior_mean > 0
     assert np.array_equal(again.reconstruct(seen), fitted.reconstruct(seen))  # at once: nothing is to be learnt again
+
+
+def test_a_prior_that_was_replaced_is_refused(fitted: Decoder, study: Study, tmp_path: Path) -> None:
+    """Its weights and their checksums behind the same path: brain embeddings would mean nothing to it."""
+    fitted.save(tmp_path / "it")
+    prior = load_prior("mini")
+    prior.save_pretrained(tmp_path / "prior")
+    again = Decoder.load(tmp_path / "it").set_params(prior__path=str(tmp_path / "prior"))
+    assert again.prior.specs == prior.specs
+    with torch.no_grad():
+        next(prior.hvf.parameters()).add_(0.1)
+    prior.save_pretrained(tmp_path / "prior")
+    again = Decoder.load(tmp_path / "it").set_params(prior__path=str(tmp_path / "prior"))
+    with pytest.raises(HvfError, match=f"Fusion Prior {tmp_path / 'prior'} has other weights than the one that"):
+        again.reconstruct(study.test.select([0]))
+    moved = Decoder.load(tmp_path / "it").adapt(study.train)
+    moved.save(tmp_path / "moved")
+    assert read_json(tmp_path / "moved" / "decoder.json")["fusion"] == fitted.fusion_hash != ""
+    again.fusion_hash = ""  # as of an earlier version, which kept none
+    assert again.prior.specs == prior.specs
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ FOLDER/confidence.safetensors  validation trials and their images, by which answ
 FOLDER/gallery.safetensors     embeddings and names of the images that it was tested on: the default gallery
 FOLDER/initial_latents.safetensors  what drawing starts from, where that is learnt (`hvf.prior.initial_latents`)
 FOLDER/README.md               the model card
-FOLDER/decoder.json            version, code, encoders with the hash of their weights, what was tested; the sha256 of
-                               every other file, and of its own content
+FOLDER/decoder.json            version, code, hashes of the weights of the encoders and of the prior's fusion, what was
+                               tested; the sha256 of every other file, and of its own content
 
 `decoder.json` is written last: a folder without it was not finished, or is older. Whatever differs from its sha256 is
 refused. Pictures of the gallery stay where they are: they may not be ours to give away.
@@ -53,6 +53,7 @@ class Artefact:
     encoders: Mapping[str, str] = field(default_factory=dict)  # {spec: hash of its weights}
     about: Mapping[str, Any] = field(default_factory=dict)  # study, protocol, simulated, figures: for the card
     initial_latents: InitialLatents | None = None
+    fusion_hash: str = ""  # of the prior that it was trained towards
 
 
 def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
@@ -101,6 +102,7 @@ def _content(artefact: Artefact) -> dict[str, Any]:
         "encoders": dict(artefact.encoders),
         "about": dict(sorted(artefact.about.items())),  # in one order, however it was put together
     }
+    content |= {"fusion": artefact.fusion_hash} if artefact.fusion_hash else {}
     try:
         return json.loads(json.dumps(content, default=plain))
     except (TypeError, ValueError) as error:
@@ -148,7 +150,7 @@ def read(folder: str | Path, device: str = "cpu", *, resumed: bool = False) -> A
                 initial_latents = InitialLatents.of_tensors(arrays, parse_json(names["numbers"]))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise HvfError(f"{folder} is not a decoder written by hvf: {error}") from error
-    known = confidence, gallery, content["encoders"], content["about"], initial_latents
+    known = confidence, gallery, content["encoders"], content["about"], initial_latents, content.get("fusion", "")
     return Artefact(Alignment.load(folder, device), *known)
 
 
@@ -167,6 +169,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
             raise HvfError(f"{path} is of version {version}, and this hvf reads version {VERSION}: update hvf")
         expected = content.pop("sha256")
         tables = all(isinstance(content[name], dict) for name in ("files", "encoders", "about"))
+        tables = tables and isinstance(content.get("fusion", ""), str)
         if version != VERSION or expected != _digest(content) or not tables:
             raise ValueError("its own sha256 differs")
     except HvfError:

@@ -41,10 +41,11 @@ def load_pipeline(name: str, device: str = "cpu", dtype: torch.dtype | None = No
     return pipeline.to(device)
 
 
-def load_prior(name: str, device: str = "cpu") -> FusionPrior:
+def load_prior(name: str, device: str = "cpu", fusion_hash: str = "") -> FusionPrior:
     """The Fusion Prior called "mini" (package data), in a local folder, or on the Hub; float32, in evaluation mode.
 
-    Ours or one in Brain-HIVE's format. Raises HvfError as `load_pipeline` does.
+    Ours or one in Brain-HIVE's format. Raises HvfError as `load_pipeline` does, and if its fusion is not the one of
+    `fusion_hash`, where that is given: what was trained towards that one is no embedding of this one.
     """
     folder = Path(name).expanduser()
     if name != "mini" and not folder.exists() and re.fullmatch(HUB_ID, name):
@@ -55,6 +56,11 @@ def load_prior(name: str, device: str = "cpu") -> FusionPrior:
         local = name if name == "mini" else str(folder)
         source = _source(local, "prior", "config.json", "Fusion Prior", "prior_training/train.py --preset mini")
         prior = _read(FusionPrior, source, "Fusion Prior", dtype=torch.float32)
+    if fusion_hash not in ("", prior.fusion_hash):
+        raise HvfError(
+            f"the Fusion Prior {name} has other weights than the one that this decoder was trained with: put those "
+            "back, or train again in another folder"
+        )
     prior.to(device=device)  # pyright: ignore[reportCallIssue]  (diffusers wraps it without a type)
     return prior.eval()
 

@@ -6,12 +6,14 @@ Shape suffixes: N items, D embedding, K encoders. Source: arXiv 2602.07495 (HVF)
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -207,6 +209,13 @@ class FusionPrior(ModelMixin, ConfigMixin):
     def dims(self) -> dict[str, int]:
         """FeatureSpec -> width d_k."""
         return self.hvf.dims
+
+    @property
+    def fusion_hash(self) -> str:
+        """A hash of all weights of the fusion, which brain encoders are trained towards."""
+        arrays = (np.ascontiguousarray(tensor.cpu().float().numpy()) for tensor in self.hvf.state_dict().values())
+        hashes = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in arrays]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
     def encode(self, features: Mapping[str, Tensor]) -> Tensor:
         """{spec: (N, d_k)} -> z_f (N, D), the space that brain embeddings are aligned to."""
