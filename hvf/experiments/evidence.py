@@ -26,11 +26,12 @@ from hvf.evaluation.calibration import coverage
 from hvf.evaluation.pictures import evaluate_pictures
 from hvf.evaluation.statistics import interval
 from hvf.experiments.data_digests import data_digests
-from hvf.experiments.made_from import DECODER
+from hvf.experiments.made_from import DECODER, changed, said_by
+from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import made_ready, write_pictures
 from hvf.files.checksums import known_sha256
 from hvf.registry import listed
-from hvf.runs import Run, track
+from hvf.runs import Run, say, track
 from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES, MADE_FROM
 from hvf.study import Study, open_study
 
@@ -83,7 +84,11 @@ def evidence_run(run: Run, repeats: Sequence[int], device: str = "cpu") -> dict[
     chance = {f"top{k}": retrieval.chance(k, len(images), len(images)) for k in (1, 5)}
     level = lines[0]["level"]
     result = {"images": len(images), "draws": DRAWS, "level": level, "chance": chance, "repeats": lines}
-    result[MADE_FROM] = data_digests(run.config, study) | {DECODER: known_sha256(folder / CHECKPOINT)}
+    digests = data_digests(run.config, study) | {DECODER: known_sha256(folder / CHECKPOINT)}
+    result[MADE_FROM] = digests
+    tested = Result.read(run.path) if run.has(FILE) else None
+    if other := changed(said_by(tested), digests):
+        say(run.path.name, [f"its other figures are of other {' and '.join(other)}: hvf retrieve makes them anew"])
     run.write_json(EVIDENCE, result)
     return result
 
