@@ -1,7 +1,7 @@
-"""Every setting of a run, as frozen dataclasses (430 lines: a setting, a line); a bad one is refused in one line.
+"""Every setting of a run, as frozen dataclasses; a bad one is refused in one line.
 
-The type of a field says what it may be: a `Literal` is a closed list of words, `Named` a name in a registry, `Bound` a
-range of numbers. All are checked whenever a configuration is built, from Python, JSON or the command line.
+The type of a field says what it may be (`hvf.schema.bounds`), which is checked whenever a configuration is built, from
+Python, JSON or the command line.
 Standard library only: the command line and the presets read this before anything heavy is imported. The comment beside
 a field is its documentation (a test holds that each has one).
 """
@@ -11,17 +11,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from hvf import registry
-from hvf.registry import BRAIN_ENCODERS, FEATURES, FUSIONS, STUDIES, HvfError, Registry, did_you_mean, feature_file
+from hvf.registry import BRAIN_ENCODERS, FEATURES, FUSIONS, STUDIES, HvfError, did_you_mean, feature_file
+from hvf.schema.bounds import Betas, Count, Named, NotNegative, Number, Part, Positive, Section, Seed, Share, hints
 
 Cls = TypeVar("Cls")
 
@@ -50,64 +47,8 @@ SOLVED = ("ridge", "encoding")  # brain encoders that are not trained step by st
 EXECUTION_ONLY = frozenset({"name", "sampling.batch_size"})
 
 
-@dataclass(frozen=True)
-class Bound:
-    """The range of a setting: in words that follow "must", and as a test."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-    def check(self, value: Any, name: str) -> None:
-        if not self.holds(value):
-            raise HvfError(f"{name} must {self.words}, not {value}")
-
-
-@dataclass(frozen=True)
-class Named:
-    """A setting that names an entry of a registry, or one of a few words beside them."""
-
-    registry: Registry[Any]
-    beside: tuple[str, ...] = ()
-
-    def check(self, value: Any, name: str) -> None:
-        known = [*self.registry, *self.beside]
-        if value not in known:
-            raise HvfError(f"{name} is {value!r}{did_you_mean(value, known)}")
-
-
-Count = Annotated[int, Bound("be at least 1", lambda x: x >= 1)]
-Seed = Annotated[int, Bound(f"lie between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32)]
-Number = Annotated[int, Bound("be at least 0", lambda x: x >= 0)]
-Positive = Annotated[float, Bound("be greater than 0", lambda x: x > 0)]
-NotNegative = Annotated[float, Bound("be at least 0", lambda x: x >= 0)]
-Share = Annotated[float, Bound("lie between 0 and 1", lambda x: 0 <= x <= 1)]
-Part = Annotated[float, Bound("be at least 0 and less than 1", lambda x: 0 <= x < 1)]
-Inner = Annotated[float, Bound("lie between 0 and 1, neither included", lambda x: 0 < x < 1)]
-Betas = Annotated[tuple[float, float], Bound("be at least 0 and less than 1", lambda b: all(0 <= x < 1 for x in b))]
-
-# Of a list of options.
-EachOnce = Bound("name each once", lambda several: len(set(several)) == len(several))
-SomeEachOnce = Bound("name at least one, each once", lambda several: 0 < len(set(several)) == len(several))
-
 Loss = Literal["both", "brain-to-image", "image-to-brain"]
 People = Literal["alike", "standardised", "euclidean"]
-
-
-class Section:
-    """A table of settings, each checked against the type of its field when the table is built.
-
-    Numbers are normalised (an int becomes the float that its field asks for), so that equal settings compare equal.
-    """
-
-    name_in_config = ""
-
-    def __init_subclass__(cls, name: str = "") -> None:
-        cls.name_in_config = name
-
-    def __post_init__(self) -> None:
-        prefix = f"{self.name_in_config}." if self.name_in_config else ""
-        for name, hint in _hints(type(self)).items():
-            object.__setattr__(self, name, _checked(hint, getattr(self, name), prefix + name))
 
 
 @dataclass(frozen=True)
@@ -348,13 +289,13 @@ def from_dict(cls: type[Cls], d: Mapping[str, Any], where: str = "") -> Cls:
 
     Raises HvfError for an unknown key, naming the nearest, or a value of the wrong type.
     """
-    hints = _hints(cls)
+    known = hints(cls)
     if not isinstance(d, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  (JSON may hold anything)
         raise HvfError(f"{where.rstrip('.') or 'configuration'} must be a table of settings, not {d!r}")
     for key in d:
-        if key not in hints:
-            raise HvfError(f"unknown setting {where + key!r}{did_you_mean(key, hints)}")
-    tables = {key: from_dict(hints[key], d[key], f"{where}{key}.") for key in d if is_dataclass(hints[key])}
+        if key not in known:
+            raise HvfError(f"unknown setting {where + key!r}{did_you_mean(key, known)}")
+    tables = {key: from_dict(known[key], d[key], f"{where}{key}.") for key in d if is_dataclass(known[key])}
     return cls(**{**d, **tables})
 
 
@@ -405,16 +346,6 @@ def first_difference(a: Config, b: Config) -> tuple[str, Any, Any] | None:
     return None
 
 
-def check_options(options: Any, prefix: str = "--") -> None:
-    """Hold the options of a command or a script to their fields' types and bounds, as settings are; HvfError if not."""
-    for name, hint in _hints(options.__class__).items():
-        value, called = getattr(options, name), f"{prefix}{name.replace('_', '-')}"
-        if is_dataclass(hint):
-            check_options(value, f"{called}.")
-        elif not (is_dataclass(value) or isinstance(value, dict)):  # a configuration and its settings: checked as such
-            _checked(hint, value, called)
-
-
 def check_files(config: Config, trained: bool = False) -> None:
     """Refuse files that are not named or not there, before anything is read, computed or written."""
     if not trained:  # else the decoder has them
@@ -441,39 +372,3 @@ def check_files(config: Config, trained: bool = False) -> None:
             f"{looking[0]} looks at pictures and {config.data.images} holds none: name features instead, as "
             "--targets features:FILE#KEY, or give a folder or zip of images"
         )
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    """{field: its type, with the bounds that are annotated}."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in fields(cls)}
-
-
-def _checked(hint: Any, value: Any, name: str) -> Any:
-    """`value` in the type of its field: an int as the float asked for, a list as a tuple; HvfError if neither fits."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        value = _checked(args[0], value, name)
-        for rule in args[1:]:
-            if isinstance(rule, (Bound, Named)):  # others are for the parser of options
-                rule.check(value, name)
-        return value
-    if origin is Literal:
-        if value not in args:
-            raise HvfError(f"{name} is {value!r}{did_you_mean(str(value), args)}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _checked(next(a for a in args if a is not type(None)), value, name)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        several = cast("Sequence[Any]", value)
-        if args[-1] is Ellipsis or len(several) == len(args):
-            return tuple(_checked(args[0], one, name) for one in several)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if origin is not None or not isinstance(value, hint) or isinstance(value, bool) != (hint is bool):
-        expected = hint.__name__ if origin is None else str(hint).replace("typing.", "")
-        raise HvfError(f"setting {name!r} must be {expected}, not {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise HvfError(f"{name} must be a finite number, not {value}")
-    return cast(Any, value)

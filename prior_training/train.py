@@ -29,19 +29,7 @@ from PIL import Image
 
 from hvf import presets
 from hvf.cli.options import parse_preset, script
-from hvf.config import (
-    Count,
-    HvfError,
-    Inner,
-    NotNegative,
-    Number,
-    Part,
-    Positive,
-    SamplingConfig,
-    Seed,
-    TargetConfig,
-    check_options,
-)
+from hvf.config import HvfError, SamplingConfig, TargetConfig
 from hvf.prior.attention import check_attached, choose_attention
 from hvf.prior.card import DRAWING, HEAD
 from hvf.prior.embedding_noise import EmbeddingNoise
@@ -53,6 +41,7 @@ from hvf.prior.published import start_from_ip_adapter
 from hvf.prior.reconstruction import held_out_pictures
 from hvf.prior.sources import SourceSettings, open_training_images
 from hvf.runs import check_writable, code_version, track, write_atomic, write_json
+from hvf.schema.bounds import Count, Inner, NotNegative, Number, Part, Positive, Seed, check_options
 from hvf.schema.reading import read_as
 from hvf.training.long_runs import (
     TERMINATED,

@@ -29,13 +29,14 @@ from transformers import CLIPTokenizer
 
 from hvf import presets
 from hvf.cli.options import parse_settings, script
-from hvf.config import Count, HvfError, Positive, SomeEachOnce, check_options
+from hvf.config import HvfError
 from hvf.evaluation.metrics.kind import KINDS, reader
 from hvf.models.mini import CONTEXT_LENGTH, SIZE, learn_tokenizer, read_prompts, small_clip, small_sdxl, small_vae
 from hvf.prior import adapter
 from hvf.prior.embedding_noise import EmbeddingNoise
 from hvf.prior.model import FusionPrior, TextConditions
 from hvf.runs import check_writable, write_atomic
+from hvf.schema.bounds import Count, Positive, SomeEachOnce, check_options
 from hvf.simulation.captioned import pretraining_images
 from hvf.training.small_runs import Hyperparameters, optimise, usable_device
 from hvf.vision.cache import embed

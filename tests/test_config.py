@@ -18,7 +18,6 @@ from hvf.config import (
     OF_FILES,
     Config,
     HvfError,
-    Named,
     SamplingConfig,
     check_files,
     digest,
@@ -29,6 +28,7 @@ from hvf.config import (
     with_settings,
 )
 from hvf.registry import BRAIN_ENCODERS, FUSIONS, STUDIES
+from hvf.schema.bounds import Named
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = [make() for make in presets.PRESETS.values()]

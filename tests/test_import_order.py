@@ -23,13 +23,24 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("prior_training", "brain_training", "eval")
 HEAVY = {"torch", "torchvision", "mne", "diffusers", "transformers", "open_clip", "accelerate", "datasets", "sklearn",
          "skimage", "scipy", "matplotlib", "numpy", "PIL"}  # fmt: skip
-LIGHT = ("__init__", "__main__", "config", "presets", "methods", "progress", "registry", "runs", "evaluation/catalogue")
+LIGHT = (
+    "__init__",
+    "__main__",
+    "schema/bounds",
+    "config",
+    "presets",
+    "methods",
+    "progress",
+    "registry",
+    "runs",
+    "evaluation/catalogue",
+)
 
 PICTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ORDER = PICTURE.split("```import-order\n")[1].split("```")[0]
 FLOORS = [set(line.split()) for line in ORDER.splitlines()]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-NEIGHBOURS = {("config", "registry"), ("study", "simulation"), ("population", "alignment")}
+NEIGHBOURS = {("study", "simulation"), ("population", "alignment")}
 SEE_THE_SIMULATION = {"hvf/study.py", "hvf/cli/data.py"}  # and scripts: everything else takes trials as they come
 
 

@@ -25,8 +25,9 @@ import tyro
 from tyro.conf import Fixed, Suppress, arg
 
 from hvf import presets
-from hvf.config import Config, DataConfig, check_options, flatten, with_settings
+from hvf.config import Config, DataConfig, flatten, with_settings
 from hvf.registry import FEATURES, RANDOM, HvfError, did_you_mean, feature_file
+from hvf.schema.bounds import check_options
 from hvf.vision.backbones.base import PATH
 from hvf.vision.specs import check_targets, parse_spec
 

@@ -1,1 +1,1 @@
-"""JSON as it is read: what a file holds as types, and how a file that holds something else is refused."""
+"""What a setting, an option or a file may hold: ranges and lists, types of JSON, and how anything else is refused."""

@@ -21,8 +21,9 @@ from hvf import presets
 from hvf.cli import COMMANDS, main
 from hvf.cli.options import StudyOptions, run_name
 from hvf.cli.parser import ALIASES, Configured, parse
-from hvf.config import OF_FILES, OF_SIMULATED, Config, HvfError, Named, flatten, with_settings
+from hvf.config import OF_FILES, OF_SIMULATED, Config, HvfError, flatten, with_settings
 from hvf.runs import Run
+from hvf.schema.bounds import Named
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {
