@@ -18,7 +18,7 @@ from hvf.data.datasets import chosen_subjects
 from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
 from hvf.data.recordings.channels import CTF_SENSOR, note_of, other_than_brain
-from hvf.data.things_eeg2.neurobridge import neurobridge_info, read_neurobridge_info
+from hvf.data.things_eeg2.neurobridge import Standardised, neurobridge_info, read_neurobridge_info
 from hvf.data.things_eeg2.preprocessing import PARTS, RECIPES, Part, units
 from hvf.data.things_eeg2.stimuli import Stimuli, find_metadata, of_other_part, read_metadata
 from hvf.data.trials.provenance import is_finished, sha256, stamps
@@ -28,6 +28,7 @@ from hvf.pickles import loading
 from hvf.registry import listed
 from hvf.runs import check_writable, say
 
+NORMALISED = {"mvnn": "neurobridge", "zscore": "neurobridge-zscore"}  # {what info.json says: recipe}
 _BLOCK = 256  # trials copied at a time
 OF_HVF = ("ubp", "nice", "neurobridge")  # whose files hold what the recipe hvf takes
 NAMES = {  # of the two parts, as each code writes them
@@ -151,7 +152,8 @@ class Plan:
     index_C: list[int]  # of the channels that are kept
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The trials, some at a time. Raises HvfError if they are not finite or a channel never changes."""
+        """The trials, some at a time. HvfError if they are not finite, not normalised as said, or a channel is flat."""
+        seen = Standardised()
         low_C, high_C = np.full(self.shape[1], np.inf), np.full(self.shape[1], -np.inf)
         for part, x_NCT in self.x_NCT.items():
             for start in range(0, len(x_NCT), _BLOCK):
@@ -159,11 +161,14 @@ class Plan:
                 if not np.isfinite(block_NCT).all():
                     raise HvfError(f"{self.files[part]} has NaN or infinite values from trial {start} on")
                 low_C, high_C = np.minimum(low_C, block_NCT.min((0, 2))), np.maximum(high_C, block_NCT.max((0, 2)))
+                if part == "training":
+                    seen.add(block_NCT)
                 yield block_NCT
-        flat = [self.labels["ch_names"][i] for i in np.flatnonzero(low_C == high_C)]
-        if flat:
-            folder = self.files["training"].parent
+        names, folder = self.labels["ch_names"], self.files["training"].parent
+        if flat := [names[i] for i in np.flatnonzero(low_C == high_C)]:
             raise HvfError(f"channel {listed(flat)} of {folder} has the same value in all trials: it is damaged")
+        if self.made_by in NORMALISED.values():
+            seen.check(folder, names, zscore=self.made_by == NORMALISED["zscore"])
 
 
 def kept_channels(made_by: str, names: Sequence[str], recipe: str | None = None) -> tuple[str, ...]:
@@ -222,6 +227,8 @@ def _convert(folder: Path, path: Path, recipe: str | None, stimuli: Path | None)
     sources = {file.name: file for file in _files(folder).values()}
     if _kind(folder) != "ubp":
         sources |= {"image_metadata.npy": find_metadata(folder, stimuli)}
+    if _kind(folder) == "neurobridge" and (info := neurobridge_info(folder)):
+        sources |= {info.name: info}
     work = _plan(folder, recipe, stimuli)
     if is_finished(path, work.recipe, sources):
         return
@@ -322,7 +329,7 @@ def _read_neurobridge(path: Path, list_of_images: Path | None) -> Prepared:
         raise HvfError(f"{path} has no info.json beside it or above, which names its channels")
     info = read_neurobridge_info(info_path)
     ch_names, times = info["ch_names"], info["times"]
-    recipe = {"mvnn": "neurobridge", "zscore": "neurobridge-zscore"}[info["normalization"]]
+    recipe = NORMALISED[info["normalization"]]
     x = loading.load(path, mmap=True)  # (concepts, images, R, C, T)
     sfreq, tmin = _axes(path, x, ch_names, times, 5)
     x_IRCT = x.reshape(-1, *x.shape[2:])

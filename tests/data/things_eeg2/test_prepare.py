@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -323,3 +324,56 @@ def test_peers_need_both_files_and_the_image_list(root, tmp_path):
         np.save(folder / "preprocessed_eeg_training.npy", np.array(data | change, dtype=object))
         with pytest.raises(HvfError, match=match):
             third_party.read_prepared(folder / "preprocessed_eeg_training.npy")
+
+
+def write_neurobridge(folder, normalization, zscored, ch_names=EEG_CHANNELS):
+    """A subject as NeuroBridge's code leaves it, below the info.json of all."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.2, 1.3, size=(2, 2, 3, 63, 250))
+    if zscored:
+        axes = (0, 1, 2, 4)
+        x = (x - x.mean(axes, keepdims=True)) / x.std(axes, keepdims=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "train.npy", x.astype(np.float32))
+    np.save(folder / "test.npy", rng.normal(size=(3, 1, 4, 63, 250)).astype(np.float32))
+    times = (np.arange(-50, 250) / 250).tolist()
+    info = {"ch_names": list(ch_names), "times": times, "normalization": normalization}
+    (folder.parent / "info.json").write_text(json.dumps(info))
+
+
+def test_a_corrected_info_json_is_taken(root, tmp_path):
+    folder, out = root / "bridge" / "sub-01", tmp_path / "out"
+    write_neurobridge(folder, "mvnn", zscored=False, ch_names=EEG_CHANNELS[::-1])
+    (path,) = third_party.prepare(root / "bridge", out)
+    before = Trials.load(path)
+    made = path.stat().st_mtime_ns
+    third_party.prepare(root / "bridge", out)
+    assert path.stat().st_mtime_ns == made  # nothing has changed
+    x_NCT = before.load_array().copy()
+    write_neurobridge(folder, "mvnn", zscored=False)
+    third_party.prepare(root / "bridge", out)
+    after = Trials.load(path)
+    assert after.ch_names == before.ch_names == POSTERIOR
+    assert not np.array_equal(after.load_array(), x_NCT)
+    stored = np.load(folder / "train.npy")[0, 0, 0]
+    row = EEG_CHANNELS.index("Oz")
+    assert np.array_equal(after.pick(["Oz"]).load_array()[0, 0], stored[row].astype(np.float16).astype(np.float32))
+
+
+def test_subjects_below_one_info_json_are_each_as_it_says(root, tmp_path):
+    """Written by two calls into one folder: the second one's info.json is about both."""
+    write_neurobridge(root / "bridge" / "sub-01", "mvnn", zscored=False)
+    write_neurobridge(root / "bridge" / "sub-02", "zscore", zscored=True)
+    (path,) = third_party.prepare(root / "bridge", tmp_path / "out", subjects=[2])
+    assert Trials.load(path).history["recipe"] == "neurobridge-zscore"
+    with pytest.raises(
+        HvfError, match=r"info.json says zscore, but .*sub-01, \w+ has mean 0\.\d+ and .*says mvnn into"
+    ):
+        third_party.prepare(root / "bridge", tmp_path / "out", subjects=[1])
+    assert not (tmp_path / "out" / "sub-01_trials.npy").exists()
+    (root / "bridge" / "info.json").rename(root / "bridge" / "sub-02" / "info.json")
+    write_neurobridge(root / "bridge" / "sub-01", "mvnn", zscored=False)
+    assert len(third_party.prepare(root / "bridge", tmp_path / "out")) == 2
+    write_neurobridge(root / "bridge" / "sub-03", "mvnn", zscored=True)
+    with pytest.raises(HvfError, match=r"says mvnn, but .*every channel has mean 0 .*an info.json that says zscore"):
+        third_party.prepare(root / "bridge", tmp_path / "out", subjects=[3])
