@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -26,12 +26,12 @@ from PIL import Image, ImageDraw
 from hvf import presets
 from hvf.alignment import FILE
 from hvf.cli.options import parse_settings, script
-from hvf.config import Config, HvfError, digest, with_settings
+from hvf.config import Bound, Config, Count, HvfError, Seed, check_options, digest, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
 from hvf.evaluation.evaluator import Evaluator
 from hvf.evaluation.metrics.kind import KINDS, kinds_of
-from hvf.files.tensors import read_tensors, write_tensors
+from hvf.files.tensors import digest_of, read_tensors, write_tensors
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.reconstruction import Reconstructor
 from hvf.runs import check_writable, write_atomic, write_json
@@ -42,6 +42,7 @@ TRAIN = Path(__file__).with_name("train.py")
 FUSED, WITHOUT = "fused, with the prior", "fused, without the prior"
 KIND = "kind_top1"
 SOURCES = ("ceiling", "brain")  # what is drawn from: the image's own embedding, the brain's
+Compared = Annotated[int, Bound("be at least 2", lambda n: n >= 2)]  # two-way scores set pictures against each other
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,19 @@ class Ablation:
     """Pictures with and without the prior, and from single encoders and fused."""
 
     subject: int = 8  # of the simulated study
-    max_steps: int = 600  # of each prior's training
-    batch_size: int = 64  # of each prior's training
-    images: int = 200  # test images that are drawn
-    shown: int = 8  # of those in the grid
+    max_steps: Count = 600  # of each prior's training
+    batch_size: Count = 64  # of each prior's training
+    images: Compared = 200  # test images that are drawn
+    shown: Count = 8  # of those in the grid
     adapter_of: str = "openclip:mini-vit"  # the single encoder whose adapter stands for a published IP-Adapter
-    seed: int = 0  # of all trainings and of sampling
+    seed: Seed = 0  # of all trainings and of sampling
     out: Path = Path("runs/ablation")  # where every stage is kept
     docs: Path | None = None  # folder that gets ablation.md and ablation.png (default: only --out)
 
 
 def run(options: Ablation) -> str:
-    """Do what is not done yet; returns the table."""
+    """Do what is not done yet; returns the table. Raises HvfError for options that do not allow it, nothing written."""
+    check_options(options)
     base = with_settings(
         presets.mini(),
         {
@@ -71,12 +73,10 @@ def run(options: Ablation) -> str:
         },
     )
     encoders = base.targets.specs
-    for name in ("max_steps", "batch_size", "images", "shown"):
-        if getattr(options, name) < 1:
-            raise HvfError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
     if options.adapter_of not in encoders:
         raise HvfError(f"--adapter-of must be one of {', '.join(encoders)}, not {options.adapter_of}")
-    check_writable(options.out)
+    for folder in filter(None, (options.out, options.docs)):
+        check_writable(folder)
     study = open_study(base.data)
     seen = study.test_images.select(range(min(options.images, len(study.test_images))))
     rows = {f"{spec}, with the prior": (spec,) for spec in encoders} | {FUSED: encoders}
@@ -131,16 +131,21 @@ def trained_prior(options: Ablation, specs: Sequence[str]) -> Path:
 def pictures(
     options: Ablation, name: str, config: Config, study: Study, seen: ImageSet, prior: Path, *, projected: bool
 ) -> dict[str, np.ndarray]:
-    """{source: uint8 (N, H, W, 3)} of a row; made once. Not ``projected``: embeddings go to the adapter as they are."""
+    """{source: uint8 (N, H, W, 3)} of a row. Not ``projected``: embeddings go to the adapter as they are.
+
+    Kept, and drawn anew where the settings, the embeddings or the models that make a picture of one have changed.
+    Raises HvfError where the row's decoder was made with other settings, or against another prior.
+    """
     folder = folder_of(options, name)
     kept = folder / "pictures.safetensors"
-    stamp = f"{digest(config)} {options.max_steps} {options.batch_size} {len(seen)}"
-    if kept.is_file() and (folder / "made_from.txt").read_text() == stamp:
-        return read_tensors(kept)[0]
     if (folder / FILE).is_file():
         decoder = Decoder.load(folder)
         if digest(decoder.config) != digest(config):
             raise HvfError(f"{folder} was made with other settings: choose another --out")
+        try:  # the prior's fusion takes part in the fingerprint
+            decoder.fitted().recording.check(study.train, decoder.fingerprint(study.train, study.train_images))
+        except HvfError as error:
+            raise HvfError(f"{folder} was made against another prior ({error}): choose another --out") from error
     else:
         decoder = Decoder(config).fit(study.train, study.train_images)
         decoder.save(folder)
@@ -155,9 +160,17 @@ def pictures(
         with torch.no_grad():
             model.projector.down.weight.zero_()  # z_c = z + φ_c(z) with φ_c = 0
     reconstructor = Reconstructor(load_pipeline(config.prior.pipeline), model)
+    made_from = {
+        "settings": digest(config),
+        "drawn_from": digest_of({source: np.ascontiguousarray(z_ND) for source, z_ND in z.items()}, ""),
+        "drawn_by": reconstructor.fingerprint,
+    }
+    if kept.is_file():
+        drawn, before = read_tensors(kept)
+        if before == made_from:
+            return drawn
     drawn = {source: reconstructor.draw(z_ND, config.sampling) for source, z_ND in z.items()}
-    write_atomic(folder / "made_from.txt", lambda path: path.write_text(stamp))
-    write_tensors(kept, drawn, {})
+    write_tensors(kept, drawn, made_from)  # in one file with the pictures: what is killed leaves both or neither
     return drawn
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hvf import presets
-from hvf.config import with_settings
+from hvf.config import HvfError, with_settings
 from hvf.decoder import Decoder
+from hvf.prior.loading import load_prior
 from hvf.vision.weights import MINI_WEIGHTS
 from tests.script_module import load_script
 
@@ -36,7 +39,9 @@ def test_rows_controls_and_resume(script, tmp_path, monkeypatch):
     preset = with_settings(presets.mini(), {**small, "data.test_repeats": 4, "sampling.steps": 2})
     monkeypatch.setattr(presets, "mini", lambda: preset)
     asked = []
-    monkeypatch.setattr(script, "trained_prior", lambda options, specs: asked.append(specs) or MINI_WEIGHTS / "prior")
+    folder = tmp_path / "prior"
+    shutil.copytree(MINI_WEIGHTS / "prior", folder)
+    monkeypatch.setattr(script, "trained_prior", lambda options, specs: asked.append(specs) or folder)
     options = script.Ablation(images=5, shown=3, out=tmp_path / "it", docs=tmp_path / "docs")
     text = script.run(options)
     encoders = preset.targets.specs
@@ -56,5 +61,42 @@ def test_rows_controls_and_resume(script, tmp_path, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(Decoder, "fit", trained_again)
-    monkeypatch.setattr(script, "Reconstructor", trained_again)
+    draw = script.Reconstructor.draw
+    monkeypatch.setattr(script.Reconstructor, "draw", trained_again)
     assert script.run(options) == text
+
+    drawn = []
+    monkeypatch.setattr(script.Reconstructor, "draw", lambda self, *given: drawn.append(1) or draw(self, *given))
+    prior = load_prior(str(folder))
+    with torch.no_grad():  # retrained in part: what the brain is aligned to stays as it was
+        next(prior.image_projection.parameters()).mul_(1.5)
+    prior.save_pretrained(folder)
+    kept = {path: path.read_bytes() for path in sorted((tmp_path / "it").rglob("pictures.safetensors"))}
+    script.run(options)
+    assert len(drawn) == 2 * len(kept)  # from the ceiling and from the brain, of every row
+    assert all(path.read_bytes() != content for path, content in kept.items())
+    script.run(options)
+    assert len(drawn) == 2 * len(kept)
+
+    with torch.no_grad():
+        next(prior.hvf.parameters()).mul_(1.5)  # and what it is aligned to
+    prior.save_pretrained(folder)
+    with pytest.raises(HvfError, match="was made against another prior .*: choose another --out"):
+        script.run(options)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--max-steps", "0 -1"), ("--batch-size", "0 -1"), ("--images", "1 0 -1"), ("--shown", "0 -1"),
+        ("--seed", "-1 4294967296"), ("--subject", "0 11"),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_refused_before_anything_is_trained_or_written(
+    script, tmp_path, monkeypatch, capsys, option, values
+):
+    monkeypatch.setattr(script, "open_study", lambda *_: pytest.fail("opened the study"))
+    for value in values.split():
+        assert script.main(["--out", str(tmp_path / "it"), f"{option}={value}"]) == 2
+        assert option.removeprefix("--") in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not any(tmp_path.iterdir())
