@@ -37,11 +37,12 @@ from hvf.alignment.epochs import info_nce, seeded
 from hvf.alignment.fitting import prepare
 from hvf.alignment.inputs import new_brain
 from hvf.cli.options import parse_settings, script
-from hvf.config import Config, HvfError, with_settings
+from hvf.config import Config, with_settings
 from hvf.data.trials.trials import Trials
 from hvf.experiments.timing import Clock, environment, goal, in_process, print_table, resident_memory, run_stage
 from hvf.models.fusions.hvf import HVF
 from hvf.runs import check_writable, track, write_json
+from hvf.schema.bounds import Count
 from hvf.training.cuda_graphs import fast_products
 
 GOAL_SPEED, GOAL_GB, GOAL_SECONDS = {"cpu": 1.8, "cuda": 10.0}, 4.0, 60.0
@@ -73,10 +74,10 @@ class Benchmark:
     """Time and memory of training a brain encoder."""
 
     size: Literal["paper", "small"] = "paper"  # THINGS-EEG2's 16,540 x 17 x 250, or one that a test runs
-    steps: int = 5  # of the optimiser, timed together; each way in turn
-    repeats: int = 5  # such turns
-    threads: int | None = None  # of the processor (default: torch's choice)
-    together: int = 1  # also train so many runs as one batched model, against one after another; 1: do not
+    steps: Count = 5  # of the optimiser, timed together; each way in turn
+    repeats: Count = 5  # such turns
+    threads: Count | None = None  # of the processor (default: torch's choice)
+    together: Count = 1  # also train so many runs as one batched model, against one after another; 1: do not
     table: bool = False  # also train the intra-subject table: ten subjects, three seeds, 25 epochs
     memory: bool = False  # instead: peak memory of an epoch of leave-one-subject-out
     dtype: Literal["float16", "float32"] = "float16"  # --memory: of the trials on disk
@@ -342,8 +343,6 @@ def show_steps(results: Mapping[str, Any], device: str) -> None:
 @script
 def main(arguments: Sequence[str] | None) -> None:
     options = parse_settings(Benchmark(), arguments)
-    if min(options.steps, options.repeats, options.together, options.threads or 1) < 1:
-        raise HvfError("--steps, --repeats, --together and --threads are at least 1")
     if options.out:
         check_writable(options.out)
     if options.threads:

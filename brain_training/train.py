@@ -142,6 +142,7 @@ def _check_people(options: Options, config: Config, subjects: Sequence[int]) -> 
     for number in trained_on:
         if trained_on.count(number) > 1:
             raise HvfError(f"--trained-on names {number} twice")
+        with_settings(config, {"data.subject": number})  # refuses people whom a simulated study does not have
     for subject in subjects if trained_on else ():
         if protocol == "loso" and subject in trained_on:
             raise HvfError(f"--protocol loso leaves subject {subject} out: take {subject} from --trained-on")

@@ -39,6 +39,7 @@ from hvf.experiments.results import FILE, Result
 from hvf.experiments.stages import reconstruct_run
 from hvf.registry import METHODS
 from hvf.runs import Run, check_writable, write_atomic, write_json
+from hvf.schema.bounds import EachOnce
 from hvf.vision.processes import several_on_cpus
 from hvf.vision.specs import check_targets, short_names
 
@@ -62,13 +63,11 @@ class Benchmark(Configured):
     seeds: tuple[int, ...] = (0,)  # of training and of sampling; for a file without a split, the random split, too
     protocol: Literal["intra", "loso"] = "intra"  # train on this subject, or on all others
     encoders: Literal["published", "mini", "given"] = "mini"  # the papers', their mini stand-ins, or --specs
-    specs: tuple[str, ...] = ()  # with --encoders given: the targets of every method
+    specs: EachOnce[str] = ()  # with --encoders given: the targets of every method
     epochs: int | None = None  # of every method, instead of its own
     members: int | None = None  # of every method, trainings by other seeds that answer together
     control: bool = True  # a row for the first method on permuted trials
-    scaling: tuple[
-        str, ...
-    ] = ()  # scores scaled, too: centred csls; in a table apart, csls-transductive sinkhorn hungarian
+    scaling: EachOnce[str] = ()  # scores scaled, too: centred csls; apart, csls-transductive sinkhorn hungarian
     suite: str | None = None  # a named suite, which decides all but where the data are: hvf/experiments/suites.py
     out: Path = Path("runs/benchmark")  # run folders and the table
 

@@ -31,6 +31,7 @@ from hvf.experiments.timing import (
     run_stage,
 )
 from hvf.runs import check_writable, write_atomic, write_json
+from hvf.schema.bounds import Count
 
 GROUP = 8192  # rows of a row group
 VALIDATION = 600  # validation trials, as the simulated study has them
@@ -42,9 +43,9 @@ K = 10
 class Settings:
     """Time the ranking of a made-up gallery."""
 
-    images: int = 1_281_167  # ImageNet-1k's training images
-    width: int = 1024  # of the embeddings
-    trials: int = 200  # that are looked up
+    images: Count = 1_281_167  # ImageNet-1k's training images
+    width: Count = 1024  # of the embeddings
+    trials: Count = 200  # that are looked up
     out: Path = Path("runs/gallery_benchmark")  # the gallery and the table
 
 
@@ -136,9 +137,6 @@ STAGES = {"make": make, "straightforward": straightforward, "search": search, "a
 
 def run(options: Settings) -> dict[str, Any]:
     """Measure every way, each in a process of its own. Raises HvfError if two find different images."""
-    for name in ("images", "width", "trials"):
-        if getattr(options, name) < 1:
-            raise HvfError(f"--{name} must be at least 1, not {getattr(options, name)}")
     check_writable(options.out / "table.md")
     path = options.out / f"gallery-{options.images}-{options.width}.parquet"
     results: dict[str, Any] = {"gallery": in_process(__file__, "make", path, options.images, options.width)}

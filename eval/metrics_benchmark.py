@@ -36,6 +36,7 @@ from hvf.evaluation.picture_metrics import PIXEL_SIZE, SeenFeatures
 from hvf.experiments.timing import Clock, environment, print_table
 from hvf.registry import METRICS, NETWORKS
 from hvf.runs import write_json
+from hvf.schema.bounds import EachOnce
 
 WIDTHS = {"alexnet2": 184512, "alexnet5": 57600, "inception": 2048, "clip": 768, "effnet": 1280, "swav": 2048}
 AGREE = 1e-4  # networks and distances work in single precision
@@ -48,7 +49,7 @@ class MetricsBenchmark:
     pairs: int = 200  # images
     rounds: int = 10  # reconstructions of each
     size: int = 256  # pixels of a picture
-    networks: tuple[str, ...] = ()  # to be run as well, of: alexnet clip effnet inception swav
+    networks: EachOnce[str] = ()  # to be run as well, of: alexnet clip effnet inception swav
     out: Path | None = None  # a JSON file for the table
 
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from hvf.experiments.timing import (
     run_stage,
 )
 from hvf.runs import check_writable, write_atomic, write_json
+from hvf.schema.bounds import Count
 
 CONCEPTS, IMAGES, TEST = 1654, 10, 200  # as published
 TRAIN_REPEATS, TEST_REPEATS, SESSIONS = 4, 80, 4
@@ -54,8 +55,8 @@ class Settings:
     recipe: str = "hvf"  # official, nice, ubp or hvf
     scale: float = 1.0  # of the published number of concepts; 1 is the whole subject
     fraction: float = 0.01  # of the conditions, that the straightforward way is timed on
-    dtype: str = "float64"  # of the raw recordings; the published ones are float64
-    jobs: int | None = None  # threads of `prepare`; None: one per core
+    dtype: Literal["float64", "float32"] = "float64"  # of the raw recordings; the published ones are float64
+    jobs: Count | None = None  # threads of `prepare`; None: one per core
     out: Path = Path("runs/prepare_benchmark")  # recordings, trials and the table
 
 
@@ -105,8 +106,6 @@ def straightforward(root: str, out: str, recipe: str) -> dict[str, Any]:
     from hvf.data.things_eeg2.preprocessing import SEED, get_recipe
 
     settings = get_recipe(recipe)
-    if settings.normalisation == "zscore":
-        raise HvfError(f"the straightforward way is written for recipes that whiten, not for {recipe}")
     clock = Clock()
     merged: dict[str, dict[int, list[np.ndarray]]] = {"training": {}, "test": {}}
     ch_names: list[str] = []
@@ -215,9 +214,13 @@ def _mean_covariance(x_IRCT: np.ndarray, mode: str) -> np.ndarray:
 
 
 def run(options: Settings) -> dict[str, Any]:
-    """All measurements, by name."""
+    """All measurements, by name. Raises HvfError before anything is measured if the options do not allow it."""
+    from hvf.data.things_eeg2.preprocessing import get_recipe  # late: every stage's memory is measured
+
     if not 0 < options.scale <= 1 or not 0 < options.fraction <= 1:
         raise HvfError(f"--scale and --fraction lie between 0 and 1, not {options.scale} and {options.fraction}")
+    if get_recipe(options.recipe).normalisation == "zscore":
+        raise HvfError(f"the straightforward way is written for recipes that whiten, not for {options.recipe}")
     check_writable(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
 

@@ -27,6 +27,7 @@ from hvf.config import DataConfig, HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.experiments.timing import Clock, environment, print_table
 from hvf.runs import write_json
+from hvf.schema.bounds import Count, check_options
 from hvf.simulation import rendering
 from hvf.simulation.features import WORKERS, low_level
 from hvf.simulation.rendering import PALETTES, ROLE_COLOURS, SCENES, SUPERSAMPLING, TEXTURES, Concept
@@ -41,10 +42,10 @@ T = TypeVar("T")
 class WorldBenchmark:
     """Time the making of the embedded world."""
 
-    pictures: int = 240  # drawn both ways
-    images: int = 200  # shown to a subject
-    repeats: int = 4  # of each image
-    rounds: int = 3  # the shortest time of so many counts
+    pictures: Count = 240  # drawn both ways
+    images: Count = 200  # shown to a subject
+    repeats: Count = 4  # of each image
+    rounds: Count = 3  # the shortest time of so many counts
     out: Path | None = None  # a JSON file for the table
 
 
@@ -129,8 +130,7 @@ def measure(options: WorldBenchmark) -> list[dict[str, Any]]:
 
     Raises HvfError for counts below one, or if the two ways of drawing differ in a pixel.
     """
-    if min(options.pictures, options.images, options.repeats, options.rounds) < 1:
-        raise HvfError("give one picture, image, repeat and round or more")
+    check_options(options)
     concepts = rendering.concepts()
     clock, lines = Clock(), []
 

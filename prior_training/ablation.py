@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 from hvf import presets
 from hvf.alignment import FILE
 from hvf.cli.options import parse_settings, script
-from hvf.config import Bound, Config, Count, HvfError, Seed, check_options, digest, with_settings
+from hvf.config import Config, HvfError, digest, with_settings
 from hvf.data.images.image_set import ImageSet
 from hvf.decoder import Decoder
 from hvf.evaluation.evaluator import Evaluator
@@ -35,6 +35,7 @@ from hvf.files.tensors import digest_of, read_tensors, write_tensors
 from hvf.prior.loading import load_pipeline, load_prior
 from hvf.prior.reconstruction import Reconstructor
 from hvf.runs import check_writable, write_atomic, write_json
+from hvf.schema.bounds import Bound, Count, Seed, check_options
 from hvf.study import Study, open_study
 from hvf.vision.specs import parse_spec
 

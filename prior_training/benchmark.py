@@ -43,6 +43,7 @@ from hvf.experiments.prior_timing import (
 from hvf.experiments.timing import Clock, environment, goal, markdown_table
 from hvf.prior.model import FusionPrior
 from hvf.runs import check_writable, write_atomic, write_json
+from hvf.schema.bounds import Count, Number
 
 BRAIN = Path(__file__).resolve().parents[1] / "brain_training" / "benchmark.py"
 IMAGENET = 1_281_167  # images that `prepare.py` is for
@@ -56,13 +57,13 @@ class Benchmark:
     """Measure training and drawing with random weights."""
 
     size: Literal["auto", "sdxl", "tiny"] = "auto"  # auto: sdxl where there is a GPU, else tiny
-    batch_size: int = 16  # images per step
-    steps: int = 10  # timed steps, after as many warm-up steps as --warmup
-    warmup: int = 3  # steps that are not timed
-    draw_batch: int = 40  # pictures drawn at once
+    batch_size: Count = 16  # images per step
+    steps: Count = 10  # timed steps, after as many warm-up steps as --warmup
+    warmup: Number = 3  # steps that are not timed
+    draw_batch: Count = 40  # pictures drawn at once
     compiled: bool = False  # also time our step with torch.compile around the UNet
     report: bool = False  # everything: also what prepare.py does, and the brain encoders' table
-    budget: int = 570  # s; a part that is not begun by then is left out, and said to be
+    budget: Number = 570  # s; a part that is not begun by then is left out, and said to be
     out: Path | None = None  # folder for benchmark.json and benchmark.md
 
 
@@ -275,8 +276,6 @@ SDXL's shape, checked on the meta device: {meta["processors"]} attention process
 @script
 def main(arguments: Sequence[str] | None) -> None:
     options = parse_settings(Benchmark(), arguments)
-    if min(options.batch_size, options.steps, options.draw_batch) < 1 or options.warmup < 0:
-        raise HvfError("--batch-size, --steps and --draw-batch must be at least 1, --warmup at least 0")
     if options.out:
         check_writable(options.out)
     results = measure(options)

@@ -28,18 +28,19 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from hvf import presets
 from hvf.cli.options import parse_preset, script
-from hvf.config import HvfError
+from hvf.config import HvfError, TargetConfig
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.sources import open_image_source
 from hvf.data.indexing import spread_rows
 from hvf.experiments.timing import Clock
 from hvf.progress import Track
 from hvf.runs import track
+from hvf.schema.bounds import Count, check_options
 from hvf.simulation.captioned import pretraining_images
 from hvf.vision import shards
 from hvf.vision.loading import load_encoder
 from hvf.vision.processes import several_on_cpus
-from hvf.vision.specs import Encoder, parse_spec
+from hvf.vision.specs import Encoder, check_targets, parse_spec
 
 # Processes end hours apart where their devices differ; none gives up waiting for the others.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=30))
@@ -55,12 +56,12 @@ class Preparation:
     latents: str = "vae:mini"  # FeatureSpec of the pipeline's own VAE at the size to train at
     targets: tuple[str, ...] = ()  # FeatureSpecs of the encoders to fuse
     out: Path | None = None  # output folder; none: runs/prepared-PRESET
-    shard_size: int = 2048  # images per shard: what a kill can cost each process
-    batch_size: int = 16  # images encoded at once
-    workers: int = 8  # threads that decode images, per process
+    shard_size: Count = 2048  # images per shard: what a kill can cost each process
+    batch_size: Count = 16  # images encoded at once
+    workers: Count = 8  # threads that decode images, per process
     precision: Literal["float32", "bfloat16"] = "float32"  # in which the encoders run
     estimate: bool = False  # only say how many bytes and hours it takes, measured on a few images; writes nothing
-    probe: int = 32  # images that --estimate measures
+    probe: Count = 32  # images that --estimate measures
     check: bool = False  # at the end, read every shard and compare it with its checksum
 
 
@@ -79,9 +80,8 @@ PRESETS = {"mini": mini, "sdxl": sdxl}
 
 def prepare(options: Preparation) -> Path:
     """Write every shard that is missing; returns the folder. Raises HvfError before anything is written."""
-    for name in ("shard_size", "batch_size", "workers", "probe"):
-        if getattr(options, name) < 1:
-            raise HvfError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    check_options(options)
+    check_targets(TargetConfig(specs=options.targets))
     out = options.out or Path("runs") / f"prepared-{options.preset}"
     accelerator = Accelerator(cpu=several_on_cpus(), kwargs_handlers=[PATIENCE])
     images, fingerprint = open_pictures(options)

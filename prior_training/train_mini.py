@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 import open_clip
 import torch
@@ -62,7 +62,7 @@ RECIPES: dict[Stage, Hyperparameters] = {
 class Options:
     """Train the mini models that ship with hvf."""
 
-    stages: Annotated[tuple[Stage, ...], SomeEachOnce] = get_args(Stage)  # which, in this order
+    stages: SomeEachOnce[Stage] = get_args(Stage)  # which, in this order
     out: Path = Path("hvf/weights/mini")  # folder of the models
     work: Path = Path("runs/mini")  # folder of the checkpoints
     exemplars: Count = 18  # pictures of each of 3,760 concepts

@@ -28,6 +28,7 @@ from hvf.experiments.protocols import Choice, HeldOut, Split, choose, open_split
 from hvf.experiments.repeated import each_repeat, open_folder, percent
 from hvf.experiments.results import Result
 from hvf.runs import Run, write_atomic
+from hvf.schema.bounds import EachOnce
 from hvf.study import open_study
 
 FILE, PICTURE = "adaptation.json", "adaptation.png"
@@ -43,7 +44,7 @@ class AdaptationCurve:
 
     subjects: tuple[int, ...] = (3, 5, 7)  # new people
     others: tuple[int, ...] = (2, 4, 6, 10)  # people trained on
-    shares: tuple[float, ...] = (0, 1, 2, 5, 10, 25, 50, 100)  # per cent of a new person's training images
+    shares: EachOnce[float] = (0, 1, 2, 5, 10, 25, 50, 100)  # per cent of a new person's training images
     seeds: int = 1  # training seeds, of which each also draws the images
 
     def run(self, config: Config, out: Path | None = None) -> Path:

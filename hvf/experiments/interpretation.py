@@ -38,6 +38,7 @@ from hvf.experiments.data_digests import data_digests
 from hvf.experiments.occlusion import FIGURES, Window
 from hvf.experiments.protocols import Split, device
 from hvf.runs import Run, track
+from hvf.schema.bounds import EachOnce, Positive, check_options
 from hvf.schema.run_folder import MADE_FROM
 from hvf.study import Study, channel_info, open_study
 from hvf.vision.cache import embed_all
@@ -88,10 +89,10 @@ class RunData:
 class Interpretation:
     """Interpretation of a trained run."""
 
-    window: float = 50.0  # ms, width of the windows that are occluded and retrained on
-    radius: float = 0.035  # m; sensors so near to another are occluded together with it
+    window: Positive = 50.0  # ms, width of the windows that are occluded and retrained on
+    radius: Positive = 0.035  # m; sensors so near to another are occluded together with it
     retrain: Literal["ridge", "own"] = "ridge"  # what is retrained on each window: ridge, or the run's own encoder
-    layers: tuple[str, ...] = ()  # feature specs more, whose share of the responses is followed over time
+    layers: EachOnce[str] = ()  # feature specs more, whose share of the responses is followed over time
     categories: Path | None = None  # CSV of concept,category (default: simulated kinds; concepts of several images)
 
     def analyse(self, run: Run) -> dict[str, Any]:
@@ -101,8 +102,7 @@ class Interpretation:
         again by a second call. Without umap-learn the map of both modalities is left out, and the result says so.
         Raises HvfError if an option is out of range, the training data have changed, or the categories lack a concept.
         """
-        if self.window <= 0 or self.radius <= 0:
-            raise HvfError(f"--window and --radius must be greater than 0, not {self.window:g} and {self.radius:g}")
+        check_options(self)
         targets = run.config.targets
         if self.retrain == "own" and (targets.views or targets.text):
             raise HvfError(

@@ -22,6 +22,7 @@ from hvf.experiments.protocols import choose, open_split, repeats
 from hvf.experiments.repeated import each_repeat, open_folder, table_of_rows, write_combined
 from hvf.experiments.results import Result
 from hvf.runs import Run, write_atomic
+from hvf.schema.bounds import EachOnce
 from hvf.vision.specs import parse_spec
 
 GATE, FUSED, PERMUTED, RIDGE, LATENTS = "gate over layers", "layers and latents (HVF)", "permuted", "ridge", "latents"
@@ -41,7 +42,7 @@ class LayerSweep:
     """
 
     backbone: str = "openclip:mini-vit"  # a feature spec without layer and pool
-    layers: tuple[str, ...] = ("0", "1", "2", "3")  # of the backbone, from shallow to deep
+    layers: EachOnce[str] = ("0", "1", "2", "3")  # of the backbone, from shallow to deep
     pool: str = "mean"  # how a layer becomes a vector: cls, mean, flat, gridK
     latents: str | None = "vae:mini"  # fused with the layers; None leaves them out
     members: int = 1  # above 1: so many HVFs over layers and latents in a row, by their mean similarity

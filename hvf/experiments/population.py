@@ -28,6 +28,7 @@ from hvf.experiments.results import Entry, Result, Row
 from hvf.population import fitting as dina
 from hvf.population.frozen_maps import Maps
 from hvf.runs import Run
+from hvf.schema.bounds import Count, SomeEachOnce
 from hvf.vision.specs import parse_spec
 
 DINA, HVF, RIDGE, PERMUTED = "DINA", "HVF, contrastive", "ridge", "DINA, permuted"
@@ -44,10 +45,10 @@ class PopulationAlignment:
     """
 
     backbone: str = "openclip:mini-vit"  # a feature spec without layer and pool
-    layers: tuple[str, ...] = ("0", "1", "2", "3")  # of the backbone, whose maps the image tower takes
+    layers: SomeEachOnce[str] = ("0", "1", "2", "3")  # of the backbone, whose maps the image tower takes
     latents: str | None = "vae:mini"  # and those of a VAE; None leaves them out
-    grid: int = 4  # side of the shared map; frozen maps are pooled to it
-    vector_grid: int = 2  # HVF and ridge take the layers pooled to this side, the latents to twice that
+    grid: Count = 4  # side of the shared map; frozen maps are pooled to it
+    vector_grid: Count = 2  # HVF and ridge take the layers pooled to this side, the latents to twice that
     semantic: str | None = None  # the spec whose clusters are the categories; None: the backbone's own output
     losses: dina.Losses = field(default_factory=dina.Losses)  # how much each loss of DINA counts
     maps: Maps = field(default_factory=Maps)  # the shared map; side and semantic follow from the above

@@ -24,10 +24,13 @@ from hvf.experiments.repeated import open_folder, table_of_rows, write_combined
 from hvf.experiments.results import FILE, Result, as_json
 from hvf.registry import FUSIONS
 from hvf.runs import Run, say
+from hvf.schema.bounds import EachOnce, Positive, SomeEachOnce
 from hvf.schema.reading import parse_json
 from hvf.vision.specs import check_targets
 
 FUSED, PERMUTED, RIDGE = "fused (HVF)", "fused, trials permuted", "ridge, all encoders"
+
+Ablation = Literal["encoders", "projector", "temperature", "loss"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,9 @@ class TargetComparison:
     """
 
     seeds: int = 3  # simulated: training seeds; files: random splits into training and test
-    ablations: tuple[Literal["encoders", "projector", "temperature", "loss"], ...] = ()  # further rows
-    temperatures: tuple[float, ...] = (0.01, 0.03, 0.07, 0.2, 0.5)  # the fixed ones
-    grid: tuple[str, ...] = ()  # settings to choose among on validation, as brain.input_noise=0.5,1.0
+    ablations: EachOnce[Ablation] = ()  # further rows
+    temperatures: SomeEachOnce[Positive] = (0.01, 0.03, 0.07, 0.2, 0.5)  # the fixed ones
+    grid: EachOnce[str] = ()  # settings to choose among on validation, as brain.input_noise=0.5,1.0
 
     def run(self, config: Config, out: Path | None = None) -> Path:
         """Train and test every row on every seed or split, write the results, and return their folder."""
@@ -85,14 +88,17 @@ class TargetComparison:
 
 def _candidates(grid: Sequence[str]) -> Iterator[dict[str, Any]]:
     """All combinations of a grid: ["a.b=1,2", "c.d=3"] -> {"a.b": 1, "c.d": 3}, {"a.b": 2, "c.d": 3}."""
-    axes = []
+    axes: dict[str, list[tuple[str, Any]]] = {}
     for text in grid:
-        name, _, values = text.partition("=")
+        name, _, several = text.partition("=")
+        values = several.split(",")
+        if name in axes or len(set(values)) < len(values):
+            raise HvfError(f"--grid takes each setting, and each value of it, once, not {' '.join(grid)}")
         try:
-            axes.append([(name, parse_json(value)) for value in values.split(",")])
+            axes[name] = [(name, parse_json(value)) for value in values]
         except ValueError:
             raise HvfError(f"--grid takes SETTING=NUMBER,NUMBER,..., not {text!r}") from None
-    return (dict(point) for point in itertools.product(*axes))
+    return (dict(point) for point in itertools.product(*axes.values()))
 
 
 def _one_repeat(run: Run, rows: Mapping[str, Mapping[str, Any]], candidates: list[dict[str, Any]]) -> Result:

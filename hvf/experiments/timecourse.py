@@ -31,6 +31,7 @@ from hvf.experiments.protocols import device
 from hvf.experiments.repeated import each_repeat, open_folder
 from hvf.experiments.results import Entry, Result, Row
 from hvf.runs import Run, say, track, write_atomic
+from hvf.schema.bounds import Positive
 from hvf.study import Study, open_study
 from hvf.vision.cache import embed_all
 from hvf.vision.specs import check_targets
@@ -53,7 +54,7 @@ class Timecourse:
     what: tuple[Named, ...] = ("luminance", "contrast", "size", "category")  # beside the encoders of --targets
     subjects: tuple[int, ...] = ()  # several people: means and intervals over them (default: one, over folds)
     folds: int = 5  # parts that are tested in turn
-    step: float = 20.0  # ms, width of the time bins
+    step: Positive = 20.0  # ms, width of the time bins
     components: int = 20  # principal components of an encoder's features, at most
     score: Literal["pairwise", "correlation"] = "pairwise"  # of what is no label
     classes: int = 20  # concepts that are told apart, those with most images

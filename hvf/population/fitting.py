@@ -27,16 +27,17 @@ from hvf.population.feature_maps import FeatureMapAnalysis, analyse_feature_maps
 from hvf.population.frozen_maps import FrozenMaps, Maps
 from hvf.population.towers import Dina
 from hvf.runs import track
+from hvf.schema.bounds import NotNegative
 
 
 @dataclass(frozen=True)
 class Losses:
     """Weight of each loss; 0 leaves it out."""
 
-    contrast: float = 1.0  # InfoNCE between whole maps: which image of the batch was seen
-    local: float = 1.0  # the same at every place of the map, averaged over places
-    reconstruction: float = 1.0  # squared error of the frozen maps, drawn from either tower's map
-    category: float = 0.0  # cross-entropy of the image's category, read from either tower's map
+    contrast: NotNegative = 1.0  # InfoNCE between whole maps: which image of the batch was seen
+    local: NotNegative = 1.0  # the same at every place of the map, averaged over places
+    reconstruction: NotNegative = 1.0  # squared error of the frozen maps, drawn from either tower's map
+    category: NotNegative = 0.0  # cross-entropy of the image's category, read from either tower's map
 
 
 class DinaAlignment:

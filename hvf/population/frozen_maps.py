@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hvf.config import HvfError
+from hvf.schema.bounds import Count
 from hvf.vision.specs import parse_spec
 
 PCA_IMAGES = 250
@@ -24,10 +25,10 @@ PCA_IMAGES = 250
 class Maps:
     """Size of the shared map, and how frozen maps are reduced."""
 
-    side: int = 6  # S: the shared map has S x S places
-    channels: int = 32  # D at each place
-    components: int = 32  # principal components of a frozen map's channels, at most
-    categories: int = 20  # clusters of the semantic features, which stand for labels where images have none
+    side: Count = 6  # S: the shared map has S x S places
+    channels: Count = 32  # D at each place
+    components: Count = 32  # principal components of a frozen map's channels, at most
+    categories: Count = 20  # clusters of the semantic features, which stand for labels where images have none
     semantic: str | None = None  # the FeatureSpec that is clustered; needed by the category loss alone
 
 

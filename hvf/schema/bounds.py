@@ -12,9 +12,11 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from hvf.registry import HvfError, Registry, did_you_mean
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,11 @@ Part = Annotated[float, Bound("be at least 0 and less than 1", lambda x: 0 <= x 
 Inner = Annotated[float, Bound("lie between 0 and 1, neither included", lambda x: 0 < x < 1)]
 Betas = Annotated[tuple[float, float], Bound("be at least 0 and less than 1", lambda b: all(0 <= x < 1 for x in b))]
 
-# Of a list of options.
-EachOnce = Bound("name each once", lambda several: len(set(several)) == len(several))
-SomeEachOnce = Bound("name at least one, each once", lambda several: 0 < len(set(several)) == len(several))
+# Lists: EachOnce[str] is one of words of which none stands twice, SomeEachOnce[str] one that has a word, too.
+EachOnce = Annotated[tuple[Item, ...], Bound("name each once", lambda several: len(set(several)) == len(several))]
+SomeEachOnce = Annotated[
+    tuple[Item, ...], Bound("name at least one, each once", lambda several: 0 < len(set(several)) == len(several))
+]
 
 
 class Section:

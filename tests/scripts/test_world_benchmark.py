@@ -38,5 +38,5 @@ def test_pictures_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(benchmark, "ROLE_COLOURS", {**benchmark.ROLE_COLOURS, "dark": (60, 48, 56)})  # one
     with pytest.raises(HvfError, match="draw .* pictures differently"):
         benchmark.measure(SMALL)
-    with pytest.raises(HvfError, match="or more"):
+    with pytest.raises(HvfError, match="--pictures must be at least 1, not 0"):
         benchmark.measure(benchmark.WorldBenchmark(pictures=0))
