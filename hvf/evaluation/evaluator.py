@@ -93,7 +93,8 @@ class Evaluator:
     Raises
     ------
     HvfError
-        An unknown metric, an encoder that cannot be loaded, fewer than two pictures, a figure of kinds without them.
+        No metric and no encoder, an unknown metric, an encoder that cannot be loaded, fewer than two pictures, a figure
+        of kinds without them.
     """
 
     def __init__(
@@ -112,6 +113,10 @@ class Evaluator:
         if names is None:
             names = [name for name in known if kinds is not None or name not in labelled]
         names = list(dict.fromkeys(names))
+        if not names and not encoders:
+            raise HvfError(
+                "no figure is asked for: name some, as --metrics pixcorr ssim, or leave --metrics out for all"
+            )
         for name in names:
             METRICS.check(name)
             if name not in known:

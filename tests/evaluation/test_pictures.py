@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from hvf.cli import main
 from hvf.config import HvfError
 from hvf.evaluation import evaluator, networks, picture_metrics
 from hvf.evaluation import pictures as evaluation
@@ -292,6 +293,16 @@ def test_rounds_that_do_not_pair(images):
         evaluator.measure([[_picture(0)] * 3, [_picture(0)] * 2])
     with pytest.raises(HvfError, match="at least two"):
         Evaluator([_picture(0)], PIXELS)
+
+
+def test_an_empty_list_of_metrics_is_refused_and_nothing_written(images, tmp_path, capsys):
+    given = ["evaluate", "--recons", str(images), "--images", str(images), "--out", str(tmp_path / "out")]
+    assert main([*given, "--metrics"]) == 2
+    assert "no figure is asked for: name some, as --metrics pixcorr ssim" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    shown = [_picture(0, (64, 64)), _picture(1, (64, 64))]
+    scores = Evaluator(shown, (), encoders={"vit": "openclip:mini-vit"}, first=None).measure([shown]).figures()
+    assert list(scores) == ["vit"]
 
 
 def test_pictures_as_they_are_have_to_be_squares(images):
