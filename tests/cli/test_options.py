@@ -9,11 +9,28 @@ import pytest
 
 from hvf.cli.options import parse_preset, parse_settings, run_script, study_settings
 from hvf.config import HvfError
+from hvf.schema.bounds import Count, EachOnce, NotNegative, Positive, SomeEachOnce
 
 
 @dataclass(frozen=True)
 class Inner:
     rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    weight: NotNegative = 1.0
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Options whose types tell what they may be."""
+
+    count: Count | None = None
+    share: float = 0.5
+    words: EachOnce[str] = ()
+    rates: SomeEachOnce[Positive] = (1.0,)
+    parts: Parts = field(default_factory=Parts)
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,27 @@ def test_options_are_read():
     assert parse_preset(known, []).max_steps == 3
     assert parse_preset(known, ["--preset", "big"]).max_steps == 100
     assert parse_preset(known, ["--preset=big", "--max-steps", "1"]) == Outer("big", 1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--count", "0"], "--count must be at least 1, not 0"),
+        (["--share", "nan"], "--share must be a finite number, not nan"),
+        (["--share=-inf"], "--share must be a finite number, not -inf"),
+        (["--words", "a", "b", "a"], "--words must name each once, not ('a', 'b', 'a')"),
+        (["--rates", "1", "0"], "--rates must be greater than 0, not 0.0"),
+        (["--rates"], "--rates must name at least one, each once, not ()"),
+        (["--parts.weight", "-1"], "--parts.weight must be at least 0, not -1.0"),
+    ],
+)
+def test_options_are_held_to_the_ranges_of_their_types(argv, said):
+    with pytest.raises(HvfError) as refused:
+        parse_settings(Ranges(), argv)
+    assert str(refused.value) == said
+    fine = parse_settings(Ranges(), ["--count", "1", "--words", "a", "--rates", "0.5", "2", "--parts.weight", "0"])
+    assert fine == Ranges(1, 0.5, ("a",), (0.5, 2.0), Parts(0.0))
+    assert parse_settings(Ranges(), []) == Ranges()
 
 
 def test_whose_data():

@@ -92,3 +92,6 @@ def test_a_training_of_an_earlier_version_goes_on_with_a_note(script, world, tmp
     assert script.main(given) == 0
     assert "begun by an earlier version, which kept no hash of its images and weights" in capsys.readouterr().err
     assert json.loads(file.read_text())["fingerprint"] == made_from
+    file.write_text(json.dumps(held | {"fingerprint": 3}))
+    assert script.main(given) == 2
+    assert f"hvf: {file}" in capsys.readouterr().err.strip().splitlines()[-1]
