@@ -42,8 +42,7 @@ from hvf.training.small_runs import Hyperparameters, optimise, usable_device
 from hvf.vision.cache import embed
 
 Stage = Literal["clip-resnet", "clip-vit", "vae", "unet", "kind-reader"]
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-READER = "kind-reader"
+CONFIG, WEIGHTS, READER = "open_clip_config.json", "open_clip_model.safetensors", "kind-reader"
 PERCEPTUAL_WEIGHT = 0.3  # of the perceptual loss, beside some 0.2 of pixels, in the VAE's loss
 LATENTS_DROPPED = 0.2  # share of the pictures that the fusion is shown without their latents
 STRONGEST_NOISE = 4.0  # on the embeddings that condition the UNet, in sd of an embedding's mean component
