@@ -238,7 +238,8 @@ def test_what_peers_made_is_read(golden, tmp_path, recipe):
     converted = Trials.load(path)
     assert (converted.load_array() == read.load_array()).all() or RECIPES[recipe].dtype == "float16"
     assert converted.history["recipe"] == recipe
-    assert len(converted.history["sources"]) == (2 if recipe == "ubp" else 3)  # arrays; a list of images beside them
+    beside = {"ubp": 0, "neurobridge": 2, "neurobridge-zscore": 2}  # arrays; beside them a list of images, info.json
+    assert len(converted.history["sources"]) == 2 + beside.get(recipe, 1)
 
 
 def test_ubp_files_serve_the_recipe_hvf(golden, tmp_path):
