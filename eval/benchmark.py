@@ -72,7 +72,8 @@ class Benchmark(Configured):
     out: Path = Path("runs/benchmark")  # run folders and the table
 
     def aliased(self) -> dict[str, Any]:
-        return {} if self.members is None else {"members.trainings": self.members}  # the others go to each cell
+        members = {} if self.members is None else {"members.trainings": self.members}  # the others go to each cell
+        return members | study_settings(None, self.trials, self.images, self.study)
 
 
 def share_cells(configs: Mapping[Path, Config], compute: Callable[[Run], None]) -> None:

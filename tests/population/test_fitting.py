@@ -240,8 +240,8 @@ def test_the_script_from_files_to_pictures(tmp_path, capsys, monkeypatch):
     assert [(out / name).read_bytes() for name in (FILE, "population.json")] == before
     assert (out / "split-0" / FILE).stat().st_mtime_ns == kept
     assert report.write_report([out], tmp_path / "report.html").is_file()
-    for option, difference in (("--losses.local", "1.0, not 0.0"), ("--vector-grid", "2, not 0")):
-        assert call([str(a) for a in [*arguments, option, "0", "--out", out]]) == 2
+    for option, value, difference in (("--losses.local", 0, "1.0, not 0.0"), ("--vector-grid", 1, "2, not 1")):
+        assert call([str(a) for a in [*arguments, option, value, "--out", out]]) == 2
         assert f"split-0 with {option} {difference}: choose another --out" in capsys.readouterr().err
     assert call(["--images", str(tmp_path)]) == 2
     assert "give --trials FILE" in capsys.readouterr().err

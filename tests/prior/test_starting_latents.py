@@ -81,7 +81,7 @@ def test_starting_from_latents_stays_near_them(seen, scheduler):
     sampling = altered(start="latents", scheduler=scheduler, steps=10, strength=0.1, batch_size=3)
     begin = reconstructor.initial_latents(z_ND[:5])
     near = undecoded(reconstructor, z_ND[:5], sampling)
-    noise = dataclasses.replace(sampling, start="noise")
+    noise = dataclasses.replace(sampling, start="noise", strength=None)
     assert np.abs(near - begin).mean() < 0.5 * np.abs(undecoded(reconstructor, z_ND[:5], noise) - begin).mean()
     np.testing.assert_array_equal(near, undecoded(reconstructor, z_ND[:5], sampling))
     whole = dataclasses.replace(sampling, batch_size=5, strength=0.6)

@@ -207,7 +207,11 @@ def test_benchmark_of_methods(files, tmp_path, capsys):
     at = files.index("--targets.specs")
     out, specs = tmp_path / "out", files[at + 1 : at + 3]
     arguments = [*without_targets(files), "--methods", "hvf", "ridge", "--encoders", "given", "--specs", *specs]
-    arguments += ["--epochs", "40", "--seeds", "0", "1", "--out", out]
+    arguments += ["--seeds", "0", "1", "--out", out]
+    assert call(BENCHMARK, *arguments, "--epochs", "40") == 2
+    assert "--align.epochs is what --epochs says here" in capsys.readouterr().err
+    at = arguments.index("--align.epochs")
+    arguments[at : at + 2] = ["--epochs", "40"]
     assert call(BENCHMARK, *arguments) == 0
     table = json.loads((out / "table.json").read_text())
     rows = table["rows"]
