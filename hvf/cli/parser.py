@@ -17,7 +17,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -135,10 +135,10 @@ def _spec_absolute(text: str) -> str:
     if text.startswith(FEATURES):
         return _absolute(text)
     spec = parse_spec(text)
-    paths = {
-        part: _absolute(name) for part in ("name", "weights") if (name := getattr(spec, part)) and PATH.match(name)
-    }
-    return str(replace(spec, **paths)) if paths else text
+    for name in (spec.name, spec.weights):
+        if name and PATH.match(name) and not os.path.isabs(name):
+            text = text.replace(name, _absolute(name), 1)  # what is found from anywhere already stays as it is written
+    return text
 
 
 def _words(value: Any) -> str:

@@ -61,7 +61,9 @@ def test_trained_runs_and_their_mean(files, tmp_path, capsys):
 def test_benchmark_of_methods_and_a_cell(files, tmp_path, capsys):
     at, out = files.index("--targets.specs"), tmp_path / "table"
     arguments = [*without_targets(files), "--methods", "hvf", "ridge", "--encoders", "given"]
-    arguments += ["--specs", *files[at + 1 : at + 3], "--epochs", "3", "--seeds", "0", "1", "--out", out]
+    arguments += ["--specs", *files[at + 1 : at + 3], "--seeds", "0", "1", "--out", out]
+    at = arguments.index("--align.epochs")
+    arguments[at : at + 2] = ["--epochs", "3"]
     assert call(BENCHMARK, *arguments) == 0
     check_opens(out, ["hvf", "ridge", "trials permuted"])
     check_opens(out / "intra-ridge-sub-08-seed-1", ["ridge"])
