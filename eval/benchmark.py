@@ -299,8 +299,7 @@ def main(arguments: Sequence[str] | None) -> None:
     for name in ("methods", "subjects", "seeds"):
         if len(set(getattr(options, name))) < len(getattr(options, name)):
             raise HvfError(f"--{name} names one of them twice")
-    study = "files" if options.trials else options.study or options.base.data.study
-    check_people(options.subjects, study, options.trials)
+    check_people(options.subjects, options.config.data.study, options.trials)
     for name, option in OWN.items():
         if name in options.settings and (name != "align.epochs" or options.epochs is not None):
             raise HvfError(f"--{name} is what {option} says here: give that alone")

@@ -111,17 +111,18 @@ class Reconstructor:
         self.prior.projector.to(self.pipeline.device)  # the one part of the prior used here that the UNet does not hold
         self._scheduler = pipeline.scheduler
         self.latents_of_z: InitialLatents | None = None  # what `fit_initial_latents` learns
-        self._models_hash: str | None = None
         with torch.no_grad():
             self._prompt, _, self._pooled, _ = self.pipeline.encode_prompt("", do_classifier_free_guidance=False)
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that makes a picture of an embedding: the models, the schedule, where denoising starts."""
-        if self._models_hash is None:
-            self._models_hash = digest_of_models(self.pipeline.components | {"prior": self.prior}, self._scheduler)
         begin = digest_of(*self.latents_of_z.tensors()) if self.latents_of_z else "noise"
         return digest_of({}, [self._models_hash, begin])
+
+    @cached_property
+    def _models_hash(self) -> str:
+        return digest_of_models(self.pipeline.components | {"prior": self.prior}, self._scheduler)
 
     @cached_property
     def vae_hash(self) -> str:

@@ -141,15 +141,16 @@ def test_what_agrees_may_be_said_twice():
 
 def test_settings_that_are_paths_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/somebody")
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
     (tmp_path / "prior").mkdir()
     (tmp_path / "mini").mkdir()
     given = resolved(
         "--data.trials", "a.npy", "--data.images", "~/images", "--prior.path", "prior", "--pipeline", "mini"
     )
     assert (given.data.study, given.data.trials) == ("files", str(tmp_path / "a.npy"))
-    assert (given.data.images, given.prior.path) == ("/home/somebody/images", str(tmp_path / "prior"))
+    assert (given.data.images, given.prior.path) == (str(home / "images"), str(tmp_path / "prior"))
     assert given.prior.pipeline == "mini"  # package data, whatever lies here
     drawn = resolved("--draw", "latents", "--targets", "vae:./taesd@64")
     assert drawn.targets.specs == (f"vae:{tmp_path}/taesd@64",)
-    assert parse(Retrieve, ["--trials", "~/x.npy"]).config.data.trials == "/home/somebody/x.npy"
+    assert parse(Retrieve, ["--trials", "~/x.npy"]).config.data.trials == str(home / "x.npy")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
 
 from hvf.alignment import Alignment
 from hvf.config import Config
@@ -22,6 +21,7 @@ from hvf.experiments import layers
 from hvf.experiments.descriptions import StudyInfo
 from hvf.experiments.results import FILE, Result, Row
 from hvf.study import open_study
+from tests.colour_fields import write_colour_fields
 from tests.script_module import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,14 +41,7 @@ STUDY = StudyInfo("mine", "", False, "features", "s", ("c0",), 1.0, (0.0, 1.0), 
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options that name a study of 100 colour fields and neurons that report their colours, and two small targets."""
     root = tmp_path_factory.mktemp("files")
-    rng = np.random.default_rng(0)
-    colours = rng.integers(256, size=(100, 2, 2, 3), dtype=np.uint8)
-    (root / "images").mkdir()
-    for i, colour in enumerate(colours):
-        picture = Image.fromarray(colour).resize((32, 32), Image.Resampling.BICUBIC)
-        picture.save(root / "images" / f"image{i:03d}.png")
-    x_NC = colours.reshape(100, 12) @ rng.normal(size=(12, 30)) / 128 + rng.normal(size=(100, 30)) * 0.1
-    np.save(root / "trials.npy", x_NC.astype(np.float32))
+    write_colour_fields(root, 100)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         torch.save(torchvision.models.squeezenet1_0().state_dict(), root / "random.pth")

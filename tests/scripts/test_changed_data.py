@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from hvf.experiments.results import FILE
+from tests.colour_fields import write_colour_fields
 from tests.script_module import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,14 +24,7 @@ SMALL = ["--align.epochs", "3", "--brain.width", "16", "--fusion.width", "16", "
 @pytest.fixture
 def trials(tmp_path: Path) -> Path:
     """Responses to 60 colour fields, which report their colours."""
-    rng = np.random.default_rng(0)
-    colours = rng.integers(256, size=(60, 2, 2, 3), dtype=np.uint8)
-    (tmp_path / "images").mkdir()
-    for i, colour in enumerate(colours):
-        picture = Image.fromarray(colour).resize((32, 32), Image.Resampling.BICUBIC)
-        picture.save(tmp_path / "images" / f"image{i:03d}.png")
-    x_NC = colours.reshape(60, 12) @ rng.normal(size=(12, 30)) / 128 + rng.normal(size=(60, 30)) * 0.1
-    np.save(tmp_path / "trials.npy", x_NC.astype(np.float32))
+    write_colour_fields(tmp_path, 60)
     return tmp_path / "trials.npy"
 
 
