@@ -7,7 +7,8 @@ Letters: N trials or images, M gallery, D embedding, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,7 +165,8 @@ def started_result(kind: Kind, run: Run, study: Study, training: Training = "int
 def reconstruct_run(run: Run) -> None:
     """Draw the test images: from their own embedding, from the brain, from permuted trials; then `evaluate_run`.
 
-    Leaves ``images/{seen,ceiling,brain,floor}/``. Pictures that the same checkpoint has drawn already are kept.
+    Leaves ``images/{seen,ceiling,brain,floor}/``. Pictures that the same checkpoint has drawn already are kept; those
+    of permuted trials are the brain's under other images' names, where each image has one trial.
     """
     reconstruct_runs([run])
 
@@ -194,6 +196,7 @@ def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
 
     def draw() -> None:
         parts = [(run, part) for run in runs for part in _parts(run)]
+        parts = [(run, part) for run, part in parts if part.row != "floor" or _same_as_brain(run) is None]
         for run, part in parts[processes.rank :: processes.count]:
             if run.has(_stamp(part)):
                 continue
@@ -203,6 +206,10 @@ def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
 
     def measure() -> None:
         for run in mine:
+            if (source_N := _same_as_brain(run)) is not None:
+                for part in _parts(run):
+                    if part.row == "floor" and not run.has(_stamp(part)):
+                        _copy_floor(run, part, source_N, decoders[run.path])
             figures = [name for name in run.metrics() if name.startswith("reconstruction/")]
             if not (figures and run.has("evaluation.json") and run.has("per_image.json")):
                 evaluate_run(run)
@@ -256,6 +263,27 @@ def _draw(run: Run, part: Part, decoder: Decoder) -> None:
     run.write_json(_stamp(part), _made_from(z_ND, decoder))
 
 
+def _same_as_brain(run: Run) -> np.ndarray | None:
+    """For each picture of the floor the brain's that is drawn from the very same embedding, (N,); None if one has none.
+
+    Where each image has one trial, the floor's embeddings are the brain's in another order: drawn anew, its pictures
+    would differ from the brain's by their noise alone.
+    """
+    z, _ = read_tensors(run.path / "embeddings.safetensors")
+    place = {z_D.tobytes(): i for i, z_D in enumerate(z["z_brain"])}
+    found_N = np.array([place.get(z_D.tobytes(), -1) for z_D in z["z_floor"]])
+    return None if (found_N < 0).any() else found_N
+
+
+def _copy_floor(run: Run, floor: Part, source_N: np.ndarray, decoder: Decoder) -> None:
+    """Leave the floor's pictures of a round: the brain's, of which `source_N` says one for each image."""
+    brain = next(part for part in _parts(run) if part[:2] == ("brain", floor.round_index))
+    ids = Result.read(run.path).image_ids
+    pictures = [run.path / "images" / brain.folder / name for name in picture_names(ids)]
+    _leave(run, floor.folder, ids, [lambda tmp, i=i: shutil.copyfile(pictures[i], tmp) for i in source_N])
+    run.write_json(_stamp(floor), _made_from(_drawn_from(run, floor, decoder), decoder))
+
+
 def _trained_elsewhere(run: Run, shared: Decoder) -> Decoder:
     """The decoder that another process has trained and saved."""
     return made_ready(Decoder.load(run.path / "checkpoint", shared.device).sharing(shared), run.config.data)
@@ -299,27 +327,33 @@ def _two_way_encoders(config: Config) -> dict[str, str]:
 
 
 def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarray]:
-    permuted = study.test.permuted(FLOOR_SEED).aligned_to(study.test_images)
-    z = {
-        "z_brain": decoder.embed_trials(study.test.aligned_to(study.test_images)),
-        "z_floor": decoder.embed_trials(permuted),
-        "z_ceiling": decoder.embed_images(study.test_images),
-    }
-    write_tensors(run.path / "embeddings.safetensors", z, {"image_ids": list(study.test_images.ids)})
+    test, images = study.test, study.test_images
+    permuted = test.permuted(FLOOR_SEED)
+    z_brain_ND = decoder.embed_trials(test.aligned_to(images))
+    shown_N, said_N = test.image_indices(images), permuted.image_indices(images)  # of each trial; -1: another image
+    if all(np.array_equal(np.sort(image_N), np.arange(len(images))) for image_N in (shown_N, said_N)):
+        z_floor_ND = np.empty_like(z_brain_ND)
+        z_floor_ND[said_N] = z_brain_ND[shown_N]  # one trial of each image: the same trials in another order
+    else:
+        z_floor_ND = decoder.embed_trials(permuted.aligned_to(images))
+    z = {"z_brain": z_brain_ND, "z_floor": z_floor_ND, "z_ceiling": decoder.embed_images(images)}
+    write_tensors(run.path / "embeddings.safetensors", z, {"image_ids": list(images.ids)})
     return z
 
 
 def write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.ndarray) -> None:
     """Leave a picture of each image in images/ROW, NNNN_id.png, and no other."""
+    pictures = [Image.fromarray(image_HWC) for image_HWC in images_NHWC]
+    _leave(run, row, ids, [lambda tmp, picture=picture: picture.save(tmp) for picture in pictures])
+
+
+def _leave(run: Run, row: str, ids: tuple[str, ...], writers: Sequence[Callable[[Path], Any]]) -> None:
+    """Leave the files that these write in images/ROW, one for each image, and no other picture."""
     names = picture_names(ids)
     for stale in _pictures(run, row).keys() - set(names):
         (run.path / "images" / row / stale).unlink()
-
-    def write(name: str, image_HWC: np.ndarray) -> None:
-        write_atomic(run.path / "images" / row / name, lambda tmp: Image.fromarray(image_HWC).save(tmp))
-
     with ThreadPoolExecutor(usable_cores()) as pool:  # PNGs are packed, and wait for the disk, outside Python's lock
-        list(pool.map(write, names, images_NHWC))
+        list(pool.map(lambda name, write: write_atomic(run.path / "images" / row / name, write), names, writers))
 
 
 def picture_names(ids: tuple[str, ...]) -> list[str]:

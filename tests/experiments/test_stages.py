@@ -15,10 +15,12 @@ from PIL import Image
 from hvf import decoder as decoding
 from hvf.cli import main
 from hvf.config import Config, HvfError
+from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.evaluation.pictures import ROWS
 from hvf.experiments import stages
 from hvf.experiments.results import Result
+from hvf.files.tensors import read_tensors
 from hvf.runs import Run
 from tests.a_result import a_result
 from tests.small_run import small_config
@@ -55,6 +57,33 @@ def test_run_folder_is_whole(finished: Path) -> None:
     for row in ("brain", "floor"):
         assert len(result.rows[row].ranks) == 12
         assert all(len(columns) == 5 for columns in result.rows[row].top5)
+
+
+def test_the_floor_shows_the_brains_pictures_under_other_images_names(finished: Path) -> None:
+    """One trial of each image: whatever a permuted trial would have drawn, its own has drawn already."""
+    brain, floor = (
+        [path.read_bytes() for path in sorted((finished / "images" / row).glob("*.png"))] for row in ("brain", "floor")
+    )
+    z, _ = read_tensors(finished / "embeddings.safetensors")
+    source_N = [int(np.flatnonzero((z["z_brain"] == z_D).all(axis=1))[0]) for z_D in z["z_floor"]]
+    assert floor == [brain[i] for i in source_N]
+    assert sorted(source_N) == list(range(12)) != source_N
+    study = stages.open_study(Run.open(finished).config.data)
+    ids = study.test_images.ids
+    said = dict(zip(study.test.image_ids, study.test.permuted(stages.FLOOR_SEED).image_ids, strict=True))
+    assert [said[ids[i]] for i in source_N] == list(ids)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_the_floor_is_embedded_from_permuted_trials(finished: Path, tmp_path: Path, repeats: int) -> None:
+    run, decoder = Run.open(shutil.copytree(finished, tmp_path / "copy")), Decoder.load(finished / "checkpoint")
+    study = stages.open_study(run.config.data)
+    noisy = study.test.replace(x_NCT=study.test.load_array() + np.linspace(0, 1, study.test.shape[2], dtype=np.float32))
+    study = replace(study, test=Trials.concatenate([study.test, noisy][:repeats]))
+    z = stages._embeddings(run, decoder, study)
+    permuted = study.test.permuted(stages.FLOOR_SEED).aligned_to(study.test_images)
+    np.testing.assert_allclose(z["z_floor"], decoder.embed_trials(permuted), rtol=1e-4, atol=1e-5)
+    assert (stages._same_as_brain(run) is None) == (repeats == 2)
 
 
 def count_learning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
