@@ -31,7 +31,7 @@ from hvf.config import SUBJECTS, Config, DataConfig, HvfError, check_files, with
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.experiments.confidence import keep_gallery, validation_trials
-from hvf.experiments.data_digests import data_digests
+from hvf.experiments.data_digests import input_digests
 from hvf.experiments.descriptions import Training
 from hvf.experiments.made_from import check_unchanged
 from hvf.experiments.results import FILE, Result
@@ -109,7 +109,7 @@ def train(options: Options) -> Path:
     for path in paths:
         if (path / FILE).is_file():
             protocol, stored = protocols[path.parent], Run.open(path).config
-            check_unchanged(path, data_digests(stored, protocol.study, protocol.others))
+            check_unchanged(path, input_digests(stored, protocol.study, protocol.others))
     trainings = paths if options.protocol != "pooled" else [f"seed-{seed}" for seed in seeds]
     own = trainings[state.process_index :: state.num_processes]
     share = [path for path in paths if path in own or path.name in own]

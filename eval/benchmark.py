@@ -32,7 +32,7 @@ from hvf.evaluation.catalogue import is_proportion
 from hvf.evaluation.pictures import ROWS
 from hvf.evaluation.scaling import check_scalings
 from hvf.experiments import protocols, suites
-from hvf.experiments.data_digests import data_digests
+from hvf.experiments.data_digests import input_digests
 from hvf.experiments.made_from import check_unchanged, stamped
 from hvf.experiments.repeated import percent
 from hvf.experiments.results import FILE, Result
@@ -102,11 +102,11 @@ def method_cells(options: Benchmark) -> dict[str, list[Result]]:
             lacking = [n for n in scalings if f"{rows[path]}, {n}" not in {**there.rows, **there.transductive}]
             if lacking:
                 raise HvfError(f"{path} was computed without --scaling {' '.join(lacking)}: choose another --out")
-            check_unchanged(path, data_digests(config, people=people))
+            check_unchanged(path, input_digests(config, people=people))
 
     def compute(run: Run) -> None:
         if not run.has(FILE):
-            digests = data_digests(run.config, people=people)
+            digests = input_digests(run.config, people=people)
             result = _fit_and_test(run.config, options.protocol, rows[run.path], scalings)
             stamped(result, digests).write(run.path)
 

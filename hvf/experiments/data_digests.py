@@ -1,20 +1,36 @@
-"""Digests of the data that a result hangs on: trials, images, and features that are read from files."""
+"""Digests of what a result hangs on besides its settings: trials, images, features in files, weights of encoders."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from hvf.config import SUBJECTS, Config
+from hvf.config import SUBJECTS, Config, HvfError
 from hvf.data.trials.trials import Trials
 from hvf.experiments.finished import data_files
 from hvf.files.remembered import Remembered
 from hvf.study import Study, open_study, trials_of_subjects
-from hvf.vision.cache import content_hashes
+from hvf.vision.cache import content_hashes, weights_hashes
 
 FOLDER = "data"  # in the cache folder
+
+
+def input_digests(config: Config, study: Study | None = None, people: Sequence[int] | None = ()) -> dict[str, str]:
+    """`data_digests`, and that of the weights of the encoders that ``config`` names, where they are at hand."""
+    try:
+        hashes = weights_hashes(config.targets.specs)
+    except HvfError:  # a finished result can be shown without them
+        hashes = {}
+    return data_digests(config, study, people) | encoders_digest(hashes)
+
+
+def encoders_digest(hashes: Mapping[str, str]) -> dict[str, str]:
+    """{what, in words: digest} of the hashes {spec: hash of its weights}; {} of none."""
+    if not hashes:
+        return {}
+    return {"weights of the encoders": hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()}
 
 
 def data_digests(config: Config, study: Study | None = None, people: Sequence[int] | None = ()) -> dict[str, str]:

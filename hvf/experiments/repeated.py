@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from hvf.config import SUBJECTS, Config, HvfError
-from hvf.experiments.data_digests import data_digests
+from hvf.experiments.data_digests import input_digests
 from hvf.experiments.made_from import check_unchanged, stamped
 from hvf.experiments.protocols import recording_name
 from hvf.experiments.results import FILE, Entry, Result, as_json
@@ -61,12 +61,12 @@ def each_repeat(
                 if stored.get(option) != value:
                     there = f"--{option} {stored.get(option, 'unknown')}, not {value}"
                     raise HvfError(f"{run.path} holds {name} with {there}: choose another --out")
-            check_unchanged(run.path / name, data_digests(config))
+            check_unchanged(run.path / name, input_digests(config))
     results = []
     for name, config in configs.items():
         part = Run.create(run.path / name, config)
         if not part.has(FILE):
-            digests = data_digests(config)
+            digests = input_digests(config)
             stamped(test(part).with_details(options=wanted), digests).write(part.path)
         results.append(Result.read(part.path))
     return results

@@ -27,7 +27,7 @@ from hvf.evaluation.metrics.kind import kinds_of
 from hvf.evaluation.pictures import ROWS
 from hvf.experiments.caveats import caveats
 from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
-from hvf.experiments.data_digests import data_digests
+from hvf.experiments.data_digests import data_digests, encoders_digest
 from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.made_from import DECODER, stamped
 from hvf.experiments.protocols import device
@@ -123,8 +123,8 @@ def write_test_result(
     result = result.with_details(confidence=confidence) if confidence else result
     people = decoder.fitted().people
     result = result.with_details(trained_on=people) if people else result
-    decoded_by = {DECODER: known_sha256(run.path / "checkpoint" / alignment.FILE)}
-    result = stamped(result, data_digests(run.config, study, others) | decoded_by)
+    made_from = data_digests(run.config, study, others) | encoders_digest(decoder.encoders)
+    result = stamped(result, made_from | {DECODER: known_sha256(run.path / "checkpoint" / alignment.FILE)})
     result.write(run.path)
     write_json(run.path / ANSWERS, plain_answers(result))
     decoder.describe(run.path / "checkpoint", about(result))

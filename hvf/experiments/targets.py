@@ -17,7 +17,7 @@ from rich.table import Table
 
 from hvf.alignment.members import LINEAR
 from hvf.config import Config, HvfError, Loss, check_files, with_settings
-from hvf.experiments.data_digests import data_digests
+from hvf.experiments.data_digests import input_digests
 from hvf.experiments.made_from import changed, said_by, stamped
 from hvf.experiments.protocols import choose, open_split, repeats
 from hvf.experiments.repeated import open_folder, table_of_rows, write_combined
@@ -106,7 +106,7 @@ def _one_repeat(run: Run, rows: Mapping[str, Mapping[str, Any]], candidates: lis
     stored = Result.read(run.path) if run.has(FILE) else None
     if stored is not None and stored.details["candidates"] != as_json(candidates):
         stored = None
-    digests = data_digests(run.config)
+    digests = input_digests(run.config)
     if other := changed(said_by(stored), digests):
         say(run.path.name, [f"computed anew: other {' and '.join(other)} than before"])
         stored = None

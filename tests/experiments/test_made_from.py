@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from hvf import alignment
 from hvf.config import Config, HvfError, with_settings
 from hvf.experiments import data_digests as digests
 from hvf.experiments import interpretation, targets
-from hvf.experiments.data_digests import data_digests
+from hvf.experiments.data_digests import data_digests, encoders_digest, input_digests
 from hvf.experiments.made_from import changed, said_by, stamped
 from hvf.experiments.repeated import each_repeat
 from hvf.experiments.results import FILE, Result
 from hvf.report.folder import Folder
 from hvf.runs import Run
+from hvf.vision.cache import weights_hashes
+from hvf.vision.weights import MINI_WEIGHTS
 from tests.a_result import a_result
 
 N = 30
@@ -92,7 +96,8 @@ def test_a_stored_repeat_of_other_trials_is_refused(config, tmp_path):
 
     run, configs = Run.create("out", config), {"split-0": config}
     first = each_repeat(run, configs, test)
-    assert said_by(first[0]) == data_digests(config)
+    assert said_by(first[0]) == input_digests(config)
+    assert data_digests(config).items() < input_digests(config).items()
     assert each_repeat(run, configs, test) == first
     write_trials(1)
     before = (tmp_path / "out" / "split-0" / FILE).read_bytes()
@@ -103,6 +108,29 @@ def test_a_stored_repeat_of_other_trials_is_refused(config, tmp_path):
     replace(first[0], details={"options": {}}).write(run.path / "split-0")  # of an earlier version: nothing is known
     assert len(each_repeat(run, configs, test)) == 1
     assert made == ["split-0"]
+
+
+def test_a_stored_repeat_by_an_encoder_of_other_weights_is_refused(config, tmp_path):
+    """Settings name a folder; what lies in it may be another network tomorrow."""
+    shutil.copytree(MINI_WEIGHTS / "clip-vit", "clip")
+    config = with_settings(config, {"targets.specs": (f"openclip:{tmp_path}/clip",)})
+    before = input_digests(config)
+    assert before.items() >= encoders_digest(weights_hashes(config.targets.specs)).items()
+    run, configs = Run.create("out", config), {"split-0": config}
+
+    def test(run: Run) -> Result:
+        return a_result(["im00", "im01"], {"brain": [1, 2]}, config=run.config, run=run.path.name)
+
+    each_repeat(run, configs, test)
+    (weights,) = Path("clip").glob("*.safetensors")
+    tensors = load_file(weights)
+    tensors["visual.proj"][0, 0] += 1
+    save_file(tensors, weights)
+    assert changed(before, input_digests(config)) == ["weights of the encoders"]
+    with pytest.raises(HvfError, match="made from other weights of the encoders than there are now"):
+        each_repeat(run, configs, test)
+    weights.unlink()  # where they are not at hand, results are shown all the same
+    assert len(each_repeat(run, configs, test)) == 1
 
 
 def test_what_a_result_was_made_from_is_a_table_of_digests(tmp_path):
