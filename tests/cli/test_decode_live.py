@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import mne
 import numpy as np
@@ -21,7 +24,7 @@ from hvf.study import open_study
 from tests.small_run import small_config
 
 pytest.importorskip("mne_lsl")
-GAP, SFREQ = 120, 100.0  # samples from one onset to the next; Hz
+GAP, SFREQ, CHUNK = 120, 100.0, 10  # samples from one onset to the next; Hz; samples given at once
 SHOWN, TIMES = 3, 4
 
 
@@ -67,17 +70,33 @@ def answers(folder: Path) -> dict[str, list[tuple[str, ...]]]:
     return found
 
 
+def outlet_of(raw: mne.io.BaseRaw, name: str) -> Any:
+    """A stream of the recording's channels and units, to which nothing has been given yet."""
+    from mne_lsl.lsl import StreamInfo, StreamOutlet
+
+    info = StreamInfo(name, "eeg", len(raw.ch_names), SFREQ, "float32", name)
+    info.set_channel_info(raw.info)
+    return StreamOutlet(info, CHUNK)
+
+
+def play(raw: mne.io.BaseRaw, outlet: Any) -> None:
+    """Give the recording to its stream in its own time, as an amplifier would, once somebody listens."""
+    assert outlet.wait_for_consumers(120)
+    x_NC = np.ascontiguousarray(raw.get_data().T, dtype=np.float32)
+    for start in range(0, len(x_NC), CHUNK):
+        time.sleep(CHUNK / SFREQ)
+        outlet.push_chunk(x_NC[start : start + CHUNK])
+
+
 @pytest.mark.slow(part=8)
 def test_the_answers_are_those_of_the_file(run, raw, tmp_path, capsys):
-    from mne_lsl.player import PlayerLSL
-
     path = epochs_file(raw, tmp_path / "whole-epo.fif")
     assert (
         main(["decode", str(run), "--trials", str(path), "--same-image", "code", "--out", str(tmp_path / "file")]) == 0
     )
     capsys.readouterr()
-    player = PlayerLSL(raw, chunk_size=10, n_repeat=1, name="hvf-test", annotations=False)
-    player.start()
+    outlet = outlet_of(raw, "hvf-test")
+    threading.Thread(target=play, args=(raw, outlet), daemon=True).start()
     command = ["decode", str(run), "--stream", "hvf-test", "--draw", "--out", str(tmp_path / "live")]
     assert main(command) == 0
     printed = capsys.readouterr().out
