@@ -189,7 +189,9 @@ def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
         for run in mine:
             decoder, study = retrieve_run(run, Decoder(run.config, shared.device).sharing(shared))
             say(run.path.name, caveats(run.config, study.simulated))
-            decoders[run.path] = made_ready(decoder, study)
+            if decoder.draws and not decoder.ready_to_draw:  # as where its VAE has been replaced
+                made_ready(decoder, study).save(run.path / "checkpoint")
+            decoders[run.path] = decoder
             stale = [part for part in _parts(run) if not _is_drawn(run, part, decoder)]
             for name in ("evaluation.json", *map(_stamp, stale)) if stale else ():
                 (run.path / name).unlink(missing_ok=True)  # it is about other pictures

@@ -202,6 +202,9 @@ def test_pictures_of_another_pipeline_are_drawn_again(finished: Path, tmp_path: 
     assert after.keys() == before.keys()
     assert all(grey(path) < grey(io.BytesIO(before[path])) - 20 for path in after)
     assert Run.open(copy).metrics()["reconstruction/brain/ssim"] != figures["reconstruction/brain/ssim"]
+    kept = Decoder.load(copy / "checkpoint")
+    assert kept.ready_to_draw, "what pictures of the new VAE start from was learnt, and not kept"
+    assert kept.about == Decoder.load(finished / "checkpoint").about
 
 
 def test_answers_are_left_as_plain_lists_for_other_programs():
