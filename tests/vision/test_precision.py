@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from hvf.vision import encoder as encoding
 from hvf.vision.filling import fill, half_type, without_values
 from hvf.vision.loading import load_encoder
 from hvf.vision.precision import compute_in_float32, input_type
+from hvf.vision.weights import MINI_WEIGHTS
 
 
 def sharded(state, folder, stem, count=3):
@@ -170,6 +172,23 @@ def test_weights_are_hashed_once(vit, images_N3HW, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HVF_CACHE", str(tmp_path / "file" / "cache"))  # cannot be written: hashed each time
     assert load_encoder(spec).weights_hash == changed.weights_hash
+
+
+def test_a_vae_too_is_hashed_once_and_again_when_its_weights_change(monkeypatch, tmp_path):
+    monkeypatch.setenv("HVF_CACHE", str(tmp_path / "cache"))
+    passes, width = [], encoding.FrozenEncoder._width
+    monkeypatch.setattr(encoding.FrozenEncoder, "_width", lambda self: passes.append(1) or width(self))
+    folder = shutil.copytree(MINI_WEIGHTS / "sdxl" / "vae", tmp_path / "vae")
+    time.sleep(0.2)  # nothing is remembered of a file that was written just now
+    first = load_encoder(f"vae:{folder}@64")
+    again = load_encoder(f"vae:{folder}@64")
+    assert (again.weights_hash, again.dim, len(passes)) == (first.weights_hash, 256, 1)
+    assert load_encoder(f"vae:{folder}@128").weights_hash != first.weights_hash
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    state["encoder.conv_in.bias"] += 1
+    save_file(state, weights)
+    assert load_encoder(f"vae:{folder}@64").weights_hash != first.weights_hash
 
 
 MEASURE = """

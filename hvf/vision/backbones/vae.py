@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,8 @@ class VAE(Backbone):
     def load(cls, spec: FeatureSpec) -> Tower:
         from hvf.vision.encoder import Tower, resized
 
-        vae: Any = load_vae(spec)
+        files = _files(spec)
+        vae: Any = _read(files)
         pixels = spec.size or (64 if spec.name == "mini" else VAE_SIZE)
         scale, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
 
@@ -67,7 +69,9 @@ class VAE(Backbone):
 
         state = {name: t for name, t in vae.state_dict().items() if name.startswith(("encoder.", "quant_conv."))}
         preprocessing = f"{type(vae).__name__} {pixels}px scale {scale} shift {shift}"
-        return Tower(vae, lambda images: resized(images, (pixels, pixels)) * 2 - 1, run, state, preprocessing)
+        return Tower(
+            vae, lambda images: resized(images, (pixels, pixels)) * 2 - 1, run, state, preprocessing, files=files
+        )
 
 
 def load_vae(spec: FeatureSpec) -> nn.Module:
@@ -77,27 +81,48 @@ def load_vae(spec: FeatureSpec) -> nn.Module:
     ``*_encoder.safetensors`` or the folder of one (its ``*_decoder`` beside it is loaded too; without it ``decoder`` is
     None), or a Hub id. Raises HvfError.
     """
+    return _read(_files(spec))
+
+
+def _files(spec: FeatureSpec) -> tuple[Path, ...]:
+    """What the VAE of a spec is read from: `VAE_FILES` of a diffusers folder, or TAESD's encoder and its decoder."""
     if spec.name == "mini":
-        return _diffusers_vae(packaged(spec, "sdxl/vae", VAE_FILES))
+        return _of_diffusers(packaged(spec, "sdxl/vae", VAE_FILES))
     if spec.name in VAE_HUB:
         repository, subfolder = VAE_HUB[spec.name]
-        return _diffusers_vae(cached_from_hub(spec, repository, VAE_FILES, subfolder)[0].parent)
+        return _of_diffusers(cached_from_hub(spec, repository, VAE_FILES, subfolder)[0].parent)
     path = Path(spec.name).expanduser()
     if path.is_file():
-        return _taesd(path)
+        return _of_taesd(path)
     if not path.exists():
         if spec.name.count("/") != 1 or spec.name.startswith((".", "~", "/")):
             known = ("mini", *VAE_HUB)
             hint = did_you_mean(spec.name, known) if "/" not in spec.name else ""
             raise HvfError(f"{spec}: there is no file or folder {spec.name}{hint}")
-        return _diffusers_vae(cached_from_hub(spec, spec.name, VAE_FILES)[0].parent)
+        return _of_diffusers(cached_from_hub(spec, spec.name, VAE_FILES)[0].parent)
     folder = path / "vae" if (path / "vae" / VAE_FILES[0]).is_file() else path
     if (folder / VAE_FILES[0]).is_file():
-        return _diffusers_vae(folder)
+        return _of_diffusers(folder)
     encoders = sorted(path.glob("*_encoder.safetensors"))
     if len(encoders) != 1:
         raise HvfError(f"{spec}: {path} holds neither a {VAE_FILES[0]} nor one *_encoder.safetensors")
-    return _taesd(encoders[0])
+    return _of_taesd(encoders[0])
+
+
+def _of_diffusers(folder: Path) -> tuple[Path, ...]:
+    weights = folder / VAE_FILES[1]
+    if not weights.is_file():
+        raise HvfError(f"{weights} is missing: {folder} holds a VAE's configuration and no weights")
+    return folder / VAE_FILES[0], weights
+
+
+def _of_taesd(encoder: Path) -> tuple[Path, ...]:
+    decoder = encoder.with_name(encoder.name.replace("_encoder", "_decoder"))
+    return (encoder, decoder) if decoder != encoder and decoder.is_file() else (encoder,)
+
+
+def _read(files: Sequence[Path]) -> nn.Module:
+    return _diffusers_vae(files[0].parent) if files[0].name == VAE_FILES[0] else _taesd(*files)
 
 
 def _diffusers_vae(folder: Path) -> nn.Module:
@@ -105,8 +130,6 @@ def _diffusers_vae(folder: Path) -> nn.Module:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
     weights = folder / VAE_FILES[1]
-    if not weights.is_file():
-        raise HvfError(f"{weights} is missing: {folder} holds a VAE's configuration and no weights")
     with reading(weights, "a VAE (AutoencoderKL or AutoencoderTiny)"):
         config: Any = AutoencoderKL.load_config(str(folder))
         kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
@@ -123,15 +146,14 @@ def _diffusers_vae(folder: Path) -> nn.Module:
     return vae.eval()
 
 
-def _taesd(encoder_file: Path) -> nn.Module:
+def _taesd(encoder_file: Path, decoder_file: Path | None = None) -> nn.Module:
     from diffusers import AutoencoderTiny
     from safetensors.torch import load_file
 
     vae: Any = AutoencoderTiny()
     with reading(encoder_file, "a TAESD encoder"):
         vae.encoder.layers.load_state_dict(load_file(encoder_file))
-    decoder_file = encoder_file.with_name(encoder_file.name.replace("_encoder", "_decoder"))
-    if decoder_file == encoder_file or not decoder_file.is_file():
+    if decoder_file is None:
         vae.decoder = None
         return vae.eval()
     with reading(decoder_file, "a TAESD decoder"):
