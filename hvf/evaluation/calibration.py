@@ -106,14 +106,16 @@ def _fit(scores_NM: np.ndarray, target_N: np.ndarray, popularity_NM: np.ndarray 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         sharpness = Sharpness(math.exp(x[0]), float(x[1]))
         logits_NM = _offset(sharpness.logits(scores_NM, popularity_NM), target_N, offset)
-        total_N1 = np.asarray(logsumexp(logits_NM, axis=1, keepdims=True))
-        p_NM = np.exp(logits_NM - total_N1)
+        logits_NM -= logits_NM.max(axis=1, keepdims=True)
+        own_N = logits_NM[rows, target_N]
+        p_NM = np.exp(logits_NM, out=logits_NM)  # as far as their sum, by which each row is divided below
+        total_N = p_NM.sum(axis=1)
 
         def slope(x_NM: np.ndarray) -> float:
-            return float(((p_NM * x_NM).sum(axis=1) - x_NM[rows, target_N]).mean())
+            return float((np.einsum("nm,nm->n", p_NM, x_NM) / total_N - x_NM[rows, target_N]).mean())
 
         by_penalty = 0.0 if popularity_NM is None else -slope(popularity_NM)
-        value = float((total_N1[:, 0] - logits_NM[rows, target_N]).mean())
+        value = float((np.log(total_N) - own_N).mean())
         return value, np.array([sharpness.scale * slope(scores_NM), by_penalty])
 
     rows, high = np.arange(len(target_N)), math.log(SHARPEST)
