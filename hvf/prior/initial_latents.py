@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+import torch
 
 from hvf.data.indexing import spread_rows
 
@@ -143,24 +143,26 @@ class InitialLatents:
 def _kernel(z_ND: np.ndarray, other_MD: np.ndarray, variance: float) -> np.ndarray:
     """exp(-|z - z'|² / (2 · LENGTH² · variance)), (N, M), in double precision."""
     z_ND, other_MD = z_ND.astype(np.float64), other_MD.astype(np.float64)
-    kernel_NM = z_ND @ other_MD.T
+    kernel_NM = torch.from_numpy(z_ND) @ torch.from_numpy(other_MD).T
     kernel_NM *= -2
-    kernel_NM += np.square(z_ND).sum(axis=1)[:, None]
-    kernel_NM += np.square(other_MD).sum(axis=1)
-    np.maximum(kernel_NM, 0, out=kernel_NM)  # rounding alone makes less of it
+    kernel_NM += torch.from_numpy(np.square(z_ND).sum(axis=1))[:, None]
+    kernel_NM += torch.from_numpy(np.square(other_MD).sum(axis=1))
+    kernel_NM.clamp_(min=0)  # rounding alone makes less of it
     kernel_NM /= -2 * LENGTH**2 * variance
-    return np.exp(kernel_NM, out=kernel_NM)
+    return kernel_NM.exp_().numpy()
 
 
 def _solved(kernel_MM: np.ndarray, target_MP: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights of each image, (M, P) float32, with which the kernel predicts the targets; and the targets' mean."""
     intercept_P = target_MP.mean(axis=0, dtype=np.float64)
-    penalised_MM = kernel_MM.copy()
-    np.einsum("mm->m", penalised_MM)[:] += penalty  # a view of its diagonal
-    factor = cho_factor(penalised_MM.T, overwrite_a=True, check_finite=False)  # in LAPACK's order: not copied
+    penalised_MM = torch.from_numpy(kernel_MM).clone()
+    penalised_MM.diagonal().add_(penalty)
+    # By torch, whose threads wait for each other asleep: SciPy's take six times as long beside another busy process.
+    factor_MM = torch.linalg.cholesky(penalised_MM, out=penalised_MM)
     weights_MP = np.empty(target_MP.shape, np.float32)
     for some in _blocks(target_MP.shape[1]):
-        weights_MP[:, some] = cho_solve(factor, target_MP[:, some] - intercept_P[some], check_finite=False)
+        centred_MP = torch.from_numpy(target_MP[:, some] - intercept_P[some])
+        weights_MP[:, some] = torch.cholesky_solve(centred_MP, factor_MM).numpy()
     return weights_MP, intercept_P
 
 
