@@ -30,6 +30,7 @@ OTHERS = {  # what begins so is no text
     b"\xd0\xcf\x11\xe0": "a workbook of an old Excel",
     b"%PDF": "a PDF",
 }
+POWER = r"([eE][+-]?\d+)?"  # of ten, behind a number
 # Columns that are read under these names, however they are capitalised.
 COLUMNS = ("onset", "duration", "sample", "code", "description")
 
@@ -42,11 +43,18 @@ def read_table(path: str | Path | pd.DataFrame) -> pd.DataFrame:
     Raises HvfError if it cannot be read, is in another encoding, holds no row, a row lacks fields, as in a truncated
     file, or two columns of one name differ.
     """
-    if isinstance(path, pd.DataFrame):
-        return path.astype(object).where(path.notna(), "n/a").astype(str).reset_index(drop=True)
-    rows = read_rows(Path(path))
-    table = pd.DataFrame(rows[1:], columns=rows[0], dtype=str)
-    return table.rename(columns={name: name.lower() for name in rows[0] if name.lower() in COLUMNS})
+    frame = isinstance(path, pd.DataFrame)
+    rows = _of_frame(path) if isinstance(path, pd.DataFrame) else read_rows(Path(path))
+    header = [name.lower() if name.lower() in COLUMNS else name for name in rows[0]]
+    rows = _without_copies([header, *rows[1:]], "the table" if frame else path)
+    return pd.DataFrame(rows[1:], columns=rows[0], dtype=str)
+
+
+def _of_frame(table: pd.DataFrame) -> list[list[str]]:
+    """The header and the rows of a table in memory, as those of a file."""
+    texts = table.astype(object).where(table.notna(), "n/a").astype(str)
+    rows = [[str(name) for name in table.columns], *texts.to_numpy().tolist()]
+    return [[field.strip() for field in row] for row in rows]
 
 
 def read_typed(path: Path) -> pd.DataFrame:
@@ -166,7 +174,7 @@ def _of_one_width(rows: list[list[str]], path: Path) -> list[list[str]]:
     return [row[:width] for row in rows]
 
 
-def _without_copies(rows: list[list[str]], path: Path) -> list[list[str]]:
+def _without_copies(rows: list[list[str]], path: Path | str) -> list[list[str]]:
     """The columns without second ones of the same name and values; HvfError if the values differ."""
     first: dict[str, int] = {}
     for i, name in enumerate(rows[0]):
@@ -186,8 +194,8 @@ def _with_decimal_points(rows: list[list[str]], separator: str) -> list[list[str
         return rows
     for i in range(len(rows[0])):
         values = [row[i] for row in rows[1:]]
-        commas = [value for value in values if re.fullmatch(r"-?\d+,\d+", value)]
-        if commas and all(re.fullmatch(r"-?\d+(,\d+)?|n/a|", value) for value in values):
+        commas = [value for value in values if re.fullmatch(rf"-?\d+,\d+{POWER}", value)]
+        if commas and all(re.fullmatch(rf"-?\d+(,\d+)?{POWER}|n/a|", value) for value in values):
             for row in rows[1:]:
                 row[i] = row[i].replace(",", ".")
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 
+import pandas as pd
 import pytest
 
 from hvf.config import HvfError
@@ -27,6 +28,7 @@ ROWS = [["0.5", "café01.png"], ["1.25", "café02.png"]]
         TEXT.replace("\n", "\r").encode(),
         TEXT.replace("\t", ",").encode(),
         TEXT.replace("\t", ";").replace("0.5", "0,5").replace("1.25", "1,25").encode(),
+        TEXT.replace("onset\t", "ONSET\tonset\t").replace("0.5", "0.5\t0.5").replace("1.25", "1.25\t1.25").encode(),
         TEXT.replace("\n", "\t\n").encode(),
         TEXT.replace(".png\n", ".png\t\t\n").encode(),
         TEXT.replace("\t", " \t ").encode(),
@@ -69,6 +71,30 @@ def test_the_cause_is_named(data, cause, tmp_path):
     with pytest.raises(HvfError, match=cause) as error:
         read_table(tmp_path / "events.tsv")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", ["5,00E-01", "5,00e-01", "0,5", "0,5e+00"])
+def test_decimal_commas_of_powers_of_ten(number, tmp_path):
+    (tmp_path / "events.csv").write_text(f"onset;image\n{number};a.png\n1;b.png\n")
+    assert [float(value) for value in read_table(tmp_path / "events.csv")["onset"]] == [0.5, 1.0]
+
+
+def test_a_table_in_memory_is_read_as_one_of_a_file():
+    table = pd.DataFrame({"Onset": [0.5, 1.25], "image": [" café01.png", None], 3: [1, 2]}, index=[7, 7])
+    assert read_table(table).columns.tolist() == ["onset", "image", "3"]
+    assert read_table(table).to_numpy().tolist() == [["0.5", "café01.png", "1"], ["1.25", "n/a", "2"]]
+    twice = pd.concat([table, table], axis=1)
+    assert read_table(twice).equals(read_table(table))
+    twice.columns = ["onset", "image", "3", "onset", "other", "3"]
+    twice.iloc[1, 3] = 1250.0
+    with pytest.raises(HvfError, match="the table has two columns 'onset' that differ, first in row 2: '1.25' and '12"):
+        read_table(twice)
+
+
+def test_columns_that_differ_in_capitals_alone(tmp_path):
+    (tmp_path / "events.csv").write_text("ONSET,onset,image\n500,0.5,a.png\n1250,1.25,b.png\n")
+    with pytest.raises(HvfError, match="two columns 'onset' that differ, first in row 1: '500' and '0.5'"):
+        read_table(tmp_path / "events.csv")
 
 
 def test_rows_that_look_like_comments_stay(tmp_path):
