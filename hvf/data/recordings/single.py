@@ -18,6 +18,7 @@ import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.datasets import subject_numbers
+from hvf.data.images.columns import texts_of
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
 from hvf.data.recordings.channels import mend_channel_types
@@ -32,10 +33,14 @@ from hvf.data.recordings.events import (
 )
 from hvf.data.recordings.raw import attempt, give_positions, is_epochs, nearest, one_line, open_recording
 from hvf.data.recordings.tables import read_table, table_beside
+from hvf.data.trials.conversion import made_of
 from hvf.data.trials.provenance import is_finished, sha256
 from hvf.data.trials.trials import Trials
 from hvf.files.guard import guarded
 from hvf.runs import say
+
+SAME_INTERVAL = 0.5  # of the median interval between events: a table's may differ by as much
+MOST_RUNS = 0.2  # of the intervals: more are not the breaks between runs
 
 
 def read_recording(
@@ -212,7 +217,7 @@ def _of_epochs(
     read = functools.partial(mne.read_epochs, path, preload=False, verbose="warning")
     epochs = attempt(path, lambda: guarded(path, "epochs", read))
     known = None if images is None else ImageNames(images.ids)
-    names = None if table is None else table[find_image_column(table, where, column, known)].tolist()
+    names = None if table is None else _named_in_order(epochs, table, where, column, known)
     try:
         trials = Trials.from_epochs(epochs, images if names is None else names, subject=subject)
     except HvfError as error:
@@ -226,3 +231,55 @@ def _of_epochs(
         return trials
     ImageNames(images.ids).indices(trials.image_ids.tolist(), "the events")
     return trials.paired_with(images)
+
+
+def _named_in_order(
+    epochs: mne.BaseEpochs, table: pd.DataFrame, where: str, column: str | None, known: ImageNames | None
+) -> list[str]:
+    """The image of each epoch by a table of one row per epoch.
+
+    Raises HvfError for a row without an image, and where the table's times or codes are in another order than those of
+    the epochs' events, as in a table that was sorted by something else.
+    """
+    names = texts_of(table[find_image_column(table, where, column, known)])
+    if "" in names:
+        raise HvfError(f"row {names.index('') + 1} of {where} names no image: leave out the row, and its epoch")
+    if len(names) != len(epochs):
+        return names  # refused by who pairs them
+    sample_N, code_N = epochs.events[:, 0], epochs.events[:, 2]
+    times = [name for name in ("onset", "sample") if name in table and made_of(epochs.info) is None]
+    for name in times:
+        row = _first_in_other_order(np.asarray(pd.to_numeric(table[name], errors="coerce"), float), sample_N)
+        if row is not None:
+            raise HvfError(
+                f"the rows of {where} are not in the order of the epochs: {name} goes from {table[name].iloc[row]} in "
+                f"row {row + 1} to {table[name].iloc[row + 1]} in row {row + 2}, the event of epoch {row} from sample "
+                f"{sample_N[row]} to {sample_N[row + 1]}; sort the rows as the epochs, or leave out the column {name}"
+            )
+    codes = np.asarray(pd.to_numeric(table["code"], errors="coerce"), float) if "code" in table else code_N
+    if np.array_equal(np.sort(codes), np.sort(code_N)) and (codes != code_N).any():
+        row = int(np.flatnonzero(codes != code_N)[0])
+        raise HvfError(
+            f"the rows of {where} are not in the order of the epochs: row {row + 1} has the code {codes[row]:g}, epoch "
+            f"{row} the code {code_N[row]}; sort the rows as the epochs, or leave out the column code"
+        )
+    return names
+
+
+def _first_in_other_order(time_N: np.ndarray, sample_N: np.ndarray) -> int | None:
+    """The first row after which a table's times go on otherwise than the samples of events; None if they agree.
+
+    At whatever rates; one interval by itself may differ, as where a clock begins anew with the next run. Samples that
+    are a count, as of epochs that were made of an array, tell the order alone.
+    """
+    if not np.isfinite(time_N).all() or len(time_N) < 2:
+        return None
+    b, a = np.diff(time_N), np.diff(sample_N).astype(float)
+    rising = (a > 0) & (b > 0)
+    if (a == 1).all() or not rising.any():
+        differs = np.sign(a) != np.sign(b)
+    else:
+        scale = np.median(a[rising] / b[rising])
+        differs = np.abs(a - scale * b) > SAME_INTERVAL * np.median(np.abs(a))
+    alone = len(differs) > 2 and differs.mean() < MOST_RUNS and not (differs[1:] & differs[:-1]).any()
+    return int(np.flatnonzero(differs)[0]) if differs.any() and b.any() and not alone else None

@@ -109,7 +109,7 @@ def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None
     if own and images is None:
         return Shown(table["image"].tolist(), 'metadata["image"]', labels(table))
     if images is not None and not isinstance(images, ImageSet):
-        return Shown(_given(epochs, table, [str(name) for name in images]), "the names given", labels(table))
+        return Shown(_given(epochs, table, texts_of(images)), "the names given", labels(table))
     names = None if images is None else ImageNames(images.ids)
     column = image_column(table, names, "the epochs' metadata")
     of_events = _event_images(epochs, names, strict=column is None)
@@ -144,7 +144,7 @@ def shown_images(epochs: mne.BaseEpochs, images: ImageSet | Sequence[str] | None
 
 def _metadata(epochs: mne.BaseEpochs) -> pd.DataFrame:
     table = cast("pd.DataFrame | None", getattr(epochs, "metadata", None))
-    return pd.DataFrame(index=range(len(epochs))) if table is None else table.reset_index(drop=True)
+    return pd.DataFrame(index=range(len(epochs))) if table is None else table.reset_index(drop=True).rename(columns=str)
 
 
 def _labels(table: pd.DataFrame) -> dict[str, Any]:
@@ -195,6 +195,8 @@ def _given(epochs: mne.BaseEpochs, table: pd.DataFrame, names: list[str]) -> lis
     """The names that were given, one per epoch, unless metadata or event names say otherwise."""
     if len(names) != len(epochs):
         raise HvfError(f"there are {len(epochs)} epochs but {len(names)} images; give one per epoch, in their order")
+    if "" in names:
+        raise HvfError(f"no image is named for epoch {names.index('')}: drop the epochs that show no image")
     column = image_column(table, None, "the epochs' metadata")
     if column is not None and (_has_files(column[1]) or column[0] == "image"):
         for i, (name, other) in enumerate(zip(names, column[1], strict=True)):

@@ -191,6 +191,48 @@ def test_epochs_with_metadata(recording, tmp_path):
         read_recording(tmp_path / "me-epo.fif", events)
 
 
+@pytest.fixture
+def epochs(recording, tmp_path):
+    """(epochs without metadata on disk, the table of their events in order)."""
+    path, events, images = recording
+    raw = mne.io.read_raw(path, preload=True, verbose="error")
+    rows = np.stack([100 + 120 * np.arange(16), np.zeros(16, int), [1 + IMAGES.index(name) for name in images]], axis=1)
+    mne.Epochs(raw, rows, tmin=0, tmax=0.4, baseline=None, preload=True, verbose="error").save(
+        tmp_path / "me-epo.fif", verbose="error"
+    )
+    return tmp_path / "me-epo.fif", pd.read_csv(events, sep="\t").assign(code=rows[:, 2])
+
+
+@pytest.mark.parametrize("by", ["image", "onset falling", "two rows exchanged"])
+@pytest.mark.parametrize("known_by", ["onset", "sample", "code"])
+def test_rows_in_another_order_than_the_epochs_are_refused(epochs, by, known_by):
+    path, table = epochs
+    table = table.assign(sample=100 + 120 * np.arange(16))[["image", known_by]]
+    assert seen(read_recording(path, table)) == table["image"].tolist()
+    order = {
+        "image": np.argsort(table["image"].to_numpy(str), kind="stable"),
+        "onset falling": np.arange(16)[::-1],
+        "two rows exchanged": np.r_[np.arange(14), 15, 14],
+    }[by]
+    with pytest.raises(HvfError, match=rf"the rows of .* are not in the order of the epochs: .*column {known_by}"):
+        read_recording(path, table.iloc[order])
+
+
+def test_times_of_a_table_may_begin_anew_and_be_in_another_unit(epochs):
+    path, table = epochs
+    onset = table["onset"].to_numpy()
+    for times in (np.r_[onset[:6], onset[:10]], onset * 1000 + 77, onset + np.linspace(0, 0.3, 16), np.full(16, 0.5)):
+        table["onset"] = times
+        assert seen(read_recording(path, table)) == table["image"].tolist()
+
+
+def test_a_row_without_an_image_is_refused_for_epochs(epochs):
+    path, table = epochs
+    table.loc[2, "image"] = None
+    with pytest.raises(HvfError, match="row 3 of the table of events names no image"):
+        read_recording(path, table)
+
+
 def test_images_that_are_not_in_the_set(recording, tmp_path):
     path, events, images = recording
     folder = tmp_path / "pictures"

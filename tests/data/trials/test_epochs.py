@@ -83,6 +83,21 @@ def test_metadata_name_the_images(tmp_path, capsys, column, spelt):
     assert capsys.readouterr().err == f"note: s-epo.fif: {line}\n"
 
 
+def test_columns_of_metadata_that_are_numbers(tmp_path):
+    images = folder_of(tmp_path / "images")
+    epochs = epochs_of(SHOWN, {"image": [FILES[i] for i in SHOWN], 3: SHOWN})
+    assert all(held == named for held, named in pairs(Trials.from_epochs(epochs, images)))
+    assert pairs(Trials.from_epochs(epochs)) == pairs(Trials.from_epochs(epochs, images))
+
+
+@pytest.mark.parametrize("absent", [None, float("nan"), pd.NA, "n/a", ""])
+def test_an_epoch_that_is_given_no_image_is_refused(absent):
+    names = [FILES[i] for i in SHOWN]
+    assert Trials.from_epochs(epochs_of(SHOWN), [Path(name) for name in names]).image_ids.tolist() == names
+    with pytest.raises(HvfError, match="no image is named for epoch 5"):
+        Trials.from_epochs(epochs_of(SHOWN), [*names[:5], absent, *names[6:]])
+
+
 def test_channels_of_no_brain_are_left_out(tmp_path, capsys):
     images = folder_of(tmp_path / "images")
     epochs = epochs_of(SHOWN, {"image": [FILES[i] for i in SHOWN]})
