@@ -11,12 +11,13 @@ from pathlib import Path
 from hvf.data.doctor.checks import Finding
 from hvf.data.images.decoding import SYSTEM_FOLDERS
 from hvf.data.images.image_set import open_images
-from hvf.data.recordings.raw import NOT_RAW, is_epochs
+from hvf.data.recordings.raw import NOT_RAW, continued, is_epochs
 from hvf.data.trials.provenance import sha256
 from hvf.registry import HvfError
 
 RAW_SUFFIXES = (".fif", ".fif.gz", ".ds", ".vhdr", ".set", ".edf", ".bdf", ".gdf", ".cnt", ".mff", ".sqd", ".con",
                 ".nwb")  # fmt: skip
+PART = re.compile(r"(-\d+|_split-\d+_[a-z]+)\.fif(\.gz)?$")  # what MNE and BIDS call parts of a split recording
 
 
 def is_leftover(path: Path) -> bool:
@@ -51,7 +52,7 @@ def is_raw(path: Path) -> bool:
 
 def raw_below(root: Path) -> list[Path]:
     """Continuous recordings below a folder, a CTF or EGI folder as one, further parts of a split FIF left out."""
-    paths = [path for path in below(root) if is_raw(path) and not re.search(r"-\d+\.fif(\.gz)?$", path.name)]
+    paths = [path for path in below(root) if is_raw(path) and not (PART.search(path.name) and continued(path))]
     folders = {path for path in paths if path.is_dir()}
     return [path for path in paths if not folders & set(path.parents)]
 

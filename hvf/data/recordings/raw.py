@@ -12,6 +12,7 @@ from typing import Any
 
 import mne
 import numpy as np
+from mne.io.constants import FIFF
 
 from hvf.config import HvfError
 from hvf.data.montages import montage_1005
@@ -54,7 +55,27 @@ def open_recording(path: str | Path) -> Any:
             f"{path} is a part of a BrainVision recording: give its header, {path.with_suffix('.vhdr').name}"
         )
     refuse_empty(path)
-    return attempt(path, lambda: guarded(path, "recording", lambda: mne.io.read_raw(path, verbose="warning")))
+    raw = attempt(path, lambda: guarded(path, "recording", lambda: mne.io.read_raw(path, verbose="warning")))
+    first = continued(path)
+    if first:
+        raise HvfError(
+            f"{path} is a further part of a recording that was split, {first} comes before it: give the first part, "
+            "which leads to all others"
+        )
+    return raw
+
+
+def continued(path: Path) -> str:
+    """The name of the file that a FIF continues, as a further part of a recording too large for one; or ""."""
+    if not path.name.lower().endswith((".fif", ".fif.gz")):
+        return ""
+    role, name = int(FIFF.FIFFV_ROLE_PREV_FILE), int(FIFF.FIFF_REF_FILE_NAME)
+    try:
+        lines = guarded(path, "kind", lambda: mne.io.show_fiff(path, tag=name, max_str=1000, verbose="error"))
+    except Exception:  # damaged in any way: whoever reads it as a recording says how
+        return ""
+    before = re.search(rf"FIFF_REF_ROLE .*\[{role}\]\s+.*FIFF_REF_FILE_NAME .* = (.*) \.\.\. ", str(lines))
+    return re.split(r"[\\/]", before[1])[-1] if before else ""
 
 
 def refuse_empty(path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from hvf.config import HvfError
+from hvf.data.doctor.files import raw_below
 from hvf.data.images.image_set import open_images
 from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.epoching import Preprocessing
@@ -418,3 +419,18 @@ def test_a_folder_called_corrupt_is_no_damage(tmp_path):
     assert attempt(path, lambda: read(f"participants.tsv file not found for {path}")) is not None
     with pytest.raises(HvfError, match="is damaged"):
         attempt(path, lambda: read(f"{path} is truncated"))
+
+
+def test_a_further_part_of_a_split_recording_is_no_recording(tmp_path):
+    x_CN, _ = responses(order(5, repeats=1), 5)
+    raw = mne.io.RawArray(np.tile(x_CN, 70), mne.create_info(list(NAMES), SFREQ, "eeg"), verbose="error")
+    raw.save(tmp_path / "a_raw.fif", split_size="2MB", verbose="error")
+    raw.crop(0, 5).save(tmp_path / "b_raw-1.fif", verbose="error")  # of a name like a part's
+    parts = sorted(path.name for path in tmp_path.glob("a_raw-*.fif"))
+    assert len(parts) > 1
+    for name, before in zip(parts, ["a_raw.fif", *parts], strict=False):
+        with pytest.raises(HvfError, match=rf"{name} is a further part of .* {before} comes before it: give the first"):
+            read_recording(tmp_path / name, pd.DataFrame({"onset": [1.0], "image": ["a.png"]}), settings=PLAIN)
+    assert [path.name for path in raw_below(tmp_path)] == ["a_raw.fif", "b_raw-1.fif"]
+    trials = read_recording(tmp_path / "a_raw.fif", pd.DataFrame({"onset": [1.0], "image": ["a.png"]}), settings=PLAIN)
+    assert len(trials) == 1
