@@ -16,6 +16,7 @@ import pandas as pd
 from hvf.config import HvfError
 from hvf.data.recordings.events import image_ids
 from hvf.data.recordings.raw import data_channels, load, one_line
+from hvf.data.recordings.triggers import check_origin
 from hvf.data.recordings.whitening import inverse_root, shrunk_covariances
 from hvf.registry import listed
 from hvf.runs import track
@@ -232,6 +233,7 @@ def _placed(
         )
     if column == "onset" and "sample" in own:
         _check_same_times(sample, own, where, sfreq)
+    check_origin(raw, sample, where)
     order = np.argsort(sample, kind="stable")
     own, sample = own.iloc[order].assign(sample=sample[order]), sample[order]
     same = own["image"].to_numpy()[1:] == own["image"].to_numpy()[:-1]

@@ -21,6 +21,7 @@ COMPOSITE = ("STI101", "STI 101", "STI 014", "STI014")  # hold the codes of all 
 PRESSES = re.compile(r"(?i)resp|button|key|press|UPPT002")
 APART_S = 0.001  # bits of one code may come that far apart, or two samples
 BOUNCE_S, NEAR_S = 0.01, 0.05  # a code that falls for less and comes again so near is one
+AT_ONCE_S, NEARLY_ALL = 0.005, 0.9  # an event is at a trigger; of the events
 LOW_BITS = 2**16 - 1  # of the code; above them BioSemi's Status and others hold their own state
 
 
@@ -74,6 +75,33 @@ def annotated(raw: Any) -> tuple[np.ndarray, np.ndarray]:
     events, _ = mne.events_from_annotations(raw, **options)
     texts = {i: text for text, i in ids.items()}
     return events[:, 0] - raw.first_samp, np.asarray([texts[i] for i in events[:, 2].tolist()], dtype=str)
+
+
+def check_origin(raw: Any, sample_N: np.ndarray, where: str | Path) -> None:
+    """Refuse events counted from where the acquisition began, as MNE's are, and not from the recording's start.
+
+    Both may lie inside a recording whose first sample is not 0; its own triggers and annotations tell which was meant.
+    Raises HvfError where nearly all events lie at these only once the first sample is taken off.
+    """
+    if not raw.first_samp or not len(sample_N):
+        return
+    types = zip(raw.ch_names, raw.get_channel_types(), strict=True)
+    stim = [i for i, (name, kind) in enumerate(types) if kind == "stim" or other_than_brain(name) == "trigger"]
+    onsets = [np.flatnonzero(np.diff(x_N)) + 1 for x_N in values_of(raw, stim)] if stim else [annotated(raw)[0]]
+    onset_E = np.unique(np.concatenate(onsets))
+    near = AT_ONCE_S * raw.info["sfreq"] + 1
+
+    def share(sample_N: np.ndarray) -> float:
+        """Of the events, how many have a trigger, or an annotation where there is no trigger channel, beside them."""
+        after_N = np.minimum(np.searchsorted(onset_E, sample_N - near), len(onset_E) - 1)
+        return float(np.mean(np.abs(onset_E[after_N] - sample_N) <= near))
+
+    if len(onset_E) and share(sample_N - raw.first_samp) > NEARLY_ALL > 2 * share(sample_N):
+        raise HvfError(
+            f"the events of {where} lie at its triggers or annotations only once its first sample, {raw.first_samp} "
+            f"({raw.first_time:g} s), is taken off: count from the recording's start (in MNE, events[:, 0] - "
+            "raw.first_samp)"
+        )
 
 
 def _of_channels(

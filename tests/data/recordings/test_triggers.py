@@ -128,3 +128,32 @@ def test_a_row_that_stands_there_twice_is_one_event(tmp_path, capsys):
     trials = read_recording(path, pd.concat([table, table[3:5]]), settings=PLAIN)
     assert seen(trials) == images
     assert "2 rows of the events of a_raw.fif are repeated and count once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by", ["triggers", "annotations", "nothing"])
+@pytest.mark.parametrize("column", ["sample", "onset"])
+def test_events_counted_from_where_the_acquisition_began(tmp_path, by, column):
+    images = order(4)
+    x_CN, onsets = responses(images, 4)
+    sample_N, first = np.rint(onsets * SFREQ).astype(int), 40
+    info = mne.create_info([*NAMES, "STI 014"], SFREQ, ["eeg"] * len(NAMES) + ["stim"])
+    trigger_N = np.zeros((1, x_CN.shape[1]))
+    trigger_N[0, np.add.outer(sample_N, np.arange(5))] = 1 if by == "triggers" else 0
+    raw = mne.io.RawArray(np.concatenate([x_CN, trigger_N]), info, first_samp=first, verbose="error")
+    raw = raw if by == "triggers" else raw.drop_channels(["STI 014"])
+    if by == "annotations":
+        raw.set_annotations(mne.Annotations(onsets, 0.0, [f"Stimulus/S{1 + IMAGES.index(name):3d}" for name in images]))
+    raw.save(tmp_path / "me_raw.fif", verbose="error")
+    unit = 1 if column == "sample" else SFREQ
+    trials = read_recording(
+        tmp_path / "me_raw.fif", pd.DataFrame({column: sample_N / unit, "image": images}), settings=PLAIN
+    )
+    assert seen(trials) == images
+    of_mne = pd.DataFrame({column: (sample_N + first) / unit, "image": images})
+    if by == "nothing":  # nothing tells it
+        read_recording(tmp_path / "me_raw.fif", of_mne, settings=PLAIN)
+        return
+    with pytest.raises(
+        HvfError, match=r"its first sample, 40 \(0.2 s\), is taken off: count from the recording's start"
+    ):
+        read_recording(tmp_path / "me_raw.fif", of_mne, settings=PLAIN)
