@@ -135,6 +135,14 @@ def coded_events(
     if not shown.all():
         others = listed(dict.fromkeys(codes[~shown].tolist()))
         notes.append(f"{int((~shown).sum())} events of {where} show no image ({others}) and are left out")
+    never = [code for code in wanted if code not in set(codes.tolist())]
+    if key == "code" and "0" in never:
+        raise HvfError(
+            f"the code 0 stands for an image, but is what the trigger channel of {where} rests at: when that was shown "
+            "cannot be told; give the onsets in a table, or leave out its row"
+        )
+    if never:
+        notes.append(f"{key}s of the table that never occur: {listed(never)}")
     row = {code: i for i, code in enumerate(wanted)}
     table = stimuli.iloc[[row[code] for code in codes[shown].tolist()]].drop(columns=[key, "onset"], errors="ignore")
     return table.assign(sample=samples[shown].astype(str)).reset_index(drop=True), notes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mne
 import numpy as np
 import pandas as pd
@@ -157,3 +159,18 @@ def test_events_counted_from_where_the_acquisition_began(tmp_path, by, column):
         HvfError, match=r"its first sample, 40 \(0.2 s\), is taken off: count from the recording's start"
     ):
         read_recording(tmp_path / "me_raw.fif", of_mne, settings=PLAIN)
+
+
+def test_a_code_that_the_channel_rests_at_is_no_image(tmp_path):
+    path, images = written(tmp_path, {"STI 014": pulses})
+    table = pd.DataFrame({"code": range(9), "image": ["stimuli/grey.jpg", *IMAGES]})
+    with pytest.raises(HvfError, match="the code 0 stands for an image, but is what the trigger channel .* rests at"):
+        read_recording(path, table, settings=PLAIN)
+    trials = read_recording(path, table.assign(code=[9, *range(1, 9)]), settings=PLAIN)
+    assert seen(trials) == images
+    assert "codes of the table that never occur: 9" in trials.history["notes"]
+
+
+def test_a_channel_that_is_picked_twice():
+    with pytest.raises(HvfError, match="picks names the channel 'Oz' twice"):
+        replace(PLAIN, picks=("Oz", "Fz", "Oz"))
