@@ -157,7 +157,7 @@ def _files_study(data: DataConfig) -> Study:
         trials = trials.paired_with(images)
     else:
         trials = read_trials(path, images, sfreq=data.sfreq, tmin=data.tmin)
-        if path.suffix != ".npy":  # plain numbers have the rate and the window of the settings
+        if path.suffix.lower() != ".npy":  # plain numbers have the rate and the window of the settings
             trials = _in_window(trials, data)
         trials = trials if data.ch_names is None else trials.pick(data.ch_names)
         if trials.splits is not None and not {"train", "test"} <= {*trials.splits.tolist()}:
@@ -383,7 +383,7 @@ def _helmet(data: DataConfig) -> mne.Info:
 
 
 def _info_of_epochs(data: DataConfig) -> mne.Info | None:
-    if data.trials is None or not data.trials.endswith((".fif", ".fif.gz")):
+    if data.trials is None or not data.trials.lower().endswith((".fif", ".fif.gz")):
         return None
     path = Path(data.trials)
     return guarded(path, "epochs", lambda: mne.read_epochs(path, preload=False, verbose="error")).info

@@ -78,7 +78,7 @@ def open_new_trials(
         trials = Trials.load(path)
         ids, columns = trials.image_ids.tolist(), {"image": trials.image_ids.tolist()}
         trials, notes = matched(trials, recording, path.name)
-    elif path.name.endswith((".fif", ".fif.gz")):
+    elif path.name.lower().endswith((".fif", ".fif.gz")):
         epochs = open_epochs(path)
         table = epochs.metadata
         columns = {} if table is None else {str(name): texts_of(table[name]) for name in table.columns}

@@ -39,6 +39,8 @@ def test_channels_are_ordered_by_name_and_the_window_is_cut(tmp_path):
     assert any("cut to 40 samples" in note for note in new.notes)
     assert new.image_ids == ("",) * 6
     assert new.names == ("0", "1", "2", "3", "4", "5")
+    shouted = path.rename(path.with_name("NEW-EPO.FIF"))
+    assert np.array_equal(open_new_trials(shouted, INFO).trials.load_array(), new.trials.load_array())
 
 
 @pytest.mark.parametrize("names", [("FP1", "oz", "Po7.", "p3"), ("EEG Fp1", "EEG Oz", "EEG PO7", "EEG P3")])

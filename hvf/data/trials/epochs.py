@@ -53,7 +53,7 @@ def open_epochs(path: Path) -> mne.BaseEpochs:
 
 
 def epochs_values(epochs: mne.BaseEpochs) -> tuple[dict[str, Any], list[str]]:
-    """The good channels of the brain: x_NCT (float32), ch_names, kind, sfreq, tmin; and notes on those left out.
+    """The good channels of the brain: x_NCT, ch_names, kind, sfreq, tmin; and notes on those left out.
 
     Epochs made of trials have the channels of these, whatever their names say. Raises HvfError if there is none.
     """
@@ -67,7 +67,7 @@ def epochs_values(epochs: mne.BaseEpochs) -> tuple[dict[str, Any], list[str]]:
     if not picks:
         raise HvfError(f"no good EEG or MEG channel; the types are {listed(set(epochs.get_channel_types()))}")
     values = {
-        "x_NCT": epochs.get_data(picks=np.array(picks), verbose="error").astype(np.float32),
+        "x_NCT": epochs.get_data(picks=np.array(picks), verbose="error"),
         "ch_names": tuple(epochs.ch_names[i] for i in picks),
         "kind": "eeg" if {mne.channel_type(epochs.info, i) for i in picks} == {"eeg"} else "meg",
         "sfreq": float(epochs.info["sfreq"]),

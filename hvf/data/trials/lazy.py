@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from hvf.config import HvfError
+
 BLOCK_BYTES = 2**25  # what is read at a time
 
 
@@ -63,8 +65,13 @@ class LazyArray:
 
     @classmethod
     def of(cls, x_NCT: np.ndarray, check: Once | None = None) -> LazyArray:
-        """All of an array, checked before it is read; what is neither float16 nor float32 is made float32."""
+        """All of an array, checked before it is read; what is neither float16 nor float32 is made float32.
+
+        Raises HvfError for what are no real numbers: of complex ones half would be lost.
+        """
         x_NCT = np.asarray(x_NCT)
+        if x_NCT.dtype.kind not in "fiub":
+            raise HvfError(f"trials are real numbers, not {x_NCT.dtype}")
         if x_NCT.dtype not in (np.float16, np.float32):
             x_NCT = x_NCT.astype(np.float32)
         return cls((_Part(x_NCT, None, slice(None), check),), np.arange(len(x_NCT)))

@@ -41,12 +41,12 @@ def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: fl
         raise HvfError(f"there is no file of trials at {path}")
     if is_prepared(path):
         trials = Trials.load(path).paired_with(images)
-    elif path.name.endswith((".fif", ".fif.gz")):
+    elif path.name.lower().endswith((".fif", ".fif.gz")):
         try:
             trials = Trials.from_epochs(open_epochs(path), images, subject=path.stem)
         except HvfError as error:
             raise HvfError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
-    elif path.suffix == ".npy":
+    elif path.suffix.lower() == ".npy":
         x_NCT, sampled = _read_array(path, images)
         check_order(images)
         names = tuple(f"{i:03d}" for i in range(x_NCT.shape[1]))

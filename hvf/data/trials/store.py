@@ -33,6 +33,7 @@ from hvf.schema.reading import parse_as, parse_json
 FORMAT = "hvf trials 1"
 HEAD = f'{{\n"format": "{FORMAT}"'  # the first bytes of every sidecar, by which it is recognised
 DTYPES = ("float16", "float32")
+MOST_LOST = 0.01  # of a channel's values, as root mean square, where they are stored as float16
 CATEGORICAL = ("image_ids", "concepts", "splits")  # one str per trial, stored as `Categorical`
 NUMBERED = ("sessions", "positions")  # one int per trial: when it was recorded
 Count = Annotated[int, Ge(0), Lt(2**53)]
@@ -156,6 +157,23 @@ class TrialsWriter:
             del self.x_NCT
             self._discard()
 
+    def write(self, rows: slice, x_NCT: np.ndarray) -> None:
+        """Put the values of some trials in place.
+
+        Raises HvfError for those that float16 cannot hold: above 65504, or so small that they lose their digits, as
+        EEG in V and MEG in T.
+        """
+        with np.errstate(over="ignore"):
+            self.x_NCT[rows] = x_NCT
+        if self.dtype == np.float16:
+            x_NCT = np.asarray(x_NCT, np.float64)
+            lost_C = np.sqrt(np.nansum((self.x_NCT[rows] - x_NCT) ** 2, axis=(0, 2)))
+            if (lost_C > MOST_LOST * np.sqrt(np.nansum(x_NCT**2, axis=(0, 2)))).any():
+                raise HvfError(
+                    f"cannot write {self.path}: float16 cannot hold values as large or as small as up to "
+                    f"{np.nanmax(np.abs(x_NCT)):.1g}: write float32, or in another unit"
+                )
+
     def _commit(self) -> None:
         self.x_NCT.flush()
         fields: dict[str, Any] = {"format": FORMAT, "shape": self.shape, "dtype": self.dtype.name}
@@ -189,7 +207,7 @@ def sidecar_of(path: str | Path) -> Path:
 def is_prepared(path: str | Path) -> bool:
     """Whether `path` is a `.npy` of trials with its sidecar: True also for a damaged one, which loading refuses."""
     path = Path(path)
-    if path.suffix != ".npy" or not path.is_file() or not sidecar_of(path).is_file():
+    if path.suffix.lower() != ".npy" or not path.is_file() or not sidecar_of(path).is_file():
         return False
     try:
         text = sidecar_of(path).read_bytes()

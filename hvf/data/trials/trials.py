@@ -324,7 +324,7 @@ class Trials:
         """Write the trials to `path`, a `.npy`, and its sidecar (`hvf.data.trials.store`), whole or not at all."""
         with TrialsWriter(path, self.shape, dtype, **self._fields()) as writer:
             for rows, x_NCT in self.batches():
-                writer.x_NCT[rows] = x_NCT
+                writer.write(rows, x_NCT)
 
     @classmethod
     def load(cls, path: str | Path) -> Trials:

@@ -228,3 +228,25 @@ def test_read_trials_takes_prepared_ones_by_name(tmp_path):
     data = read_trials(write(tmp_path / "a.npy"), images)
     assert data.image_ids.tolist() == ["x/dog_0", "x/dog_2"] * 2
     np.testing.assert_array_equal(data.load_array(), X[[0, 2, 3, 5]].astype(np.float32))
+
+
+@pytest.mark.parametrize(("scale", "held"), [(1.0, True), (1e-6, False), (1e-13, False), (1e5, False)])
+def test_float16_holds_what_it_can(tmp_path, scale, held):
+    x_NCT = np.random.default_rng(0).normal(size=(4, 2, 30)).astype(np.float32)
+    x_NCT[:, 1] *= scale
+    data = Trials(x_NCT, list("abcd"), "sub-01", 100.0, 0.0, ["O1", "O2"], "eeg")
+    if held:
+        data.save(tmp_path / "a.npy", np.float16)
+        np.testing.assert_allclose(Trials.load(tmp_path / "a.npy").load_array(), x_NCT, rtol=1e-3, atol=1e-6)
+        return
+    with pytest.raises(HvfError, match="float16 cannot hold values as large or as small"):
+        data.save(tmp_path / "a.npy", np.float16)
+    assert not list(tmp_path.iterdir())
+    data.save(tmp_path / "a.npy")
+
+
+def test_endings_in_capitals(tmp_path):
+    path = write(tmp_path / "a.npy")
+    path = path.rename(tmp_path / "a.NPY")
+    assert is_prepared(path)  # or its rows would be taken for the images' in their order
+    assert Trials.load(path).image_ids.tolist() == TOLD["image_ids"]

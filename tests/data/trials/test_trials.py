@@ -226,6 +226,30 @@ def test_shapes_that_do_not_fit():
         trials(noise(3, 2, 4), list("abc"), ch_names=("A",))
 
 
+@pytest.mark.parametrize("dtype", [complex, "complex64", object, "<U4", "M8[s]"])
+def test_values_that_are_no_real_numbers(dtype):
+    with pytest.raises(HvfError, match="trials are real numbers, not "):
+        Trials(np.ones((3, 2, 4)).astype(dtype), list("abc"), "sub-01", 100.0, 0.0, ["O1", "O2"], "eeg")
+
+
+def test_complex_epochs_are_refused():
+    info = mne.create_info(["Oz", "Pz"], 200.0, "eeg")
+    epochs = mne.EpochsArray(noise(3, 2, 4) + 1j, info, verbose="error")
+    with pytest.raises(HvfError, match="trials are real numbers, not complex128"):
+        Trials.from_epochs(epochs, list("abc"))
+
+
+def test_endings_in_capitals(tmp_path):
+    x = noise(6, 4, 5)
+    np.save(tmp_path / "a.npy", x)
+    path = (tmp_path / "a.npy").rename(tmp_path / "A.NPY")
+    np.testing.assert_array_equal(read_trials(path, image_set(6)).load_array(), x)
+    info = mne.create_info(["Oz", "Pz", "P1", "P2"], 200.0, "eeg")
+    mne.EpochsArray(x, info, verbose="error").save(tmp_path / "a-epo.fif", verbose="error")
+    path = (tmp_path / "a-epo.fif").rename(tmp_path / "A-EPO.FIF")
+    np.testing.assert_allclose(read_trials(path, image_set(6)).load_array(), x, rtol=1e-6)
+
+
 def test_read_numbers(tmp_path):
     x = noise(6, 4, 5)
     np.save(tmp_path / "three.npy", x)
