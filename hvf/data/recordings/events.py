@@ -119,9 +119,7 @@ def coded_events(
             f"the table of events has no column onset, sample, code or description; its columns are {columns}"
         )
     key, notes = "description" if "description" in stimuli else "code", []
-    wanted = stimuli[key].str.strip()
-    if key == "code":
-        wanted = wanted.str.replace(r"\.0+$|^0+(?=\d)", "", regex=True)
+    wanted = _codes(stimuli["code"]) if key == "code" else stimuli[key].str.strip()
     if wanted.duplicated().any():
         raise HvfError(f"the {key} {wanted[wanted.duplicated()].iloc[0]!r} stands for more than one image")
     if key == "description":
@@ -217,11 +215,12 @@ def _looked_up(events: Any, stimuli: pd.DataFrame) -> tuple[pd.DataFrame, list[s
     for name in ("code", "image"):
         if name not in stimuli:
             raise HvfError(f"the table of stimuli has no column {name!r}; its columns are {', '.join(stimuli.columns)}")
-    codes = stimuli["code"].str.strip()
+    codes = _codes(stimuli["code"])
     if codes.duplicated().any():
         raise HvfError(f"the code {codes[codes.duplicated()].iloc[0]!r} stands for more than one image")
     row = {code: i for i, code in enumerate(codes)}
-    known = events["_image"].isin(row.keys()).to_numpy()
+    of_events = _codes(events["_image"])
+    known = of_events.isin(row.keys()).to_numpy()
     if not known.any():
         held = listed(dict.fromkeys(events["_image"]))
         raise HvfError(f"the table of stimuli holds none of the codes of the events; they are {held}")
@@ -230,8 +229,8 @@ def _looked_up(events: Any, stimuli: pd.DataFrame) -> tuple[pd.DataFrame, list[s
         others = listed(dict.fromkeys(events["_image"][~known]))
         notes.append(f"{int((~known).sum())} events have codes without an image ({others}) and are left out")
     events = events[known].reset_index(drop=True)
-    looked_up = stimuli.iloc[[row[code] for code in events["_image"]]].reset_index(drop=True)
-    for name in looked_up.columns:
+    looked_up = stimuli.iloc[[row[code] for code in of_events[known]]].reset_index(drop=True)
+    for name in looked_up.columns.difference(["onset", "sample"]):  # when it was shown, the events know
         events["_image" if name == "image" else name] = looked_up[name]
     return events, notes
 
@@ -257,6 +256,11 @@ def _splits(events: pd.DataFrame) -> pd.Series | None:
             if {"train", "test"} <= set(splits.dropna()):
                 return splits
     return None
+
+
+def _codes(column: pd.Series) -> pd.Series:
+    """Codes as they are compared: a whole number has neither decimals nor zeros before it."""
+    return column.str.strip().str.replace(r"^(-?)0*(\d+)(\.0+)?$", r"\1\2", regex=True)
 
 
 def _named(column: pd.Series) -> pd.Series:

@@ -88,14 +88,14 @@ def prepare_bids(
         parameters["images"] = hashlib.sha256("\n".join(images.ids).encode()).hexdigest()
     paths = []
     for name in chosen:
-        recordings = _recordings(root, name, task, image_column)
+        recordings, unused = _recordings(root, name, task, image_column)
         files = _sources(root, recordings)
         history = {"recipe": "bids", "parameters": parameters, "stamps": stamps(files)}
         path = out / f"sub-{name}_trials.npy"
         if not is_finished(path, "bids", files, json.loads(json.dumps(parameters))):
             history["sources"] = {key: sha256(p) for key, p in files.items()}
             work, notes = _planned(root, recordings, history, images, codes, image_column, onset_unit, settings)
-            history |= {"units": work.units, "notes": notes}
+            history |= {"units": work.units, "notes": notes + unused}
             with TrialsWriter(
                 path,
                 work.shape,
@@ -133,12 +133,12 @@ def rehearse_bids(
     for name in _subjects(root, None):
         notes: list[str] = []
         try:
-            recordings = _recordings(root, name, task, image_column)
+            recordings, unused = _recordings(root, name, task, image_column)
             files = _sources(root, recordings)
             history = {"stamps": stamps(files), "sources": {key: sha256(p) for key, p in files.items()}}
             work, notes = _planned(root, recordings, history, images, codes, image_column, onset_unit, settings)
             rehearse(work)
-            yield f"sub-{name}", work, notes
+            yield f"sub-{name}", work, notes + unused
         except HvfError as error:
             yield f"sub-{name}", error, notes
 
@@ -224,8 +224,8 @@ def _matches(root: Path, name: str) -> list[Any]:
     return sorted(matches, key=lambda match: (match.session or "", match.task or "", match.run or "", str(match.fpath)))
 
 
-def _recordings(root: Path, name: str, task: str | None, column: str | None) -> list[Any]:
-    """The recordings of one subject and one task that have events."""
+def _recordings(root: Path, name: str, task: str | None, column: str | None) -> tuple[list[Any], list[str]]:
+    """The recordings of one subject and one task that have events, and a note on those of the task that have none."""
     matches = _matches(root, name)
     if not matches:
         raise HvfError(
@@ -247,7 +247,9 @@ def _recordings(root: Path, name: str, task: str | None, column: str | None) -> 
         with_events = [bids for bids in with_events if bids.datatype == "meg"]
     chosen = [bids for bids in with_events if (bids.task or "") == tasks[0]]
     check_fetched(*(Path(bids.fpath) for bids in chosen))
-    return chosen
+    alike = [bids for bids in matches if (bids.task or "", bids.datatype) == (tasks[0], chosen[0].datatype)]
+    unused = [Path(bids.fpath).name for bids in alike if _events_file(bids) is None]
+    return chosen, [f"recordings without an events.tsv are left out: {listed(unused)}"] if unused else []
 
 
 def _names_images(bids: Any, column: str | None) -> bool:

@@ -128,6 +128,34 @@ def test_codes_in_the_events(dataset, tmp_path):
     assert trials.image_ids.tolist() == names_of(seen(trials))
 
 
+@pytest.mark.parametrize("spelt", ["{:.1f}", "{:03d}", " {} "])
+@pytest.mark.parametrize("of_events", ["{:.1f}", "{:03d}"])
+def test_codes_spelt_otherwise_are_the_same(dataset, tmp_path, spelt, of_events):
+    for path in dataset.rglob("*events.tsv"):
+        table = pd.read_csv(path, sep="\t", keep_default_na=False)
+        number = {name: of_events.format(i) for i, name in enumerate(IMAGES, start=1)} | {"n/a": "n/a"}
+        table["value"] = table.pop("stim_file").map(number)
+        table.to_csv(path, sep="\t", index=False)
+    codes = [spelt.format(i) for i in range(1, 9)]
+    stimuli = pd.DataFrame({"code": codes, "image": IMAGES, "onset": 0.5})  # the events know when
+    (path,) = prepare_bids(
+        dataset, tmp_path / "out", settings=PLAIN, image_column="value", stimuli=stimuli, subjects=["01"]
+    )
+    trials = Trials.load(path)
+    assert len(trials) == 32
+    assert trials.image_ids.tolist() == names_of(seen(trials))
+
+
+def test_a_run_without_events_is_named(dataset, tmp_path):
+    (lost,) = dataset.rglob("sub-01_ses-02*run-2_events.tsv")
+    lost.unlink()
+    (path,) = prepare_bids(dataset, tmp_path / "out", settings=PLAIN, subjects=["01"])
+    trials = Trials.load(path)
+    assert len(trials) == 24
+    name = "sub-01_ses-02_task-look_run-2_eeg.vhdr"
+    assert f"recordings without an events.tsv are left out: {name}" in trials.history["notes"]
+
+
 def test_what_a_bids_dataset_must_have(dataset, tmp_path):
     out = tmp_path / "out"
     for arguments, words in (
