@@ -253,15 +253,37 @@ def _hdf5(path: Path) -> dict[str, Any]:
     entries: dict[str, Any] = {}
 
     def take(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
+        if not isinstance(item, h5py.Dataset) or name.startswith("#"):  # what MATLAB's cell arrays refer to
+            return
+        if "MATLAB_class" in item.attrs or by_matlab:
+            entries[name] = _of_matlab(item)
+        else:
             entries[name] = np.asarray(item.asstr()[()]).tolist() if h5py.check_string_dtype(item.dtype) else item[()]
 
     def read() -> None:
         with h5py.File(path, "r") as file:
             file.visititems(take)
 
+    with open(path, "rb") as file:
+        by_matlab = file.read(6) == b"MATLAB"
     guarded(path, "hdf5", read)
     return entries
+
+
+def _of_matlab(item: Any) -> Any:
+    """An array as MATLAB has it, whose files of version 7.3 hold axes the other way round; texts and cells as lists."""
+    import h5py
+
+    kind = item.attrs.get("MATLAB_class", b"")
+    if item.attrs.get("MATLAB_empty", 0):
+        return [] if kind in (b"char", b"cell") else np.zeros(tuple(item[()].astype(int)))
+    if kind == b"cell" or h5py.check_ref_dtype(item.dtype):
+        cells = [_of_matlab(item.file[reference]) for reference in item[()].flat]
+        return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in cells]
+    x = np.asarray(item[()]).T
+    if kind == b"char":
+        return ["".join(map(chr, row.tolist())).rstrip() for row in x.reshape(len(x), -1)]
+    return x
 
 
 def _text(path: Path) -> np.ndarray:

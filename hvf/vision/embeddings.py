@@ -163,7 +163,9 @@ def read_labels(path: str | Path) -> list[str]:
 def as_rows(x: Any, what: str, dtype: type = np.float32) -> np.ndarray:
     """(N, D) from an array or tensor; HvfError, saying `what` it is, unless it is one of finite numbers."""
     if isinstance(x, torch.Tensor):
-        x = x.detach().cpu()
+        if not _is_numeric(x):
+            raise HvfError(f"the {what} are a sparse or quantised tensor: save it dense (x.to_dense(), x.dequantize())")
+        x = x.detach().cpu().resolve_neg().resolve_conj()
         x = x.numpy() if x.is_complex() or x.dtype == torch.float64 else x.float()
     try:
         if np.iscomplexobj(x):
@@ -277,7 +279,7 @@ def _rows(
 
 def _is_numeric(value: Any) -> bool:
     if isinstance(value, torch.Tensor):
-        return True
+        return value.layout == torch.strided and not value.is_quantized
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
 
 
@@ -294,7 +296,7 @@ def _row_of_each(entries: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
             continue
         if not _is_numeric(value) or value.ndim > 2 or (value.ndim == 2 and value.shape[0] != 1):
             return None
-        row = value.detach().cpu().float().numpy() if isinstance(value, torch.Tensor) else value
+        row = value.detach().cpu().resolve_neg().float().numpy() if isinstance(value, torch.Tensor) else value
         rows[key] = row.reshape(-1)
     widths = {len(row) for row in rows.values()}
     return rows if len(rows) > 1 and len(widths) == 1 and widths != {1} else None

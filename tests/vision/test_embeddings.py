@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from hvf.files.tensors import write_tensors
 from hvf.registry import FEATURES, HvfError
-from hvf.vision.embeddings import load_embeddings, read_embeddings, read_gallery
+from hvf.vision.embeddings import load_embeddings, read_embeddings, read_gallery, read_scores
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".pt", ".safetensors"])
@@ -154,6 +154,52 @@ def test_names_and_numbers_of_every_format(tmp_path, kind):
     np.testing.assert_array_equal(table.rows_of(asked), X_ND[[1, 3, 1]])
     with pytest.raises(HvfError, match=r"1 of the 2 images named in the images is not in .*: cow_1"):
         table.rows_of(["dog_1", "cow_1"])
+
+
+def matlab73(path, cells=None, **arrays):
+    """A `.mat` of version 7.3 as MATLAB writes it: HDF5 behind a header, axes reversed, cells as references."""
+    h5py = pytest.importorskip("h5py")
+
+    def put(file, name, x, kind):
+        item = file.create_dataset(name, data=x)
+        item.attrs["MATLAB_class"] = np.bytes_(kind)
+        return item.ref
+
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, x in arrays.items():
+            x = np.asarray(x)
+            texts = x.dtype.kind == "U"
+            x = np.array([list(map(ord, text.ljust(x.itemsize // 4))) for text in x], np.uint16) if texts else x
+            put(file, name, x.T, "char" if texts else "double")
+        for name, texts in (cells or {}).items():
+            codes = [np.array([[ord(letter)] for letter in text], np.uint16) for text in texts]
+            references = [put(file, f"#refs#/{name}{i}", one, "char") for i, one in enumerate(codes)]
+            put(file, name, np.array([references], h5py.ref_dtype), "cell")
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM")
+    return path
+
+
+def test_matlab_of_version_7_3_has_its_axes_the_other_way_round(tmp_path):
+    table = read_embeddings(matlab73(tmp_path / "a.mat", {"files": NAMES}, z=X_ND))
+    np.testing.assert_array_equal(table.x_ND, X_ND)
+    assert list(table.names) == list(NAMES)
+    table = read_embeddings(matlab73(tmp_path / "b.mat", z=X_ND, files=np.array(NAMES)))
+    np.testing.assert_array_equal(table.x_ND, X_ND)
+    assert list(table.names) == list(NAMES)
+    scores = np.arange(16.0).reshape(4, 4)  # square: nothing else would tell
+    np.testing.assert_array_equal(read_scores(matlab73(tmp_path / "c.mat", scores=scores)).x_ND, scores)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x.to_sparse(), lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)]
+)
+def test_tensors_that_are_not_dense_are_refused(tmp_path, change):
+    torch.save(change(torch.from_numpy(X_ND)), tmp_path / "a.pt")
+    with pytest.raises(HvfError, match="a sparse or quantised tensor"):
+        read_embeddings(tmp_path / "a.pt")
+    torch.save(torch._neg_view(torch.from_numpy(X_ND).double()), tmp_path / "b.pt")
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "b.pt").x_ND, -X_ND)
 
 
 def hdf5(path, x_ND):
