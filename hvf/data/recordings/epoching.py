@@ -258,7 +258,7 @@ def _placed(
         notes.append(f"{int(cut.sum())} events of {where} have no whole window in it and are left out")
     spoilt = ~cut & _in_bad_segments(raw, start, stop)
     if spoilt.any():
-        notes.append(f"{int(spoilt.sum())} events of {where} overlap segments marked bad and are left out")
+        notes.append(f"{int(spoilt.sum())} events of {where} overlap segments marked bad, or a cut, and are left out")
     return own[~(cut | spoilt)], notes
 
 
@@ -280,13 +280,16 @@ def _in_bad_segments(raw: Any, start_N: np.ndarray, stop_N: np.ndarray) -> np.nd
     """Whether each window, in samples, overlaps an annotation "bad...", as `mne.Epochs(reject_by_annotation=True)`.
 
     One without duration, such as the "BAD boundary" between two recordings that were joined, spoils the windows that it
-    lies inside of.
+    lies inside of. So do EEGLAB's "boundary", whose duration is that of what was cut out, and BrainVision's "New
+    Segment".
     """
     sfreq, bad_N = raw.info["sfreq"], np.zeros(len(start_N), bool)
     for annotation in raw.annotations:
-        if annotation["description"].lower().startswith("bad"):
+        text = annotation["description"].lower()
+        if text.startswith(("bad", "boundary", "new segment")):
             onset = annotation["onset"] - raw.first_time
-            bad_N |= (onset < stop_N / sfreq) & (onset + annotation["duration"] > start_N / sfreq)
+            duration = annotation["duration"] if text.startswith("bad") else 0.0
+            bad_N |= (onset < stop_N / sfreq) & (onset + duration > start_N / sfreq)
     return bad_N
 
 
