@@ -22,6 +22,8 @@ PRESSES = re.compile(r"(?i)resp|button|key|press|UPPT002")
 APART_S = 0.001  # bits of one code may come that far apart, or two samples
 BOUNCE_S, NEAR_S = 0.01, 0.05  # a code that falls for less and comes again so near is one
 AT_ONCE_S, NEARLY_ALL = 0.005, 0.9  # an event is at a trigger; of the events
+NUMBER = re.compile(r"\s*([+-]?\d+)(?:\.0*)?\s*")  # EEGLAB's may be 4.0
+ENDS_IN_NUMBER = re.compile(r"(?<![\d.])(\d+)\s*$")
 LOW_BITS = 2**16 - 1  # of the code; above them BioSemi's Status and others hold their own state
 
 
@@ -218,8 +220,8 @@ def _settled(
 def _numbered_annotations(raw: Any, where: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """(sample, number as text) of the annotations that end in a number, such as BrainVision's "Stimulus/S  4"."""
     samples, descriptions = annotated(raw)
-    matches = [re.search(r"(\d+)\s*$", text) for text in descriptions.tolist()]
-    codes = np.asarray([str(int(match[1])) if match else "" for match in matches], dtype=str)
+    numbers = [NUMBER.fullmatch(text) or ENDS_IN_NUMBER.search(text) for text in descriptions.tolist()]
+    codes = np.asarray([str(int(match[1])) if match else "" for match in numbers], dtype=str)
     for code in dict.fromkeys(codes[codes != ""].tolist()):
         texts = sorted(set(descriptions[codes == code].tolist()))
         if len(texts) > 1:
