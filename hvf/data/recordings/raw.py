@@ -220,6 +220,14 @@ def load(raw: Any, ch_names: Sequence[str], where: str | Path) -> Any:
 
 def _fault(path: Path, raw: Any) -> str | None:
     """A contradiction in the file's own header that MNE does not check, in words."""
+    if path.suffix.lower() in (".vhdr", ".ahdr", ".set"):
+        data = next((Path(name) for name in raw.filenames if name), path)
+        own = path.with_suffix(data.suffix)
+        if data.stem != path.stem and own.is_file():
+            return (
+                f"{path.name} names {data.name} as its data, but {own.name} lies beside it: were the files renamed? "
+                "The name stands inside, too (mne_bids.copyfiles renames both)"
+            )
     if path.suffix.lower() in (".vhdr", ".ahdr"):
         return _brainvision_fault(path, raw)
     if path.suffix.lower() == ".ds":

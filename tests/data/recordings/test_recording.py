@@ -318,6 +318,17 @@ def test_segments_are_bad_as_in_mne(recording, first_samp, dated):
     assert set(range(16)) - set(expected) == {1, 5, 6}
 
 
+@pytest.mark.parametrize(("text", "lasts"), [("boundary", 1.0), ("New Segment/", 0.005), ("Comment/note", 0.0)])
+def test_a_cut_spoils_the_window_that_it_lies_in_alone(recording, text, lasts):
+    path, events, images = recording
+    raw = mne.io.read_raw(path, verbose="error")
+    onset = pd.read_csv(events, sep="\t")["onset"][4]
+    raw.set_annotations(mne.Annotations([0.0, onset + 0.2], [0.0, lasts], [text, text]))
+    raw.save(path.with_name("me_raw.fif"), verbose="error")
+    trials = read_recording(path.with_name("me_raw.fif"), events, settings=PLAIN)
+    assert seen(trials) == (images if text == "Comment/note" else [*images[:4], *images[5:]])
+
+
 @pytest.mark.parametrize("fault", ["flat", "nan", "bad"])
 def test_broken_channels(recording, fault):
     path, events, images = recording
@@ -434,3 +445,31 @@ def test_a_further_part_of_a_split_recording_is_no_recording(tmp_path):
     assert [path.name for path in raw_below(tmp_path)] == ["a_raw.fif", "b_raw-1.fif"]
     trials = read_recording(tmp_path / "a_raw.fif", pd.DataFrame({"onset": [1.0], "image": ["a.png"]}), settings=PLAIN)
     assert len(trials) == 1
+
+
+def test_renamed_files_that_name_another_recording(recording):
+    path, events, images = recording
+    x_CN, _ = responses(images, 0)
+    other = write_brainvision(path.with_name("other.vhdr"), x_CN[:, ::-1])
+    for ending in (".eeg", ".vmrk"):
+        path.with_suffix(ending).rename(path.with_name(f"new{ending}"))
+    new = path.with_name("new.vhdr")
+    new.write_text(other.read_text())  # as another was called when it was recorded
+    with pytest.raises(HvfError, match=r"new.vhdr names other.eeg as its data, but new.eeg lies beside it"):
+        read_recording(new, events, settings=PLAIN)
+    new.with_suffix(".eeg").unlink()
+    new.write_text(path.read_text().replace("me.", "other."))
+    assert len(read_recording(new, events, settings=PLAIN)) == len(images)
+
+
+@pytest.mark.parametrize("spelt", ["{:.1f}", "{:d}", " {:03d}", "Stimulus/S{:3d}", "img_{:03d}"])
+def test_numbers_of_annotations(recording, spelt):
+    path, _, images = recording
+    raw = mne.io.read_raw(path, preload=True, verbose="error")
+    onsets = responses(images, 0)[1]
+    texts = [spelt.format(1 + IMAGES.index(name)) for name in images]
+    negative = mne.Annotations([0.2, 0.3], 0.0, ["-1", "1.5"])  # other codes than 1 and 5
+    raw.set_annotations(mne.Annotations(onsets, 0.0, texts) + negative)
+    raw.save(path.with_name("me_raw.fif"), verbose="error")
+    table = pd.DataFrame({"code": range(1, 9), "image": IMAGES})
+    assert seen(read_recording(path.with_name("me_raw.fif"), table, settings=PLAIN)) == images
