@@ -156,6 +156,8 @@ def plan(
     first = recordings[used[0]].raw
     types = {kind for kind, name in zip(first.get_channel_types(), first.ch_names, strict=True) if name in ch_names}
     sfreq = float(min([settings.sfreq, *(recordings[i].raw.info["sfreq"] for i in used)]))
+    if round((settings.tmax - settings.tmin) * sfreq) < 1:
+        raise HvfError(f"the window from {settings.tmin:g} to {settings.tmax:g} s holds no sample at {sfreq:g} Hz")
     began, index = _offset(settings, first.info["sfreq"], sfreq)
     return Plan(
         recordings=tuple(recordings),

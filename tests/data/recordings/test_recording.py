@@ -387,6 +387,13 @@ def test_impossible_settings(wrong):
         Preprocessing(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"tmin": 0.399}, {"sfreq": 1e-6}])
+def test_a_window_of_no_sample_is_refused(recording, wrong):
+    path, events, _ = recording
+    with pytest.raises(HvfError, match=r"the window from 0.* to 0.4 s holds no sample at .* Hz"):
+        read_recording(path, events, settings=replace(PLAIN, **wrong))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
