@@ -20,6 +20,7 @@ from hvf.data.images.image_set import open_images
 from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.events import triggers_of
 from hvf.data.recordings.raw import data_channels, open_recording
+from hvf.data.recordings.single import read_recording
 from hvf.data.recordings.tables import read_table, table_beside
 from hvf.data.sensor_positions import positions_in, positions_of
 from hvf.data.trials.epochs import epochs_values, open_epochs
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 MOST_FILES = 20
 EVENT_NAMES = ("trial_type", "value", "event", "code")  # columns of a table of events that say what it was
 UNITS = {"eeg": (1e6, "µV"), "mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}  # of V, T and T/m
+SAME_S = 5e-4  # intervals between events that differ by less are drawn as one
 SPECTRUM_S = 300.0  # of the recording, from its middle
 
 
@@ -88,7 +90,7 @@ def _pictures(path: Path, images: str | Path | None, events: str | Path | None) 
     if is_raw(path) and not is_epochs(path):
         yield from of_recording(path, events)
         return
-    trials = _trials(path, images)
+    trials = _trials(path, images, events)
     yield "evoked", evoked(trials)
     places = positions_of(trials.ch_names)
     yield "channels", channels(spread(trials), trials.ch_names, places, title_of(trials), *units_of(trials))
@@ -98,10 +100,12 @@ def _pictures(path: Path, images: str | Path | None, events: str | Path | None) 
         yield "reliability", agreement
 
 
-def _trials(path: Path, images: str | Path | None) -> Trials:
+def _trials(path: Path, images: str | Path | None, events: str | Path | None) -> Trials:
     """Prepared trials and epochs as they are; events of epochs stand for images where nothing names these."""
     if is_prepared(path):
         return Trials.load(path)
+    if events is not None and is_epochs(path):
+        return read_recording(path, events, images=images)
     if images is not None:
         return read_trials(path, open_images(images))
     if not is_epochs(path):
@@ -158,8 +162,7 @@ def _events_of(raw: Any, table: str | Path | None) -> list[tuple[float, str]]:
             times = [_number(text) for text in rows[onset]]
             return [(t, name) for t, name in zip(times, names, strict=True) if np.isfinite(t)]
     if len(raw.annotations):
-        first = raw.first_time if raw.annotations.orig_time is not None else 0.0
-        return [(float(a["onset"]) - first, str(a["description"])) for a in raw.annotations]
+        return [(float(a["onset"]) - raw.first_time, str(a["description"])) for a in raw.annotations]
     return [(sample / raw.info["sfreq"], str(code)) for sample, _, code in triggers_of(raw)]
 
 
@@ -192,7 +195,8 @@ def timeline(events: Iterable[tuple[float, str]], title: str) -> Figure | None:
     left.invert_yaxis()
     gaps = np.diff(onsets)
     if len(gaps):
-        right.hist(gaps[gaps <= np.quantile(gaps, 0.98)], bins=40, color="0.5")
+        usual = gaps[gaps <= np.quantile(gaps, 0.98)]
+        right.hist(usual, bins=40, range=(usual.min() - SAME_S, usual.max() + SAME_S), color="0.5")
     right.set(xlabel="time to the next event (s)", ylabel="events")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

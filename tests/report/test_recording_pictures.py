@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mne
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from hvf.cli import main
 from hvf.data.trials.trials import Trials
 from hvf.registry import HvfError
-from hvf.report.recording_pictures import draw, timeline
+from hvf.report.recording_pictures import _events_of, draw, timeline
 from hvf.report.trial_pictures import conditions, halves, outlying, split_half
 
 NAMES = ["Fz", "Cz", "Pz", "Oz", "O1", "O2"]
@@ -70,6 +71,35 @@ def test_epochs_whose_events_name_no_image_are_drawn_by_event(tmp_path):
     epochs.save(tmp_path / "b-epo.fif", verbose="error")
     written = draw(tmp_path / "b-epo.fif", tmp_path / "out")
     assert {path.name.rpartition("_")[2] for path in written} >= {"evoked.png", "channels.png", "events.png"}
+
+
+def test_epochs_whose_images_a_table_names_are_drawn(tmp_path):
+    raw = mne.io.read_raw_fif(recording(tmp_path / "a_raw.fif"), verbose="error")
+    events = np.stack([200 * np.arange(1, 9), np.zeros(8, int), np.ones(8, int)], axis=1)
+    epochs = mne.Epochs(raw, events, tmin=0.0, tmax=0.3, baseline=None, preload=True, verbose="error")
+    epochs.save(tmp_path / "b-epo.fif", verbose="error")
+    for name in ("cat", "dog"):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
+    pd.DataFrame({"image": ["cat.png", "dog.png"] * 4}).to_csv(tmp_path / "events.csv", index=False)
+    written = draw(tmp_path / "b-epo.fif", tmp_path / "out", tmp_path, tmp_path / "events.csv")
+    assert {path.name.rpartition("_")[2] for path in written} >= {"evoked.png", "channels.png", "events.png"}
+
+
+@pytest.mark.parametrize("dated", [None, 1e9])
+def test_annotations_are_drawn_at_their_time_from_the_start(tmp_path, dated):
+    data = np.random.default_rng(0).normal(size=(len(NAMES), 2000))
+    raw = mne.io.RawArray(data, mne.create_info(NAMES, 200.0, "eeg"), first_samp=700, verbose="error")
+    raw.set_meas_date(dated)
+    raw.set_annotations(mne.Annotations([1.0, 2.5], 0.0, ["cat", "dog"]))
+    raw.save(tmp_path / "a_raw.fif", verbose="error")
+    events = _events_of(mne.io.read_raw_fif(tmp_path / "a_raw.fif", verbose="error"), None)
+    assert events == [(pytest.approx(1.0), "cat"), (pytest.approx(2.5), "dog")]
+
+
+@pytest.mark.parametrize("apart", [0.1, 0.6, 1.0])
+def test_events_that_are_evenly_spaced(apart):
+    counted = timeline([(0.5 + apart * i, "a") for i in range(32)], "t").axes[1].patches
+    assert sum(patch.get_height() for patch in counted) == pytest.approx(31, abs=1.1)
 
 
 def test_nothing_to_draw_is_said(tmp_path):
