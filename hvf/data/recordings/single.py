@@ -40,6 +40,7 @@ from hvf.files.guard import guarded
 from hvf.runs import say
 
 SAME_INTERVAL = 0.5  # of the median interval between events: a table's may differ by as much
+JOINED_S = 10.0  # from the last epoch of a file to the first of the next, where MNE joins epochs
 MOST_RUNS = 0.2  # of the intervals: more are not the breaks between runs
 
 
@@ -249,7 +250,8 @@ def _named_in_order(
     sample_N, code_N = epochs.events[:, 0], epochs.events[:, 2]
     times = [name for name in ("onset", "sample") if name in table and made_of(epochs.info) is None]
     for name in times:
-        row = _first_in_other_order(np.asarray(pd.to_numeric(table[name], errors="coerce"), float), sample_N)
+        time_N = np.asarray(pd.to_numeric(table[name], errors="coerce"), float)
+        row = _first_in_other_order(time_N, sample_N, epochs.info["sfreq"])
         if row is not None:
             raise HvfError(
                 f"the rows of {where} are not in the order of the epochs: {name} goes from {table[name].iloc[row]} in "
@@ -266,11 +268,12 @@ def _named_in_order(
     return names
 
 
-def _first_in_other_order(time_N: np.ndarray, sample_N: np.ndarray) -> int | None:
+def _first_in_other_order(time_N: np.ndarray, sample_N: np.ndarray, sfreq: float) -> int | None:
     """The first row after which a table's times go on otherwise than the samples of events; None if they agree.
 
-    At whatever rates; one interval by itself may differ, as where a clock begins anew with the next run. Samples that
-    are a count, as of epochs that were made of an array, tell the order alone.
+    At whatever rates; one interval by itself may differ, as where a clock begins anew with the next run, or where a
+    pause was not recorded. Events further apart than the clock says are those of other rows, unless epochs were joined
+    there, which MNE puts 10 s apart. Samples that are a count, as of epochs made of an array, tell the order alone.
     """
     if not np.isfinite(time_N).all() or len(time_N) < 2:
         return None
@@ -281,5 +284,8 @@ def _first_in_other_order(time_N: np.ndarray, sample_N: np.ndarray) -> int | Non
     else:
         scale = np.median(a[rising] / b[rising])
         differs = np.abs(a - scale * b) > SAME_INTERVAL * np.median(np.abs(a))
+        other = differs & (b > 0) & (a > scale * b) & (a - scale * b < JOINED_S * sfreq)
+        if other.any():
+            return int(np.flatnonzero(other)[0])
     alone = len(differs) > 2 and differs.mean() < MOST_RUNS and not (differs[1:] & differs[:-1]).any()
     return int(np.flatnonzero(differs)[0]) if differs.any() and b.any() and not alone else None

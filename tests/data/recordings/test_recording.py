@@ -219,6 +219,19 @@ def test_rows_in_another_order_than_the_epochs_are_refused(epochs, by, known_by)
         read_recording(path, table.iloc[order])
 
 
+def test_a_table_that_lacks_another_row_than_the_epochs_is_refused(epochs, tmp_path):
+    path, table = epochs
+    fewer = mne.read_epochs(path, verbose="error").drop([3], verbose="error")
+    fewer.save(tmp_path / "fewer-epo.fif", verbose="error")
+    table = table[["onset", "image"]]
+    assert seen(read_recording(tmp_path / "fewer-epo.fif", table.drop(3))) == table["image"].drop(3).tolist()
+    with pytest.raises(HvfError, match="the rows of .* are not in the order of the epochs: onset"):
+        read_recording(tmp_path / "fewer-epo.fif", table.drop(10))
+    joined = mne.concatenate_epochs([fewer[:9], fewer[9:]], verbose="error")
+    joined.save(tmp_path / "joined-epo.fif", verbose="error")
+    assert seen(read_recording(tmp_path / "joined-epo.fif", table.drop(3))) == table["image"].drop(3).tolist()
+
+
 def test_times_of_a_table_may_begin_anew_and_be_in_another_unit(epochs):
     path, table = epochs
     onset = table["onset"].to_numpy()
