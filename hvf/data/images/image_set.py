@@ -26,7 +26,7 @@ from hvf.data.images.matching import ImageNames, normalized, without_ending
 from hvf.data.indexing import chosen_rows, row_or_rows
 from hvf.files.archives import MEMBER_ERRORS, open_zip, read_member
 from hvf.files.budgets import PICTURE
-from hvf.registry import feature_file
+from hvf.registry import feature_file, listed
 
 
 class _Source(Protocol):
@@ -153,6 +153,9 @@ class ImageSet(Sequence[Image.Image]):
         >>> len(images), images.concepts
         (2, ('cat', 'dog'))
         """
+        shapes = set() if isinstance(x_NHWC, np.ndarray) else {np.shape(image_HWC) for image_HWC in x_NHWC}
+        if len(shapes) > 1:
+            raise HvfError(f"images of an array must be of one size, not {listed(map(str, sorted(shapes)))}")
         x_NHWC = np.asarray(x_NHWC)
         if x_NHWC.ndim != 4 or x_NHWC.shape[3] != 3 or x_NHWC.dtype != np.uint8:
             raise HvfError(f"images must be uint8 (N, H, W, 3), not {x_NHWC.dtype} {x_NHWC.shape}")

@@ -9,6 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
+
+from hvf.registry import HvfError
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +23,14 @@ class Categorical:
 
     @classmethod
     def of(cls, strings: Sequence[str] | np.ndarray | Categorical) -> Categorical:
-        """Encode one string per row; what is encoded already is returned as it is."""
+        """Encode one string per row; what is encoded already is returned as it is. HvfError for a row without one."""
         if isinstance(strings, Categorical):
             return strings
+        if not (isinstance(strings, np.ndarray) and strings.dtype.kind == "U"):
+            objects = np.asarray(strings, dtype=object)
+            absent = np.flatnonzero(pd.isna(objects))
+            if len(absent):
+                raise HvfError(f"trial {absent[0]} is given {objects[absent[0]]} as its label: leave it out")
         values, codes = np.unique(np.asarray(strings, dtype=str), return_inverse=True)
         return cls(values, codes.astype(np.int32))
 

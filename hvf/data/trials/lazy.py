@@ -67,9 +67,11 @@ class LazyArray:
     def of(cls, x_NCT: np.ndarray, check: Once | None = None) -> LazyArray:
         """All of an array, checked before it is read; what is neither float16 nor float32 is made float32.
 
-        Raises HvfError for what are no real numbers: of complex ones half would be lost.
+        Raises HvfError for what are no real numbers (of complex ones half would be lost), or not of three axes.
         """
         x_NCT = np.asarray(x_NCT)
+        if x_NCT.ndim != 3:
+            raise HvfError(f"trials must be (trials, channels, samples), not {x_NCT.shape}")
         if x_NCT.dtype.kind not in "fiub":
             raise HvfError(f"trials are real numbers, not {x_NCT.dtype}")
         if x_NCT.dtype not in (np.float16, np.float32):

@@ -83,12 +83,9 @@ class Trials:
         positions: Sequence[int] | np.ndarray | None = None,
         history: dict[str, Any] | None = None,
     ) -> None:
-        if not isinstance(x_NCT, LazyArray):
-            x_NCT = np.asarray(x_NCT)
-            if x_NCT.ndim != 3:
-                raise HvfError(f"trials must be (trials, channels, samples), not {x_NCT.shape}")
-            x_NCT = LazyArray.of(x_NCT)
-        self.values = x_NCT
+        if not (0 < sfreq < np.inf and np.isfinite(tmin)):
+            raise HvfError(f"trials need a rate above 0 Hz and a finite first time, not {sfreq} Hz and {tmin} s")
+        self.values = x_NCT if isinstance(x_NCT, LazyArray) else LazyArray.of(x_NCT)
         self.subject, self.sfreq, self.tmin, self.kind, self.simulated = subject, sfreq, tmin, kind, simulated
         self.ch_names, self.history = tuple(str(name) for name in ch_names), history
         self._image_ids = Categorical.of(image_ids)

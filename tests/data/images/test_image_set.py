@@ -161,6 +161,13 @@ def test_labels_and_arrays_that_do_not_fit(x, ids, concepts, message):
         ImageSet.from_arrays(x, ids, concepts)
 
 
+def test_images_of_several_sizes_are_no_array():
+    several = [np.zeros((8, 8, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)]
+    with pytest.raises(HvfError, match=r"must be of one size, not \(4, 6, 3\), \(8, 8, 3\)"):
+        ImageSet.from_arrays(several, ["a", "b"], ["x", "y"])  # pyright: ignore[reportArgumentType]
+    assert len(ImageSet.from_arrays(several[:1], ["a"], ["x"])) == 1  # pyright: ignore[reportArgumentType]
+
+
 def test_subset_goes_on_meaning_select_and_says_that_it_goes():
     images = ImageSet.from_arrays(np.zeros((3, 4, 4, 3), np.uint8), "abc", "abc")
     with pytest.warns(DeprecationWarning, match="now ImageSet.select"):

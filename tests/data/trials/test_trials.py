@@ -232,6 +232,19 @@ def test_values_that_are_no_real_numbers(dtype):
         Trials(np.ones((3, 2, 4)).astype(dtype), list("abc"), "sub-01", 100.0, 0.0, ["O1", "O2"], "eeg")
 
 
+@pytest.mark.parametrize(("sfreq", "tmin"), [(0, 0.0), (-5.0, 0.0), (float("nan"), 0.0), (100.0, float("inf"))])
+def test_rates_and_times_that_cannot_be(sfreq, tmin):
+    with pytest.raises(HvfError, match="a rate above 0 Hz and a finite first time, not "):
+        Trials(noise(3, 2, 4), list("abc"), "sub-01", sfreq, tmin, ["O1", "O2"], "eeg")
+
+
+@pytest.mark.parametrize("absent", [None, float("nan"), pd.NA])
+def test_a_trial_without_an_image_is_refused(absent):
+    for ids in (["a", absent, "c"], np.array(["a", absent, "c"], dtype=object), pd.Series(["a", absent, "c"])):
+        with pytest.raises(HvfError, match=r"trial 1 is given .* as its label"):
+            Trials(noise(3, 2, 4), ids, "sub-01", 100.0, 0.0, ["O1", "O2"], "eeg")
+
+
 def test_complex_epochs_are_refused():
     info = mne.create_info(["Oz", "Pz"], 200.0, "eeg")
     epochs = mne.EpochsArray(noise(3, 2, 4) + 1j, info, verbose="error")
