@@ -18,6 +18,7 @@ import pandas as pd
 from hvf.config import HvfError, did_you_mean
 from hvf.data.images.image_set import ImageSet, open_images
 from hvf.data.images.matching import ImageNames
+from hvf.data.images.order import by_number
 from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.epoching import ONSET_UNITS, OpenRecording, Plan, Preprocessing, fill, plan, rehearse
 from hvf.data.recordings.events import (
@@ -221,7 +222,13 @@ def _matches(root: Path, name: str) -> list[Any]:
             and match.split in (None, "01", "1")
             and match.acquisition not in ("crosstalk", "calibration")
         ]
-    return sorted(matches, key=lambda match: (match.session or "", match.task or "", match.run or "", str(match.fpath)))
+    return sorted(
+        matches,
+        key=lambda match: (
+            *(by_number(name or "") for name in (match.session, match.task, match.run)),
+            str(match.fpath),
+        ),
+    )
 
 
 def _recordings(root: Path, name: str, task: str | None, column: str | None) -> tuple[list[Any], list[str]]:
@@ -285,7 +292,7 @@ def _open(root: Path, bids: Any, matches: Sequence[Any], notes: list[str]) -> Op
         check_bids_table(_events_file(bids))  # the more helpful reason, where mne-bids fails on that
         raise
     notes += mend_channel_types(raw) + give_positions(raw)
-    sessions = sorted({other.session or "" for other in matches})
+    sessions = sorted({other.session or "" for other in matches}, key=by_number)
     label = bids.session or ""
     numbered = all(session.isdigit() and int(session) > 0 for session in sessions)
     session = int(label) if numbered else sessions.index(label) + 1

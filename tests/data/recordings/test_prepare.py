@@ -146,6 +146,23 @@ def test_codes_spelt_otherwise_are_the_same(dataset, tmp_path, spelt, of_events)
     assert trials.image_ids.tolist() == names_of(seen(trials))
 
 
+def test_runs_and_sessions_follow_their_numbers(tmp_path):
+    root = tmp_path / "study"
+    root.mkdir()
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "a study", "BIDSVersion": "1.8.0"}))
+    shown = []
+    for session, run in (("2", "2"), ("2", "10"), ("10", "1")):
+        images = order(len(shown), 1)
+        write_run(root, "01", session, run, images, len(shown))
+        shown += images
+    (path,) = prepare_bids(root, tmp_path / "out", settings=PLAIN)
+    trials = Trials.load(path)
+    assert seen(trials) == shown
+    assert trials.image_ids.tolist() == names_of(shown)
+    assert trials.positions.tolist() == [*range(16), *range(8)]
+    assert trials.sessions.tolist() == [2] * 16 + [10] * 8
+
+
 def test_a_run_without_events_is_named(dataset, tmp_path):
     (lost,) = dataset.rglob("sub-01_ses-02*run-2_events.tsv")
     lost.unlink()
