@@ -167,11 +167,11 @@ def _from_datasets(name: str, split: str, background: str) -> tuple[ImageSet, st
         raise HvfError(f"the data set {name} has no column of images; it has {', '.join(rows.features)}")
     labels = [column for column, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)]
     n = len(rows)
+    concepts = [f"{i:08d}" for i in range(n)]  # where nothing is known, each image is a concept of its own
     if labels:
         kind = rows.features[labels[0]]
-        concepts = [kind.int2str(one) for one in rows.select_columns(labels[:1])[:][labels[0]]]
-    else:
-        concepts = [f"{i:08d}" for i in range(n)]  # nothing is known: each image is a concept of its own
+        given = rows.select_columns(labels[:1])[:][labels[0]]  # -1 or None in a test part that is not labelled
+        concepts = [kind.int2str(one) if one is not None and one >= 0 else concepts[i] for i, one in enumerate(given)]
     column = rows.select_columns(pictures[:1]).cast_column(pictures[0], datasets.Image(decode=False))
     source = _DatasetSource(column, pictures[0], name, background)
     return ImageSet(source, [f"{i:08d}" for i in range(n)], concepts), f"datasets-{rows._fingerprint}"
