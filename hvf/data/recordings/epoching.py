@@ -15,13 +15,14 @@ import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.recordings.events import image_ids
-from hvf.data.recordings.raw import data_channels, load, one_line
+from hvf.data.recordings.raw import check_scales, data_channels, load, one_line
 from hvf.data.recordings.triggers import check_origin
 from hvf.data.recordings.whitening import inverse_root, shrunk_covariances
 from hvf.registry import listed
 from hvf.runs import track
 
 BLOCK_BYTES = 2**27  # of epochs at the recording's own rate held at once
+SCALED_BY = 100  # trials of a recording that its unit is judged by
 BLOCK_TRIALS = 32  # whose covariances are taken together
 DISAGREE_S = 0.2  # between the columns onset and sample of one table
 CLOSEST_S = 0.01  # between images; none are shown closer than one picture of a screen at 100 Hz
@@ -176,11 +177,13 @@ def fill(work: Plan, x_NCT: np.ndarray, description: str) -> None:
 
     Raises HvfError, naming recording and channels, for values that cannot be read, are not finite or never change.
     """
-    recording_N = work.events["recording"].to_numpy(int)
+    recording_N, scales = work.events["recording"].to_numpy(int), {}
     for i in track(sorted(set(recording_N.tolist())), description):
         rows = np.flatnonzero(recording_N == i)  # they lie together
         samples = work.events["sample"].to_numpy(int)[rows]
         _fill_recording(work, work.recordings[i], samples, x_NCT[rows[0] : rows[-1] + 1])
+        scales[work.recordings[i].where] = np.median(np.std(x_NCT[rows[:SCALED_BY]], axis=(0, 2)))
+        check_scales(scales)
     if not work.settings.whiten:
         return
     session_N = work.labels["sessions"]

@@ -6,7 +6,7 @@ import difflib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ DAMAGE = re.compile(r"(?i)truncat|corrupt|invalid tag|does not match the file si
 EPOCHS = re.compile(r"[-_]epo\.fif(\.gz)?$")
 RAW_NAME = re.compile(r"[-_](raw|meg|eeg|ieeg|nirs|sss|tsss)(-\d+)?\.fif(\.gz)?$")
 NOT_RAW = re.compile(r"[-_](cov|ave|fwd|inv|src|trans|proj|ica|sol|bem|eve|annot|epo(-\d+)?)\.fif(\.gz)?$")
+FOREIGN_UNITS = 200.0  # what recordings of one person differ by is less, units differ by 1000
 BINARY_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
 
 
@@ -216,6 +217,18 @@ def load(raw: Any, ch_names: Sequence[str], where: str | Path) -> Any:
                 bads = listed(part.info["bads"])
                 raise HvfError(f"cannot interpolate the bad channels {bads} of {where}: {one_line(error)}") from error
     return part
+
+
+def check_scales(scales: Mapping[str, float]) -> None:
+    """Raise HvfError for a recording in another unit than the first: {its name: how much its values vary}."""
+    first = next(iter(scales))
+    for where, scale in scales.items():
+        ratio = scale / scales[first] if scales[first] else 1.0
+        if not 1 / FOREIGN_UNITS < ratio < FOREIGN_UNITS:
+            raise HvfError(
+                f"the values of {where} vary {ratio:.1g} times as much as those of {first}: one of them is in another "
+                "unit, or names none (MNE reads EEG in V and MEG in T); correct its header"
+            )
 
 
 def _fault(path: Path, raw: Any) -> str | None:

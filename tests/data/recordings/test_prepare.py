@@ -163,6 +163,19 @@ def test_runs_and_sessions_follow_their_numbers(tmp_path):
     assert trials.sessions.tolist() == [2] * 16 + [10] * 8
 
 
+@pytest.mark.parametrize("factor", [1e3, 1e-6, 30.0])
+def test_a_run_in_another_unit_is_refused(dataset, tmp_path, factor):
+    (header,) = dataset.rglob("sub-01_ses-02*run-2_eeg.vhdr")
+    values = np.fromfile(header.with_suffix(".eeg"), "<f4")
+    (values * factor).astype("<f4").tofile(header.with_suffix(".eeg"))
+    if factor == 30.0:  # another gain, or a worse cap
+        assert len(Trials.load(prepare_bids(dataset, tmp_path / "out", settings=PLAIN, subjects=["01"])[0])) == 32
+        return
+    with pytest.raises(HvfError, match=r"values of .*ses-02.*run-2_eeg.vhdr vary .* times as much as those of .*run-1"):
+        prepare_bids(dataset, tmp_path / "out", settings=PLAIN, subjects=["01"])
+    assert left_in(tmp_path / "out") == []
+
+
 def test_a_run_without_events_is_named(dataset, tmp_path):
     (lost,) = dataset.rglob("sub-01_ses-02*run-2_events.tsv")
     lost.unlink()
