@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom, poisson
 
 from hvf.evaluation.catalogue import retrieval_metrics
-from hvf.evaluation.statistics import interval
+from hvf.evaluation.statistics import interval, rows_of_draws
 from hvf.registry import HvfError
 from hvf.vision.embeddings import as_rows
 
@@ -91,7 +91,8 @@ def summarise(ranks_N: ArrayLike, image_ids: Sequence[str] | None = None) -> dic
     """The registered figures of ranks (top1, ..., mrr) and median_rank as `{"value", "ci95", "n"}`, n of images.
 
     The interval draws images again (percentile bootstrap). Ranks of several seeds or splits go in together with
-    `image_ids`: then an image's figures are averaged first, because repeating a seed brings no new image.
+    `image_ids`: then an image's figures are averaged first, because repeating a seed brings no new image. Of the median
+    rank all ranks of an image are drawn together.
     """
     ranks_N = np.asarray(ranks_N)
     out = {
@@ -99,8 +100,8 @@ def summarise(ranks_N: ArrayLike, image_ids: Sequence[str] | None = None) -> dic
         for name, metric in retrieval_metrics().items()
         if metric.per_query is not None
     }
-    draws = np.random.default_rng(0).integers(len(ranks_N), size=(1000, len(ranks_N)))
-    low, high = np.percentile(np.median(ranks_N[draws], axis=1), [2.5, 97.5])
+    medians = [np.median(ranks_N[rows]) for rows in rows_of_draws(len(ranks_N), image_ids)]
+    low, high = np.percentile(medians, [2.5, 97.5])
     median = {"value": float(np.median(ranks_N)), "ci95": [float(low), float(high)], "n": out["mrr"]["n"]}
     return {**out, "median_rank": median}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,30 @@ def interval(values_N: ArrayLike, image_ids: Sequence[str] | None = None) -> dic
     shift = values_N.mean() - mean_I.mean()
     low, high = bootstrap_ci(mean_I)
     return {"value": float(values_N.mean()), "ci95": [float(low + shift), float(high + shift)], "n": len(count_I)}
+
+
+def rows_of_draws(
+    n: int, image_ids: Sequence[str] | None = None, draws: int = 1000, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """The rows of each bootstrap draw of images, for figures that are no means: all rows of an image together.
+
+    Parameters
+    ----------
+    n : int
+        How many rows there are.
+    image_ids : sequence of str, optional
+        The image of each row; by default each has its own.
+    draws, seed : int
+        How often images are drawn again, and from which random numbers.
+    """
+    rng = np.random.default_rng(seed)
+    if image_ids is None:
+        yield from rng.integers(n, size=(draws, n))
+        return
+    _, index_N = np.unique(np.asarray(image_ids), return_inverse=True)
+    rows = np.split(np.argsort(index_N, kind="stable"), np.cumsum(np.bincount(index_N))[:-1])
+    for drawn in rng.integers(len(rows), size=(draws, len(rows))):
+        yield np.concatenate([rows[i] for i in drawn])
 
 
 def over_runs(values: Sequence[float] | np.ndarray, *, share: bool = False) -> dict[str, Any]:

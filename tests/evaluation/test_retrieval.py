@@ -137,3 +137,11 @@ def test_chance_covers_random_scores():
     low, high = chance["ci95"]
     assert np.mean([low <= rate <= high for rate in rates]) >= 0.93
     assert np.mean(rates) == pytest.approx(0.025, abs=0.003)
+
+
+def test_repeating_a_seed_does_not_narrow_the_interval_of_the_median_rank():
+    ranks_N = np.random.default_rng(2).integers(1, 60, 40)
+    ids = [f"image-{i:02d}" for i in range(40)]
+    once, often = retrieval.summarise(ranks_N)["median_rank"], retrieval.summarise(np.tile(ranks_N, 20), ids * 20)
+    assert often["median_rank"] == once
+    assert once["ci95"][1] - once["ci95"][0] > 10
