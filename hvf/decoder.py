@@ -337,7 +337,7 @@ class Decoder(ConfiguredEstimator):
         return artefact.write(folder, whole, model_card(whole))
 
     def describe(self, folder: str | Path, about: Mapping[str, Any]) -> None:
-        """Write the card of a saved decoder anew, with what `about` says of it (`save`)."""
+        """Write the card of a saved decoder and its gallery anew, with what `about` says of it (`save`)."""
         whole = self._whole(about)
         artefact.describe(Path(folder), whole, model_card(whole))
 

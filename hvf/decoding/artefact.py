@@ -74,10 +74,7 @@ def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
         _write_arrays(folder / CONFIDENCE, artefact.confidence.tensors(), names)
         files.append(CONFIDENCE)
     if artefact.gallery is not None:
-        gallery = artefact.gallery
-        names = {"ids": list(gallery.ids), "concepts": list(gallery.concepts), "what": gallery.what}
-        z_f_MD = np.concatenate([gallery.read(0, len(gallery))])
-        _write_arrays(folder / GALLERY, {"z_f": z_f_MD}, {"gallery": json.dumps(names)})
+        _write_gallery(folder, artefact.gallery)
         files.append(GALLERY)
     if artefact.initial_latents is not None:
         arrays, numbers = artefact.initial_latents.tensors()
@@ -89,9 +86,14 @@ def write(folder: str | Path, artefact: Artefact, card: str) -> Path:
 
 
 def describe(folder: Path, artefact: Artefact, card: str) -> None:
-    """Write the card and the manifest anew; the other files stay as they are."""
+    """Write the card, the gallery and the manifest anew; the other files stay as they are."""
     hashes = {name: digest for name, digest in _manifest(folder)["files"].items() if name != CARD}
-    _write_manifest(folder, _content(artefact), card, hashes)
+    content = _content(artefact)
+    if artefact.gallery is not None:
+        (folder / MANIFEST).unlink()
+        _write_gallery(folder, artefact.gallery)
+        hashes[GALLERY] = sha256_of(folder / GALLERY)
+    _write_manifest(folder, content, card, hashes)
 
 
 def _content(artefact: Artefact) -> dict[str, Any]:
@@ -209,6 +211,12 @@ def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None
     """Upload a decoder's folder to the Hub, and return its address. Raises HvfError with what the Hub said."""
     read(folder)  # what is damaged is not passed on
     return push_folder(folder, repo_id, "decoder", [MANIFEST, CARD, "*.safetensors"], private=private, token=token)
+
+
+def _write_gallery(folder: Path, gallery: Gallery) -> None:
+    names = {"ids": list(gallery.ids), "concepts": list(gallery.concepts), "what": gallery.what}
+    z_f_MD = gallery.read(0, len(gallery))
+    _write_arrays(folder / GALLERY, {"z_f": z_f_MD}, {"gallery": json.dumps(names)})
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -69,6 +69,11 @@ class Answers:
         """Whether the image of a trial is known and in the gallery, bool (N,)."""
         return self.target_N >= 0
 
+    @property
+    def known_images(self) -> list[str]:
+        """The image of each trial of which it is known and in the gallery."""
+        return [self.gallery.ids[i] for i in self.target_N[self.known_N].tolist()]
+
 
 def answer(
     z_b_ND: np.ndarray,

@@ -13,6 +13,7 @@ Letters: N trials, M gallery items, B bins.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from scipy.stats import binomtest
 
-from hvf.evaluation.statistics import interval
+from hvf.evaluation.statistics import interval, rows_of_draws
 from hvf.registry import HvfError
 
 BINS = 10
@@ -208,25 +209,43 @@ def reliability(p_N: np.ndarray, right_N: np.ndarray, bins: int = BINS) -> list[
     return parts
 
 
-def coverage(held_N: np.ndarray) -> dict[str, Any]:
-    """Share of trials whose set holds their image, with its 95 % (Wilson) interval: `{"value", "ci95", "n"}`."""
+def coverage(held_N: np.ndarray, image_ids: Sequence[str] | None = None) -> dict[str, Any]:
+    """Share of trials whose set holds their image, with its 95 % (Wilson) interval: `{"value", "ci95", "n"}`.
+
+    With `image_ids` (one per trial) the interval is that of as many images: all their trials hold as many as one would.
+    """
     held_N = np.asarray(held_N, dtype=bool)
-    low, high = binomtest(int(held_N.sum()), len(held_N)).proportion_ci(method="wilson")
-    return {"value": float(held_N.mean()), "ci95": [float(low), float(high)], "n": len(held_N)}
+    n, share = len(held_N) if image_ids is None else len(set(image_ids)), float(held_N.mean())
+    low, high = binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return {"value": share, "ci95": [float(low), float(high)], "n": n}
 
 
 def confidence_figures(
-    p_first_N: np.ndarray, right_N: np.ndarray, held_N: np.ndarray, sizes_N: np.ndarray
+    p_first_N: np.ndarray,
+    right_N: np.ndarray,
+    held_N: np.ndarray,
+    sizes_N: np.ndarray,
+    image_ids: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Entries coverage, set_size and ece of a metrics.json, with intervals over trials."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(p_first_N), size=(1000, len(p_first_N)))
+    """Entries coverage, set_size and ece of a metrics.json, with intervals over images.
+
+    Parameters
+    ----------
+    p_first_N, right_N : ndarray
+        The probability of each trial's first answer, and whether it is right.
+    held_N, sizes_N : ndarray
+        Whether each trial's set holds its image, and how many images it holds.
+    image_ids : sequence of str, optional
+        The image of each trial; by default each has its own.
+    """
+    draws = rows_of_draws(len(p_first_N), image_ids)
     errors = np.array([expected_calibration_error(p_first_N[rows], right_N[rows]) for rows in draws])
     ece = expected_calibration_error(p_first_N, right_N)
     # Trials that are drawn twice widen the distance in their bin: the mean of the draws lies too high by as much.
     low, high = np.maximum(np.percentile(errors, [2.5, 97.5]) - (errors.mean() - ece), 0.0)
+    covered = coverage(held_N, image_ids)
     return {
-        "coverage": coverage(held_N),
-        "set_size": interval(np.asarray(sizes_N, dtype=float)),
-        "ece": {"value": ece, "ci95": [float(low), float(high)], "n": len(p_first_N)},
+        "coverage": covered,
+        "set_size": interval(np.asarray(sizes_N, dtype=float), image_ids),
+        "ece": {"value": ece, "ci95": [float(low), float(high)], "n": covered["n"]},
     }

@@ -15,11 +15,13 @@ from hvf.data.trials.splitting import concept_split
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.decoding.confidence import Confidence, mean_over, trials_of
+from hvf.decoding.gallery import Gallery
 from hvf.decoding.ranking import LEVEL, Answers, answer
 from hvf.evaluation import calibration
 from hvf.study import Study
 
 PERMUTED_SEED = 0
+ROUNDING = 1e-3  # of embeddings of the same images on another machine
 
 
 def validation_trials(study: Study, align: AlignConfig) -> Trials:
@@ -35,6 +37,17 @@ def keep_gallery(decoder: Decoder, study: Study) -> None:
     decoder.gallery = decoder.gallery_of(images, f"the {len(images)} test images of {study.name}")
 
 
+def gallery_of_test(decoder: Decoder, study: Study) -> Gallery:
+    """The gallery of the test images as they are now: the decoder's own becomes it where they were replaced since."""
+    images, own = study.test_images, decoder.gallery
+    z_f_MD = decoder.embed_images(images)
+    same = own is not None and tuple(own.ids) == images.ids and own.width == z_f_MD.shape[1]
+    if own is None or not same or not np.allclose(own.read(0, len(own)), z_f_MD, atol=ROUNDING):
+        keep_gallery(decoder, study)
+    assert decoder.gallery is not None
+    return decoder.gallery
+
+
 def confidence_details(decoder: Decoder, study: Study, level: float = LEVEL) -> dict[str, Any]:
     """Coverage, set size and calibration error on the test images, as `Result.details["confidence"]`.
 
@@ -46,7 +59,7 @@ def confidence_details(decoder: Decoder, study: Study, level: float = LEVEL) -> 
     if decoder.confidence is None:
         return {}
     images, confidence = study.test_images, decoder.confidence
-    gallery = decoder.gallery if decoder.gallery is not None else decoder.gallery_of(images)
+    gallery = gallery_of_test(decoder, study)
     single = study.single_trials("test", images)
     rows = trials_of(single, images)
     counts_N = np.array([len(of_image) for of_image in rows])
@@ -79,10 +92,14 @@ def permuted(confidence: Confidence, seed: int = PERMUTED_SEED) -> Confidence:
 
 
 def row_of(answers: Answers) -> dict[str, Any]:
-    """Figures with intervals, reliability, temperature, and the share of trials that say nothing, of known trials."""
-    known = answers.known_N
+    """Figures with intervals, reliability, temperature, and the share of trials that say nothing, of known trials.
+
+    Intervals are over images, of which one may have several trials.
+    """
+    known, shown = answers.known_N, answers.known_images
     first_N, right_N = answers.probability_NK[known, 0], answers.rank_N[known] == 1
-    figures = calibration.confidence_figures(first_N, right_N, answers.held_N[known], answers.set_size_N[known])
+    sets = answers.held_N[known], answers.set_size_N[known]
+    figures = calibration.confidence_figures(first_N, right_N, *sets, shown)
     return {
         "figures": figures,
         "reliability": calibration.reliability(first_N, right_N),

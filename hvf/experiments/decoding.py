@@ -156,9 +156,10 @@ def _summary(question: Question, decoder: Decoder, new: NewTrials, answers: Answ
     row = "brain" if scaling.name == "cosine" else scaling.name
     figures: dict[str, Any] = {}
     if known:
-        ranks_N = answers.rank_N[answers.known_N]
-        figures = {f"retrieval/{row}/{name}": entry for name, entry in retrieval.summarise(ranks_N).items()}
-        figures |= {f"chance/retrieval/top{k}": retrieval.chance(k, known, len(answers.gallery)) for k in retrieval.KS}
+        ranks_N, shown = answers.rank_N[answers.known_N], answers.known_images
+        figures = {f"retrieval/{row}/{name}": entry for name, entry in retrieval.summarise(ranks_N, shown).items()}
+        images, m = len(set(shown)), len(answers.gallery)
+        figures |= {f"chance/retrieval/top{k}": retrieval.chance(k, images, m) for k in retrieval.KS}
         if answers.calibrated:
             figures |= {f"confidence/{row}/{name}": entry for name, entry in row_of(answers)["figures"].items()}
     most = max(decoder.confidence.z_b) if decoder.confidence else 0

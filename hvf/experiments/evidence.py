@@ -25,6 +25,7 @@ from hvf.evaluation import retrieval
 from hvf.evaluation.calibration import coverage
 from hvf.evaluation.pictures import evaluate_pictures
 from hvf.evaluation.statistics import interval
+from hvf.experiments.confidence import gallery_of_test
 from hvf.experiments.data_digests import data_digests
 from hvf.experiments.made_from import DECODER, changed, said_by
 from hvf.experiments.results import FILE, Result
@@ -100,7 +101,7 @@ def _line(
     rng = np.random.default_rng(SEED)
     draws = 1 if all(len(of_image) == r for of_image in rows) else DRAWS
     images, found, first_ND = study.test_images, [], None
-    gallery = decoder.gallery if decoder.gallery is not None else decoder.gallery_of(images)
+    gallery = gallery_of_test(decoder, study)
     for _ in range(draws):
         groups = [np.sort(rng.permutation(of_image)[:r]) for of_image in rows]
         z_b_ND = decoder.embed_trials(mean_over(single, groups))
@@ -116,9 +117,7 @@ def _figures(found: Sequence[Answers]) -> dict[str, dict[str, Any]]:
     ranks = np.concatenate([one.rank_N for one in found])
     figures = {f"top{k}": interval((ranks <= k).astype(float), ids) for k in (1, 5)}
     if found[0].calibrated:
-        held = np.concatenate([one.held_N for one in found])
-        n, share = len(found[0].held_N), float(held.mean())  # images, of which all draws hold as many as one would
-        figures["coverage"] = {**coverage(np.arange(n) < round(share * n)), "value": share}
+        figures["coverage"] = coverage(np.concatenate([one.held_N for one in found]), ids)
         figures["set_size"] = interval(np.concatenate([one.set_size_N for one in found]).astype(float), ids)
         nothing = np.concatenate([one.says_nothing_N for one in found])
         figures["says_nothing"] = interval(nothing.astype(float), ids)

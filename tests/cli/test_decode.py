@@ -13,6 +13,7 @@ import pytest
 
 from hvf.cli import main
 from hvf.decoder import Decoder
+from hvf.evaluation import retrieval
 from hvf.experiments import stages
 from hvf.experiments.results import Result
 from hvf.report import write_report
@@ -97,6 +98,19 @@ def test_its_own_gallery_and_known_images_give_figures(run, photos, tmp_path, ca
     assert figures["retrieval/brain/top1"] == tested["retrieval/brain/top1"]
     assert 0 <= figures["confidence/brain/coverage"]["value"] <= 1
     assert "12 trials whose images are known" in capsys.readouterr().out
+
+
+def test_single_trials_of_an_image_do_not_narrow_the_intervals(run, tmp_path):
+    study = open_study(small_config().data)
+    study.single_trials("test", study.test_images).save(tmp_path / "single_trials.npy")
+    asked = ["--trials", str(tmp_path / "single_trials.npy"), "--out", str(tmp_path / "o")]
+    assert main(["decode", str(run), *asked]) == 0
+    assert json.loads((tmp_path / "o" / "decode.json").read_text())["known"] == 240  # 20 of each of 12 images
+    figures = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert {entry["n"] for entry in figures.values()} == {12}
+    low, high = figures["retrieval/brain/top1"]["ci95"]
+    assert high - low > 0.1  # of 240 images it would be about as narrow
+    assert figures["chance/retrieval/top1"] == retrieval.chance(1, 12, 12)
 
 
 @pytest.mark.slow(part=7)
