@@ -14,31 +14,59 @@ if TYPE_CHECKING:
 
     from hvf.vision.specs import FeatureSpec
 
+EXACT = 1e-6  # pixels, by which a side that is a whole number may be off
+
 
 def preprocessing(
-    size: Sequence[int], mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic", crop: float = 1.0
+    size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bicubic",
+    whole: Sequence[int] | None = None,
+    how: str = "shortest",
+    half: Callable[[float], int] = round,
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], str]:
     """The preprocessing that model libraries share, as a function and in words.
 
-    Height and width of the network's input in pixels; mean and deviation of the three channels; "bilinear", or anything
-    else for bicubic; the share of the resized frame that the centre crop keeps.
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width of the network's input, pixels.
+    mean, std : sequence of float
+        Of the three channels.
+    interpolation : str
+        "bilinear", or anything else for bicubic.
+    whole : (int, int), optional
+        The frame that images are resized to, of which the centre is cropped to `size`; by default `size` itself.
+    how : {"shortest", "squash"}
+        Cover the frame, or ignore the aspect ratio.
+    half : callable
+        What the library makes of half a pixel before the centre: `round`, or `int`.
     """
     import torch
 
     from hvf.vision.encoder import resized
 
     size = (int(size[0]), int(size[1]))
-    whole = (round(size[0] / crop), round(size[1] / crop))
-    how = "bilinear" if interpolation == "bilinear" else "bicubic"
+    whole = size if whole is None else (max(size[0], int(whole[0])), max(size[1], int(whole[1])))
+    kernel = "bilinear" if interpolation == "bilinear" else "bicubic"
     mean_3, std_3 = torch.tensor(tuple(mean)).view(1, 3, 1, 1), torch.tensor(tuple(std)).view(1, 3, 1, 1)
 
     def prepare(images_N3HW: torch.Tensor) -> torch.Tensor:
-        frame = resized(images_N3HW, whole, "shortest", how)
-        top, left = (whole[0] - size[0]) // 2, (whole[1] - size[1]) // 2
+        if how == "squash" or whole == size:
+            frame = resized(images_N3HW, whole, how, kernel)
+        else:  # as the libraries round: nothing is cropped before all is
+            sides = images_N3HW.shape[2:]
+            scale = max(a / b for a, b in zip(whole, sides, strict=True))
+            new = [max(a, int(b * scale + EXACT)) for a, b in zip(whole, sides, strict=True)]
+            frame = resized(images_N3HW, (new[0], new[1]), "squash", kernel)
+        top, left = (half((a - b) / 2) for a, b in zip(frame.shape[2:], size, strict=True))
         frame = frame[..., top : top + size[0], left : left + size[1]]
         return (frame - mean_3.to(frame.device)) / std_3.to(frame.device)
 
-    return prepare, f"{size} of {whole} {how} mean {tuple(mean)} std {tuple(std)}"
+    of = "of" if whole == size else "cut from"
+    words = f"{size} {of} {whole} {kernel} mean {tuple(mean)} std {tuple(std)}"
+    return prepare, words if how == "shortest" else f"{words} {how}"
 
 
 def check_size(spec: FeatureSpec, patch: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,9 @@ class Timm(Backbone):
             fill(network, fitted, f"{path} does not hold {what}", others=True)  # an unused classifier may be there
         config = resolve_model_data_config(network)
         size = (spec.size, spec.size) if spec.size else config["input_size"][1:]
-        scaling = config["mean"], config["std"], config["interpolation"], config.get("crop_pct", 1.0)
-        prepare, words = preprocessing(size, *scaling)
+        whole = [math.floor(side / config.get("crop_pct", 1.0)) for side in size]
+        how = "squash" if config.get("crop_mode") == "squash" else "shortest"
+        prepare, words = preprocessing(size, config["mean"], config["std"], config["interpolation"], whole, how)
         prefix, layers = getattr(network, "num_prefix_tokens", 0), named_layers(spec, network)
         hashed = hashed_state(network, state, fitted)
         return Tower(network, prepare, network, hashed, words, prefix, layers, files=tuple(weight_files(path)))

@@ -48,8 +48,8 @@ class Torchvision(Backbone):
         if spec.name not in known:
             raise HvfError(f"{spec}: torchvision knows no {spec.name!r}{nearest(spec.name, known)}")
         weights: Any = torchvision.models.get_model_weights(spec.name)
-        published = weights.DEFAULT
         path = Path(spec.weights).expanduser() if spec.weights else None
+        published = _published(weights, path)
         if path is None or not path.is_file():
             problem = f"{path} is missing" if path else "name the weights file after a slash"
             raise HvfError(f"{spec}: {problem}; fetch one with: curl -LO {published.url}")
@@ -77,6 +77,12 @@ class Torchvision(Backbone):
         return Tower(
             network, prepare, network, hashed, preprocessing, 1, layers, final, channels_last=swin, files=files
         )
+
+
+def _published(weights: Any, path: Path | None) -> Any:
+    """The published weights of that file name, whose preprocessing they need; the library's default for other names."""
+    named = [one for one in weights if path is not None and one.url.rpartition("/")[2] == path.name]
+    return named[0] if named else weights.DEFAULT
 
 
 def _transforms(published: Any, size: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""Vision models of transformers, and InternViT as it is published, with their image processor's sizes.
+"""Vision models of transformers, and InternViT as it is published, with their image processor's settings.
 
 A repository's own modelling code is never run.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from hvf.vision.specs import FeatureSpec
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+BILINEAR = 2  # PIL's number for it, and so a processor's
+CROPPED_BELOW = 384  # pixels, of ConvNeXt's processor
 WEIGHTS, PICKLED = ("model.safetensors",), ("pytorch_model.bin",)
 
 
@@ -63,13 +66,8 @@ class Transformers(Backbone):
             network = _known_to_transformers(spec, folder)
             hashed = network.state_dict()
             _allow_size(spec, network)
-        size = processor.get("crop_size") or processor.get("size") or network.config.image_size
-        if isinstance(size, dict):
-            size = (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
-        size = spec.size or size
-        size = (size, size) if isinstance(size, int) else tuple(size)
         with reading(folder / PROCESSOR, "an image processor's settings"):
-            prepare, words = preprocessing(size, processor["image_mean"], processor["image_std"])
+            prepare, words = _preprocessing(processor, network.config.image_size, spec.size)
         prefix = _prefix(network)
         words += "" if prefix == 1 else f" prefix {prefix}"
 
@@ -81,6 +79,37 @@ class Transformers(Backbone):
 
         layers, files = named_layers(spec, network), (folder / CONFIG, *_weights(spec, folder))
         return Tower(network, prepare, final, hashed, words, prefix, layers, files=files)
+
+
+def _preprocessing(
+    processor: Mapping[str, Any], image_size: Any, asked: int | None
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], str]:
+    """What an image processor's settings say: resized, the centre cropped, normalised; brought to the size asked for.
+
+    A size of one number, or of the shortest edge, keeps the aspect ratio, and the centre is cropped to a square; height
+    and width do not, unless a crop follows.
+    """
+    cropped = processor.get("crop_size") if processor.get("do_center_crop", True) else None
+    whole = processor.get("size") or cropped or image_size
+    how = "squash" if isinstance(whole, dict) and "height" in whole else "shortest"
+    whole = _sides(whole)
+    size = whole if cropped is None else _sides(cropped)
+    if share := processor.get("crop_pct"):  # ConvNeXt's: large images are not cropped
+        how = "shortest" if max(size) < CROPPED_BELOW else "squash"
+        whole = tuple(int(side / share) for side in size) if how == "shortest" else size
+    if asked:
+        whole, size = tuple(round(a * asked / b) for a, b in zip(whole, size, strict=True)), (asked, asked)
+    normal = processor.get("do_normalize", True)
+    mean, std = (processor["image_mean"], processor["image_std"]) if normal else ((0.0,) * 3, (1.0,) * 3)
+    kernel = "bilinear" if processor.get("resample") == BILINEAR else "bicubic"
+    return preprocessing(size, mean, std, kernel, whole, how, half=int)
+
+
+def _sides(size: Any) -> tuple[int, ...]:
+    """Height and width of a processor's size."""
+    if isinstance(size, dict):
+        return (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _prefix(network: nn.Module) -> int:
