@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from hvf.decoding.card import model_card
 from hvf.decoding.confidence import ENOUGH, Confidence
 from hvf.decoding.gallery import Gallery
 from hvf.decoding.ranked import Retrieval, rank
-from hvf.decoding.ranking import LEVEL, Answers, answer
+from hvf.decoding.ranking import LEVEL, Answers, Search, answer
 from hvf.models.fusions.hvf import HVF
 from hvf.prior.initial_latents import InitialLatents
 from hvf.prior.loading import load_pipeline, load_prior
@@ -142,7 +142,7 @@ class Decoder(ConfiguredEstimator):
         repeats: Sequence[int] | np.ndarray | None = None,
         image_ids: Sequence[str] | None = None,
         level: float = LEVEL,
-        search: Literal["blocks", "faiss"] = "blocks",
+        search: Search = "blocks",
     ) -> Answers:
         """Look for the image that each trial answers, without being told it.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from hvf.decoding.gallery import Gallery
 from hvf.evaluation import calibration
 from hvf.evaluation.calibration import Sharpness
 from hvf.evaluation.scaling import COSINE, Scaling
+from hvf.registry import did_you_mean
 
+Search = Literal["blocks", "faiss"]
 ANSWERS = 10  # of each trial that are listed
 LEVEL = 0.9  # share of trials whose set holds their image
 SAMPLE = 512  # gallery items that the temperature is fitted among
@@ -82,7 +84,7 @@ def answer(
     repeats_N: Sequence[int] | np.ndarray | None = None,
     image_ids: Sequence[str] | None = None,
     level: float = LEVEL,
-    search: Literal["blocks", "faiss"] = "blocks",
+    search: Search = "blocks",
     calibrated: dict[int, Calibrated] | None = None,
 ) -> Answers:
     """Rank a gallery for every trial, say how probable each answer is, and which answers are in its set.
@@ -109,8 +111,8 @@ def answer(
     Raises
     ------
     HvfError
-        If the widths or lengths differ, a value is not finite, the level does not lie between 0 and 1, faiss is not
-        installed, or `calibrated` was fitted to scores of another scaling.
+        If the widths or lengths differ, a value is not finite, the level does not lie between 0 and 1, nothing is
+        called `search`, faiss is not installed, or `calibrated` was fitted to scores of another scaling.
     """
     z_b_ND = np.asarray(z_b_ND, dtype=np.float32)
     if z_b_ND.ndim != 2 or z_b_ND.shape[1] != gallery.width:
@@ -122,11 +124,15 @@ def answer(
         raise HvfError("embeddings of trials are not finite")
     if not 0 < level < 1:
         raise HvfError(f"the level of a set must lie between 0 and 1, not {level}")
+    if search not in get_args(Search):
+        raise HvfError(f"search is {search!r}{did_you_mean(search, get_args(Search))}")
     n, m = len(z_b_ND), len(gallery)
     for given, what in ((repeats_N, "numbers of repeats"), (image_ids, "images")):
         if given is not None and len(given) != n:
             raise HvfError(f"{n} trials were given {len(given)} {what}: give one per trial")
-    repeats_N = np.ones(n, dtype=int) if repeats_N is None else np.asarray(repeats_N, dtype=int)
+    repeats_N = np.ones(n, dtype=int) if repeats_N is None else np.asarray(repeats_N)
+    if repeats_N.dtype.kind not in "iu" and n:
+        raise HvfError(f"numbers of repeats are whole numbers, not {repeats_N.dtype}")
     level_N = np.zeros(n, int)
     fitted: dict[int, Calibrated] = {} if calibrated is None else calibrated
     if confidence is not None:
@@ -197,9 +203,7 @@ def _fill(out: Answers, i: int, scores_M: np.ndarray, calibrated: Calibrated | N
     out.nothing_N[i] = (1 + as_near) / (1 + len(calibrated.nothing_N))
 
 
-def nearest(
-    z_b_ND: np.ndarray, gallery: Gallery, k: int, search: Literal["blocks", "faiss"] = "blocks"
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest(z_b_ND: np.ndarray, gallery: Gallery, k: int, search: Search = "blocks") -> tuple[np.ndarray, np.ndarray]:
     """Gallery indices (N, K) and scores of the k nearest images to each trial, exactly, best first.
 
     Both ways read the gallery in blocks and keep the best of each. "faiss" (extra ``faiss``) finds them without a table

@@ -23,6 +23,7 @@ from hvf.vision import shards
 from hvf.vision.cache import embed_all
 from hvf.vision.feature_images import open_gallery_features, open_image_set
 from hvf.vision.parquet import ParquetRows
+from hvf.vision.specs import parse_spec
 
 STREAMED = 2**28  # bytes of a parquet file from which on it is read some rows at a time
 ENOUGH = 10  # images whose mean is compared with that of training
@@ -69,15 +70,17 @@ def open_gallery(source: str | Path, looker: Looker) -> tuple[Gallery, ImageSet 
 def _of_shards(folder: Path, looker: Looker) -> Gallery:
     """Prepared features, read as they are asked for."""
     prepared = shards.open_shards(folder)
+    called = {parse_spec(spec): spec for spec in prepared.specs}  # however the decoder spells it
     for spec in looker.specs:
-        if spec not in prepared.specs:
+        if parse_spec(spec) not in called:
             raise HvfError(f"{folder} has no features of {spec}, but of {listed(prepared.specs)}")
-        weights = prepared.settings.encoders[spec].get("weights_hash")
+        weights = prepared.settings.encoders[called[parse_spec(spec)]].get("weights_hash")
         if looker.encoders.get(spec, weights) != weights:
             raise HvfError(f"{folder} has features of {spec} by other weights than the decoder was trained with")
 
     def read(start: int, stop: int) -> np.ndarray:
-        return looker.alignment.embed_images(prepared.batch(np.arange(start, stop)))
+        features = prepared.batch(np.arange(start, stop))
+        return looker.alignment.embed_images({spec: features[called[parse_spec(spec)]] for spec in looker.specs})
 
     return Gallery(prepared.ids, read, looker.alignment.brain.width, prepared.concepts, str(folder))
 

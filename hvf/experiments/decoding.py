@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.decoding import artefact, sources
 from hvf.decoding.gallery import Gallery
-from hvf.decoding.ranking import LEVEL, Answers
+from hvf.decoding.ranking import LEVEL, Answers, Search
 from hvf.decoding.recording import NewTrials, check_values, open_new_trials
 from hvf.decoding.sources import Looker
 from hvf.evaluation import retrieval
@@ -41,7 +41,7 @@ class Question:
     presentations: int = 1  # how many presentations each row of the file is a mean of
     level: float = LEVEL  # share of trials whose set shall hold their image
     draw: bool = False
-    search: Literal["blocks", "faiss"] = "blocks"  # what finds the nearest images
+    search: Search = "blocks"  # what finds the nearest images
     scaling: str = "cosine"  # of the scores: cosine, centred or csls
 
 

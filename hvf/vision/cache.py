@@ -106,6 +106,7 @@ def embed_all(
     folder = Path(cache if cache is not None else runs.cache_dir() / "features")
     networks: dict[FeatureSpec, list[FeatureSpec]] = {}
     features: dict[FeatureSpec, np.ndarray] = {}
+    expected = {parse_spec(spec): digest for spec, digest in (weights or {}).items()}  # however a spec is spelt
     for spec in map(parse_spec, specs):
         family = BACKBONES[spec.kind]
         if family.has_network:
@@ -114,9 +115,10 @@ def embed_all(
             features[spec] = family.of_images(spec, images.ids)
     for group in networks.values():
         encoder = processes.first(lambda spec=group[0]: load_encoder(spec, device))
-        if (weights or {}).get(str(group[0]), encoder.weights_hash) != encoder.weights_hash:
+        other = [spec for spec in group if expected.get(spec, encoder.weights_hash) != encoder.weights_hash]
+        if other:
             raise HvfError(
-                f"the encoder {group[0]} on this machine has other weights than the one that the decoder was trained "
+                f"the encoder {other[0]} on this machine has other weights than the one that the decoder was trained "
                 "with: its features cannot be compared"
             )
         entries = {spec: _entry(spec, encoder, images) for spec in group}

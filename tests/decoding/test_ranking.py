@@ -176,6 +176,10 @@ def test_what_does_not_fit_is_refused():
         answer(z_MD, gallery(z_MD), confidence, [1])
     with pytest.raises(HvfError, match="20 trials were given 21 images"):
         answer(z_MD, gallery(z_MD), confidence, image_ids=["image 0"] * 21)
+    with pytest.raises(HvfError, match="search is 'fais'; did you mean 'faiss'?"):
+        answer(z_MD, gallery(z_MD), confidence, search="fais")  # the first image would answer every trial
+    with pytest.raises(HvfError, match="repeats are whole numbers, not float64"):
+        answer(z_MD, gallery(z_MD), confidence, [2.7] * 20)
     z_MD[3, 0] = np.inf
     with pytest.raises(HvfError, match="'image 3' is not finite"):
         calibrate(confidence, gallery(z_MD), 1)

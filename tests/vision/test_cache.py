@@ -14,7 +14,7 @@ from PIL import Image
 from hvf.config import HvfError
 from hvf.data.images.image_set import ImageSet
 from hvf.vision import cache as caching
-from hvf.vision.cache import embed
+from hvf.vision.cache import embed, embed_all, weights_hashes
 from hvf.vision.loading import load_encoder
 
 
@@ -168,3 +168,14 @@ def test_a_part_of_a_set_takes_its_rows_from_the_whole(packaged, tmp_path, compu
     embed(ImageSet.from_arrays(x_NHWC, "abcdef", "abcdef"), "vae:mini", cache=tmp_path)
     embed(images.select([0]), "vae:mini:grid2", cache=tmp_path)
     assert len(computed) == 3
+
+
+@pytest.mark.parametrize("spec", ["vae:mini", "vae:mini:flat", "openclip:mini-vit@1:mean"])
+def test_features_of_other_weights_are_refused_however_the_spec_is_spelt(spec, packaged, tmp_path):
+    images = Pictures(2)
+    own = weights_hashes([spec])
+    assert list(embed_all(images, [spec], cache=tmp_path, weights=own)) == [spec]
+    with pytest.raises(HvfError, match="has other weights than the one that the decoder was trained with"):
+        embed_all(images, [spec], cache=tmp_path, weights={spec: "0" * 16})
+    with pytest.raises(HvfError, match="has other weights"):  # where another layer of the network stands first
+        embed_all(images, ["openclip:mini-vit@0", spec, "vae:mini@32"], cache=tmp_path, weights={spec: "0" * 16})
