@@ -24,6 +24,7 @@ from hvf.experiments.results import Result
 from hvf.runs import Run, write_atomic
 
 DRAWS = 2000
+LEAST = 3  # concepts: two to validate on, and one to train on
 Axis = Literal["trials", "repeats", "subjects"]
 LABELS = {"trials": "training images", "repeats": "repeats of an image, averaged", "subjects": "other subjects"}
 MODELS: dict[str, dict[str, Any]] = {"network": {}, "ridge": LINEAR}
@@ -57,6 +58,11 @@ class Scaling:
         configs = repeats(config, self.seeds)
         if self.points < 3:
             raise HvfError(f"a line needs at least three points: --points 5, not {self.points}")
+        if "repeats" in self.axes and len(halvings(config.data.train_repeats, self.points)) < 3:
+            raise HvfError(
+                "a line needs at least three points, and halving --data.train-repeats "
+                f"{config.data.train_repeats} gives fewer: have 4 or more"
+            )
         run = open_folder(out, config, "scaling")
         combined, fits = [], {}
         for axis in self.axes:
@@ -96,24 +102,40 @@ def _points(config: Config, axis: Axis, points: int) -> list[tuple[str, float, S
     specs = config.targets.specs
     rng = np.random.default_rng(config.align.seed)
     if axis == "repeats":
-        counts = sorted({max(1, config.data.train_repeats >> i) for i in range(points)})
+        counts = halvings(config.data.train_repeats, points)
         each = [open_split(with_settings(config, {"data.train_repeats": n}), specs) for n in counts]
         return [(f"{n} repeats", n, *parts) for n, parts in zip(counts, each, strict=True)]
     split, held_out = open_split(config, specs, "loso" if axis == "subjects" else "intra")
     if axis == "subjects":
         people, person_N = rng.permutation(SUBJECTS[config.data.study] - 1), split.person_N
         assert person_N is not None  # trained on others: it is known whose each trial is
-        counts = sorted({max(1, len(people) >> i) for i in range(points)})
+        counts = halvings(len(people), points)
         rows = [np.flatnonzero(np.isin(person_N, people[:n])) for n in counts]
         return [(f"{n} other subjects", n, split.select(r), held_out) for n, r in zip(counts, rows, strict=True)]
     concepts, concept_N = np.unique(split.concept_N, return_inverse=True)
     order = rng.permutation(len(concepts))
+    fewest, fitting = len(concepts) >> (points - 1), (len(concepts) // LEAST).bit_length()
+    if fewest < LEAST and fitting < 3:
+        few = f"{len(concepts)} concepts to train on are too few for a line of three points"
+        raise HvfError(f"{few}: have {4 * LEAST} or more")
+    if fewest < LEAST:
+        halved = f"--points {points} halves {len(concepts)} concepts to {fewest}"
+        raise HvfError(f"{halved}, and {LEAST} are the fewest to train and validate on: --points {fitting}")
     parts = []
     for i in reversed(range(points)):
         rows_N = np.flatnonzero(np.isin(concept_N, order[: len(concepts) >> i]))
         name = f"1/{2**i} of the concepts" if i else "all concepts"
         parts.append((name, len(rows_N), split.select(rows_N), held_out))
     return parts
+
+
+def halvings(most: int, points: int) -> list[int]:
+    """A number and what is left of it after each halving, at least 1, each once and in order.
+
+    >>> halvings(9, 5), halvings(2, 5)
+    ([1, 2, 4, 9], [1, 2])
+    """
+    return sorted({max(1, most >> i) for i in range(points)})
 
 
 def _fit(results: Sequence[Result], model: str) -> dict[str, Any]:

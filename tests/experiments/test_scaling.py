@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hvf.experiments.scaling import fit_line
+from hvf import presets
+from hvf.config import HvfError, with_settings
+from hvf.experiments.scaling import Scaling, _points, fit_line
 
 
 def test_slope_is_the_gain_of_a_doubling():
@@ -21,3 +23,29 @@ def test_slope_is_the_gain_of_a_doubling():
     flat = fit_line([1, 2, 4], hit_PN[[0, 0, 0]], ids)
     assert flat["slope"]["value"] == pytest.approx(0.0, abs=1e-9)
     assert flat["intercept"] == pytest.approx(0.25)
+
+
+SMALL = {
+    "data.train_concepts": 24,
+    "data.images_per_concept": 1,
+    "data.test_concepts": 4,
+    "align.epochs": 1,
+    "targets.specs": ("vae:mini",),
+}
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_repeats_that_make_no_line_are_refused_before_anything_is_trained(repeats, tmp_path):
+    config = with_settings(presets.mini(), {**SMALL, "data.train_repeats": repeats})
+    with pytest.raises(HvfError, match=f"halving --data.train-repeats {repeats} gives fewer: have 4 or more"):
+        Scaling(axes=("repeats",)).run(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_concepts_that_are_halved_to_too_few_are_refused():
+    config = with_settings(presets.mini(), SMALL)
+    with pytest.raises(HvfError, match=r"--points 5 halves 24 concepts to 1, and 3 are the fewest .*: --points 4"):
+        _points(config, "trials", 5)
+    assert [amount for _, amount, _, _ in _points(config, "trials", 4)] == [3, 6, 12, 24]
+    with pytest.raises(HvfError, match="8 concepts to train on are too few for a line of three points: have 12"):
+        _points(with_settings(config, {"data.train_concepts": 8}), "trials", 3)
