@@ -41,6 +41,7 @@ from hvf.study import Study, open_study, other_subjects, trials_of_subjects
 from hvf.vision.processes import several_on_cpus
 
 FIGURES = ("top1", "top5", "mrr")
+ANOTHER = "choose another --out"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def train(options: Options) -> Path:
     for path in paths:
         if (path / FILE).is_file():
             protocol, stored = protocols[path.parent], Run.open(path).config
+            before = tuple(Result.read(path).details.get("trained_on", protocol.people))
+            if before != protocol.people:
+                raise HvfError(f"{path} was trained on {_listed(before)}, not on {_listed(protocol.people)}: {ANOTHER}")
             check_unchanged(path, input_digests(stored, protocol.study, protocol.others))
     trainings = paths if options.protocol != "pooled" else [f"seed-{seed}" for seed in seeds]
     own = trainings[state.process_index :: state.num_processes]
@@ -156,16 +160,13 @@ def _claim(out: Path, config: Config, options: Options) -> None:
     for file in (out / FILE, *out.glob(f"seed-*/{FILE}")):
         stored = Result.read(file.parent) if file.is_file() else None
         if stored and stored.kind != "retrieval":
-            raise HvfError(f"{file.parent} holds a result of kind {stored.kind}, not retrieval: choose another --out")
+            raise HvfError(f"{file.parent} holds a result of kind {stored.kind}, not retrieval: {ANOTHER}")
         if stored and stored.protocol.training != options.protocol:
-            raise HvfError(f"{out} holds runs of another protocol, not {options.protocol}: choose another --out")
-        before = tuple(stored.details.get("trained_on", ())) if stored else ()
-        if before and options.trained_on and before != _names(options.trained_on):
-            raise HvfError(f"{out} holds runs trained on {', '.join(before)}: choose another --out")
+            raise HvfError(f"{out} holds runs of another protocol, not {options.protocol}: {ANOTHER}")
 
 
-def _names(numbers: Sequence[int]) -> tuple[str, ...]:
-    return tuple(f"sub-{number:02d}" for number in sorted(numbers))
+def _listed(people: Sequence[str]) -> str:
+    return ", ".join(people) or "one person"
 
 
 def _protocol(data: DataConfig, options: Options, first: Protocol | None) -> Protocol:
@@ -234,6 +235,8 @@ def _test(run: Run, fitted: Alignment, protocol: Protocol, device: str) -> None:
     decoder.save(run.path / "checkpoint", about(started_result("training", run, protocol.study, protocol.training)))
     run.write_json("history.json", fitted.history)
     write_test_result(run, decoder, protocol.study, protocol.training, others=protocol.others)
+    if protocol.people:
+        Result.read(run.path).with_details(trained_on=protocol.people).write(run.path)  # also where it is one alone
 
 
 def _combine(out: Path, paths: Sequence[Path]) -> None:

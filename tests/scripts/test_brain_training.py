@@ -381,6 +381,20 @@ def test_leave_one_subject_out_of_the_simulated_study(files, tmp_path, capsys):
     assert "trained on sub-01, sub-03, sub-04" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("first", "then"), [(["1", "3"], []), (["1"], ["3"]), ([], ["3"])])
+def test_runs_trained_on_other_people_are_not_taken_up(first, then, tmp_path, capsys):
+    tiny = ["--data.train-concepts", "8", "--data.images-per-concept", "1", "--data.test-concepts", "4"]
+    tiny += ["--data.study", "simulated-meg", "--data.train-repeats", "1", "--data.test-repeats", "2"]
+    tiny += ["--subject", "2", "--seeds", "1", "--targets.specs", "vae:mini", "--align.epochs", "1"]
+    arguments = [*tiny, "--protocol", "loso", "--out", tmp_path / "out"]
+    people = {"": "sub-01, sub-03, sub-04", "1": "sub-01", "3": "sub-03", "13": "sub-01, sub-03"}
+    assert call(TRAIN, *arguments, *(["--trained-on", *first] if first else [])) == 0
+    assert Result.read(tmp_path / "out" / "seed-0").details["trained_on"] == people["".join(first)].split(", ")
+    assert call(TRAIN, *arguments, *(["--trained-on", *then] if then else [])) == 2
+    said = f"was trained on {people[''.join(first)]}, not on {people[''.join(then)]}: choose another --out"
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.slow(part=5)
 def test_one_decoder_of_several_people_is_tested_on_each(files, tmp_path, capsys):
     specs = files[files.index("--targets.specs") + 1 : files.index("--targets.specs") + 3]
