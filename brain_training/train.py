@@ -208,9 +208,9 @@ def _train(
         if of not in sets:
             features = alignment.training_features(images, config, hvf, device)
             whose = protocol.person_N, protocol.people
-            sets[of] = TrainingSet(
-                protocol.train, features, images.concepts, protocol.row_N, hvf, images.digest, *whose
-            )
+            alone = protocol.training == "intra"  # then what reads the run knows the data by the decoder's own hash
+            digest = everyones.fingerprint(protocol.study.train, images) if alone else images.digest
+            sets[of] = TrainingSet(protocol.train, features, images.concepts, protocol.row_N, hvf, digest, *whose)
         runs.setdefault((of, seed), []).append(run)
     trainings = list(runs.values())
     fits = [(sets[of], tested[0].config) for (of, _), tested in runs.items()]

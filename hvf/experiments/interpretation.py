@@ -63,6 +63,9 @@ class RunData:
         self._decoder = Decoder(run.config, device())
         self._decoder.alignment = self.alignment
         study = self.study
+        if self.alignment.people or self.alignment.needs_person:
+            asked = "what carries one person's decoding is asked of a run of that person alone"
+            raise HvfError(f"{run.path} was trained on several people: {asked}")
         self.alignment.recording.check(study.train, self._decoder.fingerprint(study.train, study.train_images))
         self.train: Trials = study.train.aligned_to(study.train_images)
         self.test: Trials = study.test.aligned_to(study.test_images)

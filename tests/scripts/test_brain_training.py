@@ -15,11 +15,14 @@ import torch
 import torchvision
 
 from hvf.alignment import Alignment
-from hvf.config import Config
+from hvf.config import Config, HvfError
+from hvf.decoder import Decoder
 from hvf.evaluation import statistics
 from hvf.experiments import layers
 from hvf.experiments.descriptions import StudyInfo
+from hvf.experiments.interpretation import RunData
 from hvf.experiments.results import FILE, Result, Row
+from hvf.runs import Run
 from hvf.study import open_study
 from tests.colour_fields import write_colour_fields
 from tests.script_module import load_script
@@ -381,12 +384,25 @@ def test_leave_one_subject_out_of_the_simulated_study(files, tmp_path, capsys):
     assert "trained on sub-01, sub-03, sub-04" in capsys.readouterr().err
 
 
+TINY = ["--data.train-concepts", "8", "--data.images-per-concept", "1", "--data.test-concepts", "4"]
+TINY += ["--data.study", "simulated-meg", "--data.train-repeats", "1", "--data.test-repeats", "2"]
+TINY += ["--subject", "2", "--seeds", "1", "--targets.specs", "vae:mini", "--align.epochs", "1"]
+
+
+def test_what_asks_a_run_again_knows_its_data_and_its_people(tmp_path):
+    assert call(TRAIN, *TINY, "--out", tmp_path / "intra") == 0
+    run = Run.open(tmp_path / "intra" / "seed-0")
+    study = open_study(run.config.data)
+    assert len(RunData(run).train) == len(study.train_images) == 8  # as interpret.py opens it
+    Decoder(run.config).resume(run.path / "checkpoint", study.train, study.train_images)  # as hvf retrieve does
+    assert call(TRAIN, *TINY, "--protocol", "loso", "--out", tmp_path / "loso") == 0
+    with pytest.raises(HvfError, match="seed-0 was trained on several people: what carries one person's decoding"):
+        RunData(Run.open(tmp_path / "loso" / "seed-0"))
+
+
 @pytest.mark.parametrize(("first", "then"), [(["1", "3"], []), (["1"], ["3"]), ([], ["3"])])
 def test_runs_trained_on_other_people_are_not_taken_up(first, then, tmp_path, capsys):
-    tiny = ["--data.train-concepts", "8", "--data.images-per-concept", "1", "--data.test-concepts", "4"]
-    tiny += ["--data.study", "simulated-meg", "--data.train-repeats", "1", "--data.test-repeats", "2"]
-    tiny += ["--subject", "2", "--seeds", "1", "--targets.specs", "vae:mini", "--align.epochs", "1"]
-    arguments = [*tiny, "--protocol", "loso", "--out", tmp_path / "out"]
+    arguments = [*TINY, "--protocol", "loso", "--out", tmp_path / "out"]
     people = {"": "sub-01, sub-03, sub-04", "1": "sub-01", "3": "sub-03", "13": "sub-01, sub-03"}
     assert call(TRAIN, *arguments, *(["--trained-on", *first] if first else [])) == 0
     assert Result.read(tmp_path / "out" / "seed-0").details["trained_on"] == people["".join(first)].split(", ")
