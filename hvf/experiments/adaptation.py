@@ -85,7 +85,8 @@ class AdaptationCurve:
             raise HvfError("--shares are per cent of the images, between 0 and 100")
 
     def summary(self, folder: Path) -> Iterator[str]:
-        """A line per curve: top-1 at every share with its interval, and the method chosen."""
+        """The study; a line per curve: top-1 at every share with its interval."""
+        yield Result.read(folder).study.note
         for name, points in Run.open(folder).read_json(FILE).items():
             cells = [f"{point['share']:g} %: {percent(point['top1'])}" for point in points]
             yield f"{name:28} top-1 % {'  '.join(cells)}"

@@ -19,7 +19,7 @@ from hvf.alignment.members import LINEAR
 from hvf.config import SUBJECTS, Config, HvfError, check_files, with_settings
 from hvf.evaluation import statistics
 from hvf.experiments.protocols import HeldOut, Split, choose, open_split, recording_name, repeats
-from hvf.experiments.repeated import each_repeat, open_folder
+from hvf.experiments.repeated import each_repeat, open_folder, percent
 from hvf.experiments.results import Result
 from hvf.runs import Run, write_atomic
 
@@ -76,7 +76,9 @@ class Scaling:
         return run.path
 
     def summary(self, folder: Path) -> Iterator[str]:
-        """A line per axis and model: the slope, and top-1 at every amount."""
+        """The study and chance; a line per axis and model: the slope, and top-1 at every amount."""
+        result = Result.read(folder)
+        yield f"{result.study.note}; chance top-1 {percent(result.chance['top1'])} %"
         for axis, models in Run.open(folder).read_json(FILE).items():
             for model, fit in models.items():
                 amounts = zip(fit["amounts"], fit["top1"], strict=True)

@@ -9,10 +9,11 @@ import pytest
 
 from hvf import presets
 from hvf.alignment import TrainingSet
-from hvf.config import HvfError, with_settings
+from hvf.config import Config, HvfError, with_settings
 from hvf.data.trials.trials import Trials
-from hvf.experiments.adaptation import AdaptationCurve, curves
+from hvf.experiments.adaptation import FILE, AdaptationCurve, curves
 from hvf.experiments.results import Row
+from hvf.runs import Run
 from tests.a_result import a_result
 
 
@@ -53,6 +54,17 @@ def test_points_are_means_over_people():
     low, high = point["top1"]["ci95"]
     assert low < 3 / 8 < high
     assert curves(results)["chance"][0]["top1"]["value"] == pytest.approx(1 / 4)
+
+
+def test_the_summary_says_of_what_study_it_is(tmp_path):
+    row = Row.of_ranks(np.array([1, 2]), settings={"model": "adapted", "share": 10, "images": 30})
+    result = a_result(["i0", "i1"], {}, kind="adaptation").with_row("adapted, 10 %", row)
+    run = Run.create(tmp_path, Config())
+    result.write(tmp_path)
+    run.write_json(FILE, curves([result]))
+    note, adapted, *_ = AdaptationCurve().summary(tmp_path)
+    assert note == result.study.note  # which says so if the study is simulated
+    assert adapted.startswith("adapted")
 
 
 def test_a_larger_share_holds_the_smaller():

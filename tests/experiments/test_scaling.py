@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from hvf import presets
-from hvf.config import HvfError, with_settings
-from hvf.experiments.scaling import Scaling, _points, fit_line
+from hvf.config import Config, HvfError, with_settings
+from hvf.experiments.scaling import FILE, Scaling, _points, fit_line
+from hvf.runs import Run
+from tests.a_result import a_result
 
 
 def test_slope_is_the_gain_of_a_doubling():
@@ -49,3 +51,14 @@ def test_concepts_that_are_halved_to_too_few_are_refused():
     assert [amount for _, amount, _, _ in _points(config, "trials", 4)] == [3, 6, 12, 24]
     with pytest.raises(HvfError, match="8 concepts to train on are too few for a line of three points: have 12"):
         _points(with_settings(config, {"data.train_concepts": 8}), "trials", 3)
+
+
+def test_the_summary_says_of_what_study_it_is_and_where_chance_stands(tmp_path):
+    result = a_result(["i0", "i1"], {"network, all concepts": [1, 2]}, kind="scaling")
+    run = Run.create(tmp_path, Config())
+    result.write(tmp_path)
+    fit = fit_line([1, 2, 4], np.array([[0, 0], [0, 1], [0, 1]]), ["i0", "i1"])
+    run.write_json(FILE, {"trials": {"network": fit}})
+    note, line = Scaling().summary(tmp_path)
+    assert note == f"{result.study.note}; chance top-1 50.0 [0.0, 100.0] %"
+    assert line.startswith("trials")
