@@ -224,8 +224,8 @@ def run_cells(options: Benchmark) -> dict[str, dict[str, dict]]:
 
 
 def table_rows(cells: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, dict]]:
-    """{row: {figure: entry}}: ceiling, brain and floor over all cells, and chance."""
-    names = list(next(iter(cells.values())))
+    """{row: {figure: entry}}: ceiling, brain and floor over all cells, and chance; what is undefined in none."""
+    names = [name for name in next(iter(cells.values())) if all(name in metrics for metrics in cells.values())]
     rows: dict[str, dict[str, dict]] = {row: {} for row in (*ROWS, "chance")}
     for name in names:
         first, *middle, figure = name.split("/")
@@ -237,10 +237,10 @@ def table_rows(cells: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, d
 
 
 def drawn_figures(cells: Sequence[Mapping[str, dict]]) -> dict[str, dict]:
-    """Figures of drawn pictures, means over cells and without an interval over images, and their chance."""
-    figures = {name: entry for name, entry in cells[0].items() if name.startswith("chance/reconstruction/")}
+    """Figures of drawn pictures and their chance, means over cells that all define them, without an interval."""
+    figures: dict[str, dict] = {}
     for name, entry in cells[0].items():
-        if name.startswith("reconstruction/"):
+        if name.startswith(("reconstruction/", "chance/reconstruction/")) and all(name in cell for cell in cells):
             mean = float(np.mean([metrics[name]["value"] for metrics in cells]))
             figures[name] = {"value": mean, "ci95": None, "n": entry["n"]}
     return figures

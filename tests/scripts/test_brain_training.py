@@ -271,6 +271,26 @@ def test_scaled_scores_of_a_benchmark_stand_apart_where_they_are_transductive(fi
     assert "was computed without --scaling centred: choose another --out" in capsys.readouterr().err
 
 
+def test_drawn_figures_and_their_chance_are_means_over_cells():
+    benchmark = load_script(BENCHMARK)
+
+    def cell(ssim: float, chance: float, **more: float) -> dict[str, dict]:
+        values = {"reconstruction/brain/ssim": ssim, "chance/reconstruction/clip": chance, **more}
+        return {name: {"value": value, "ci95": [0.0, 0.5], "n": 12} for name, value in values.items()}
+
+    cells = {
+        "one": cell(0.2, 0.5, **{"reconstruction/brain/pixcorr": 0.1}),
+        "two": cell(0.4, 0.4),
+    }  # a constant picture
+    drawn = benchmark.drawn_figures(list(cells.values()))
+    assert drawn.keys() == {"reconstruction/brain/ssim", "chance/reconstruction/clip"}
+    assert [entry["value"] for entry in drawn.values()] == pytest.approx([0.3, 0.45])
+    assert all(entry["ci95"] is None for entry in drawn.values())
+    rows = benchmark.table_rows(cells)
+    assert rows["brain"].keys() == {"ssim"}
+    assert rows["chance"]["clip"]["value"] == pytest.approx(0.45)
+
+
 def test_processes_share_the_cells_of_the_benchmark(tmp_path, monkeypatch):
     benchmark, done = load_script(BENCHMARK), []
     configs = {tmp_path / f"cell-{i}": Config() for i in range(5)}
