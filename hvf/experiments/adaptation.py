@@ -86,7 +86,8 @@ class AdaptationCurve:
 
     def summary(self, folder: Path) -> Iterator[str]:
         """The study; a line per curve: top-1 at every share with its interval."""
-        yield Result.read(folder).study.note
+        study = Result.read(folder).study
+        yield f"new people {study.subject}; {study.note}"
         for name, points in Run.open(folder).read_json(FILE).items():
             cells = [f"{point['share']:g} %: {percent(point['top1'])}" for point in points]
             yield f"{name:28} top-1 % {'  '.join(cells)}"

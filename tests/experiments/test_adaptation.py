@@ -63,7 +63,7 @@ def test_the_summary_says_of_what_study_it_is(tmp_path):
     result.write(tmp_path)
     run.write_json(FILE, curves([result]))
     note, adapted, *_ = AdaptationCurve().summary(tmp_path)
-    assert note == result.study.note  # which says so if the study is simulated
+    assert note == f"new people sub-08; {result.study.note}"  # which says so if the study is simulated
     assert adapted.startswith("adapted")
 
 
