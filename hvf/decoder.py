@@ -302,6 +302,8 @@ class Decoder(ConfiguredEstimator):
         if self._reconstructor is None:
             pipeline = load_pipeline(self.config.prior.pipeline, self.device)
             self._reconstructor = Reconstructor(pipeline, self.prior, self.device)
+            sampling = self.config.sampling
+            self._reconstructor.make_scheduler(sampling.scheduler, sampling.steps)  # refused now, not after training
         if self._initial_latents is not None:  # of a pipeline that several decoders share, each its own
             fits = self._initial_latents.vae in ("", self._reconstructor.vae_hash)  # latents of another VAE do not
             self._reconstructor.latents_of_z = self._initial_latents if fits else None

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hvf.config import HvfError
 from hvf.prior.embedding_noise import EmbeddingNoise
 from hvf.prior.model import FusionPrior, TextConditions
+from hvf.prior.schedules import training_schedule
 
 VALIDATION_IMAGES = 256
 FITTED_ON = 8192  # training images, at least, that embedding noise is fitted to
@@ -111,7 +111,7 @@ class Objective:
     Raises
     ------
     HvfError
-        The scheduler predicts neither epsilon nor v.
+        The scheduler predicts neither epsilon nor v, or its noise follows no betas: EDM's, or one of flow matching.
     """
 
     def __init__(
@@ -125,11 +125,8 @@ class Objective:
     ) -> None:
         self.images, self.unet, self.seed, self.embedding_noise = images, pipeline.unet, seed, embedding_noise
         self.batch_size, self.embedding_dropout = batch_size, embedding_dropout
-        schedule: Any = pipeline.scheduler.config
-        self.noise_scheduler: Any = DDPMScheduler.from_config(schedule)  # which diffusers types as a tuple
+        self.noise_scheduler: Any = training_schedule(pipeline.scheduler)
         self.kind = self.noise_scheduler.config.prediction_type
-        if self.kind not in ("epsilon", "v_prediction"):
-            raise HvfError(f"The scheduler's prediction_type is {self.kind}; epsilon or v_prediction can be trained.")
         self._orders: dict[int, np.ndarray] = {}  # of two epochs: reading ahead comes to the next one first
 
     def loss(

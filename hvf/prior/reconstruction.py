@@ -16,14 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionXLImg2ImgPipeline,
-    StableDiffusionXLPipeline,
-)
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
@@ -35,15 +28,9 @@ from hvf.files.tensors import digest_of
 from hvf.prior.initial_latents import InitialLatents
 from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective
+from hvf.prior.schedules import noise_shares, sampler_of
 from hvf.progress import Track
 from hvf.vision.latents import pictures_of
-
-SCHEDULERS = {
-    "ddim": DDIMScheduler,
-    "euler": EulerDiscreteScheduler,
-    "ancestral": EulerAncestralDiscreteScheduler,
-    "dpm": DPMSolverMultistepScheduler,
-}
 
 
 class _Paired:
@@ -158,7 +145,7 @@ class Reconstructor:
         indices = range(len(z_ND)) if indices is None else indices
         if len(indices) != len(z_ND):
             raise HvfError(f"{len(z_ND)} embeddings but {len(indices)} indices: they should pair")
-        self.pipeline.scheduler = self.img2img.scheduler = self.make_scheduler(sampling.scheduler)
+        self.pipeline.scheduler = self.img2img.scheduler = self.make_scheduler(sampling.scheduler, sampling.steps)
         begin_NCHW = torch.from_numpy(self.initial_latents(z_ND)) if sampling.start == "latents" else None
         steps_N = self.steps_done(z_ND, sampling)
         z_c_ND = self.prior.project(z_ND.to(self.pipeline.device))
@@ -235,7 +222,7 @@ class Reconstructor:
             return np.full(len(z_ND), sampling.steps)
         if sampling.strength is not None:
             return np.full(len(z_ND), int(sampling.steps * sampling.strength))
-        noise_T = _noise_shares(self.make_scheduler(sampling.scheduler), sampling.steps)
+        noise_T = noise_shares(self.make_scheduler(sampling.scheduler, sampling.steps), sampling.steps)
         return (noise_T <= self._learnt().open_share(z_ND.cpu().numpy())[:, None]).sum(axis=1)
 
     def _learnt(self) -> InitialLatents:
@@ -305,14 +292,9 @@ class Reconstructor:
             raise HvfError(f"{len(bad)} of {len(z_ND)} embeddings hold NaN or infinity, the first at index {bad[0]}")
         return z_ND
 
-    def make_scheduler(self, name: str) -> Any:
-        """A fresh scheduler on the pipeline's own noise schedule."""
-        # A config remembers which values were defaults, and forgets it on disk; another sampler would replace those by
-        # its own (timestep_spacing, say), so that the same pipeline drew otherwise once saved and read back.
-        schedule = {key: value for key, value in self._scheduler.config.items() if key != "_use_default_values"}
-        if name == "ddim":
-            schedule["clip_sample"] = False  # its default clips to -1..1, which latents exceed
-        return SCHEDULERS.get(name, type(self._scheduler)).from_config(schedule)
+    def make_scheduler(self, name: str, steps: int = 1) -> Any:
+        """A fresh scheduler on the pipeline's own noise schedule; see `sampler_of`."""
+        return sampler_of(self._scheduler, name, steps)
 
 
 @torch.no_grad()
@@ -342,16 +324,6 @@ def digest_of_models(components: Mapping[str, Any], scheduler: Any) -> str:
     }
     schedule = {name: str(value) for name, value in scheduler.config.items() if name[0] != "_"}
     return digest_of(tensors, [type(scheduler).__name__, schedule])
-
-
-def _noise_shares(scheduler: Any, steps: int) -> np.ndarray:
-    """The share of the variance that is noise, (T,), before each of so many steps."""
-    scheduler.set_timesteps(steps)
-    if hasattr(scheduler, "sigmas"):  # not times: those of some schedules are no steps of training
-        sigma_T = scheduler.sigmas[: scheduler.order * steps : scheduler.order].cpu().double()
-        return (sigma_T**2 / (sigma_T**2 + scheduler.config.get("sigma_data", 1.0) ** 2)).numpy()
-    times_T = scheduler.timesteps[:: scheduler.order][:steps].cpu()  # PNDM's are one more
-    return 1 - scheduler.alphas_cumprod[times_T].numpy()
 
 
 def strength_of(steps_done: int, steps: int) -> float:

@@ -21,6 +21,7 @@ from diffusers import (
 from hvf.config import HvfError
 from hvf.prior import reconstruction
 from hvf.prior.reconstruction import Reconstructor
+from hvf.prior.schedules import noise_shares
 from tests.prior.drawing import WIDTH, altered, make_prior, stock_latents, undecoded
 from tests.tiny_sdxl import tiny_pipeline
 
@@ -175,11 +176,11 @@ def test_what_leaves_less_open_than_the_last_step_has_noise_is_decoded_as_it_is(
 def test_the_share_of_noise_is_that_of_the_schedule(settings):
     """Of times between whole ones, and of such as are no time of training; of EDM, whose data have their own sd."""
     scheduler = EulerDiscreteScheduler(**settings)
-    shares = reconstruction._noise_shares(scheduler, 7)
+    shares = noise_shares(scheduler, 7)
     assert (np.diff(shares) < 0).all()
     np.testing.assert_allclose(shares / (1 - shares), scheduler.sigmas[:-1].numpy() ** 2, rtol=1e-4)
     edm = EDMEulerScheduler()
-    noise, data = reconstruction._noise_shares(edm, 7), edm.config.sigma_data
+    noise, data = noise_shares(edm, 7), edm.config.sigma_data
     np.testing.assert_allclose(noise, [float(s**2 / (s**2 + data**2)) for s in edm.sigmas[:-1]], atol=1e-6)
 
 
@@ -190,7 +191,7 @@ def test_the_share_of_each_step_is_what_img2img_adds_before_it(kind):
     """Whatever the sampler: Heun's asks the UNet twice a step, PNDM's once more than it has steps."""
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     scheduler = kind.from_config(schedule | {"timestep_spacing": "trailing", "skip_prk_steps": True})
-    shares = reconstruction._noise_shares(scheduler, 6)
+    shares = noise_shares(scheduler, 6)
     for done in range(1, 7):
         time = scheduler.timesteps[(6 - done) * scheduler.order :][:1]
         of_image, of_noise = (
