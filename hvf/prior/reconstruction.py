@@ -30,7 +30,8 @@ from hvf.prior.model import FusionPrior
 from hvf.prior.objective import Objective
 from hvf.prior.schedules import noise_shares, sampler_of
 from hvf.progress import Track
-from hvf.vision.latents import pictures_of
+from hvf.vision.backbones.vae import encoded, statistics, unscaled
+from hvf.vision.latents import check_finite, pictures_of
 
 
 class _Paired:
@@ -80,10 +81,12 @@ class Reconstructor:
 
     `pipeline` is any StableDiffusionXLPipeline: the prior joins it as an IP-Adapter, through diffusers' own classes,
     and its models are used as they are. All are moved to `device` (None: where the pipeline is). Raises HvfError,
-    from `attach`, when the prior was made for another UNet.
+    from `attach`, when the prior was made for another UNet, and for a pipeline that draws no squares, or not of its
+    VAE's latents.
     """
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, prior: FusionPrior, device: str | None = None) -> None:
+        _check_shape(pipeline)
         dtype = pipeline.unet.dtype
         prior.attach(pipeline.unet)
         for part in (prior.adapter, prior.image_projection):  # now the UNet's too: they live where and as it does
@@ -116,7 +119,8 @@ class Reconstructor:
         """A hash of the VAE that `encode` takes latents of: the same in float32 and in bfloat16."""
         vae: Any = self.pipeline.vae
         halved = {name: tensor.to(torch.bfloat16) for name, tensor in vae.state_dict().items()}
-        return digest_of(halved, vae.config.scaling_factor)
+        means = statistics(vae)
+        return digest_of(halved, [vae.config.scaling_factor, *means] if means else vae.config.scaling_factor)
 
     @property
     def size(self) -> int:
@@ -168,9 +172,9 @@ class Reconstructor:
             for first in runs.track(range(0, len(images), batch), "encoding images"):
                 pictures = [images[i] for i in range(first, min(first + batch, len(images)))]
                 pictures = [x if isinstance(x, Image.Image) else Image.fromarray(x) for x in pictures]
-                pixels = self.pipeline.image_processor.preprocess(pictures, self.size, self.size, resize_mode="crop")
-                mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
-                latents.append((mean * vae.config.scaling_factor).float().cpu().numpy())
+                # Not cropped: seen pictures, and what priors are trained on, are resized to squares as a whole.
+                pixels = self.pipeline.image_processor.preprocess(pictures, self.size, self.size)
+                latents.append(encoded(vae, pixels.to(vae.device, vae.dtype)).float().cpu().numpy())
         return np.concatenate(latents)
 
     @torch.no_grad()
@@ -178,7 +182,7 @@ class Reconstructor:
         """Pictures uint8 (N, H, W, 3) of latents scaled as the UNet sees them: the inverse of `encode`, all at once."""
         vae = self.pipeline.vae
         with self._in_float32():
-            x_NCHW = latents_NCHW.to(vae.device, vae.dtype) / vae.config.scaling_factor
+            x_NCHW = unscaled(vae, latents_NCHW.to(vae.device, vae.dtype))
             return pictures_of(vae.decode(x_NCHW).sample.float())
 
     @contextmanager
@@ -280,6 +284,7 @@ class Reconstructor:
             output_type="np" if decode else "latent",
             callback_on_step_end=advance,
         ).images
+        check_finite(torch.as_tensor(pictures))
         return np.rint(pictures * 255).astype(np.uint8) if decode else pictures.float().cpu().numpy()
 
     def _checked(self, z_ND: ArrayLike | Tensor) -> Tensor:
@@ -295,6 +300,23 @@ class Reconstructor:
     def make_scheduler(self, name: str, steps: int = 1) -> Any:
         """A fresh scheduler on the pipeline's own noise schedule; see `sampler_of`."""
         return sampler_of(self._scheduler, name, steps)
+
+
+def _check_shape(pipeline: StableDiffusionXLPipeline) -> None:
+    """HvfError unless the UNet denoises squares of the VAE's latents, as diffusers' SDXL pipeline scales them."""
+    unet, vae = pipeline.unet.config, pipeline.vae.config
+    if not unet.in_channels == unet.out_channels == vae.latent_channels:
+        raise HvfError(
+            f"the pipeline's UNet takes {unet.in_channels} channels and gives {unet.out_channels}, and its VAE has "
+            f"{vae.latent_channels}: it is no text-to-image pipeline of SDXL's kind"
+        )
+    side, scale = unet.sample_size, pipeline.vae_scale_factor
+    if not isinstance(side, int) or side < 1 or side * scale % 8:
+        raise HvfError(
+            f"the UNet's sample_size is {side}, of {scale} pixels each: pictures are squares of a multiple of 8 pixels"
+        )
+    if vae.get("shift_factor") and statistics(pipeline.vae) is None:
+        raise HvfError(f"the VAE's shift_factor is {vae['shift_factor']}, which diffusers' SDXL pipeline leaves out")
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from hvf.config import HvfError
 from hvf.files.tensors import digest_of
 from hvf.runs import track
-from hvf.vision.backbones.vae import load_vae
+from hvf.vision.backbones.vae import load_vae, unscaled
 from hvf.vision.specs import parse_spec
 
 
@@ -51,14 +51,24 @@ class LatentDecoder:
         if not np.isfinite(latents_NL).all():
             raise HvfError("latents hold NaN or infinity, of which no picture can be made")
         latents_NChw = latents_NL.reshape(-1, channels, side, side)
-        scale, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
         device, pictures = next(vae.parameters()).device, []
         for start in track(range(0, len(latents_NChw), batch), f"decoding {len(latents_NChw)} pictures"):
             x_NChw = torch.from_numpy(latents_NChw[start : start + batch]).to(device, torch.float32)
-            pictures.append(pictures_of(vae.decode(x_NChw / scale + shift).sample))
+            pictures.append(pictures_of(vae.decode(unscaled(vae, x_NChw)).sample))
         return np.concatenate(pictures)
 
 
 def pictures_of(decoded_N3HW: torch.Tensor) -> np.ndarray:
-    """Pictures uint8 (N, H, W, 3) of what a VAE's decoder gives, float32 from -1 to 1."""
+    """Pictures uint8 (N, H, W, 3) of what a VAE's decoder gives, float32 from -1 to 1; HvfError if not finite."""
+    check_finite(decoded_N3HW)
     return ((decoded_N3HW / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def check_finite(drawn_N: torch.Tensor) -> None:
+    """Raise HvfError if what a model has drawn holds NaN or infinity: as 8 bits it would be black, without a word."""
+    if not (bad := ~torch.isfinite(drawn_N).flatten(1).all(dim=1)).any():
+        return
+    raise HvfError(
+        f"{int(bad.sum())} of {len(bad)} pictures came out as NaN or infinity: the weights that draw are damaged, or "
+        "overflow in this number type"
+    )

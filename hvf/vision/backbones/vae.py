@@ -58,20 +58,47 @@ class VAE(Backbone):
         files = _files(spec)
         vae: Any = _read(files)
         pixels = spec.size or (64 if spec.name == "mini" else VAE_SIZE)
-        scale, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            encoded = vae.encode(x)
-            # The mean, not a sample: a cached feature has to be the same every time.
-            latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-            out = (latents - shift) * scale
+            out = encoded(vae, x)
             return out if spec.pool else out.flatten(1)
 
         state = {name: t for name, t in vae.state_dict().items() if name.startswith(("encoder.", "quant_conv."))}
+        scale, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
         preprocessing = f"{type(vae).__name__} {pixels}px scale {scale} shift {shift}"
+        if means := statistics(vae):
+            preprocessing += f" means {means[0]} sds {means[1]}"
         return Tower(
             vae, lambda images: resized(images, (pixels, pixels)) * 2 - 1, run, state, preprocessing, files=files
         )
+
+
+def encoded(vae: Any, x_N3HW: torch.Tensor) -> torch.Tensor:
+    """Scaled latents (N, C, h, w) of pixels from -1 to 1: the mean of the posterior, which is the same every time."""
+    of_vae = vae.encode(x_N3HW)
+    latents_NChw = of_vae.latent_dist.mode() if hasattr(of_vae, "latent_dist") else of_vae.latents
+    mean_C11, sd_C11 = _affine(vae, latents_NChw)
+    return (latents_NChw - mean_C11) * vae.config.scaling_factor / sd_C11
+
+
+def unscaled(vae: Any, latents_NChw: torch.Tensor) -> torch.Tensor:
+    """Latents as the VAE's decoder takes them, of scaled ones."""
+    mean_C11, sd_C11 = _affine(vae, latents_NChw)
+    return latents_NChw * sd_C11 / vae.config.scaling_factor + mean_C11
+
+
+def statistics(vae: Any) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel of latents, where a VAE's config gives them (Playground's does)."""
+    mean, sd = (vae.config.get(name) for name in ("latents_mean", "latents_std"))
+    return None if mean is None or sd is None else (list(mean), list(sd))
+
+
+def _affine(vae: Any, like_NChw: torch.Tensor) -> tuple[Any, Any]:
+    """What is subtracted from latents, and what they are divided by, besides their scale."""
+    if (means := statistics(vae)) is None:
+        return vae.config.shift_factor or 0.0, 1.0
+    mean_C11, sd_C11 = (like_NChw.new_tensor(values).view(-1, 1, 1) for values in means)
+    return mean_C11, sd_C11
 
 
 def load_vae(spec: FeatureSpec) -> nn.Module:
