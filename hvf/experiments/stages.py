@@ -45,12 +45,18 @@ ANSWERS = "retrieval.json"
 FLOOR_SEED = 0
 
 
-def train_run(run: Run, decoder: Decoder | None = None) -> tuple[Decoder, Study]:
+def train_run(run: Run, decoder: Decoder | None = None, to_test: int = 0) -> tuple[Decoder, Study]:
     """Train the run's brain encoder, or take up the one it holds. Leaves ``checkpoint/``, ``history.json``, a result.
 
-    Raises HvfError if the run holds a checkpoint made for other data, naming what differs.
+    Raises HvfError if the run holds a checkpoint made for other data, naming what differs, or if there are fewer than
+    `to_test` test images.
     """
     study = open_study(run.config.data)
+    if len(study.test_images) < to_test:
+        raise HvfError(
+            f"pictures of {len(study.test_images)} test image cannot be measured: two-way identification compares "
+            f"{to_test} at least; test on more, or draw it with hvf decode --draw"
+        )
     decoder = decoder or Decoder(run.config, device())
     folder = run.path / "checkpoint"
     trained_before = (folder / alignment.FILE).exists()
@@ -79,7 +85,8 @@ def retrieve_run(run: Run, decoder: Decoder | None = None, scalings: Sequence[st
     `scalings` of the scores are measured, too (`hvf.evaluation.scaling`). Leaves images/seen where there are pictures.
     """
     scalings = check_fitted(scalings, run.config)
-    decoder, study = train_run(run, decoder)
+    # Pictures, where there will be any, are measured against each other.
+    decoder, study = train_run(run, decoder, to_test=0 if run.config.align.mode == "retrieval" else 2)
     write_test_result(run, decoder, study, scalings=scalings)
     images = study.test_images
     if not images.has_pictures:
@@ -359,9 +366,10 @@ def _leave(run: Run, row: str, ids: tuple[str, ...], writers: Sequence[Callable[
 
 
 def picture_names(ids: tuple[str, ...]) -> list[str]:
-    """The files of a row's pictures."""
+    """The files of a row's pictures: numbers, and of names at most 80 characters and 160 bytes."""
     plain = ("".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:80] for name in ids)
-    return [f"{padded(i, len(ids))}_{name}.png" for i, name in enumerate(plain)]
+    short = (name.encode()[:160].decode(errors="ignore") for name in plain)  # file systems count bytes, 255 at most
+    return [f"{padded(i, len(ids))}_{name}.png" for i, name in enumerate(short)]
 
 
 def _whole(run: Run, row: str, ids: tuple[str, ...]) -> bool:

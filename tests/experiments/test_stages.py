@@ -214,3 +214,22 @@ def test_answers_are_left_as_plain_lists_for_other_programs():
     assert said["gallery"] == ids
     assert said["brain"] == {"target": [0, 1, 2], "rank": [1, 2, 1], "top5": [[0, 1, 2], [0, 1, 2], [2, 0, 1]]}
     assert said["floor"]["rank"] == [3, 1, 2]
+
+
+@pytest.mark.parametrize("draw", ["prior", "latents"])
+def test_pictures_of_one_image_are_refused_before_training(tmp_path, monkeypatch, capsys, draw):
+    """They were drawn, and then could not be measured, however often the command was given."""
+    monkeypatch.setattr(Decoder, "fit", lambda *_: pytest.fail("trained"))
+    few = ["--data.train-concepts", "20", "--data.images-per-concept", "1", "--data.test-concepts", "1"]
+    assert main(["reconstruct", "--draw", draw, *few, "--out", str(tmp_path / "run")]) == 2
+    assert "pictures of 1 test image cannot be measured" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("letter", ["水", "𠀀", "é", "a"])  # of 3, 4, 2 bytes and one
+def test_names_are_cut_to_what_a_file_system_takes(tmp_path, config, letter):
+    run, ids = Run.create(tmp_path / "run", config), (letter * 100, letter * 200)
+    stages.write_pictures(run, "seen", ids, np.zeros((2, 4, 4, 3), np.uint8))
+    kept = {"水": 53, "𠀀": 40}.get(letter, 80)
+    assert stages.picture_names(ids) == [f"000{i}_{letter * kept}.png" for i in range(2)]
+    assert stages._whole(run, "seen", ids)
