@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl, pipeline_stable_diffusion_xl_img2img
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from hvf import prior
 from hvf.cli import main
@@ -20,8 +24,11 @@ from hvf.config import HvfError, with_settings
 from hvf.evaluation.pictures import ROWS
 from hvf.experiments import stages
 from hvf.experiments.exporting import export_run
+from hvf.prior.reconstruction import Reconstructor
 from hvf.runs import Run
+from tests.prior.drawing import WIDTH, make_prior
 from tests.small_run import small_config
+from tests.tiny_sdxl import tiny_pipeline
 
 SCRIPT = Path(prior.__file__).with_name("draw.txt").read_text()
 WITHOUT_HVF = "import sys, runpy; sys.modules['hvf'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
@@ -46,6 +53,34 @@ def test_what_cannot_be_drawn_elsewhere_is_refused(tmp_path, settings, said, cap
     assert main(["export", str(run.path), "--out", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+MEANS = {"latents_mean": [-1.6, 1.1, 0.3, 2.0], "latents_std": [8.4, 6.0, 5.3, 4.3]}
+
+
+def test_the_script_draws_without_a_watermark_and_scales_latents_as_the_pipeline_does(tmp_path, monkeypatch, capsys):
+    pipeline = tiny_pipeline()
+    pipeline.vae.register_to_config(**MEANS)
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    reconstructor = Reconstructor(pipeline, make_prior(pipeline.unet))
+    reconstructor.prior.export_ip_adapter(tmp_path)
+    latents = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
+    save_file({"brain": np.zeros((2, WIDTH), np.float32)}, tmp_path / "z_c.safetensors")
+    save_file({"brain": latents}, tmp_path / "initial_latents.safetensors")
+    scheduler = {**reconstructor.make_scheduler("ddim").config, "_class_name": "DDIMScheduler"}
+    settings = {"scheduler": scheduler, "steps": 2, "guidance": 1.0, "names": ["a.png", "b.png"], "seeds": [[1, 2]]}
+    settings |= {"steps_done": {"brain": [0, 1]}}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "draw.py").write_text(SCRIPT)
+    for module in (pipeline_stable_diffusion_xl, pipeline_stable_diffusion_xl_img2img):  # as with the package installed
+        monkeypatch.setattr(module, "is_invisible_watermark_available", lambda: True)
+        stamp = SimpleNamespace(apply_watermark=lambda image: pytest.fail("stamped"))
+        monkeypatch.setattr(module, "StableDiffusionXLWatermarker", lambda stamp=stamp: stamp, raising=False)
+    monkeypatch.setattr(sys, "argv", ["draw.py"])
+    runpy.run_path(str(tmp_path / "draw.py"))
+    theirs, _ = (np.asarray(Image.open(tmp_path / "drawn" / "brain" / "round_0" / f"{n}.png"), int) for n in "ab")
+    ours = reconstructor.decode(torch.from_numpy(latents[:1]))[0]
+    assert np.abs(theirs - ours).max() <= 1
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path):
