@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 PRIOR_FILES = ("*.json", "*.safetensors", "*/*.json", "*/*.safetensors")  # names differ between formats
+BRAIN_HIVE_PARTS = ("fusion_encoder", "proj", "attn_adapter")  # folders of a prior in Brain-HIVE's format
 MODEL = "model.safetensors"
 PIPELINE_FILES = (  # of SDXL, as StableDiffusionXLPipeline reads it
     *("model_index.json", "scheduler/scheduler_config.json", "unet/config.json", f"unet/{VAE_FILES[1]}"),
@@ -256,27 +257,49 @@ def _is_here(weights: HubWeights) -> bool:
     if folder is None:
         return False
     if weights.files == PRIOR_FILES:
-        parts = (
-            [folder] if (folder / "config.json").is_file() else [path.parent for path in folder.glob("*/config.json")]
-        )
-        return bool(parts) and all(any(part.glob("*.safetensors")) for part in parts)
+        parts = [folder] if (folder / "config.json").is_file() else [folder / part for part in BRAIN_HIVE_PARTS]
+        return all((part / "config.json").is_file() and _has_weights(part) for part in parts)
     if weights.files == PIPELINE_FILES:
         return _is_pipeline(folder)
-    return all(any((folder / path).is_file() for path in (name, f"{name}.index.json")) for name in weights.files)
+    return all((folder / name).is_file() or _has_shards(folder / f"{name}.index.json") for name in weights.files)
 
 
 def _is_pipeline(folder: Path) -> bool:
-    """Whether every part that model_index.json lists is there, of models with weights, under whatever name."""
-    from hvf.schema.reading import read_json
-
+    """Whether every part that model_index.json lists is there, of models with their config and all their weights."""
     if not (folder / "model_index.json").is_file():
         return False
-    index: dict[str, Any] = read_json(folder / "model_index.json")
-    parts = [name for name, of in index.items() if isinstance(of, list) and any(of)]
-    weights = {name: [*(folder / name).glob("*.safetensors"), *(folder / name).glob("*.bin")] for name in parts}
-    return all(
-        weights[name] if (folder / name / "config.json").is_file() else (folder / name).is_dir() for name in parts
-    )
+    index = _of_json(folder / "model_index.json")
+    parts = [folder / name for name, of in index.items() if isinstance(of, list) and any(of)]
+    return all(_is_part(part) for part in parts)
+
+
+def _is_part(part: Path) -> bool:
+    """Whether a part of a pipeline is whole: a model, or a scheduler or a tokenizer, which have no weights."""
+    if (part / "config.json").is_file():
+        return _has_weights(part)
+    return part.is_dir() and not any(path.suffix in (".safetensors", ".bin") for path in part.iterdir())
+
+
+def _has_weights(part: Path) -> bool:
+    """Whether a model's weights are there, as they are read by default: not a variant (model.fp16.safetensors) alone.
+
+    In one file, or in shards with their index, all of them.
+    """
+    names = [path.name for path in part.iterdir()]
+    whole = any(re.fullmatch(r"[^.]+\.(safetensors|bin)", n) and not re.search(r"-\d+-of-\d+\.", n) for n in names)
+    return whole or any(_has_shards(path) for path in part.glob("*.index.json"))
+
+
+def _has_shards(index: Path) -> bool:
+    """Whether there is an index of shards, with all that it lists beside it."""
+    shards = set(_of_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    return bool(shards) and all((index.parent / Path(name).name).is_file() for name in shards)
+
+
+def _of_json(path: Path) -> dict[str, Any]:
+    from hvf.schema.reading import read_json
+
+    return read_json(path)
 
 
 def snapshot(repository: str) -> Path | None:

@@ -14,12 +14,12 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hvf.config import HvfError
+from hvf.prior.hub_weights import BRAIN_HIVE_PARTS
 from hvf.prior.model import FusionPrior
 from hvf.schema.reading import read_as
 from hvf.schema.run_folder import MORE
 from hvf.vision.weights import read_state
 
-BRAIN_HIVE_PARTS = ("fusion_encoder", "proj", "attn_adapter")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 # What Brain-HIVE calls its encoders -> FeatureSpec; its VAE latents are those of a 128 px image.

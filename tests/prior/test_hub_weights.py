@@ -139,6 +139,61 @@ def test_a_pipeline_in_another_layout_is_taken_as_it_is(tmp_path, monkeypatch):
     assert hub_weights._is_here(one[0])
 
 
+def snapshot_of(tmp_path, monkeypatch, files: dict[str, str]) -> Path:
+    """A repository's folder in the cache, with these files."""
+    monkeypatch.setattr(hub_weights, "snapshot", lambda repository: tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+MAPPED = json.dumps({"weight_map": {"a": "w-00001-of-00002.safetensors", "b": "w-00002-of-00002.safetensors"}})
+SHARDS = {"w.safetensors.index.json": MAPPED, "w-00001-of-00002.safetensors": "", "w-00002-of-00002.safetensors": ""}
+
+
+@pytest.mark.parametrize(
+    ("unet", "whole"),
+    [
+        ({"config.json": "{}", "w.safetensors": ""}, True),
+        ({"config.json": "{}", "w.bin": ""}, True),
+        ({"config.json": "{}", **SHARDS}, True),
+        ({"config.json": "{}", "w.fp16.safetensors": ""}, False),  # what variant="fp16" left in the cache
+        ({"config.json": "{}", "w.safetensors.index.json": MAPPED, "w-00001-of-00002.safetensors": ""}, False),
+        ({"config.json": "{}", "w-00001-of-00002.safetensors": "", "w-00002-of-00002.safetensors": ""}, False),
+        ({"w.safetensors": ""}, False),  # its config had not come yet
+    ],
+)
+def test_a_pipeline_is_here_where_its_weights_can_be_read(tmp_path, monkeypatch, unet, whole):
+    index = {"unet": ["diffusers", "U"], "scheduler": ["diffusers", "S"]}
+    files = {"model_index.json": json.dumps(index), "scheduler/scheduler_config.json": "{}"}
+    snapshot_of(tmp_path, monkeypatch, files | {f"unet/{name}": content for name, content in unet.items()})
+    assert (TURBO not in [one.repository for one in missing(presets.things_eeg())]) is whole
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        (("fusion_encoder", "proj", "attn_adapter"), True),
+        (("fusion_encoder", "proj"), False),  # a download that was killed between two folders
+        ((".",), True),  # ours
+    ],
+)
+def test_a_prior_is_here_where_all_its_parts_are(tmp_path, monkeypatch, parts, whole):
+    files = [f"{part}/{name}" for part in parts for name in ("config.json", "diffusion_pytorch_model.safetensors")]
+    snapshot_of(tmp_path, monkeypatch, dict.fromkeys(files, "{}"))
+    assert (PRIOR not in [one.repository for one in missing(presets.things_eeg())]) is whole
+    (tmp_path / files[-1]).unlink()
+    assert PRIOR in [one.repository for one in missing(presets.things_eeg())]
+
+
+def test_offline_nothing_is_waited_for(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(catalogue, "wait", lambda *_: pytest.fail("waited"))
+    with pytest.raises(HvfError, match="offline mode is enabled"):
+        fetch_all(required(presets.things_eeg()), "https://huggingface.co")
+
+
 WITHOUT = """
 import sys, time
 begun = time.process_time()

@@ -326,7 +326,9 @@ def _move(files: list[RemoteFile], folder: Path, out: Path) -> Iterator[RemoteFi
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether the server refused (HTTP 4xx)."""
+    """Whether the server refused (HTTP 4xx), or may not be asked (HF_HUB_OFFLINE)."""
+    if type(error).__name__ == "OfflineModeIsEnabled":  # its module has moved between versions of the client
+        return True
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is not None and 400 <= status < 500 and status not in (408, 425, 429)
 
