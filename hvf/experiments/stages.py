@@ -7,6 +7,7 @@ Letters: N trials or images, M gallery, D embedding, H and W pixels.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from hvf.experiments.results import FILE, Kind, Result, Row, selection
 from hvf.experiments.scaled_scores import check_fitted, with_scalings
 from hvf.files.checksums import known_sha256
 from hvf.files.tensors import digest_of, read_tensors, write_tensors
+from hvf.prior.hub_weights import fused_specs
 from hvf.runs import Run, padded, say, usable_cores, write_atomic, write_json
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
@@ -331,8 +333,12 @@ def evaluate_run(run: Run) -> list[str]:
 
 
 def _two_way_encoders(config: Config) -> dict[str, str]:
-    """{spec: name of its two-way score} of the run's CLIP encoders."""
-    return {spec: f"two_way_{parse_spec(spec).name}" for spec in config.targets.specs if spec.startswith("openclip")}
+    """{spec: name of its two-way score} of the CLIP encoders that the run's embeddings are fused from."""
+    specs = [spec for spec in fused_specs(config) if spec.startswith("openclip")]
+    models = [parse_spec(spec).name for spec in specs]
+    whole = {spec for spec, model in zip(specs, models, strict=True) if models.count(model) > 1}  # told by the weights
+    names = [spec.partition(":")[2] if spec in whole else model for spec, model in zip(specs, models, strict=True)]
+    return {spec: "two_way_" + re.sub(r"[^\w.-]+", "-", name) for spec, name in zip(specs, names, strict=True)}
 
 
 def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarray]:

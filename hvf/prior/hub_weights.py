@@ -18,6 +18,7 @@ from hvf.data.datasets import Source
 from hvf.data.download.catalogue import check_room, list_hub, literal, retried
 from hvf.vision.backbones.vae import VAE_FILES, VAE_HUB
 from hvf.vision.specs import parse_spec
+from hvf.vision.weights import MINI_WEIGHTS
 
 if TYPE_CHECKING:
     from hvf.data.download.transfer import RemoteFile
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 PRIOR_FILES = ("*.json", "*.safetensors", "*/*.json", "*/*.safetensors")  # names differ between formats
 BRAIN_HIVE_PARTS = ("fusion_encoder", "proj", "attn_adapter")  # folders of a prior in Brain-HIVE's format
+BRAIN_HIVE_ENCODERS = {  # what they are called there -> FeatureSpec; its VAE latents are those of a 128 px image
+    "CLIP-ViT-H-14-laion2B-s32B-b79K": "openclip:ViT-H-14/laion2b_s32b_b79k",
+    "CLIP-ViT-B-32-laion2B-s34B-b79K": "openclip:ViT-B-32/laion2b_s34b_b79k",
+    "RN50": "openclip:RN50/openai",
+    "vae": "vae:sdxl",
+}
 MODEL = "model.safetensors"
 PIPELINE_FILES = (  # of SDXL, as StableDiffusionXLPipeline reads it
     *("model_index.json", "scheduler/scheduler_config.json", "unet/config.json", f"unet/{VAE_FILES[1]}"),
@@ -76,16 +83,38 @@ class HubWeights:
 def required(config: Config) -> list[HubWeights]:
     """All that drawing with a configuration takes from the Hub; folders, and what ships with hvf, are left out.
 
-    Which encoders a prior fuses its own settings say: of a prior that is not the preset's they are not known yet.
+    Which encoders a prior fuses its own settings say: of one that is neither the preset's nor here they are not known.
     """
     prior, pipeline = config.prior.path, config.prior.pipeline
     own = prior == presets.get(config.name).prior.path
-    needed = [weights for spec in (config.targets.specs if own else ()) if (weights := _of_encoder(spec))]
+    specs = config.targets.specs if own else _specs_of_prior(prior)
+    needed = [weights for spec in specs if (weights := _of_encoder(spec))]
     if _on_hub(pipeline):
         needed.append(HubWeights("SDXL pipeline", pipeline, PIPELINE_FILES, GIGABYTES.get(pipeline)))
     if _on_hub(prior):
         needed.append(HubWeights("Fusion Prior", prior, PRIOR_FILES, GIGABYTES.get(prior)))
     return needed
+
+
+def fused_specs(config: Config) -> tuple[str, ...]:
+    """FeatureSpecs of the encoders that a run's embeddings are fused from: where a prior draws, those of the prior.
+
+    They are `targets.specs` where the prior is not on this machine any more.
+    """
+    drawn = config.align.mode == "reconstruction"
+    return (_specs_of_prior(config.prior.path) if drawn else ()) or config.targets.specs
+
+
+def _specs_of_prior(name: str) -> tuple[str, ...]:
+    """What a prior's own config says that it fuses, of a folder or in the cache; () where it is not here."""
+    folder = MINI_WEIGHTS / "prior" if name == "mini" else Path(name).expanduser()
+    place = folder if folder.is_dir() else folder_of(name, PRIOR_FILES)
+    if place is None:
+        return ()
+    ours, theirs = place / "config.json", place / BRAIN_HIVE_PARTS[0] / "config.json"
+    if theirs.is_file():
+        return tuple(BRAIN_HIVE_ENCODERS.get(one, one) for one in _of_json(theirs).get("proj_meta", {}))
+    return tuple(_of_json(ours).get("specs", ())) if ours.is_file() else ()
 
 
 def missing(config: Config) -> list[HubWeights]:
@@ -226,7 +255,10 @@ def _fetch(weights: HubWeights, files: list[RemoteFile], cache: Path, api: str, 
 
 def _of_encoder(text: str) -> HubWeights | None:
     """What a feature spec reads from the Hub; None where only its library could say, or it needs nothing."""
-    spec = parse_spec(text)
+    try:
+        spec = parse_spec(text)
+    except HvfError:  # of Brain-HIVE's, by a name that is none here: it is refused when the prior is read
+        return None
     name = f"{spec.kind}:{spec.name}" + (f"/{spec.weights}" if spec.weights else "")
     if name in CLIPS:
         what = f"encoder CLIP {spec.name}"

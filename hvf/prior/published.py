@@ -14,21 +14,13 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hvf.config import HvfError
-from hvf.prior.hub_weights import BRAIN_HIVE_PARTS
+from hvf.prior.hub_weights import BRAIN_HIVE_ENCODERS, BRAIN_HIVE_PARTS
 from hvf.prior.model import FusionPrior
 from hvf.schema.reading import read_as
 from hvf.schema.run_folder import MORE
 from hvf.vision.weights import read_state
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-# What Brain-HIVE calls its encoders -> FeatureSpec; its VAE latents are those of a 128 px image.
-ENCODERS = {
-    "CLIP-ViT-H-14-laion2B-s32B-b79K": "openclip:ViT-H-14/laion2b_s32b_b79k",
-    "CLIP-ViT-B-32-laion2B-s34B-b79K": "openclip:ViT-B-32/laion2b_s34b_b79k",
-    "RN50": "openclip:RN50/openai",
-    "vae": "vae:sdxl",
-}
 
 _AGAIN = "copy the folder again"
 
@@ -53,8 +45,8 @@ def is_brain_hive(folder: Path) -> bool:
 def read_brain_hive(folder: str | Path) -> FusionPrior:
     """A prior that Brain-HIVE's train_prior.py saved, in evaluation mode, float32.
 
-    Encoders that `ENCODERS` knows get their FeatureSpec, others keep the name they have there. Raises HvfError naming
-    the part that is missing, damaged or of a size that does not fit the others.
+    Encoders that `BRAIN_HIVE_ENCODERS` knows get their FeatureSpec, others keep the name they have there. Raises
+    HvfError naming the part that is missing, damaged or of a size that does not fit the others.
     """
     folder = Path(folder)
     fusion, proj, adapter = (_state(folder / part / _WEIGHTS) for part in BRAIN_HIVE_PARTS)
@@ -65,7 +57,7 @@ def read_brain_hive(folder: str | Path) -> FusionPrior:
         layers = [name for name in of_adapter["attn_processor_keys"] if name.endswith("attn2.processor")]
         _check_sizes(of_fusion, of_adapter, fusion, adapter)  # before a model of these sizes is made
         prior = FusionPrior(
-            specs=[str(ENCODERS.get(name, name)) for name in names],
+            specs=[str(BRAIN_HIVE_ENCODERS.get(name, name)) for name in names],
             dims=list(of_fusion["proj_meta"].values()),
             adapter_names=layers,
             adapter_widths=[_adapter_width(adapter, i) for i in range(len(layers))],

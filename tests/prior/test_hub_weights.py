@@ -17,8 +17,9 @@ from hvf import presets
 from hvf.cli import main
 from hvf.config import HvfError, with_settings
 from hvf.data.download import catalogue
+from hvf.experiments import stages
 from hvf.prior import hub_weights
-from hvf.prior.hub_weights import PIPELINE_FILES, fetch_all, missing, required
+from hvf.prior.hub_weights import PIPELINE_FILES, fetch_all, fused_specs, missing, required
 from tests.data.download.conftest import server  # noqa: F401  (a fixture)
 from tests.data.download.http_server import offer
 
@@ -185,6 +186,43 @@ def test_a_prior_is_here_where_all_its_parts_are(tmp_path, monkeypatch, parts, w
     assert (PRIOR not in [one.repository for one in missing(presets.things_eeg())]) is whole
     (tmp_path / files[-1]).unlink()
     assert PRIOR in [one.repository for one in missing(presets.things_eeg())]
+
+
+BRAIN_HIVE = {"proj_meta": {"CLIP-ViT-B-32-laion2B-s34B-b79K": 512, "SynCLR": 768}, "hidden_size": 1024}
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "specs"),
+    [
+        ("config.json", {"specs": ["openclip:ViT-B-32/laion2b_s34b_b79k"]}, ("openclip:ViT-B-32/laion2b_s34b_b79k",)),
+        ("fusion_encoder/config.json", BRAIN_HIVE, ("openclip:ViT-B-32/laion2b_s34b_b79k", "SynCLR")),
+    ],
+)
+def test_the_encoders_are_those_that_the_prior_fuses(tmp_path, file, config, specs):
+    """Not those of the preset: a prior without ViT-H-14 was measured by it, and not drawn with where it was missing."""
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(config))
+    drawn = presets.in_mode(presets.things_eeg(), "reconstruction", {"prior.path": str(tmp_path)})
+    assert fused_specs(drawn) == specs
+    assert [one.repository for one in required(drawn)] == ["laion/CLIP-ViT-B-32-laion2B-s34B-b79K", TURBO]
+    assert stages._two_way_encoders(drawn) == {specs[0]: "two_way_ViT-B-32"}
+    assert fused_specs(presets.things_eeg()) == presets.things_eeg().targets.specs
+    gone = with_settings(drawn, {"prior.path": str(tmp_path / "gone")})
+    assert fused_specs(gone) == presets.things_eeg().targets.specs
+
+
+def test_the_presets_own_priors_fuse_what_the_presets_say():
+    mini = presets.in_mode(presets.mini(), "reconstruction")
+    assert fused_specs(mini) == mini.targets.specs
+
+
+def test_two_way_scores_of_one_model_are_told_by_its_weights(tmp_path):
+    """The second one took the first one's place."""
+    specs = ["openclip:ViT-B-32/openai", "openclip:ViT-B-32/laion2b_s34b_b79k", f"openclip:{tmp_path}", "vae:sdxl"]
+    config = with_settings(presets.things_eeg(), {"targets.specs": tuple(specs)})
+    names = list(stages._two_way_encoders(config).values())
+    assert names[:2] == ["two_way_ViT-B-32-openai", "two_way_ViT-B-32-laion2b_s34b_b79k"]
+    assert "/" not in names[2]
 
 
 def test_offline_nothing_is_waited_for(monkeypatch):
