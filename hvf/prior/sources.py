@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from hvf.config import HvfError, did_you_mean
@@ -29,11 +30,13 @@ from hvf.files.tensors import digest_of
 from hvf.prior.model import TextConditions
 from hvf.prior.objective import Batch, Resident, Source, TrainingImages
 from hvf.study import pretraining_images
+from hvf.vision.backbones.vae import encoded
 from hvf.vision.cache import content_hashes, embed, weights_hashes
 from hvf.vision.loading import load_encoder
 from hvf.vision.shards import Shards, open_shards
 from hvf.vision.specs import Encoder, parse_spec
 
+ALIKE, SCALED = 0.8, 1.25  # latents of one picture by one VAE, or by its distillation: correlation, ratio of scales
 DECODED = 1000  # images that are decoded to tell a set too large for memory from another
 
 
@@ -70,7 +73,7 @@ def open_training_images(
     Raises
     ------
     HvfError
-        Images or shards that cannot be read, or latents that are not square maps for this UNet.
+        Images or shards that cannot be read, or latents that are not square maps for this UNet, or of another VAE.
     """
     specs = (settings.latents, *settings.targets)
     channels = int(pipeline.unet.config.in_channels)
@@ -99,6 +102,7 @@ def open_training_images(
         hashes = [*weights_hashes(specs, device).values(), *content_hashes(specs)]
         content = {"images": images.digest, "encoders": digest_of({}, hashes)}
         source = Resident(flat.reshape(-1, *_square(flat.shape[1], channels, settings.latents)), features)
+    _check_latents(settings, source.latent_shape, pipeline, device)
     train, validation = concept_split(concepts, held_out, seed)
     text = _empty_prompt(pipeline, source.latent_shape[1], device)
     return TrainingImages(source, train, validation, text, content)
@@ -239,6 +243,39 @@ def _square(numbers: int, channels: int, spec: str) -> tuple[int, int, int]:
     if channels * side**2 != numbers:
         raise HvfError(f"{spec} gives {numbers} numbers, not {channels} square maps for this UNet.")
     return channels, side, side
+
+
+@torch.no_grad()
+def _check_latents(
+    settings: SourceSettings, shape: tuple[int, int, int], pipeline: StableDiffusionXLPipeline, device: torch.device
+) -> None:
+    """HvfError unless a picture's latents are those of the pipeline's own VAE, which its UNet knows and which draws.
+
+    A distilled VAE's are near enough. Nothing is said of prepared shards whose VAE is not on this machine.
+    """
+    try:
+        encoder = load_encoder(settings.latents, device)
+    except HvfError:
+        if settings.shards is not None:
+            return
+        raise
+    coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    side = shape[1] * pipeline.vae_scale_factor
+    picture = F.interpolate(coarse, (side, side), mode="bicubic", align_corners=False).clamp(0, 1).to(device)
+    vae: Any = pipeline.vae
+    ours, theirs = encoder(picture).flatten().float(), encoded(vae, (picture * 2 - 1).to(vae.device, vae.dtype))
+    theirs = theirs.flatten().float().to(ours.device)
+    if ours.shape == theirs.shape:
+        r, scale = float(torch.corrcoef(torch.stack([ours, theirs]))[0, 1]), float(ours.std() / theirs.std())
+        if r >= ALIKE and 1 / SCALED <= scale <= SCALED:
+            return
+        found = f"they correlate by {r:.2f}, at {scale:.2f} times the scale"
+    else:
+        found = f"{len(ours)} numbers, not {len(theirs)}"
+    raise HvfError(
+        f"{settings.latents} makes other latents than the pipeline's own VAE, by which pictures are drawn ({found}): "
+        "let --latents name that one"
+    )
 
 
 @torch.no_grad()

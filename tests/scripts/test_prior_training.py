@@ -174,6 +174,18 @@ def test_refuses_in_one_line_and_writes_nothing(script, world, finished, tmp_pat
     assert not out.exists()
 
 
+@pytest.mark.parametrize("differs", ["weights", "scale", "shift"])
+def test_latents_of_another_vae_than_the_pipelines_are_refused(script, world, tmp_path, capsys, differs):
+    """They have as many numbers: a prior was trained on what its UNet does not know and its pipeline cannot decode."""
+    vae = tiny_pipeline(seed=1 if differs == "weights" else 0).vae
+    vae.register_to_config(scaling_factor=vae.config.scaling_factor * (1.4 if differs == "scale" else 1))
+    vae.register_to_config(latents_mean=[0.0, 9.0, -9.0, 9.0] if differs == "shift" else None, latents_std=[1.0] * 4)
+    vae.save_pretrained(tmp_path / "vae")
+    assert script.main(arguments(world, tmp_path / "run", latents=f"vae:{tmp_path / 'vae'}@16")) == 2
+    assert "makes other latents than the pipeline's own VAE" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 OUT_OF_RANGE = {
     "pictures": "-1", "picture_steps": "0 -1", "picture_guidance": "nan inf", "seed": "-1 4294967296",
     "clip_norm": "0 -1 nan inf", "width": "0 -1", "intermediate": "0 -1", "projector_intermediate": "0 -1",
