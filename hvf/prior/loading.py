@@ -31,14 +31,28 @@ def load_pipeline(name: str, device: str = "cpu", dtype: torch.dtype | None = No
     """The SDXL pipeline called "mini" (package data), in a local folder, or on the Hub, moved to `device`.
 
     `dtype` is float32 on a CPU, bfloat16 elsewhere, in which SDXL's VAE decodes too (in float16 it overflows).
-    Raises HvfError naming the missing file, the Hub id and the command that fetches it.
+    Raises HvfError naming the missing file, the Hub id and the command that fetches it, or what is not SDXL's.
     """
     dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
     kept = folder_of(name, PIPELINE_FILES)
     local = str(kept or name)
     source = _source(local, "sdxl", "model_index.json", "SDXL pipeline", "prior_training/train_mini.py")
     pipeline = _read(StableDiffusionXLPipeline, source, "SDXL pipeline", dtype=dtype, add_watermarker=False)
+    _check_parts(pipeline, name)
     return pipeline.to(device)
+
+
+def _check_parts(pipeline: StableDiffusionXLPipeline, name: str) -> None:
+    """HvfError for a pipeline of another kind, which diffusers opens as SDXL's with parts that are None."""
+    optional = ("text_encoder", "tokenizer", "image_encoder", "feature_extractor")
+    if lacking := [part for part, one in pipeline.components.items() if one is None and part not in optional]:
+        raise HvfError(f"{name} is no pipeline of Stable Diffusion XL: it has no {listed(lacking)}")
+    encoders = filter(None, (pipeline.text_encoder, pipeline.text_encoder_2))
+    text, unet = sum(int(one.config.hidden_size) for one in encoders), pipeline.unet.config.cross_attention_dim
+    if text != unet:
+        raise HvfError(
+            f"{name} is no whole SDXL pipeline: its text encoders are {text} wide, and its UNet takes {unet}"
+        )
 
 
 def load_prior(name: str, device: str = "cpu", fusion_hash: str = "") -> FusionPrior:

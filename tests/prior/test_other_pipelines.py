@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 
 from hvf.config import HvfError
+from hvf.prior.loading import load_pipeline
 from hvf.prior.reconstruction import Reconstructor
 from hvf.vision.latents import LatentDecoder
 from hvf.vision.loading import load_encoder
@@ -114,6 +117,28 @@ def shifted():
 def test_a_pipeline_that_cannot_draw_is_refused_as_it_is_loaded(make, said):
     with pytest.raises(HvfError, match=said):
         reconstructor_of(make())
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (
+            ("text_encoder_2", "tokenizer_2"),
+            "is no pipeline of Stable Diffusion XL: it has no text_encoder_2, tokenizer_2",
+        ),
+        (("text_encoder", "tokenizer"), "its text encoders are 16 wide, and its UNet takes 32"),
+    ],
+    ids=["sd15", "half"],
+)
+def test_a_pipeline_of_another_kind_is_refused_by_name(tmp_path, parts, said):
+    """As SDXL's, diffusers opens one of Stable Diffusion 1.5, whose missing parts are None."""
+    tiny_pipeline().save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    for part in parts:
+        index[part] = [None, None]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(HvfError, match=said):
+        load_pipeline(str(tmp_path))
 
 
 @pytest.mark.parametrize("decode", [True, False])
