@@ -215,15 +215,19 @@ def push_folder(
     Raises
     ------
     HvfError
-        With what the Hub said.
+        With what the Hub said; or, nothing uploaded, if it shall be private and the repository is public already.
     """
     from huggingface_hub import HfApi
 
     try:
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and api.model_info(repo_id).private is False:  # it was there, and stays what it was
+            raise HvfError(f"{repo_id} is public, and private was asked for: choose another name, or make it private")
         allowed = None if patterns is None else list(patterns)
         return str(api.upload_folder(repo_id=repo_id, folder_path=str(folder), allow_patterns=allowed))
+    except HvfError:
+        raise
     except Exception as error:  # the client's errors share no base class with those of its transport
         reason = " ".join(str(error).split())[:200]
         raise HvfError(f"the {what} was not uploaded to {repo_id} (the Hub said: {reason})") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,6 +197,9 @@ def test_pushing_uploads_every_file(fitted, saved, monkeypatch):
 
         def create_repo(self, repo_id, **settings):
             calls.append((repo_id, settings["private"]))
+
+        def model_info(self, repo_id):
+            return SimpleNamespace(private=True)
 
         def upload_folder(self, repo_id, folder_path, allow_patterns):
             calls.append(sorted(p.name for pattern in allow_patterns for p in Path(folder_path).glob(pattern)))

@@ -115,7 +115,8 @@ class Handler(BaseHTTPRequestHandler):
             told = [{"type": "file", "path": name, "size": len(files[name]), "oid": oid} for name, oid in oids.items()]
             return self.answer(told)
         siblings = [{"rfilename": name} for name in files]
-        return self.answer({"id": match[1], "sha": SHA, "siblings": siblings, "private": False, "tags": [],
+        private = self.server.created[match[1]]
+        return self.answer({"id": match[1], "sha": SHA, "siblings": siblings, "private": private, "tags": [],
                             "downloads": 0, "likes": 0})  # fmt: skip
 
 

@@ -59,6 +59,18 @@ def test_what_is_pushed_is_whole_and_reads_back(hub):
         assert torch.equal(ours, again.noise_prediction(fresh, x_t, t, text, z_c))
 
 
+def test_what_shall_be_private_is_not_pushed_where_all_can_read_it(hub):
+    """The repository was there: asking for a private one changed nothing, and said nothing."""
+    prior = a_prior(tiny_unet())
+    prior.push_to_hub("somebody/prior")
+    hub.repositories.clear()
+    with pytest.raises(HvfError, match="somebody/prior is public, and private was asked for"):
+        prior.push_to_hub("somebody/prior", private=True)
+    assert hub.repositories == {}
+    prior.push_to_hub("somebody/hidden", private=True)
+    assert hub.created == {"somebody/prior": False, "somebody/hidden": True}
+
+
 def test_the_card_of_a_folder_goes_with_it_and_another_can_be_given(hub, tmp_path):
     prior = a_prior(tiny_unet())
     prior.save_pretrained(tmp_path / "prior")
