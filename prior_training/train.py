@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -223,6 +224,7 @@ def train(options: Training) -> Path:
                 "validation_loss": objective.validation_loss(prior),
                 "validation_loss_without_image": objective.validation_loss(prior, without_image=True),
             }
+            check_finite(losses["validation_loss"], options, step or options.max_steps)
             if step is not None and options.pictures:
                 state = whole_state(accelerator, prior)
                 if accelerator.is_main_process:
@@ -254,8 +256,12 @@ def train(options: Training) -> Path:
             averaged.step()
             recent.append(torch.stack([torch.stack(losses).mean(), scalar_norm(norm, loss)]))
             done, last = step + 1, step + 1 == options.max_steps
-            if done % options.validate_every == 0 or last:
+            stop, validated = termination.asked() and not last, done % options.validate_every == 0 or last
+            kept = done % options.checkpoint_every == 0 or last or stop
+            if validated or kept:
                 mean_loss, mean_norm = accelerator.reduce(torch.stack(recent).mean(0), "mean").tolist()
+                check_finite(mean_loss, options, done)  # before a checkpoint takes the place of a sound one
+            if validated:
                 speed = len(recent) * options.batch_size / (time.perf_counter() - since)
                 entry = {"step": done, "loss": mean_loss, "gradient_norm": mean_norm, **validate(done)}
                 entry |= {"learning_rate": schedule.get_last_lr()[0], "images_per_second": round(speed, 2)}
@@ -264,8 +270,7 @@ def train(options: Training) -> Path:
                 if accelerator.is_main_process:
                     write_history(out / "metrics.jsonl", history)
                 since, recent = time.perf_counter(), []
-            stop = termination.asked() and not last
-            if done % options.checkpoint_every == 0 or last or stop:
+            if kept:
                 save_checkpoint(accelerator, averaged, out, done)
             if stop:
                 say(accelerator, f"stopped by SIGTERM after step {done}; go on with --resume")
@@ -278,7 +283,10 @@ def train(options: Training) -> Path:
         with folder_in_place(accelerator, out / "prior") as folder:
             if accelerator.is_main_process:
                 whole = bare.with_weights({name: x.cpu() for name, x in state.items()})
-                whole.to(dtype=getattr(torch, options.shipped)).save_pretrained(folder)
+                whole.to(dtype=getattr(torch, options.shipped))
+                if not all(torch.isfinite(tensor).all() for tensor in whole.state_dict().values()):
+                    raise HvfError(f"weights are too large for {options.shipped}: --resume with --shipped float32")
+                whole.save_pretrained(folder)
                 (folder / "README.md").write_text(model_card(options, losses, images, whole))
     if accelerator.is_main_process:
         n = len(images.validation_rows)
@@ -332,6 +340,14 @@ def check(out: Path, options: Training, processes: int) -> None:
     for name in sorted(set(now) - EXECUTION_ONLY):
         if before.get(name) != now[name]:
             raise HvfError(f"{out} was trained with {name} = {before.get(name)}, not {now[name]}: it cannot go on.")
+
+
+def check_finite(loss: float, options: Training, step: int) -> None:
+    """HvfError where a training diverged: of weights that are not finite nothing can be drawn."""
+    if not math.isfinite(loss):
+        raise HvfError(
+            f"the loss is not finite by step {step}: lower --learning-rate, {options.learning_rate:g}, in another --out"
+        )
 
 
 def settings_of(options: Training) -> dict:

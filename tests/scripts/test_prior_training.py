@@ -186,6 +186,26 @@ def test_latents_of_another_vae_than_the_pipelines_are_refused(script, world, tm
     assert not (tmp_path / "run").exists()
 
 
+def test_a_training_that_diverges_leaves_neither_checkpoint_nor_prior(script, world, tmp_path, capsys):
+    """A prior of NaN was written, with validation losses of NaN as its figures, and exit code 0."""
+    given = arguments(world, tmp_path / "run", learning_rate=1e9, warmup_steps=0, max_steps=20, pictures=0)
+    given[given.index("--validate-every") + 1] = given[given.index("--checkpoint-every") + 1] = "20"
+    assert script.main(given) == 2
+    assert "the loss is not finite by step 20: lower --learning-rate, 1e+09" in capsys.readouterr().err.splitlines()[-1]
+    assert not any((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_weights_too_large_for_half_precision_are_not_shipped_in_it(script, world, tmp_path, monkeypatch, capsys):
+    state = script.whole_state
+    monkeypatch.setattr(script, "whole_state", lambda *given: {name: 1e7 * x for name, x in state(*given).items()})
+    given = arguments(world, tmp_path / "run", max_steps=1, pictures=0)
+    assert script.main(given) == 2
+    assert (
+        "weights are too large for float16: --resume with --shipped float32" in capsys.readouterr().err.splitlines()[-1]
+    )
+    assert not (tmp_path / "run" / "prior").exists()
+
+
 OUT_OF_RANGE = {
     "pictures": "-1", "picture_steps": "0 -1", "picture_guidance": "nan inf", "seed": "-1 4294967296",
     "clip_norm": "0 -1 nan inf", "width": "0 -1", "intermediate": "0 -1", "projector_intermediate": "0 -1",
