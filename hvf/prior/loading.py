@@ -16,7 +16,7 @@ from huggingface_hub import snapshot_download
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from hvf.prior.hub_weights import HUB_ID, PIPELINE_FILES, PRIOR_FILES, folder_of
+from hvf.prior.hub_weights import BRAIN_HIVE_PARTS, HUB_ID, PIPELINE_FILES, PRIOR_FILES, folder_of
 from hvf.prior.model import FusionPrior
 from hvf.prior.published import is_brain_hive, read_brain_hive
 from hvf.registry import HvfError, listed
@@ -82,9 +82,15 @@ def load_prior(name: str, device: str = "cpu", fusion_hash: str = "") -> FusionP
 def _fetched(name: str) -> Path:
     """A prior's folder in the Hub client's cache, all of it: file names differ between formats."""
     try:
-        return Path(snapshot_download(name, allow_patterns=list(PRIOR_FILES)))
+        folder = Path(snapshot_download(name, allow_patterns=list(PRIOR_FILES)))
     except Exception as error:  # the client's errors share no base class with those of its transport
         raise _unavailable(name, "Fusion Prior", error) from error
+    if folder_of(name, PRIOR_FILES) is None:  # offline the client gives what there is
+        raise HvfError(
+            f"Fusion Prior {name} is not whole on this machine: fetch it with `hf download {name}` (there should be a "
+            f"config.json with weights, or folders {listed(BRAIN_HIVE_PARTS)})"
+        )
+    return folder
 
 
 def _source(name: str, mini_folder: str, marker: str, what: str, remade_by: str) -> str:

@@ -18,7 +18,7 @@ from hvf.cli import main
 from hvf.config import HvfError, with_settings
 from hvf.data.download import catalogue
 from hvf.experiments import stages
-from hvf.prior import hub_weights
+from hvf.prior import hub_weights, loading
 from hvf.prior.hub_weights import PIPELINE_FILES, fetch_all, fused_specs, missing, required
 from tests.data.download.conftest import server  # noqa: F401  (a fixture)
 from tests.data.download.http_server import offer
@@ -186,6 +186,18 @@ def test_a_prior_is_here_where_all_its_parts_are(tmp_path, monkeypatch, parts, w
     assert (PRIOR not in [one.repository for one in missing(presets.things_eeg())]) is whole
     (tmp_path / files[-1]).unlink()
     assert PRIOR in [one.repository for one in missing(presets.things_eeg())]
+
+
+def test_offline_a_prior_in_parts_names_the_command_that_fetches_it(tmp_path, monkeypatch):
+    part = tmp_path / "models--you--prior" / "snapshots" / SHA / "fusion_encoder"
+    part.mkdir(parents=True)
+    (part / "config.json").write_text("{}")
+    (tmp_path / "models--you--prior" / "refs").mkdir()
+    (tmp_path / "models--you--prior" / "refs" / "main").write_text(SHA)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(loading, "snapshot_download", lambda name, allow_patterns: str(part.parent))
+    with pytest.raises(HvfError, match="you/prior is not whole on this machine: fetch it with `hf download you/prior`"):
+        loading.load_prior("you/prior")
 
 
 BRAIN_HIVE = {"proj_meta": {"CLIP-ViT-B-32-laion2B-s34B-b79K": 512, "SynCLR": 768}, "hidden_size": 1024}
