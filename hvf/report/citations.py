@@ -129,7 +129,7 @@ def _uses(folder: Folder) -> Iterator[Use]:
             yield Use(f"method {name}", METHOD[name]) if name in METHOD else _unknown("method", name)
         if not compared:
             yield from _method(config)
-        specs = [*config.targets.specs, *([config.targets.text] if config.targets.text else [])]
+        specs = [*_specs(folder, config), *([config.targets.text] if config.targets.text else [])]
         for row in rows.values():
             specs += [str(spec) for spec in row.settings.get("targets.specs", ())]
         for spec in dict.fromkeys(specs):
@@ -172,6 +172,13 @@ def _method(config: Any) -> Iterator[Use]:
         yield Use("layers of people", "defossez2023")
     if config.align.mmd_weight:
         yield Use("maximum mean discrepancy", "gretton2012")
+
+
+def _specs(folder: Folder, config: Any) -> Sequence[str]:
+    """The encoders that were decoded towards: drawing, those of the prior, which the checkpoint lists."""
+    kept = folder.json("checkpoint/decoder.json", dict[str, Any] | None) or {}
+    listed = kept.get("encoders") if config.align.mode == "reconstruction" else None
+    return list(map(str, listed)) if isinstance(listed, dict) and listed else config.targets.specs
 
 
 def _encoder(spec: str) -> Iterator[Use]:

@@ -97,6 +97,18 @@ def test_drawing_metrics_scalings_and_methods(tmp_path):
     assert len(re.findall("^@", both, flags=re.MULTILINE)) == len(keys(both))
 
 
+def test_encoders_are_those_that_the_prior_fuses(tmp_path):
+    """A run that drew by a prior of other encoders cited those of the preset."""
+    config = presets.in_mode(presets.things_eeg(), "reconstruction", {"prior.path": "somebody/prior", **FILES})
+    folder = a_run(tmp_path / "run", config)
+    assert "% encoder openclip:ViT-H-14" in bibtex([folder])
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint" / "decoder.json").write_text('{"encoders": {"openclip:RN50/openai": "a"}}')
+    text = bibtex([folder])
+    assert "ViT-H-14" not in text
+    assert "openclip:RN50/openai" in text
+
+
 def test_what_has_no_entry_is_named(tmp_path):
     config = with_settings(presets.mini(), {"targets.specs": ("timm:vit_of_tomorrow",)})
     text = bibtex([a_run(tmp_path / "run", config)])
