@@ -18,6 +18,7 @@ import mne
 import numpy as np
 
 from hvf.config import SUBJECTS, DataConfig, HvfError
+from hvf.data.datasets import by_number
 from hvf.data.images.concepts import concept_key, concept_name, unified
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, stem
@@ -250,20 +251,19 @@ def _in_simulated_folder(path: Path) -> bool:
 
 def store_path(path: str | Path, subject: int) -> Path:
     """The file of trials: `path`, or in a folder of prepared subjects that of `subject`; HvfError if it has none."""
-    path = Path(path)
-    if not path.is_dir():
+    if not (path := Path(path)).is_dir():
         return path
     stores = subjects(path)
     if subject not in stores:
-        known = ", ".join(str(s) for s in stores) or "none"
+        known = ", ".join(map(str, stores)) or "none"
         raise HvfError(f"{path} holds no prepared trials of subject {subject} (sub-NN_trials.npy); there are {known}")
     return stores[subject]
 
 
 def subjects(folder: Path) -> dict[int, Path]:
     """The prepared subjects in a folder, by number: {8: folder/sub-08_trials.npy, ...}."""
-    matches = ((re.fullmatch(r"sub-0*(\d+)_trials\.npy", p.name), p) for p in sorted(folder.iterdir()))
-    return {int(match[1]): p for match, p in matches if match and is_prepared(p)}
+    named = {p: re.fullmatch(r"sub-0*(\d+)_trials\.npy", p.name) for p in sorted(folder.iterdir())}
+    return by_number((int(match[1]), p) for p, match in named.items() if match and is_prepared(p))
 
 
 def _prepared_trials(data: DataConfig, path: Path) -> Trials:

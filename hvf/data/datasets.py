@@ -12,7 +12,7 @@ need when they run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -118,6 +118,15 @@ def subject_numbers(subjects: Sequence[str] | None) -> list[int] | None:
             raise HvfError(f"--subjects takes numbers such as 8 or sub-08, not {word!r}")
         numbers.append(int(digits))
     return numbers
+
+
+def by_number(paths: Iterable[tuple[int, Path]]) -> dict[int, Path]:
+    """{number: path} of people or sessions. Raises HvfError where two are of one number, such as sub-8 and sub-08."""
+    found: dict[int, Path] = {}
+    for number, path in paths:
+        if found.setdefault(number, path) != path:
+            raise HvfError(f"{found[number]} and {path.name} are both number {number}: which is meant? Rename one")
+    return found
 
 
 def chosen_subjects(asked: Sequence[int] | None, available: Collection[int], folder: Path) -> list[int]:

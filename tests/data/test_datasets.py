@@ -15,8 +15,10 @@ from PIL import Image
 
 from hvf.config import DataConfig, HvfError
 from hvf.data.datasets import Dataset, subject_numbers
+from hvf.data.things_eeg2.raw import numbered_folders
+from hvf.data.trials.trials import Trials
 from hvf.registry import DATASETS
-from hvf.study import open_study
+from hvf.study import open_study, subjects
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,3 +139,17 @@ def test_subjects_as_typed():
     assert subject_numbers(None) is None
     with pytest.raises(HvfError, match="takes numbers such as 8 or sub-08, not 'eight'"):
         subject_numbers(["eight"])
+
+
+def test_two_files_or_folders_of_one_person_are_refused(tmp_path):
+    trials = Trials(np.zeros((1, 1, 1)), ["a"], "sub-08", 100.0, 0.0, ["Oz"], "eeg")
+    for name in ("sub-08", "sub-10"):
+        trials.save(tmp_path / f"{name}_trials.npy")
+        (tmp_path / "raw" / name).mkdir(parents=True)
+    assert list(subjects(tmp_path)) == list(numbered_folders(tmp_path / "raw", "sub")) == [8, 10]
+    trials.save(tmp_path / "sub-8_trials.npy")
+    (tmp_path / "raw" / "sub-8").mkdir()
+    with pytest.raises(HvfError, match="sub-08_trials.npy and sub-8_trials.npy are both number 8"):
+        subjects(tmp_path)
+    with pytest.raises(HvfError, match="sub-08 and sub-8 are both number 8: which is meant"):
+        numbered_folders(tmp_path / "raw", "sub")
