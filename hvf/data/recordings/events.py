@@ -16,7 +16,7 @@ import pandas as pd
 from hvf.config import HvfError
 from hvf.data.images.columns import ABSENT, EVENT_COLUMNS, IMAGE_COLUMNS, image_column, is_picture_file
 from hvf.data.images.image_set import ImageSet
-from hvf.data.images.matching import ImageNames, stem
+from hvf.data.images.matching import ImageNames, normalized, stem
 from hvf.data.recordings.raw import nearest
 from hvf.data.recordings.triggers import annotated, trigger_codes
 from hvf.registry import listed
@@ -192,12 +192,16 @@ def drop_seen_concepts(events: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def image_ids(names: Sequence[str]) -> list[str]:
-    """Stems of the image files; where two share one, with the folders that distinguish them."""
+    """Stems of the image files; where two share one, with the folders that distinguish them.
+
+    Names that `ImageNames` takes for one (`cat.JPG` and `cat.jpg`, NFC and NFD, backslashes) are one image.
+    """
+    names = [normalized(name) for name in names]
     unique = list(dict.fromkeys(names))
     stems = {name: stem(name) for name in unique}
     if len(set(stems.values())) == len(unique):
         return [stems[name] for name in names]
-    paths = {name: PurePosixPath(name.replace("\\", "/")) for name in unique}
+    paths = {name: PurePosixPath(name) for name in unique}
     shared = 0
     folders = [path.parent.parts for path in paths.values()]
     while all(len(parts) > shared and parts[shared] == folders[0][shared] for parts in folders):

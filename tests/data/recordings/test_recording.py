@@ -16,6 +16,7 @@ from hvf.data.doctor.files import raw_below
 from hvf.data.images.image_set import open_images
 from hvf.data.recordings.channels import mend_channel_types
 from hvf.data.recordings.epoching import Preprocessing
+from hvf.data.recordings.events import image_ids
 from hvf.data.recordings.raw import attempt, give_positions
 from hvf.data.recordings.single import read_recording
 from hvf.data.trials.trials import Trials
@@ -493,3 +494,17 @@ def test_numbers_of_annotations(recording, spelt):
     raw.save(path.with_name("me_raw.fif"), verbose="error")
     table = pd.DataFrame({"code": range(1, 9), "image": IMAGES})
     assert seen(read_recording(path.with_name("me_raw.fif"), table, settings=PLAIN)) == images
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["cat_1.JPG", "cat_1.jpg", "dog_1.png"], ["cat_1", "cat_1", "dog_1"]),
+        (["caf\u00e9.png", "cafe\u0301.png"], ["caf\u00e9", "caf\u00e9"]),
+        (["a/x.png", "a\\x.png", " ./a/x.PNG", "b/x.png"], ["a/x", "a/x", "a/x", "b/x"]),
+        (["stimuli/a/x.png", "stimuli/b/x.png"], ["a/x", "b/x"]),
+        (["x.png", "x.jpg", "X.png"], ["x.png", "x.jpg", "X.png"]),
+    ],
+)
+def test_one_image_has_one_id_however_it_is_spelt(names, ids):
+    assert image_ids(names) == ids
