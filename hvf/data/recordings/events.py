@@ -15,6 +15,7 @@ import pandas as pd
 
 from hvf.config import HvfError
 from hvf.data.images.columns import ABSENT, EVENT_COLUMNS, IMAGE_COLUMNS, image_column, is_picture_file
+from hvf.data.images.concepts import unified
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, normalized, stem
 from hvf.data.recordings.raw import nearest
@@ -94,7 +95,8 @@ def image_events(
             kept[name] = events[name]
     concepts, splits = _concepts(events), _splits(events)
     if concepts is not None:
-        kept["concept"] = concepts
+        kept["concept"], spellings = unified(concepts.tolist())
+        notes += [f"{' and '.join(map(repr, several))} are one concept" for several in spellings.values()]
     if splits is not None:
         kept["split"] = splits
         other = splits.isna().to_numpy()

@@ -109,6 +109,25 @@ def test_test_concepts_are_unseen(dataset, tmp_path):
     assert len(Trials.load(path)) == 32
 
 
+def test_spellings_of_a_concept_are_one(dataset, tmp_path):
+    for path in dataset.rglob("*run-2_events.tsv"):  # "Pie" trains where "pie" is tested
+        table = pd.read_csv(path, sep="\t", keep_default_na=False)
+        table["concept"] = table["stim_file"].str.extract(r"/(\w+)/")[0].str.capitalize()
+        pie = table["concept"] == "Pie"
+        table.loc[pie, "trial_type"] = "exp"
+        table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    for path in dataset.rglob("*run-1_events.tsv"):
+        table = pd.read_csv(path, sep="\t", keep_default_na=False)
+        table["concept"] = table["stim_file"].str.extract(r"/(\w+)/")[0]
+        table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    (path,) = prepare_bids(dataset, tmp_path / "out", settings=PLAIN, subjects=["01"])
+    trials = Trials.load(path)
+    assert set(trials.split("test").concepts) == {"pie"}
+    assert set(trials.split("train").concepts) == {"cat", "dog", "owl"}
+    assert len(trials) == 28
+    assert "'pie' and 'Pie' are one concept" in trials.history["notes"]
+
+
 def test_codes_in_the_events(dataset, tmp_path):
     for path in dataset.rglob("*events.tsv"):
         table = pd.read_csv(path, sep="\t", keep_default_na=False)
