@@ -126,6 +126,7 @@ def coded_events(
         raise HvfError(f"the {key} {wanted[wanted.duplicated()].iloc[0]!r} stands for more than one image")
     if key == "description":
         samples, codes = annotated(raw)
+        codes = np.char.strip(codes)  # as the table's, which some programs pad
     else:
         samples, codes, notes = trigger_codes(raw, set(wanted), where, channel)
     shown = np.isin(codes, wanted.to_numpy(dtype=str))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import mne
 import numpy as np
@@ -508,3 +509,13 @@ def test_numbers_of_annotations(recording, spelt):
 )
 def test_one_image_has_one_id_however_it_is_spelt(names, ids):
     assert image_ids(names) == ids
+
+
+def test_spaces_around_the_text_of_an_annotation(recording):
+    path, _, images = recording
+    raw = mne.io.read_raw(path, preload=True, verbose="error")
+    onsets = responses(images, 0)[1]
+    raw.set_annotations(mne.Annotations(onsets, 0.0, [f"{Path(name).stem}  " for name in images]))
+    raw.save(path.with_name("me_raw.fif"), verbose="error")
+    table = pd.DataFrame({"description": [f" {Path(name).stem}" for name in IMAGES], "image": IMAGES})
+    assert seen(read_recording(path.with_name("me_raw.fif"), table, settings=PLAIN)) == images
