@@ -29,6 +29,9 @@ OTHERS = {  # what begins so is no text
     b"PK\x03\x04": "a workbook or zip",
     b"\xd0\xcf\x11\xe0": "a workbook of an old Excel",
     b"%PDF": "a PDF",
+    b"\x00\x00\x00\x64\x00\x00\x00\x1f": "a FIF, such as MNE's events",
+    b"\x93NUMPY": "an array of numpy",
+    b"MATLAB": "a file of MATLAB",
 }
 POWER = r"([eE][+-]?\d+)?"  # of ten, behind a number
 # Columns that are read under these names, however they are capitalised.
