@@ -63,7 +63,8 @@ class Preprocessing:
             raise HvfError(f"--l-freq {self.l_freq:g} must be below --h-freq {self.h_freq:g} Hz")
         if isinstance(self.picks, str) and self.picks not in ("eeg", "meg"):
             raise HvfError(f"picks must be 'eeg', 'meg' or a tuple of channel names, not {self.picks!r}")
-        twice = [name for name in self.picks or () if not isinstance(self.picks, str) and self.picks.count(name) > 1]
+        named = () if self.picks is None or isinstance(self.picks, str) else tuple(self.picks)
+        twice = [name for name in named if named.count(name) > 1]
         if twice:
             raise HvfError(f"picks names the channel {twice[0]!r} twice")
 

@@ -265,7 +265,7 @@ def _splits(events: pd.DataFrame) -> pd.Series | None:
     return None
 
 
-def _codes(column: pd.Series) -> pd.Series:
+def _codes(column: Any) -> Any:
     """Codes as they are compared: a whole number has neither decimals nor zeros before it."""
     return column.str.strip().str.replace(r"^(-?)0*(\d+)(\.0+)?$", r"\1\2", regex=True)
 
