@@ -113,7 +113,8 @@ def _specs_of_prior(name: str) -> tuple[str, ...]:
         return ()
     ours, theirs = place / "config.json", place / BRAIN_HIVE_PARTS[0] / "config.json"
     if theirs.is_file():
-        return tuple(BRAIN_HIVE_ENCODERS.get(one, one) for one in _of_json(theirs).get("proj_meta", {}))
+        names: list[str] = list(_of_json(theirs).get("proj_meta", {}))
+        return tuple(BRAIN_HIVE_ENCODERS.get(name, name) for name in names)
     return tuple(_of_json(ours).get("specs", ())) if ours.is_file() else ()
 
 
