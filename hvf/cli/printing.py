@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def print_run(run: Run, sentences: Sequence[str] | None = None) -> int:
     """Say where the results are, show the figures and what is wrong with them (by default as they say); exit code 0."""
-    from hvf.evaluation.catalogue import findings, label
+    from hvf.evaluation.catalogue import findings, label, number
     from hvf.experiments.caveats import caveats, is_simulated
 
     simulated = is_simulated(run)
@@ -25,7 +25,7 @@ def print_run(run: Run, sentences: Sequence[str] | None = None) -> int:
         print(sentence)
     about: dict[str, Any] = run.read_json("evaluation.json") if run.has("evaluation.json") else {}
     for name, entry in about.get("of_seen", {}).items():
-        print(f"{label(name)}: {entry['value']:.1%} of the seen pictures themselves")
+        print(f"{label(name)}, read from the seen pictures themselves: {number(entry['value'], name)}")
     print(f"wrote {run.path}")
     for name in ("metrics.json", "grid.png", "report.html"):
         if run.has(name):
@@ -45,7 +45,7 @@ def print_answers(decoded: Decoded, most: int = 10) -> None:
     table = Table(title=f"{summary['n_trials']} trials among {summary['gallery']}{simulated}", title_justify="left")
     table.add_column("trial", overflow="fold")
     table.add_column("first answer", overflow="fold")
-    for column in ("similarity", "probability", "in the set"):
+    for column in ("similarity", "probability", "set size"):
         table.add_column(column, justify="right")
     for i in range(min(most, len(decoded.trials.names))):
         p = answers.probability_NK[i, 0]
@@ -124,7 +124,7 @@ def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
     """Figures as a table: value, interval, chance, n; transductive ones in a table of their own.
 
     Pictures come before retrieval, the brain's row before all others, and of pictures first whether they show the right
-    kind of object: every other figure of a picture has a higher floor.
+    kind of object: every other figure of a picture has a higher floor. Other figures of a row keep the order they have.
     """
     if not metrics:
         return
@@ -142,8 +142,9 @@ def print_figures(metrics: Mapping[str, Mapping[str, Any]], title: str) -> None:
     )
 
     place = partial(_place, [*picture_metrics(), *retrieval_metrics()])
-    apart = {name for name in metrics if is_transductive(name)}
-    for names, of in ((metrics.keys() - apart, title), (apart, f"{title}: transductive, all test trials at once")):
+    alone = [name for name in metrics if not is_transductive(name)]
+    apart = [name for name in metrics if is_transductive(name)]
+    for names, of in ((alone, title), (apart, f"{title}: transductive, all test trials at once")):
         table = Table(title=of, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in ("", "figure"):
             table.add_column(column, overflow="fold")

@@ -192,7 +192,9 @@ def _notes(folders: Sequence[Folder], section: str, preset: str) -> list[str]:
         notes.append("Validation images are fewer: their figures compare rows with one another, not with the test.")
     read = {name: e for f in folders for name, e in f.evaluation.get("of_seen", {}).items()}
     if section == "reconstruction":
-        notes += [f"{label(n)}: of the seen pictures themselves {number(e['value'], n)}." for n, e in read.items()]
+        notes += [
+            f"{label(n)}, read from the seen pictures themselves: {number(e['value'], n)}." for n, e in read.items()
+        ]
     missing = dict.fromkeys(n for f in folders for n in f.evaluation.get("not_computed", {}))
     if section == "reconstruction" and missing:
         notes.append(f"Not computed, for want of their networks' weights: {', '.join(map(label, missing))}.")

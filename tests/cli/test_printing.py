@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from hvf.cli.printing import print_figures
@@ -66,3 +68,8 @@ def test_pictures_stand_before_retrieval_and_validation_after(capsys):
         "validation top-1 25.0 % 40",
         "sure: 4 trials sets that hold the image 50.0 % 25.0 to 75.0 8",
     ]
+
+
+def test_figures_that_no_table_orders_keep_the_order_of_the_file(capsys):
+    metrics = {f"confidence/brain/{letter}-figure": ONE for letter in "hdacgbfe"}
+    assert re.findall(r"(\w)-figure", "".join(lines_of(metrics, capsys))) == list("hdacgbfe")

@@ -116,7 +116,7 @@ def test_whether_the_right_kind_was_drawn_is_the_first_figure(run, tmp_path):
     assert told["headline"][0]["text"] == "21.0 %"
     assert told["headline"][0]["beside"] == "chance 1.7 %"
     text = markdown([Folder(run.path)], "", [])
-    assert "right kind of object: of the seen pictures themselves 97.5 %" in text
+    assert "right kind of object, read from the seen pictures themselves: 97.5 %" in text
 
 
 def test_the_page_says_that_the_mini_prior_knows_rendered_pictures_alone(tmp_path, run):
