@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import difflib
 import errno
 import hashlib
 import io
@@ -29,12 +30,13 @@ from typing import Any
 from hvf import __version__
 from hvf.config import Config, HvfError, check_files, first_difference, from_dict, to_dict
 from hvf.progress import say, track
+from hvf.registry import listed
 from hvf.schema.reading import read_as, read_json
 from hvf.schema.run_folder import Figures
 
 __all__ = [
     "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "padded", "say", "settle",
-    "temporary_beside", "track", "usable_cores", "write_atomic", "write_csv", "write_json",
+    "temporary_beside", "track", "usable_cores", "why_no_run", "write_atomic", "write_csv", "write_json",
 ]  # fmt: skip
 
 _REASONS = {
@@ -98,7 +100,7 @@ class Run:
         """An existing run folder; HvfError if it is none."""
         path = Path(path)
         if not (path / "config.json").is_file():
-            raise HvfError(f"{path} is not a run folder: it has no config.json")
+            raise HvfError(f"{path} is not a run folder: {why_no_run(path)}")
         return cls(path, from_dict(Config, read_json(path / "config.json")))
 
     def has(self, name: str) -> bool:
@@ -134,6 +136,20 @@ class Run:
         if self._made and [p.name for p in self.path.iterdir()] == ["config.json"]:
             (self.path / "config.json").unlink()
             _remove_folders(self._made)
+
+
+def why_no_run(path: Path) -> str:
+    """Why there is no run at `path`, with the runs nearby that may have been meant."""
+    if not path.exists():
+        near = {run.name: run for run in _runs_in(path.parent)}
+        close = difflib.get_close_matches(path.name, near, n=1)
+        return "there is no such folder" + (f"; did you mean {str(near[close[0]])!r}?" if close else "")
+    inside = _runs_in(path)
+    return f"it holds runs, so name them: {listed(map(str, inside), 3)}" if inside else "it has no config.json"
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/config.json"))
 
 
 def write_json(path: str | Path, obj: Any) -> None:

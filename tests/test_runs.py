@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from hvf import __version__, presets
 from hvf.config import HvfError, to_dict, with_settings
 from hvf.progress import Track
+from hvf.report.folder import Folder
 from hvf.runs import (
     Run,
     cache_dir,
@@ -102,9 +104,24 @@ def test_create_refuses_impossible_settings_before_writing(tmp_path):
     assert files_below(tmp_path) == []
 
 
+def test_a_folder_of_runs_and_a_misspelt_run_are_answered_with_the_runs_there_are(tmp_path):
+    for name in ("sub-08-eeg", "sub-02-meg"):
+        Run.create(tmp_path / name, MINI)
+    runs = f"{tmp_path / 'sub-02-meg'}, {tmp_path / 'sub-08-eeg'}"
+    with pytest.raises(HvfError, match=re.escape(f"it holds runs, so name them: {runs}")):
+        Run.open(tmp_path)
+    meant = re.escape(f"there is no such folder; did you mean '{tmp_path / 'sub-08-eeg'}'?")
+    with pytest.raises(HvfError, match=meant):
+        Run.open(tmp_path / "sub-8-eeg")
+    with pytest.raises(HvfError, match=meant):
+        Folder(tmp_path / "sub-8-eeg")
+
+
 def test_open_refuses(tmp_path):
-    with pytest.raises(HvfError, match="not a run folder: it has no config.json"):
+    with pytest.raises(HvfError, match=r"nothing is not a run folder: there is no such folder$"):
         Run.open(tmp_path / "nothing")
+    with pytest.raises(HvfError, match="not a run folder: it has no config.json"):
+        Run.open(tmp_path)
     (tmp_path / "config.json").write_text('{"data": {"subj')
     with pytest.raises(HvfError, match="config.json cannot be read as JSON"):
         Run.open(tmp_path)

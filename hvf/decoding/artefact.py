@@ -35,7 +35,7 @@ from hvf.decoding.gallery import Gallery
 from hvf.files.checksums import known_sha256, sha256_of
 from hvf.prior.hub_weights import HUB_ID, push_folder
 from hvf.prior.initial_latents import InitialLatents
-from hvf.runs import code_version, plain, write_atomic, write_json
+from hvf.runs import code_version, plain, why_no_run, write_atomic, write_json
 from hvf.schema.reading import parse_json
 
 MANIFEST, CARD, CONFIDENCE, GALLERY = "decoder.json", "README.md", "confidence.safetensors", "gallery.safetensors"
@@ -201,6 +201,9 @@ def find(name: str | Path) -> Path:
         return Path(snapshot_download(str(name), allow_patterns=[MANIFEST, CARD, "*.safetensors"]))
     except Exception as error:  # the client's errors share no base class with those of its transport
         reason = " ".join(str(error).split())[:200]
+        if folder.parent.is_dir():  # a path, rather
+            local = f"there is no decoder at {name}: {why_no_run(folder)}"
+            raise HvfError(f"{local}; nor did the Hub give one of this name (it said: {reason})") from error
         raise HvfError(
             f"the decoder {name} is not on this machine and the Hub did not give it; fetch it with "
             f"`hf download {name}` (the Hub said: {reason})"
