@@ -256,7 +256,7 @@ def store_path(path: str | Path, subject: int) -> Path:
     stores = subjects(path)
     if subject not in stores:
         known = ", ".join(map(str, stores)) or "none"
-        raise HvfError(f"{path} holds no prepared trials of subject {subject} (sub-NN_trials.npy); there are {known}")
+        raise HvfError(f"{path} holds no prepared trials of subject {subject} (sub-NN_trials.npy), but of: {known}")
     return stores[subject]
 
 

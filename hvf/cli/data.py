@@ -50,8 +50,9 @@ class _Prepare:
                 raise HvfError(f"{variants[0][0].flag} means nothing for {self.dataset}; leave it out")
             settings |= {} if value is None else {name: value}
         if dataset.place not in settings:
-            what = "name the folder that holds" if dataset.place == "root" else "name"
-            raise HvfError(f"--{dataset.place} is missing: {what} the {self.dataset} recordings")
+            own = [option.help for option in dataset.options if option.name == dataset.place]
+            what = own[0] if own else f"the folder that holds the {self.dataset} recordings"
+            raise HvfError(f"--{dataset.place} is missing: name {what}")
         place = settings.pop(dataset.place)
         if "root" in settings:
             raise HvfError(f"--root means nothing for {self.dataset}; say --{dataset.place}")

@@ -340,8 +340,16 @@ def _one_line(box: str) -> str:
         lines.append(line)
     text = " ".join(lines)
     choice = re.search(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", text)
-    if not choice:
-        return text
-    word, option, known = choice.groups()
-    words = re.findall(r"[^', ]+", known)
-    return f"{option} is {word!r}{did_you_mean(word, words)}"
+    if choice:
+        word, option, known = choice.groups()
+        words = re.findall(r"[^', ]+", known)
+        return f"{option} is {word!r}{did_you_mean(word, words)}"
+    if over := re.fullmatch(r"Unrecognized options: (.*)", text):
+        return f"{over[1]!r} belongs to no option: --help lists them"
+    if number := re.fullmatch(
+        r"Error parsing (\S+): (invalid literal for int|could not convert string to float).*: (.*)", text
+    ):
+        return f"{number[1]} takes {'a whole number' if 'int' in number[2] else 'a number'}, not {number[3]}"
+    if missing := re.match(r"Missing value for argument '([^']*)'", text):
+        return f"{missing[1]} needs a value"
+    return text

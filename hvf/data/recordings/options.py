@@ -21,7 +21,7 @@ PREPROCESSING = (
     Option("h_freq", "low-pass in Hz, 0 for none (default: 100)", float, checked=True),
     Option("tmin", "start of the window in s after the image's onset (default: 0)", float, checked=True),
     Option("tmax", "end of the window in s (default: 1)", float, checked=True),
-    Option("baseline", "its start and end in s, or none (default: -0.2,0)", checked=True),
+    Option("baseline", "its start and end in s, a comma between them, or none (default: -0.2,0)", checked=True),
     Option("sfreq", "rate in Hz after resampling (default: 250)", float, checked=True),
     Option("whiten", "yes or no: whether the noise is whitened (default: yes)", checked=True),
 )
