@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +44,16 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def span(numbers: Sequence[int]) -> str:
+    """From the least to the greatest; alone where they are one.
+
+    >>> span([3, 8, 5]), span([16, 16])
+    ('3 to 8', '16')
+    """
+    least, most = min(numbers), max(numbers)
+    return f"{least} to {most}" if least < most else f"{least}"
 
 
 class Registry(Generic[Entry]):

@@ -28,7 +28,7 @@ from hvf.data.trials.provenance import modality
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
 from hvf.files.npy import read_npy
-from hvf.registry import did_you_mean, listed
+from hvf.registry import did_you_mean, listed, span
 
 FOREIGN_UNITS = 50.0  # a mean over 100 trials is a tenth as large as one of them, a factor of 1000 is another unit
 FOREIGN_OFFSET = 50.0  # standard deviations that a channel's mean may be off
@@ -322,7 +322,7 @@ def _averaged(new: NewTrials, columns: dict[str, list[str]], column: str, path: 
         ids.append(images.pop())
     averaged = new.trials.replace(image_ids=np.asarray(values), concepts=None, splits=None, sessions=None).average()
     repeats = tuple(len(rows) for rows in groups.values())
-    note = f"{len(values)} trials averaged to {len(groups)} by {column}, {min(repeats)} to {max(repeats)} each"
+    note = f"{len(values)} trials averaged to {len(groups)} by {column}, {span(repeats)} each"
     return replace(
         new, trials=averaged, image_ids=tuple(ids), repeats=repeats, names=tuple(groups), notes=(*new.notes, note)
     )

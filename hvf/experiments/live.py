@@ -18,6 +18,7 @@ from hvf.decoding.ranking import Answers, Calibrated, answer
 from hvf.decoding.recording import NewTrials
 from hvf.experiments.decoding import Decoded, Opened
 from hvf.progress import say
+from hvf.registry import span
 
 
 class State(NamedTuple):
@@ -65,7 +66,7 @@ def decode_live(opened: Opened, live: Iterable[LiveTrial], shown: Callable[[Stat
     if not groups:
         raise HvfError("the stream ended, and no marker with a whole trial behind it came")
     repeats = tuple(len(group) for group in groups.values())
-    note = f"{sum(repeats)} trials averaged to {len(groups)} by their markers, {min(repeats)} to {max(repeats)} each"
+    note = f"{sum(repeats)} trials averaged to {len(groups)} by their markers, {span(repeats)} each"
     new = NewTrials(_mean(groups), ("",) * len(groups), repeats, tuple(groups), (*notes, note))
     return opened.answered(new)
 
