@@ -114,7 +114,7 @@ def _card(decoded: Decoded, i: int, place: dict[int, int]) -> dict[str, Any]:
     truth = ""
     if known:
         truth = f"seen: {words(answers.gallery.ids[target])}, rank {answers.rank_N[i]}"
-    elif decoded.trials.image_ids[i]:
+    elif decoded.trials.image_ids[i] and answers.known_N.any():  # else they name stimuli rather than images
         truth = f"seen: {words(decoded.trials.image_ids[i])}, which is not in the gallery"
     drawn = ""
     if decoded.drawn_NHWC is not None:

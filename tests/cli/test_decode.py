@@ -113,6 +113,19 @@ def test_single_trials_of_an_image_do_not_narrow_the_intervals(run, tmp_path):
     assert figures["chance/retrieval/top1"] == retrieval.chance(1, 12, 12)
 
 
+@pytest.mark.parametrize("known", [0, 3])
+def test_names_of_stimuli_are_not_taken_for_images_that_the_gallery_lacks(run, photos, tmp_path, known):
+    trials = open_study(small_config().data).test
+    names = list(dict.fromkeys(trials.image_ids.tolist()))
+    stimuli = {name: name if i < known else f"picture {i}" for i, name in enumerate(names)}
+    trials = trials.replace(image_ids=[stimuli[name] for name in trials.image_ids], concepts=None)
+    trials.save(tmp_path / "sub-08_trials.npy")
+    command = ["decode", str(run), "--trials", str(tmp_path / "sub-08_trials.npy"), "--same-image", "image"]
+    assert main([*command, "--gallery", str(photos), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "answers.html").read_text(encoding="utf-8")
+    assert page.count("which is not in the gallery") == (len(names) - known if known else 0)
+
+
 @pytest.mark.slow(part=7)
 def test_scaled_answers_are_those_of_retrieve(tmp_path, capsys):
     """A run measures each scaling beside the cosine, transductive ones apart; its decoder answers by one of them."""
