@@ -300,7 +300,8 @@ def _repeated(ids: np.ndarray, n: np.ndarray, where: str) -> Finding:
     if len(few):
         message = f"{len(few)} of {len(ids)} images have fewer trials than the others' {usual}: {listed(few)}"
         return Finding("warning", "events", where, message, "fine if you left trials out; else prepare it again")
-    return Finding("ok", "events", where, f"{len(ids)} images with {usual} trials each, or more")
+    more = ", or more" if n.max() > usual else ""
+    return Finding("ok", "events", where, f"{len(ids)} images with {usual} trials each{more}")
 
 
 def _pairing(trials: Trials, images: ImageSet, where: str, shown: dict[str, set[int]]) -> Iterator[Finding]:

@@ -45,6 +45,10 @@ def test_montage():
     assert worst(checks.montage(POSTERIOR, "eeg", "x")) == "ok"
     assert worst(checks.montage(["MLC11-1609", "MZO02"], "meg", "x")) == "ok"
     assert worst(checks.montage(["MEG 0113"], "meg", "x")) == "ok"
+    said = [checks.montage(["Oz", "O1"], "eeg", "x", located=located)[0].message for located in (False, True)]
+    assert said == [
+        f"all 2 EEG channels have {what}" for what in ("names of the 10-05 system", "positions in the file")
+    ]
     only(checks.montage(["Oz", "Ozz"], "eeg", "x"), "warning", "montage", "Ozz", "did you mean 'Oz'")
     only(checks.montage(["OZ", "Pz"], "eeg", "x"), "warning", "montage", "OZ is written Oz")
     only(checks.montage(["Oz", "HEOG"], "eeg", "x"), "warning", "montage", "HEOG is typed EEG")
