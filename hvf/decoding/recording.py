@@ -25,6 +25,7 @@ from hvf.data.images.order import check_order
 from hvf.data.indexing import spread_rows
 from hvf.data.trials.epochs import epochs_values, open_epochs, shown_images
 from hvf.data.trials.provenance import modality
+from hvf.data.trials.reading import RECORDINGS
 from hvf.data.trials.store import is_prepared
 from hvf.data.trials.trials import Trials
 from hvf.files.npy import read_npy
@@ -93,7 +94,7 @@ def open_new_trials(
         trials, notes = _of_array(path, recording)
         ids, columns = [""] * len(trials) if images is None else _in_order(trials, images, path), {}
     else:
-        raise HvfError(f"cannot read trials from {path}: give an MNE -epo.fif, prepared trials, or a .npy")
+        raise HvfError(f"cannot read trials from {path}: give an MNE -epo.fif, prepared trials, or a .npy{RECORDINGS}")
     if not len(trials):
         raise HvfError(f"{path} holds no trial")
     new = NewTrials(trials, tuple(ids), (1,) * len(trials), tuple(map(str, range(len(trials)))), tuple(notes))

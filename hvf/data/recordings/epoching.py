@@ -160,6 +160,8 @@ def plan(
     sfreq = float(min([settings.sfreq, *(recordings[i].raw.info["sfreq"] for i in used)]))
     if round((settings.tmax - settings.tmin) * sfreq) < 1:
         raise HvfError(f"the window from {settings.tmin:g} to {settings.tmax:g} s holds no sample at {sfreq:g} Hz")
+    if sfreq < settings.sfreq:
+        more.append(f"{sfreq:g} Hz as recorded, for no rate is raised to {settings.sfreq:g}")
     began, index = _offset(settings, first.info["sfreq"], sfreq)
     return Plan(
         recordings=tuple(recordings),

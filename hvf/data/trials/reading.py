@@ -18,6 +18,8 @@ from hvf.data.trials.trials import Trials
 from hvf.files.npy import read_npy
 from hvf.runs import say
 
+RECORDINGS = "; of a continuous recording `hvf data prepare recording --file` makes trials"
+
 
 def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: float = 0.0) -> Trials:
     """Read responses that name their images (epochs, prepared trials), or whose rows are in the order of `images`.
@@ -54,7 +56,8 @@ def read_trials(path: str | Path, images: ImageSet, sfreq: float = 1.0, tmin: fl
         note = f"{len(trials)} rows of {len(images)} images, paired by order, for a .npy names none"
         trials = trials.replace(history={"notes": [note]})
     else:
-        raise HvfError(f"cannot read trials from {path}: give a .npy, (N, C) or (N, C, T), or an MNE -epo.fif")
+        taken = "a .npy, (N, C) or (N, C, T), or an MNE -epo.fif"
+        raise HvfError(f"cannot read trials from {path}: give {taken}{RECORDINGS}")
     trials.check()
     if not is_prepared(path):
         say(path.name, (trials.history or {}).get("notes", []))

@@ -115,6 +115,8 @@ def test_any_rate_gives_the_window_asked_for(tmp_path, raw_sfreq, sfreq):
     trials = read_recording(tmp_path / "ramp_raw.fif", table, settings=settings)
     rate = min(sfreq, raw.info["sfreq"])
     assert (trials.sfreq, trials.shape[2]) == (pytest.approx(rate), round(0.6 * rate))
+    slower = [note for note in trials.history["notes"] if "no rate is raised" in note]
+    assert slower == ["128 Hz as recorded, for no rate is raised to 250"] * (rate < sfreq)
     assert abs(trials.tmin - -0.1) <= 0.5 / rate + 0.5 / raw_sfreq
     middle = slice(trials.shape[2] // 4, -trials.shape[2] // 4)  # resampling bends a ramp at its ends
     onsets_N1 = np.rint(table["onset"].to_numpy()[:, None] * raw_sfreq) / raw_sfreq
