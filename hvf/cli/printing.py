@@ -78,23 +78,29 @@ def print_live(state: State, most: int = 5) -> None:
 
 
 def print_evidence(evidence: Mapping[str, Any], run: Run) -> None:
-    """Figures against the number of trials averaged, a line each."""
+    """Figures against the number of trials averaged, a figure a line."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
+    from hvf.evaluation.catalogue import label, number
     from hvf.experiments.caveats import is_simulated
 
-    names = list(evidence["repeats"][-1]["figures"])
     title = f"{run.path.name}: means over single trials{' (simulated)' if is_simulated(run) else ''}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("trials", justify="right")
-    for name in names:
-        table.add_column(f"{name.replace('_', ' ')}, 95% interval", justify="right")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("trials", justify="right", no_wrap=True)
+    table.add_column("figure", overflow="fold")
+    for column in ("value", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
     for line in evidence["repeats"]:
-        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(e["value"], *e["ci95"]) for e in map(line["figures"].get, names) if e]
-        table.add_row(str(line["trials"]), *cells)
+        table.add_section()
+        for i, (name, entry) in enumerate((name, entry) for name, entry in line["figures"].items() if entry):
+            low_high = " to ".join(number(x, name).removesuffix(" %") for x in entry["ci95"])
+            trials = "" if i else str(line["trials"])
+            table.add_row(trials, label(name), number(entry["value"], name), low_high)
     Console().print(table)
-    print(f"chance: top-1 {evidence['chance']['top1']['value']:.3f} of {evidence['images']} images")
+    chance = evidence["chance"]["top1"]["value"]
+    print(f"chance: top-1 {number(chance, 'top1')} among {evidence['images']} images")
 
 
 def print_adapted(summary: Mapping[str, Any]) -> None:

@@ -34,6 +34,7 @@ MEANINGS = {
     "top5_gain": "the share above that of plain cosines, of the same trials",
     "coverage": "how often the seen image is in the set that was given; it should be the share that was asked for",
     "set_size": "images in such a set: the fewer, the surer the decoder",
+    "says_nothing": "trials that lie no nearer to an image than trials that carry nothing do",
     "ece": "how far the probabilities are from how often they are right",
     "kind_top1": "how often a network that had no part in drawing reads the right kind of object from the picture",
     "pixcorr": "correlation of the pixels: layout and colours, not what is shown; backgrounds that are alike raise it",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from hvf.cli.printing import print_figures
+from hvf.cli.printing import print_evidence, print_figures
 
 ONE = {"value": 0.5, "ci95": [0.25, 0.75], "n": 8}
 FIGURES = {"retrieval/brain/top1": ONE, "chance/retrieval/top1": ONE | {"value": 0.125, "ci95": None}}
@@ -73,3 +75,19 @@ def test_pictures_stand_before_retrieval_and_validation_after(capsys):
 def test_figures_that_no_table_orders_keep_the_order_of_the_file(capsys):
     metrics = {f"confidence/brain/{letter}-figure": ONE for letter in "hdacgbfe"}
     assert re.findall(r"(\w)-figure", "".join(lines_of(metrics, capsys))) == list("hdacgbfe")
+
+
+def test_what_more_trials_find_fits_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("hvf.experiments.caveats.is_simulated", lambda run: False)
+    names = ("top1", "coverage", "set_size", "says_nothing", "pixcorr", "kind_top1", "two_way_mini-resnet")
+    one = {name: {"value": 0.5, "ci95": [0.25, 0.75], "n": 8} for name in names} | {"set_size": None}
+    found = {"repeats": [{"trials": 1, "figures": one}, {"trials": 20, "figures": one}]}
+    found |= {"chance": {"top1": {"value": 0.005}}, "images": 200}
+    print_evidence(found, SimpleNamespace(path=Path("run")))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == "run: means over single trials"
+    assert lines[3:5] == ["1 top-1 50.0 % 25.0 to 75.0", "sets that hold the image 50.0 % 25.0 to 75.0"]
+    assert lines[5:7] == ["trials that say nothing 50.0 % 25.0 to 75.0", "PixCorr 0.500 0.250 to 0.750"]
+    assert lines[9] == "20 top-1 50.0 % 25.0 to 75.0"
+    assert lines[-1] == "chance: top-1 0.5 % among 200 images"

@@ -8,3 +8,4 @@ from hvf.registry import METRICS
 METRICS.register("coverage")(Metric(label="sets that hold the image", share=True))
 METRICS.register("set_size")(Metric(label="images in a set", lower_is_better=True))
 METRICS.register("ece")(Metric(label="calibration error (ECE)", lower_is_better=True))
+METRICS.register("says_nothing")(Metric(label="trials that say nothing", share=True, lower_is_better=True))
