@@ -35,10 +35,11 @@ from hvf.schema.reading import read_as, read_json
 from hvf.schema.run_folder import Figures
 
 __all__ = [
-    "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "padded", "say", "settle",
+    "NO_CONFIG", "Run", "cache_dir", "check_writable", "clear_leftovers", "code_version", "padded", "say", "settle",
     "temporary_beside", "track", "usable_cores", "why_no_run", "write_atomic", "write_csv", "write_json",
 ]  # fmt: skip
 
+NO_CONFIG = "it has no config.json"
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -145,7 +146,7 @@ def why_no_run(path: Path) -> str:
         close = difflib.get_close_matches(path.name, near, n=1)
         return "there is no such folder" + (f"; did you mean {str(near[close[0]])!r}?" if close else "")
     inside = _runs_in(path)
-    return f"it holds runs, so name them: {listed(map(str, inside), 3)}" if inside else "it has no config.json"
+    return f"it holds runs, so name them: {listed(map(str, inside), 3)}" if inside else NO_CONFIG
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -110,6 +110,8 @@ def test_a_folder_of_runs_and_a_misspelt_run_are_answered_with_the_runs_there_ar
     runs = f"{tmp_path / 'sub-02-meg'}, {tmp_path / 'sub-08-eeg'}"
     with pytest.raises(HvfError, match=re.escape(f"it holds runs, so name them: {runs}")):
         Run.open(tmp_path)
+    with pytest.raises(HvfError, match=f"{re.escape(runs)}$"):
+        Folder(tmp_path)
     meant = re.escape(f"there is no such folder; did you mean '{tmp_path / 'sub-08-eeg'}'?")
     with pytest.raises(HvfError, match=meant):
         Run.open(tmp_path / "sub-8-eeg")

@@ -202,8 +202,8 @@ def find(name: str | Path) -> Path:
     except Exception as error:  # the client's errors share no base class with those of its transport
         reason = " ".join(str(error).split())[:200]
         if folder.parent.is_dir():  # a path, rather
-            local = f"there is no decoder at {name}: {why_no_run(folder)}"
-            raise HvfError(f"{local}; nor did the Hub give one of this name (it said: {reason})") from error
+            nor = f"nor did the Hub give one of this name (it said: {reason})"
+            raise HvfError(f"there is no decoder at {name}, {nor}: {why_no_run(folder)}") from error
         raise HvfError(
             f"the decoder {name} is not on this machine and the Hub did not give it; fetch it with "
             f"`hf download {name}` (the Hub said: {reason})"

@@ -31,7 +31,7 @@ from hvf.evaluation.catalogue import label, leaf, retrieval_metrics
 from hvf.evaluation.pictures import MEASURED
 from hvf.experiments.made_from import changed, said_by
 from hvf.experiments.results import FILE, TOP, Result, Row
-from hvf.runs import Run, why_no_run
+from hvf.runs import NO_CONFIG, Run, why_no_run
 from hvf.schema.reading import read_as
 from hvf.schema.run_folder import EVIDENCE, EVIDENCE_PICTURES, MADE_FROM, EvaluationInfo, Evidence, Figures, PerImage
 
@@ -57,8 +57,9 @@ class Folder:
         self.run = Run.open(path) if self._inside("config.json").is_file() else None
         self.config = self.run.config if self.run else None  # None of a folder of figures
         if self.run is None and not self._inside("metrics.json").is_file():
-            nor = "; nor figures: it has no metrics.json" if self.path.is_dir() else ""
-            raise HvfError(f"{path} is not a run folder: {why_no_run(self.path)}{nor}")
+            why = why_no_run(self.path)
+            nor = "; nor figures: it has no metrics.json" if why == NO_CONFIG else ""
+            raise HvfError(f"{path} is not a run folder: {why}{nor}")
         self.per_image: PerImage = self.json("per_image.json", PerImage | None) or {}
         self.evaluation: EvaluationInfo = self.json("evaluation.json", EvaluationInfo | None) or {}
         n = len(self.per_image.get("ids") or ())
