@@ -77,9 +77,7 @@ class Training:
     pipeline: str = "mini"  # SDXL pipeline: "mini" (package data), a local folder or a Hub id
     latents: str = "vae:mini"  # FeatureSpec of the pipeline's own VAE at the size to train at
     targets: tuple[str, ...] = ()  # FeatureSpecs of the encoders to fuse
-    init: str | None = (
-        None  # weights to start from: a Fusion Prior (folder) or an IP-Adapter (file); none: the UNet's own
-    )
+    init: str | None = None  # weights to start from: a Fusion Prior (folder) or IP-Adapter (file); none: the UNet's own
     images: str | None = None  # folder or zip of training images; none: rendered pictures, none of them in a study
     width: Count = 256  # D, the width of z_f
     intermediate: Count = 256  # hidden width of HVF's block
