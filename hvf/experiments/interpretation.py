@@ -95,7 +95,7 @@ class Interpretation:
     window: Positive = 50.0  # ms, width of the windows that are occluded and retrained on
     radius: Positive = 0.035  # m; sensors so near to another are occluded together with it
     retrain: Literal["ridge", "own"] = "ridge"  # what is retrained on each window: ridge, or the run's own encoder
-    layers: EachOnce[str] = ()  # feature specs more, whose share of the responses is followed over time
+    layers: EachOnce[str] = ()  # further feature specs, whose share of the responses is followed over time
     categories: Path | None = None  # CSV of concept,category (default: simulated kinds; concepts of several images)
 
     def analyse(self, run: Run) -> dict[str, Any]:

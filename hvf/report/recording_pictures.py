@@ -215,9 +215,9 @@ def _spectrum(raw: Any, of_type: Mapping[str, Sequence[str]], title: str) -> Fig
     bads = f"; bad: {listed(raw.info['bads'])}" if raw.info["bads"] else ""
     figure.suptitle(f"{title}: spectrum{bads}", fontsize=10)
     for axes, (kind, names) in zip(figure.subplots(len(of_type), squeeze=False)[:, 0], of_type.items(), strict=True):
-        part = raw.copy().pick(list(names)).crop(start, min(duration - 1 / sfreq, start + SPECTRUM_S)).load_data()
-        x_Cn = part.get_data()
+        part = raw.copy().pick(list(names)).crop(start, min(duration - 1 / sfreq, start + SPECTRUM_S))
         with mne.use_log_level("error"):
+            x_Cn = part.load_data().get_data()
             power_CF, f = mne.time_frequency.psd_array_welch(x_Cn, sfreq, n_fft=min(round(2 * sfreq), x_Cn.shape[1]))
         factor, unit = UNITS.get(kind, (1.0, ""))
         axes.semilogy(f[1:], factor**2 * power_CF[:, 1:].T, linewidth=0.6)

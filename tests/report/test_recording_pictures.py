@@ -63,6 +63,7 @@ def test_a_recording_is_drawn_by_the_command(tmp_path, capsys):
     assert names == ["a_raw_channels.png", "a_raw_events.png", "a_raw_spectrum.png"]
     shown = capsys.readouterr().out.replace("\n", "")
     assert all(name in shown for name in names)
+    assert "Reading" not in shown  # MNE's own talk
 
 
 def test_epochs_whose_events_name_no_image_are_drawn_by_event(tmp_path):
