@@ -147,15 +147,15 @@ def findings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
             continue
         _, section, figure = name.split("/")
         brain = metrics.get(f"{section}/brain/{figure}")
+        what = f"{section}, {label(figure)}"
+        guessed = f"{number(chance['value'], figure)}, by luck up to {number(high, figure)}"
         for row in rows_of(metrics, section):
             floor = metrics.get(f"{section}/{row}/{figure}") if row.split(" ")[-1] == "floor" else None
             if floor and floor["value"] > high:
                 scaled = "" if row == "floor" else f" ({row.removesuffix(' floor')})"
-                sentences.append(
-                    f"{section} {figure}{scaled}: permuted trials score {floor['value']:.3f}, above chance ({high:.3f})"
-                )
+                value = number(floor["value"], figure)
+                sentences.append(f"{what}{scaled}: permuted trials score {value}, above chance ({guessed})")
         if brain and brain["value"] <= high:
-            sentences.append(
-                f"{section} {figure}: the brain scores {brain['value']:.3f}, no better than chance ({high:.3f})"
-            )
+            value = number(brain["value"], figure)
+            sentences.append(f"{what}: the brain scores {value}, no better than chance ({guessed})")
     return sentences

@@ -40,8 +40,14 @@ def entry(value, high=None):
 def test_floors_above_chance_and_brains_at_chance_are_found():
     figures = {"chance/retrieval/top1": entry(0.1, 0.3)}
     assert findings(figures | {"retrieval/brain/top1": entry(0.4), "retrieval/floor/top1": entry(0.3)}) == []
-    assert "no better than chance" in findings(figures | {"retrieval/brain/top1": entry(0.3)})[0]
-    assert "above chance" in findings(figures | {"retrieval/floor/top1": entry(0.4)})[0]
+    by_luck = "chance (10.0 %, by luck up to 30.0 %)"
+    assert findings(figures | {"retrieval/brain/top1": entry(0.3)}) == [
+        f"retrieval, top-1: the brain scores 30.0 %, no better than {by_luck}"
+    ]
+    assert findings(figures | {"retrieval/floor/top1": entry(0.4), "retrieval/csls floor/top1": entry(0.5)}) == [
+        f"retrieval, top-1: permuted trials score 40.0 %, above {by_luck}",
+        f"retrieval, top-1 (csls): permuted trials score 50.0 %, above {by_luck}",
+    ]
 
 
 def test_a_chance_of_one_says_nothing():
