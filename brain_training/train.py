@@ -120,11 +120,12 @@ def train(options: Options) -> Path:
     _train(share, protocols, config, together, str(state.device))
     state.wait_for_everyone()
     if state.is_main_process:
+        times = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
         for folder, protocol in protocols.items():
-            print(f"{protocol.study.note}; protocol {options.protocol}; {len(seeds)} seeds")
+            print(f"{protocol.study.note}; protocol {options.protocol}; {times}")
             _combine(folder, [path for path in paths if path.parent == folder])
         if options.subjects:
-            print(f"all {len(subjects)} subjects; protocol {options.protocol}; {len(seeds)} seeds")
+            print(f"all {len(subjects)} subjects; protocol {options.protocol}; {times}")
             _combine(out, paths)
     return out
 

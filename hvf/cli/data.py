@@ -125,7 +125,8 @@ class _Doctor:
             for picture in draw(self.path, self.plot, self.images, self.events):
                 print(f"  {picture}")
         if wrong:
-            print(f"hvf: {self.path}: {wrong} things are wrong, see the table", file=sys.stderr)
+            things = "1 thing is" if wrong == 1 else f"{wrong} things are"
+            print(f"hvf: {self.path}: {things} wrong, see the table", file=sys.stderr)
         return 1 if wrong else 0
 
 

@@ -89,7 +89,7 @@ def test_exit_codes(tmp_path, capsys):
     assert main(words) == 0
     (seen / "img003.png").unlink()
     assert main(words) == 1
-    assert "1 things are wrong" in capsys.readouterr().err
+    assert "1 thing is wrong" in capsys.readouterr().err
     assert main([*words[:3], "--images", str(tmp_path / "absent")]) == 2
 
 
