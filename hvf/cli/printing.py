@@ -107,7 +107,7 @@ def print_adapted(summary: Mapping[str, Any]) -> None:
     """How a decoder was moved to a new person, and what it finds of their validation images, before and after."""
     simulated = " (simulated)" if summary["simulated"] else ""
     if summary["validation"] is None:
-        print(f"no image was learnt from: trials are {summary['people']}{simulated}")
+        print(f"no image was learnt from; each person's trials by brain.people {summary['people']}{simulated}")
     else:
         before, after = summary["before"], summary["validation"]
         epoch = f", epoch {summary['epoch']}" if summary["epoch"] else ""
