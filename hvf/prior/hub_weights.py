@@ -131,13 +131,20 @@ def folder_of(name: str, files: tuple[str, ...]) -> Path | None:
 
 def not_here(config: Config, lacking: Sequence[HubWeights]) -> tuple[list[str], str]:
     """A line for each of the weights that are missing, and one about all of them."""
-    lines = [f"{one.what}, {_size(one.gigabytes)}: {one.command}" for one in lacking]
+    lines = [f"{one.what}, {_size(one.gigabytes)}: {one.command}{_or_path(one.repository)}" for one in lacking]
     known = [one.gigabytes for one in lacking if one.gigabytes is not None]
     of_preset = required(presets.get(config.name))
     whole = all(one in of_preset for one in lacking)
     how = f"all at once: hvf data download weights --preset {config.name}" if whole else "the commands stand above"
     more = "" if len(known) == len(lacking) else " and more"
-    return lines, f"weights are missing on this machine, about {sum(known):.1f} GB{more}; {how}"
+    size = f", about {sum(known):.1f} GB{more}" if known else ""
+    return lines, f"weights are missing on this machine{size}; {how}"
+
+
+def _or_path(name: str) -> str:
+    """What to say of a name that looks like a path: its folder is here, and it is not."""
+    folder = Path(name).parent
+    return f" (there is no {name} on this machine, but a folder {folder})" if folder.name and folder.is_dir() else ""
 
 
 def _size(gigabytes: float | None) -> str:

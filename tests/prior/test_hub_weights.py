@@ -280,3 +280,14 @@ def test_the_command_fetches_them(hub, tmp_path, capsys):
         assert main(["data", "download", *words]) == 2
         assert "hvf data download weights --preset things-eeg" in capsys.readouterr().err
     assert main(["data", "download", "weights", "--preset", "mini"]) == 0
+
+
+def test_a_misspelt_folder_is_said_to_be_none_and_no_size_is_made_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lacking = [hub_weights.HubWeights("Fusion Prior", "mine/priro", ("*",))]
+    lines, about = hub_weights.not_here(presets.mini(), lacking)
+    assert lines == ["Fusion Prior, of a size that is not known here: hf download mine/priro"]
+    assert about == "weights are missing on this machine; the commands stand above"
+    (tmp_path / "mine").mkdir()
+    lines, _ = hub_weights.not_here(presets.mini(), lacking)
+    assert lines[0].endswith("hf download mine/priro (there is no mine/priro on this machine, but a folder mine)")
