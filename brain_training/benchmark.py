@@ -76,7 +76,7 @@ class Benchmark:
     size: Literal["paper", "small"] = "paper"  # THINGS-EEG2's 16,540 x 17 x 250, or one that a test runs
     steps: Count = 5  # of the optimiser, timed together; each way in turn
     repeats: Count = 5  # such turns
-    threads: Count | None = None  # of the processor (default: torch's choice)
+    threads: Count | None = None  # of the processor; none: torch's choice
     together: Count = 1  # also train so many runs as one batched model, against one after another; 1: do not
     table: bool = False  # also train the intra-subject table: ten subjects, three seeds, 25 epochs
     memory: bool = False  # instead: peak memory of an epoch of leave-one-subject-out

@@ -50,11 +50,11 @@ class Options(StudyOptions):
 
     subjects: tuple[int, ...] = ()  # several, each in a folder of its own inside --out
     protocol: Training = "intra"  # train on this subject, on all others of the study, or on all
-    trained_on: tuple[int, ...] = ()  # loso, pooled: the people trained on (default: all others, or all)
+    trained_on: tuple[int, ...] = ()  # loso, pooled: the people trained on; none: all others, or all
     seeds: int = 3  # how many seeds, from --align.seed up
     members: int | None = None  # of each seed, trainings by further seeds that answer together
-    together: int | None = None  # runs trained as one batched model, at most (default: all on CUDA, 1 on a CPU)
-    out: Path | None = None  # the folder of runs (default: a readable name in runs/)
+    together: int | None = None  # runs trained as one batched model, at most; none: all on CUDA, 1 on a CPU
+    out: Path | None = None  # the folder of runs; none: a readable name in runs/
 
     def aliased(self) -> dict[str, Any]:
         first = {"data.subject": self.subjects[0]} if self.subjects else {}  # the preset's need not exist in the study

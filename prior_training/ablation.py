@@ -58,7 +58,7 @@ class Ablation:
     adapter_of: str = "openclip:mini-vit"  # the single encoder whose adapter stands for a published IP-Adapter
     seed: Seed = 0  # of all trainings and of sampling
     out: Path = Path("runs/ablation")  # where every stage is kept
-    docs: Path | None = None  # folder that gets ablation.md and ablation.png (default: only --out)
+    docs: Path | None = None  # folder that gets ablation.md and ablation.png; none: only --out
 
 
 def run(options: Ablation) -> str:

@@ -96,7 +96,7 @@ class Interpretation:
     radius: Positive = 0.035  # m; sensors so near to another are occluded together with it
     retrain: Literal["ridge", "own"] = "ridge"  # what is retrained on each window: ridge, or the run's own encoder
     layers: EachOnce[str] = ()  # further feature specs, whose share of the responses is followed over time
-    categories: Path | None = None  # CSV of concept,category (default: simulated kinds; concepts of several images)
+    categories: Path | None = None  # CSV of concept,category; none: simulated kinds, else concepts of several images
 
     def analyse(self, run: Run) -> dict[str, Any]:
         """Analyse all that the run's data allow, and write interpretation.json.

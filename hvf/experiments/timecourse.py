@@ -52,13 +52,13 @@ class Timecourse:
     """
 
     what: tuple[Named, ...] = ("luminance", "contrast", "size", "category")  # beside the encoders of --targets
-    subjects: tuple[int, ...] = ()  # several people: means and intervals over them (default: one, over folds)
+    subjects: tuple[int, ...] = ()  # several people: means and intervals over them; none: one, over folds
     folds: int = 5  # parts that are tested in turn
     step: Positive = 20.0  # ms, width of the time bins
     components: int = 20  # principal components of an encoder's features, at most
     score: Literal["pairwise", "correlation"] = "pairwise"  # of what is no label
     classes: int = 20  # concepts that are told apart, those with most images
-    categories: Path | None = None  # CSV of concept,category (default: the simulated ones)
+    categories: Path | None = None  # CSV of concept,category; none: the simulated ones
 
     def run(self, config: Config, out: Path | None = None) -> Path:
         """Decode every target of every subject, write results and figure, and return their folder."""
