@@ -74,7 +74,7 @@ class Answers:
     @property
     def known_images(self) -> list[str]:
         """The image of each trial of which it is known and in the gallery."""
-        return [self.gallery.ids[i] for i in self.target_N[self.known_N].tolist()]
+        return [str(self.gallery.ids[i]) for i in self.target_N[self.known_N].tolist()]
 
 
 def answer(

@@ -29,7 +29,8 @@ from hvf.experiments.confidence import gallery_of_test
 from hvf.experiments.data_digests import data_digests
 from hvf.experiments.made_from import DECODER, changed, said_by
 from hvf.experiments.results import FILE, Result
-from hvf.experiments.stages import made_ready, write_pictures
+from hvf.experiments.run_pictures import write_pictures
+from hvf.experiments.stages import made_ready
 from hvf.files.checksums import known_sha256
 from hvf.registry import listed
 from hvf.runs import Run, say, track

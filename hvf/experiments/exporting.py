@@ -22,7 +22,8 @@ from hvf.decoder import Decoder
 from hvf.decoding import artefact
 from hvf.evaluation.pictures import ROWS
 from hvf.experiments.results import Result
-from hvf.experiments.stages import made_ready, picture_names, to_draw
+from hvf.experiments.run_pictures import picture_names
+from hvf.experiments.stages import made_ready, to_draw
 from hvf.files.tensors import read_tensors
 from hvf.prior import reconstruction
 from hvf.runs import Run, code_version, temporary_beside, write_atomic, write_json

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from hvf import alignment
 from hvf.config import Config, DataConfig, HvfError
-from hvf.data.images.decoding import decode
 from hvf.decoder import Decoder
 from hvf.evaluation import pictures as evaluation
 from hvf.evaluation import retrieval
@@ -33,11 +31,12 @@ from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.made_from import DECODER, stamped
 from hvf.experiments.protocols import device
 from hvf.experiments.results import FILE, Kind, Result, Row, selection
+from hvf.experiments.run_pictures import are_whole, leave_pictures, picture_names, pictures_of, write_pictures
 from hvf.experiments.scaled_scores import check_fitted, with_scalings
 from hvf.files.checksums import known_sha256
 from hvf.files.tensors import digest_of, read_tensors, write_tensors
 from hvf.prior.hub_weights import fused_specs
-from hvf.runs import Run, padded, say, usable_cores, write_atomic, write_json
+from hvf.runs import Run, say, write_json
 from hvf.study import Study, open_study
 from hvf.vision.loading import load_encoder
 from hvf.vision.processes import ALONE, Processes
@@ -265,7 +264,7 @@ def _is_drawn(run: Run, part: Part, decoder: Decoder) -> bool:
     """Whether all pictures of a part are there, drawn from the same embeddings by the same models."""
     expected = _made_from(_drawn_from(run, part, decoder), decoder)
     stamped = run.has(_stamp(part)) and run.read_json(_stamp(part)) == expected
-    return stamped and _whole(run, part.folder, Result.read(run.path).image_ids)
+    return stamped and are_whole(run, part.folder, Result.read(run.path).image_ids)
 
 
 def _draw(run: Run, part: Part, decoder: Decoder) -> None:
@@ -291,7 +290,7 @@ def _copy_floor(run: Run, floor: Part, source_N: np.ndarray, decoder: Decoder) -
     brain = next(part for part in _parts(run) if part[:2] == ("brain", floor.round_index))
     ids = Result.read(run.path).image_ids
     pictures = [run.path / "images" / brain.folder / name for name in picture_names(ids)]
-    _leave(run, floor.folder, ids, [lambda tmp, i=i: shutil.copyfile(pictures[i], tmp) for i in source_N])
+    leave_pictures(run, floor.folder, ids, [lambda tmp, i=i: shutil.copyfile(pictures[i], tmp) for i in source_N])
     run.write_json(_stamp(floor), _made_from(_drawn_from(run, floor, decoder), decoder))
 
 
@@ -319,7 +318,7 @@ def evaluate_run(run: Run) -> list[str]:
     Leaves the figures, ``per_image.json``, ``per_image.csv``, and in ``evaluation.json`` the protocol and what was not
     computed. Two-way scores of the run's own CLIP encoders carry their names: another encoder gives another figure.
     """
-    if (_pictures(run, "seen") or run.has("embeddings.safetensors")) and not any(
+    if (pictures_of(run, "seen") or run.has("embeddings.safetensors")) and not any(
         (run.path / "images" / row).is_dir() for row in ROWS
     ):
         return findings(run.metrics())  # retrieval alone: nothing was drawn
@@ -334,11 +333,10 @@ def evaluate_run(run: Run) -> list[str]:
 
 def _two_way_encoders(config: Config) -> dict[str, str]:
     """{spec: name of its two-way score} of the CLIP encoders that the run's embeddings are fused from."""
-    specs = [spec for spec in fused_specs(config) if spec.startswith("openclip")]
-    models = [parse_spec(spec).name for spec in specs]
-    whole = {spec for spec, model in zip(specs, models, strict=True) if models.count(model) > 1}  # told by the weights
-    names = [spec.partition(":")[2] if spec in whole else model for spec, model in zip(specs, models, strict=True)]
-    return {spec: "two_way_" + re.sub(r"[^\w.-]+", "-", name) for spec, name in zip(specs, names, strict=True)}
+    models = {spec: parse_spec(spec).name for spec in fused_specs(config) if spec.startswith("openclip")}
+    shared = {model for model, n in Counter(models.values()).items() if n > 1}  # told apart by weights and layer
+    names = {spec: spec.partition(":")[2] if model in shared else model for spec, model in models.items()}
+    return {spec: "two_way_" + re.sub(r"[^\w.-]+", "-", name) for spec, name in names.items()}
 
 
 def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarray]:
@@ -354,48 +352,3 @@ def _embeddings(run: Run, decoder: Decoder, study: Study) -> dict[str, np.ndarra
     z = {"z_brain": z_brain_ND, "z_floor": z_floor_ND, "z_ceiling": decoder.embed_images(images)}
     write_tensors(run.path / "embeddings.safetensors", z, {"image_ids": list(images.ids)})
     return z
-
-
-def write_pictures(run: Run, row: str, ids: tuple[str, ...], images_NHWC: np.ndarray) -> None:
-    """Leave a picture of each image in images/ROW, NNNN_id.png, and no other."""
-    pictures = [Image.fromarray(image_HWC) for image_HWC in images_NHWC]
-    _leave(run, row, ids, [lambda tmp, picture=picture: picture.save(tmp) for picture in pictures])
-
-
-def _leave(run: Run, row: str, ids: tuple[str, ...], writers: Sequence[Callable[[Path], Any]]) -> None:
-    """Leave the files that these write in images/ROW, one for each image, and no other picture."""
-    names = picture_names(ids)
-    for stale in _pictures(run, row).keys() - set(names):
-        (run.path / "images" / row / stale).unlink()
-    with ThreadPoolExecutor(usable_cores()) as pool:  # PNGs are packed, and wait for the disk, outside Python's lock
-        list(pool.map(lambda name, write: write_atomic(run.path / "images" / row / name, write), names, writers))
-
-
-def picture_names(ids: tuple[str, ...]) -> list[str]:
-    """The files of a row's pictures: numbers, and of names at most 80 characters and 160 bytes."""
-    plain = ("".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:80] for name in ids)
-    short = (name.encode()[:160].decode(errors="ignore") for name in plain)  # file systems count bytes, 255 at most
-    return [f"{padded(i, len(ids))}_{name}.png" for i, name in enumerate(short)]
-
-
-def _whole(run: Run, row: str, ids: tuple[str, ...]) -> bool:
-    """Whether all pictures of a row are there, no other is, and each can be read."""
-    pictures = _pictures(run, row)
-    if list(pictures) != picture_names(ids):
-        return False
-    try:
-        return len(_stack(pictures)) == len(ids)
-    except HvfError:
-        return False
-
-
-def _pictures(run: Run, row: str) -> dict[str, Path]:
-    folder = run.path / "images" / row
-    return {path.name: path for path in sorted(folder.glob("[0-9]*.png"))}
-
-
-def _stack(pictures: dict[str, Path]) -> np.ndarray:
-    try:
-        return np.stack([np.asarray(decode(path.read_bytes(), str(path))) for path in pictures.values()])
-    except (OSError, ValueError) as error:
-        raise HvfError(f"the pictures of this run cannot be read ({error}): draw them again") from error

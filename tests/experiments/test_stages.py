@@ -18,7 +18,7 @@ from hvf.config import Config, HvfError
 from hvf.data.trials.trials import Trials
 from hvf.decoder import Decoder
 from hvf.evaluation.pictures import ROWS
-from hvf.experiments import stages
+from hvf.experiments import run_pictures, stages
 from hvf.experiments.results import Result
 from hvf.files.tensors import read_tensors
 from hvf.runs import Run
@@ -229,7 +229,7 @@ def test_pictures_of_one_image_are_refused_before_training(tmp_path, monkeypatch
 @pytest.mark.parametrize("letter", ["水", "𠀀", "é", "a"])  # of 3, 4, 2 bytes and one
 def test_names_are_cut_to_what_a_file_system_takes(tmp_path, config, letter):
     run, ids = Run.create(tmp_path / "run", config), (letter * 100, letter * 200)
-    stages.write_pictures(run, "seen", ids, np.zeros((2, 4, 4, 3), np.uint8))
+    run_pictures.write_pictures(run, "seen", ids, np.zeros((2, 4, 4, 3), np.uint8))
     kept = {"水": 53, "𠀀": 40}.get(letter, 80)
-    assert stages.picture_names(ids) == [f"000{i}_{letter * kept}.png" for i in range(2)]
-    assert stages._whole(run, "seen", ids)
+    assert run_pictures.picture_names(ids) == [f"000{i}_{letter * kept}.png" for i in range(2)]
+    assert run_pictures.are_whole(run, "seen", ids)
