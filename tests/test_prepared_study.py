@@ -220,7 +220,7 @@ def test_a_folder_of_subjects_and_all_but_one(things, tmp_path):
     study = open_study(folder)
     assert study.train.subject == "sub-08"
     assert open_study(replace(folder, subject=1)).train.subject == "sub-01"
-    with pytest.raises(HvfError, match="no prepared trials of subject 3 .* there are 1, 8, 10"):
+    with pytest.raises(HvfError, match="no prepared trials of subject 3 .* but of: 1, 8, 10"):
         open_study(replace(folder, subject=3))
 
     train, person_N, names = other_subjects(folder, study)
