@@ -103,7 +103,8 @@ def augmented(x_NCT: Tensor, brain: BrainConfig, smoothed_NC: Tensor | None = No
         smooth_NCT = functional.avg_pool1d(x_NCT, SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)
         x_NCT = torch.where(smoothed_NC[:, :, None], smooth_NCT, x_NCT)
     if brain.input_noise:
-        x_NCT = torch.randn_like(x_NCT).mul_(brain.input_noise).add_(x_NCT)
+        noise_NCT = torch.randn_like(x_NCT)
+        x_NCT = torch.add(x_NCT, noise_NCT, alpha=brain.input_noise, out=noise_NCT)
     return x_NCT
 
 

@@ -33,6 +33,8 @@ from hvf.progress import Track
 from hvf.vision.backbones.vae import encoded, statistics, unscaled
 from hvf.vision.latents import check_finite, pictures_of
 
+DECODED = 16  # latents that are decoded at once: the maps of more outgrow a processor's cache, and take twice the time
+
 
 class _Paired:
     """One image embedding per picture of a batch.
@@ -179,11 +181,11 @@ class Reconstructor:
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> np.ndarray:
-        """Pictures uint8 (N, H, W, 3) of latents scaled as the UNet sees them: the inverse of `encode`, all at once."""
+        """Pictures uint8 (N, H, W, 3) of latents scaled as the UNet sees them: the inverse of `encode`."""
         vae = self.pipeline.vae
         with self._in_float32():
             x_NCHW = unscaled(vae, latents_NCHW.to(vae.device, vae.dtype))
-            return pictures_of(vae.decode(x_NCHW).sample.float())
+            return np.concatenate([pictures_of(vae.decode(x).sample.float()) for x in x_NCHW.split(DECODED)])
 
     @contextmanager
     def _in_float32(self) -> Iterator[None]:
@@ -272,7 +274,7 @@ class Reconstructor:
             begin = {"latents": start_NCHW.to(unet.device, unet.dtype), "height": self.size, "width": self.size}
         else:
             begin = {"image": begin_NCHW, "strength": strength_of(steps, sampling.steps)}
-        pictures = call(
+        latents_NCHW = call(
             **begin,
             prompt_embeds=self._prompt.expand(n, -1, -1),
             pooled_prompt_embeds=self._pooled.expand(n, -1),
@@ -281,11 +283,11 @@ class Reconstructor:
             guidance_scale=sampling.guidance,
             num_inference_steps=sampling.steps,
             generator=noise,
-            output_type="np" if decode else "latent",
+            output_type="latent",
             callback_on_step_end=advance,
         ).images
-        check_finite(torch.as_tensor(pictures))
-        return np.rint(pictures * 255).astype(np.uint8) if decode else pictures.float().cpu().numpy()
+        check_finite(latents_NCHW)
+        return self.decode(latents_NCHW) if decode else latents_NCHW.float().cpu().numpy()
 
     def _checked(self, z_ND: ArrayLike | Tensor) -> Tensor:
         z_ND = torch.as_tensor(np.asarray(z_ND) if not isinstance(z_ND, Tensor) else z_ND).float()
