@@ -8,6 +8,7 @@ Shapes: N items, D embedding, R rounds, H and W pixels, h and w latent pixels.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -339,15 +340,22 @@ def held_out_pictures(
 
 
 def digest_of_models(components: Mapping[str, Any], scheduler: Any) -> str:
-    """sha256 of the weights of those components that are networks, and of the noise schedule."""
+    """sha256 of the weights of those components that are networks, and of all settings of UNet, VAE and schedule.
+
+    Settings such as the VAE's scaling factor change every picture, and no weight.
+    """
     tensors = {
         f"{part}.{name}": tensor
         for part, module in components.items()
         if isinstance(module, torch.nn.Module)
         for name, tensor in module.state_dict().items()
     }
-    schedule = {name: str(value) for name, value in scheduler.config.items() if name[0] != "_"}
-    return digest_of(tensors, [type(scheduler).__name__, schedule])
+    configs = {"unet": components["unet"].config, "vae": components["vae"].config, "scheduler": scheduler.config}
+    settings = {  # without versions and paths, and lists as tuples: a pipeline read back is the one that was written
+        part: {name: json.dumps(value, default=str) for name, value in dict(config).items() if name[0] != "_"}
+        for part, config in configs.items()
+    }
+    return digest_of(tensors, [type(scheduler).__name__, settings])
 
 
 def strength_of(steps_done: int, steps: int) -> float:

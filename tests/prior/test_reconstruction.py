@@ -69,7 +69,7 @@ def test_the_embedding_decides_and_noise_differs_between_images(reconstructor, z
     assert np.abs(different[0] - different[1]).max() > 1e-3  # same noise, own embedding
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "prior", "scheduler", "latents"])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "prior", "scheduler", "settings", "latents"])
 def test_the_fingerprint_knows_all_that_makes_a_picture(reconstructor, z_ND, part):
     def made() -> Reconstructor:
         pipeline = tiny_pipeline()
@@ -81,6 +81,10 @@ def test_the_fingerprint_knows_all_that_makes_a_picture(reconstructor, z_ND, par
         pipeline = tiny_pipeline()
         pipeline.scheduler.register_to_config(beta_end=0.02)
         other = Reconstructor(pipeline, make_prior(pipeline.unet))
+    elif part == "settings":
+        pipeline = tiny_pipeline()
+        pipeline.vae.register_to_config(scaling_factor=2 * pipeline.vae.config.scaling_factor)
+        other = Reconstructor(pipeline, make_prior(pipeline.unet))
     elif part == "latents":
         other.fit_initial_latents(np.random.default_rng(1).normal(size=(5, 4, 8, 8)), z_ND)
     else:
@@ -88,6 +92,12 @@ def test_the_fingerprint_knows_all_that_makes_a_picture(reconstructor, z_ND, par
         last = list((other.prior if part == "prior" else getattr(other.pipeline, part)).parameters())[-1]
         last.data += 0.01
     assert other.fingerprint != reconstructor.fingerprint
+
+
+def test_a_pipeline_that_is_written_and_read_back_keeps_its_fingerprint(reconstructor, tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path)
+    pipeline = load_pipeline(str(tmp_path))
+    assert Reconstructor(pipeline, make_prior(pipeline.unet)).fingerprint == reconstructor.fingerprint
 
 
 def test_rounds_are_stacked(reconstructor, z_ND):
