@@ -25,7 +25,7 @@ from hvf.evaluation.catalogue import findings
 from hvf.evaluation.metrics.kind import kinds_of
 from hvf.evaluation.pictures import ROWS
 from hvf.experiments.caveats import caveats
-from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
+from hvf.experiments.confidence import confidence_details, gallery_of_test, keep_gallery, validation_trials
 from hvf.experiments.data_digests import data_digests, encoders_digest
 from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.made_from import DECODER, stamped
@@ -127,6 +127,8 @@ def write_test_result(
     result = result.with_row("brain", Row.of_scores(scores_NN["brain"], validation, chosen))
     result = result.with_row("floor", Row.of_scores(scores_NN["floor"]))
     result = with_scalings(result, z, decoder.confidence, scalings)
+    if decoder.gallery is not None:
+        gallery_of_test(decoder, study)
     confidence = confidence_details(decoder, study)
     result = result.with_details(confidence=confidence) if confidence else result
     people = decoder.fitted().people

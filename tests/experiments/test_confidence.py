@@ -56,6 +56,21 @@ def test_replaced_test_images_take_the_place_of_the_old_ones(run):
     assert confidence_details(kept, study)["rows"] == figures
 
 
+def test_replaced_test_images_are_looked_for_by_a_decoder_that_is_never_sure_too(run):
+    ridge = with_settings(
+        run.config, {"brain.encoder": "ridge", "fusion.kind": "concatenated"}
+    )  # which gives no probabilities
+    run = Run.create(run.path.with_name("ridge"), ridge)
+    _, study = retrieve_run(run)
+    for name in study.test_images.ids:
+        write_image(int(name.removeprefix("im")), 1000 + int(name.removeprefix("im")))
+    decoder, study = retrieve_run(Run.open(run.path))
+    kept = Decoder.load(run.path / "checkpoint")
+    assert kept.confidence is None  # a ridge gives no probabilities
+    assert kept.gallery is not None
+    np.testing.assert_allclose(kept.gallery.read(0, 12), decoder.embed_images(study.test_images), atol=1e-4)
+
+
 def test_the_gallery_holds_all_test_images(run):
     decoder, study = retrieve_run(run)
     assert decoder.gallery is not None
