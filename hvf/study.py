@@ -18,7 +18,7 @@ import mne
 import numpy as np
 
 from hvf.config import SUBJECTS, DataConfig, HvfError
-from hvf.data.datasets import by_number
+from hvf.data.datasets import paths_by_number
 from hvf.data.images.concepts import concept_key, concept_name, unified
 from hvf.data.images.image_set import ImageSet
 from hvf.data.images.matching import ImageNames, stem
@@ -263,7 +263,7 @@ def store_path(path: str | Path, subject: int) -> Path:
 def subjects(folder: Path) -> dict[int, Path]:
     """The prepared subjects in a folder, by number: {8: folder/sub-08_trials.npy, ...}."""
     named = {p: re.fullmatch(r"sub-0*(\d+)_trials\.npy", p.name) for p in sorted(folder.iterdir())}
-    return by_number((int(match[1]), p) for p, match in named.items() if match and is_prepared(p))
+    return paths_by_number((int(match[1]), p) for p, match in named.items() if match and is_prepared(p))
 
 
 def _prepared_trials(data: DataConfig, path: Path) -> Trials:

@@ -120,13 +120,13 @@ def subject_numbers(subjects: Sequence[str] | None) -> list[int] | None:
     return numbers
 
 
-def by_number(paths: Iterable[tuple[int, Path]]) -> dict[int, Path]:
+def paths_by_number(paths: Iterable[tuple[int, Path]]) -> dict[int, Path]:
     """{number: path} of people or sessions. Raises HvfError where two are of one number, such as sub-8 and sub-08."""
-    found: dict[int, Path] = {}
+    numbered: dict[int, Path] = {}
     for number, path in paths:
-        if found.setdefault(number, path) != path:
-            raise HvfError(f"{found[number]} and {path.name} are both number {number}: which is meant? Rename one")
-    return found
+        if numbered.setdefault(number, path) != path:
+            raise HvfError(f"{numbered[number]} and {path.name} are both number {number}: which is meant? Rename one")
+    return numbered
 
 
 def chosen_subjects(asked: Sequence[int] | None, available: Collection[int], folder: Path) -> list[int]:

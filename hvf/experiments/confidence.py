@@ -56,10 +56,10 @@ def confidence_details(decoder: Decoder, study: Study, level: float = LEVEL) -> 
     validation and test trials permuted against their images, whose sets must be nearly the whole gallery. {} for a
     decoder without validation trials.
     """
+    gallery = gallery_of_test(decoder, study)  # also of a decoder that is never sure: `hvf decode` looks in it
     if decoder.confidence is None:
         return {}
     images, confidence = study.test_images, decoder.confidence
-    gallery = gallery_of_test(decoder, study)
     single = study.single_trials("test", images)
     rows = trials_of(single, images)
     counts_N = np.array([len(of_image) for of_image in rows])

@@ -25,7 +25,7 @@ from hvf.evaluation.catalogue import findings
 from hvf.evaluation.metrics.kind import kinds_of
 from hvf.evaluation.pictures import ROWS
 from hvf.experiments.caveats import caveats
-from hvf.experiments.confidence import confidence_details, gallery_of_test, keep_gallery, validation_trials
+from hvf.experiments.confidence import confidence_details, keep_gallery, validation_trials
 from hvf.experiments.data_digests import data_digests, encoders_digest
 from hvf.experiments.descriptions import StudyInfo, Training
 from hvf.experiments.made_from import DECODER, stamped
@@ -127,8 +127,6 @@ def write_test_result(
     result = result.with_row("brain", Row.of_scores(scores_NN["brain"], validation, chosen))
     result = result.with_row("floor", Row.of_scores(scores_NN["floor"]))
     result = with_scalings(result, z, decoder.confidence, scalings)
-    if decoder.gallery is not None:
-        gallery_of_test(decoder, study)
     confidence = confidence_details(decoder, study)
     result = result.with_details(confidence=confidence) if confidence else result
     people = decoder.fitted().people
@@ -207,8 +205,7 @@ def reconstruct_runs(runs: Sequence[Run], processes: Processes = ALONE) -> None:
                 (run.path / name).unlink(missing_ok=True)  # it is about other pictures
 
     def draw() -> None:
-        parts = [(run, part) for run in runs for part in _parts(run)]
-        parts = [(run, part) for run, part in parts if part.row != "floor" or _same_as_brain(run) is None]
+        parts = [(run, part) for run in runs for part in _parts_to_draw(run)]
         for run, part in parts[processes.rank :: processes.count]:
             if run.has(_stamp(part)):
                 continue
@@ -283,8 +280,14 @@ def _same_as_brain(run: Run) -> np.ndarray | None:
     """
     z, _ = read_tensors(run.path / "embeddings.safetensors")
     place = {z_D.tobytes(): i for i, z_D in enumerate(z["z_brain"])}
-    found_N = np.array([place.get(z_D.tobytes(), -1) for z_D in z["z_floor"]])
-    return None if (found_N < 0).any() else found_N
+    source_N = np.array([place.get(z_D.tobytes(), -1) for z_D in z["z_floor"]])
+    return None if (source_N < 0).any() else source_N
+
+
+def _parts_to_draw(run: Run) -> list[Part]:
+    """The parts but those that `_copy_floor` leaves."""
+    parts = _parts(run)
+    return parts if _same_as_brain(run) is None else [part for part in parts if part.row != "floor"]
 
 
 def _copy_floor(run: Run, floor: Part, source_N: np.ndarray, decoder: Decoder) -> None:

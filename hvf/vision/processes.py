@@ -73,7 +73,7 @@ ALONE = Processes()
 
 
 def several_on_cpus() -> bool:
-    """Whether this is one of several processes on CPUs; accelerate must be told, or each takes itself for the only one.
+    """Whether this is one of several processes on CPUs; accelerate has to know, or each takes itself for the only one.
 
     `accelerate launch --cpu` starts one process however many are asked for, without a word: here is the word.
     """

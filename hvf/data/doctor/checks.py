@@ -142,8 +142,8 @@ def montage(ch_names: Sequence[str], kind: str, where: str, *, located: bool = F
         message = f"{len(unknown)} of {len(ch_names)} names are unknown to {system}: {listed(unknown)}{close}"
         advice = "rename them, or set a montage; decoding works without, maps of the head do not"
         findings.append(Finding("warning", "montage", where, message, advice))
-    found = "have positions in the file" if located else f"have names of {system}"
-    return findings or [Finding("ok", "montage", where, f"all {len(ch_names)} {kind.upper()} channels {found}")]
+    origin = "have positions in the file" if located else f"have names of {system}"
+    return findings or [Finding("ok", "montage", where, f"all {len(ch_names)} {kind.upper()} channels {origin}")]
 
 
 def sampling_rate(sfreq: float, where: str, *, published: Sequence[float] = ()) -> list[Finding]:

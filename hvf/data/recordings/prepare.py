@@ -197,11 +197,11 @@ def _subjects(root: Path, asked: Sequence[str] | None) -> list[str]:
         if not have:
             raise HvfError(f"{root} holds no EEG or MEG recordings, only tables: fetch these, too{not_fetched(root)}")
         return have
-    by_number = {name.lstrip("0"): name for name in there}
+    unpadded = {name.lstrip("0"): name for name in there}
     chosen = []
     for word in map(str, asked):
         name = word.removeprefix("sub-")
-        name = name if name in there else by_number.get(name.lstrip("0"), name)
+        name = name if name in there else unpadded.get(name.lstrip("0"), name)
         if name not in there:
             raise HvfError(f"{root} has no subject {word!r}{did_you_mean(name, there)}")
         chosen.append(name)

@@ -13,7 +13,7 @@ import mne
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.datasets import by_number
+from hvf.data.datasets import paths_by_number
 from hvf.data.things_eeg2.preprocessing import PARTS, EegRecipe, Part, choose_repeats, window
 from hvf.pickles import loading
 from hvf.registry import listed
@@ -46,7 +46,7 @@ def numbered_folders(folder: Path, prefix: str) -> dict[int, Path]:
     matches = {
         path: re.fullmatch(rf"{prefix}-0*(\d+)", path.name) for path in sorted(folder.iterdir()) if path.is_dir()
     }
-    return by_number((int(match[1]), path) for path, match in matches.items() if match)
+    return paths_by_number((int(match[1]), path) for path, match in matches.items() if match)
 
 
 def session_files(folder: Path) -> list[dict[Part, Path]]:

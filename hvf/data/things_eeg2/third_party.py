@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hvf.config import HvfError
-from hvf.data.datasets import by_number, chosen_subjects
+from hvf.data.datasets import chosen_subjects, paths_by_number
 from hvf.data.images.concepts import bare_concept
 from hvf.data.images.matching import stem
 from hvf.data.recordings.channels import CTF_SENSOR, note_of, other_than_brain
@@ -134,7 +134,7 @@ def subject_folders(root: Path) -> tuple[Path, dict[int, Path]]:
             f"preprocessed (sub-XX/{', '.join(pair[0] for pair in NAMES.values())}){packed}"
         )
     named = ((re.fullmatch(r"sub-0*(\d+)", path.name), path) for path in sorted(folder.glob("sub-*")))
-    return folder, by_number((int(match[1]), path) for match, path in named if match and _kind(path))
+    return folder, paths_by_number((int(match[1]), path) for match, path in named if match and _kind(path))
 
 
 @dataclass(frozen=True, eq=False)
